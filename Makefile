@@ -1,0 +1,16 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each installs what it needs on first use.
+PYTHON ?= python3
+
+demo: .venv/installed
+	.venv/bin/ibviz demo --out runs/demo
+
+test: .venv/installed-dev
+	.venv/bin/pytest
+
+.venv/installed .venv/installed-dev: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --upgrade pip
+	.venv/bin/pip install --quiet --editable '.$(if $(findstring dev,$@),[dev])'
+	touch $@
+
+.PHONY: demo test

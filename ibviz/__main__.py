@@ -1,0 +1,5 @@
+"""`python -m ibviz` is the command line."""
+
+from ibviz.cli import main
+
+main()

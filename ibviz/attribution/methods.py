@@ -1,0 +1,115 @@
+"""Every attribution method by name, and the one door to them."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ibviz.attribution.cam import grad_cam
+from ibviz.attribution.controls import centre, random_cells, uniform
+from ibviz.attribution.gradients import integrated_gradients
+from ibviz.attribution.intrinsic import attention, attention_mean
+from ibviz.errors import InputError, unknown
+from ibviz.progress import progress
+from ibviz.types import AttentionMap, Images, Labels, Maps
+
+Explanation = Maps | AttentionMap
+
+
+class Method(NamedTuple):
+    """A function `(model, images, targets, **options)` and what a table has to know of it."""
+
+    function: Callable[..., Explanation]
+    label: str
+    target_free: bool = False
+    control: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "attention": Method(attention, "Attention", target_free=True),
+    "attention_mean": Method(attention_mean, "Attention, mean", target_free=True),
+    "grad_cam": Method(grad_cam, "Grad-CAM"),
+    "integrated_gradients": Method(integrated_gradients, "Integrated gradients"),
+    "uniform": Method(uniform, "uniform", target_free=True, control=True),
+    "centre": Method(centre, "centre", target_free=True, control=True),
+    "random_cells": Method(random_cells, "random cells", target_free=True, control=True),
+}
+CONTROLS = {method.label: name for name, method in METHODS.items() if method.control}
+
+
+def explain(
+    model: nn.Module,
+    images: Images,
+    method: str,
+    *,
+    targets: Labels | None = None,
+    batch_size: int = 64,
+    **options: object,
+) -> Explanation:
+    """Maps of a batch by one method of `METHODS`, on the method's native grid, signed and unnormalised.
+
+    `targets` default to the classes the model predicts; `options` are the method's own. The model runs in eval mode and
+    is left as it was. `attention` gives an `AttentionMap`, every other method a tensor. Raises `InputError` for an
+    unknown method or option, listing the known ones.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    >>> explain(network, torch.rand(2, 3, 8, 8), "uniform").shape
+    torch.Size([2, 1, 1])
+    """
+    function = find(method, options)
+    with evaluating(model):
+        if targets is None:
+            targets = predict(model, images, batch_size=batch_size).argmax(1)
+        chunks = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
+        parts = [function(model, *chunk, **options) for chunk in progress(chunks, method)]
+    return concatenate(parts)
+
+
+def find(method: str, options: dict[str, object]) -> Callable[..., Explanation]:
+    """The function of a method, after a check of its options."""
+    if method not in METHODS:
+        raise unknown("method", method, list(METHODS))
+    function = METHODS[method].function
+    known = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise unknown(f"option of {method}", name, known or ["none"])
+    return function
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Images, *, batch_size: int = 256) -> Tensor:
+    """Class probabilities `(b, classes)`, float32."""
+    with evaluating(model):
+        return torch.cat([model(part).float().softmax(1) for part in images.split(batch_size)])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; every module's own mode again after it, also after an error."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def concatenate(parts: list[Explanation]) -> Explanation:
+    """Explanations of consecutive chunks as one."""
+    if not parts:
+        raise InputError("there are no images to explain; expected a batch (b, 3, h, w) with b of at least 1")
+    if not isinstance(parts[0], AttentionMap):
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    maps = [part for part in parts if isinstance(part, AttentionMap)]
+    indices = [one.index for one in maps if one.index is not None]
+    return AttentionMap(
+        mean=torch.cat([one.mean for one in maps]),
+        deviation=torch.cat([one.deviation for one in maps]),
+        index=torch.cat(indices) if indices else None,
+        anchors=maps[0].anchors,
+    )

@@ -1,0 +1,104 @@
+"""The command line: parse, call the library once, print."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ibviz.errors import InputError
+
+app = typer.Typer(
+    help="Trained spatial attention with an information bottleneck: maps, tie-aware metrics, figures.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the images, where the source needs one.")]
+Model = Annotated[str | None, typer.Option(help="Run folder, model.safetensors, or torchvision name such as resnet50.")]
+Weights = Annotated[Path | None, typer.Option(help="Local safetensors file for a torchvision network.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")]
+
+
+def main() -> None:
+    """Run the command line; what a user got wrong is one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"ibviz: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("ibviz: stopped; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
+    """Train on the embedded images, judge the attention beside baselines and controls, draw figures."""
+    from ibviz.workflows import run_demo  # noqa: PLC0415 - torch takes seconds to import
+
+    run = run_demo(out, resume=resume, report=_print_epoch)
+    _print_results(run, out / "results")
+
+
+@app.command()
+def train(recipe: Path, out: Out, data: Data = None, resume: Resume = False) -> None:
+    """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
+    from ibviz.config import Recipe, read_toml  # noqa: PLC0415 - see above
+    from ibviz.training.loop import train as train_recipe  # noqa: PLC0415
+
+    train_recipe(read_toml(recipe, Recipe), out, root=data, resume=resume, report=_print_epoch)
+    print(f"best weights: {out / 'model.safetensors'}")
+
+
+@app.command()
+def explain(  # noqa: PLR0913 - one parameter a flag
+    source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
+    model: Model = "runs/demo",
+    methods: Annotated[str, typer.Option(help="Names, separated by commas.")] = "",
+    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM; chosen by grid if not given.")] = None,
+    out: Out = Path("explained"),
+    weights: Weights = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Images at most.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Draw the maps of an image's predicted class by several methods, and keep them exactly."""
+    from ibviz.workflows import choose_methods, explain_files, load_on  # noqa: PLC0415 - see above
+
+    network = load_on(str(model), weights, device)
+    for path in explain_files(source, network, choose_methods(methods, layer, network), out, limit=limit):
+        print(path)
+
+
+@app.command()
+def evaluate(  # noqa: PLR0913
+    suite: Path, out: Out, model: Model = None, data: Data = None, weights: Weights = None, device: Device = "auto"
+) -> None:
+    """Judge the methods of SUITE (TOML) by deletion, insertion and the pointing game, beside controls."""
+    from ibviz.config import SuiteConfig, read_toml  # noqa: PLC0415 - see above
+    from ibviz.workflows import evaluate_suite, load_on  # noqa: PLC0415
+
+    config = read_toml(suite, SuiteConfig)
+    name = model or config.model
+    if name is None:
+        raise InputError(f'{suite} names no model; add model = "..." or give --model')
+    _print_results(evaluate_suite(config, load_on(name, weights, device), out, root=data), out)
+
+
+def _print_epoch(row: dict[str, Any]) -> None:
+    print(
+        f"epoch {row['epoch']:3d}  {row['seconds']:6.1f} s  learning rate {row['learning_rate']:.4g}  "
+        f"train CE {row['train_cross_entropy_bits']:.3f} bits  rate {row['validation_rate_bits']:.1f} bits  "
+        f"anchors used {row['validation_anchors_used']}  validation accuracy {row['validation_accuracy']:.1%}",
+        flush=True,
+    )
+
+
+def _print_results(run: Any, folder: Path) -> None:
+    correct = (run.probabilities.argmax(1).cpu() == run.images.labels).float().mean().item()
+    print(f"\naccuracy on the {len(run.images.labels)} images judged: {correct:.1%}\n")
+    print(run.evaluation.table())
+    print(f"\ntables, rows and figures: {folder}")

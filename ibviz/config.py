@@ -1,0 +1,154 @@
+"""What a TOML file may say: recipes and suites, with unknown keys refused by name."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ibviz.errors import InputError
+
+
+Backbone = Literal["digits", "vgg32", "wrn28_10", "wrn10_2"]
+
+
+class Settings(BaseModel):
+    """Frozen; refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Settings):
+    """Which images; where they lie is a flag (`--data`), not part of the file."""
+
+    source: Literal["digits", "cifar10", "cifar100", "folder", "parquet"] = "digits"
+    image_size: int | None = Field(default=None, ge=8)  # pixels a side, after a centre crop; None: as stored
+    limit: int | None = Field(default=None, ge=1)  # training images at most
+    validation_share: float = Field(default=0.1, gt=0, lt=1)  # of train, where there is no validation split
+    seed: int = 0
+
+
+class ModelConfig(Settings):
+    """Architecture, without what follows from the data."""
+
+    backbone: Backbone = "digits"
+    anchors: int | None = Field(default=20, ge=2)  # None: continuous attention
+    latent: int = Field(default=64, ge=1)  # K, dimensions of z
+    gate: Literal["residual", "mul"] = "residual"  # f·(1 + a) as published, or f·a (ours)
+
+
+class ObjectiveConfig(Settings):
+    """Weights of the loss in nats: CE + beta·KL + codebook·VQ + commitment·CM."""
+
+    beta: float = Field(default=1e-3, ge=0)
+    kl: Literal["exact", "official"] = "exact"
+    codebook: float = Field(default=0.4, ge=0)
+    commitment: float = Field(default=0.1, ge=0)
+
+
+class TrainingConfig(Settings):
+    """SGD with the learning rate halved every `halve_every` epochs after a warm-up."""
+
+    epochs: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    lr: float = Field(default=0.1, gt=0)
+    warmup: tuple[float, ...] = ()  # learning rates of the first epochs
+    halve_every: int = Field(default=3, ge=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)  # never on the anchors
+    anchor_lr: float = Field(default=1.0, ge=0)  # anchors' share of the learning rate; 0 keeps them fixed
+    precision: Literal["no", "bf16"] = "no"
+    crop_padding: int = Field(default=4, ge=0)  # reflect-padded random crop, pixels
+    flip: bool = False
+    seed: int = 0
+
+
+class Recipe(Settings):
+    """One training run; the default is the embedded data set."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+class InputConfig(Settings):
+    """What a classifier expects: square side in pixels, normalisation in [0, 1] space, class names."""
+
+    size: int = Field(ge=8)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    class_names: tuple[str, ...]
+    resize: int | None = None  # short side before the centre crop; None: `size`
+
+
+class MethodConfig(Settings):
+    """One row of a comparison: a method of `ibviz.attribution.METHODS` with its options, under a label of its own."""
+
+    method: str
+    label: str | None = None
+    options: dict[str, Any] = {}
+
+
+class SuiteConfig(Settings):
+    """What is compared with what; the default judges the embedded data set. Controls are added to the methods."""
+
+    model: str | None = None  # run, file or torchvision name; the flag --model goes before it
+    data: DataConfig = DataConfig()
+    split: Literal["train", "validation", "test"] = "test"
+    images: int = Field(default=100, ge=2)  # scored, chosen by `seed`
+    methods: tuple[MethodConfig, ...] = (
+        MethodConfig(method="attention"),
+        MethodConfig(method="attention_mean"),
+        MethodConfig(method="grad_cam"),
+        MethodConfig(method="integrated_gradients"),
+    )
+    steps: int = Field(default=32, ge=1)
+    ties: Literal["expected", "group"] = "expected"
+    tie_orders: int = Field(default=8, ge=2, multiple_of=2)
+    batch_size: int = Field(default=256, ge=1)
+    seed: int = 0
+
+
+Config = TypeVar("Config", bound=Settings)
+
+
+def read_toml(path: Path, kind: type[Config]) -> Config:
+    """Read `path` as a `kind`; a wrong type or an unknown key is an error that names the key.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "recipe.toml"
+    >>> _ = path.write_text("[training]\\nepochs = 3")
+    >>> read_toml(path, Recipe).training.epochs
+    3
+    """
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error, kind)}") from error
+
+
+def describe(error: ValidationError, kind: type[Settings]) -> str:
+    """One line for a pydantic error: every wrong key, and the known keys beside an unknown one."""
+    return "; ".join(_describe_one(one["loc"], one["type"], one["msg"], kind) for one in error.errors())
+
+
+def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:
+    key = ".".join(str(part) for part in location)
+    if fault != "extra_forbidden":
+        return f"{key}: {message}"
+    return f"unknown key {key}; known here: {', '.join(_known_keys(kind, location[:-1]))}"
+
+
+def _known_keys(kind: type[Settings], parents: tuple[int | str, ...]) -> list[str]:
+    for parent in parents:
+        if isinstance(parent, str):
+            annotation = kind.model_fields[parent].annotation
+            inner = getattr(annotation, "__args__", (annotation,))[0]
+            if isinstance(inner, type) and issubclass(inner, Settings):
+                kind = inner
+    return sorted(kind.model_fields)

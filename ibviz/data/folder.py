@@ -1,0 +1,68 @@
+"""Image folders: ROOT/SPLIT/CLASS/FILE, or ROOT/CLASS/FILE without splits."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ibviz.data.decode import read_image
+from ibviz.data.listing import Indices, Listing, Sample, checked
+from ibviz.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+LAYOUT = f"ROOT/{{train,validation,test}}/CLASS/FILE or ROOT/CLASS/FILE, FILE one of {' '.join(SUFFIXES)}"
+
+
+def has_splits(root: Path) -> bool:
+    """Whether any split folder lies in `root`.
+
+    >>> has_splits(Path("."))
+    False
+    """
+    return any(split_folder(root, split) for split in SPLIT_FOLDERS)
+
+
+def split_folder(root: Path, split: str) -> Path | None:
+    """Folder of a split under any of its names, or None.
+
+    >>> split_folder(Path("nowhere"), "train")
+    """
+    return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
+
+
+def list_folder(folder: Path, classes_from: Path) -> Listing:
+    """Images in the class folders of `folder`; the class folders of `classes_from`, sorted, are the classes.
+
+    >>> list_folder(Path("nowhere"), Path("nowhere"))
+    Traceback (most recent call last):
+    ibviz.errors.InputError: no folder nowhere
+    """
+    class_names = tuple(one.name for one in _class_folders(classes_from))
+    files = [(file, one.name) for one in _class_folders(folder) for file in _image_files(one)]
+    strange = {name for _, name in files} - set(class_names)
+    if strange:
+        raise InputError(
+            f"{folder} has classes that {classes_from} lacks: {', '.join(sorted(strange))}; rename or add them"
+        )
+    if not files:
+        raise InputError(f"no images in {folder}; expected {LAYOUT}")
+    labels = torch.tensor([class_names.index(name) for _, name in files])
+    return checked(Listing(labels, class_names, partial(_samples, [file for file, _ in files])), str(folder))
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}")
+    return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.suffix.lower() in SUFFIXES and not one.name.startswith("."))
+
+
+def _samples(files: list[Path], indices: Indices) -> Iterator[Sample]:
+    for index in indices.tolist():
+        file = files[index]
+        yield Sample(read_image(file), f"{file.parent.name}/{file.name}")

@@ -1,0 +1,98 @@
+"""One split in memory: pixels, labels and where the object is."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ibviz.types import Boxes, Grid, Images, Labels, Masks, Pixels
+
+CHUNK = 1024  # images counted at once by `statistics`; bounds its memory
+
+
+class ImageSet(NamedTuple):
+    """Images of one size with labels, names and, where known, object regions.
+
+    Label -1 means no label. Boxes are half-open pixel edges of the image as the model sees it: the pixel in column c
+    spans [c, c + 1). A row of NaN stands for an image without a box.
+    """
+
+    images: Pixels
+    labels: Labels
+    class_names: tuple[str, ...]
+    names: tuple[str, ...]
+    masks: Masks | None = None
+    boxes: Boxes | None = None
+
+
+def select(image_set: ImageSet, indices: Int[Tensor, " k"]) -> ImageSet:
+    """Take the images at `indices`, in that order.
+
+    >>> images = ImageSet(torch.zeros(2, 3, 1, 1, dtype=torch.uint8), torch.tensor([4, 7]), (), ("a", "b"))
+    >>> select(images, torch.tensor([1])).names
+    ('b',)
+    """
+    return image_set._replace(
+        images=image_set.images[indices],
+        labels=image_set.labels[indices],
+        names=tuple(image_set.names[index] for index in indices.tolist()),
+        masks=None if image_set.masks is None else image_set.masks[indices],
+        boxes=None if image_set.boxes is None else image_set.boxes[indices],
+    )
+
+
+def to_float(pixels: Pixels) -> Images:
+    """Stored bytes as [0, 1] pixel space.
+
+    >>> to_float(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).max()
+    tensor(1.)
+    """
+    return pixels.float() / 255
+
+
+def statistics(pixels: Pixels) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and population deviation of each channel over all pixels, in [0, 1] space, to 4 decimals.
+
+    Exact: computed from counts of the 256 values.
+
+    >>> statistics(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2))
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """
+    red, green, blue = (_moments(pixels[:, channel]) for channel in range(3))
+    return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])
+
+
+def _moments(channel: Tensor) -> tuple[float, float]:
+    counts = sum(torch.bincount(part.flatten(), minlength=256) for part in channel.split(CHUNK))
+    share = torch.as_tensor(counts).double() / channel.numel()
+    values = torch.linspace(0, 1, 256, dtype=torch.float64)
+    mean = (share * values).sum()
+    deviation = (share * (values - mean) ** 2).sum().sqrt()
+    return round(mean.item(), 4), round(deviation.item(), 4)
+
+
+def regions(image_set: ImageSet) -> Masks | None:
+    """Object pixels: the masks, else the pixels whose centre lies in the box, else None.
+
+    >>> pixels = torch.zeros(1, 3, 2, 3, dtype=torch.uint8)
+    >>> boxed = ImageSet(pixels, torch.tensor([0]), ("a",), ("x",), boxes=torch.tensor([[1.0, 0.0, 3.0, 1.0]]))
+    >>> regions(boxed).int()
+    tensor([[[0, 1, 1],
+             [0, 0, 0]]], dtype=torch.int32)
+    """
+    if image_set.masks is not None or image_set.boxes is None:
+        return image_set.masks
+    return rasterise(image_set.boxes, (image_set.images.shape[2], image_set.images.shape[3]))
+
+
+def rasterise(boxes: Boxes, size: Grid) -> Masks:
+    """Pixels whose centre lies in each box, on images of `size` rows and columns; none for a box of NaN.
+
+    >>> rasterise(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), (1, 2))
+    tensor([[[ True, False]]])
+    """
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(1)
+    y, x = (torch.arange(side, device=boxes.device) + 0.5 for side in size)
+    inside_x, inside_y = (x >= x0) & (x < x1), (y >= y0) & (y < y1)  # false beside NaN
+    return inside_y[:, :, None] & inside_x[:, None, :]

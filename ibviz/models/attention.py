@@ -1,0 +1,29 @@
+"""Variational spatial attention: a mean and a deviation for each cell of a feature grid."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from ibviz.types import Maps
+
+DEVIATION_SHIFT = 5.0  # softplus(raw - 5): deviations start near 0.007
+
+
+class SpatialAttention(nn.Module):
+    """q(a | x) = N(m, s²) for each cell, with m = sigmoid(head(f)) and s = softplus(conv(m) - 5).
+
+    `head` maps features `(b, c, h, w)` to one channel. The deviation is read off the mean map, as in the authors'
+    networks, so its gradient flows into the head as well.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        """Take the mean head; the deviation head is one 3x3 convolution."""
+        super().__init__()
+        self.head = head
+        self.scale = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, features: Float[Tensor, "b c gh gw"]) -> tuple[Maps, Maps]:
+        """Mean in (0, 1) and deviation above 0."""
+        mean = self.head(features).sigmoid()
+        deviation = F.softplus(self.scale(mean) - DEVIATION_SHIFT)
+        return mean.squeeze(1), deviation.squeeze(1)

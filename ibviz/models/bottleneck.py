@@ -1,0 +1,57 @@
+"""The Gaussian bottleneck on the latent z, and its price."""
+
+import math
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from ibviz.models.attention import DEVIATION_SHIFT
+
+Latents = Float[Tensor, "*b k"]
+Nats = Float[Tensor, "*b"]
+
+
+def kl_exact(mean: Latents, deviation: Latents) -> Nats:
+    """KL( N(mean, deviation²) || N(0, 1) ), summed over the latent dimensions, in nats.
+
+    >>> import torch
+    >>> kl_exact(torch.zeros(1, 4), torch.ones(1, 4))
+    tensor([0.])
+    """
+    return (0.5 * (deviation.square() + mean.square() - 1) - deviation.log()).sum(-1)
+
+
+def kl_official(mean: Latents, deviation: Latents) -> Nats:
+    """What the authors' code adds to its loss: the same with exp(deviation) taken for the deviation.
+
+    It shrinks the noise to zero and is no information in any unit; for parity only.
+    """
+    return (0.5 * ((2 * deviation).exp() + mean.square() - 1) - deviation).sum(-1)
+
+
+KL: dict[str, Callable[[Latents, Latents], Nats]] = {"exact": kl_exact, "official": kl_official}
+
+
+def bits(nats: float) -> float:
+    """Nats in bits.
+
+    >>> round(bits(1.0), 4)
+    1.4427
+    """
+    return nats / math.log(2)
+
+
+class GaussianBottleneck(nn.Module):
+    """q(z | x, a) = N(mean, deviation²) of dimension `latent`; deviation = softplus(raw - 5)."""
+
+    def __init__(self, width: int, latent: int) -> None:
+        """Project `width` features to twice `latent` numbers."""
+        super().__init__()
+        self.project = nn.Linear(width, 2 * latent)
+
+    def forward(self, features: Float[Tensor, "b width"]) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k"]]:
+        """Mean and deviation of z."""
+        mean, raw = self.project(features).chunk(2, dim=-1)
+        return mean, F.softplus(raw - DEVIATION_SHIFT)

@@ -1,0 +1,55 @@
+"""Weights with everything needed to rebuild the classifier, in one safetensors file; nothing is unpickled."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ibviz.config import InputConfig, ModelConfig
+from ibviz.errors import InputError
+from ibviz.files import replacing
+from ibviz.models.classifier import IBClassifier
+
+HEADER = "ibviz"  # the one metadata key: safetensors writes several in no fixed order
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors under a JSON header; the same input gives the same bytes, and a failure keeps the old file."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    encoded = save(plain, metadata={HEADER: json.dumps(header, sort_keys=True)})
+    with replacing(path) as beside:
+        beside.write_bytes(encoded)
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of `write_tensors` whose header says it is a `kind`."""
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file ({error}); expected an ibviz {kind}") from error
+    if header.get("kind") != kind:
+        found = header.get("kind", "tensors without an ibviz header")
+        raise InputError(f"{path} holds {found}; expected an ibviz {kind}, as `ibviz train` writes it")
+    return tensors, header
+
+
+def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> None:
+    """Write a classifier; `facts` (recipe, epoch, accuracy) are kept beside its configuration."""
+    header = {"kind": "model", "model": model.config.model_dump(), "input": model.spec.model_dump(), "facts": facts}
+    write_tensors(path, model.state_dict(), header)
+
+
+def load_model(path: Path) -> IBClassifier:
+    """Rebuild a classifier in eval mode from a file of `save_model`."""
+    tensors, header = read_tensors(path, "model")
+    model = IBClassifier(ModelConfig(**header["model"]), InputConfig(**header["input"]))
+    model.load_state_dict(tensors)
+    return model.eval()

@@ -1,0 +1,18 @@
+"""Progress with time left, on a terminal only."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], label: str, *, total: int | None = None) -> Iterator[Item]:
+    """Yield `items`, showing count and time left on standard error when that is a terminal.
+
+    >>> list(progress([1, 2], "count"))
+    [1, 2]
+    """
+    yield from tqdm(items, desc=label, total=total, leave=False, file=sys.stderr, disable=None, dynamic_ncols=True)

@@ -1,0 +1,164 @@
+"""One training loop for a CPU, a GPU or many (through torchrun), resumed bit for bit on the same device."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from ibviz.config import InputConfig, Recipe
+from ibviz.data.image_set import ImageSet, statistics, to_float
+from ibviz.data.sources import load_split
+from ibviz.errors import InputError
+from ibviz.models.bottleneck import bits
+from ibviz.models.classifier import IBClassifier
+from ibviz.models.objective import Losses
+from ibviz.progress import progress
+from ibviz.training.augment import augment
+from ibviz.training.run import Row, Run, restore, save, start
+from ibviz.training.schedule import learning_rate
+
+CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+VALIDATION_BATCH = 256
+
+
+class Resident(NamedTuple):
+    """A split on the device, as uint8."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    root: Path | None = None,
+    resume: bool = False,
+    report: Callable[[Row], object] = print,
+) -> list[Row]:
+    """Train a recipe into `folder` and return its log, one row an epoch.
+
+    After each epoch `checkpoint.safetensors` (weights, optimizer, recipe), `log.parquet` and, where validation
+    accuracy is the best so far, `model.safetensors` are replaced whole. `resume` goes on after the last finished epoch
+    and ends with the weights of an uninterrupted run. `report` sees each new row. A loss that is not finite stops the
+    run with an `InputError` that names the step; the last checkpoint stays.
+    """
+    if (folder / "checkpoint.safetensors").exists() and not resume:
+        raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
+    training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
+    run = start(recipe, folder, describe_input(training))
+    rows = restore(run)
+    resident = to_device(training, run.accelerator.device), to_device(validation, run.accelerator.device)
+    for epoch in range(len(rows) + 1, recipe.training.epochs + 1):
+        rows.append(train_epoch(run, epoch, *resident))
+        save(run, rows)
+        report(rows[-1])
+    return rows
+
+
+def describe_input(images: ImageSet) -> InputConfig:
+    """What a network trained on these images expects."""
+    mean, std = statistics(images.images)
+    return InputConfig(size=images.images.shape[-1], mean=mean, std=std, class_names=images.class_names)
+
+
+def to_device(images: ImageSet, device: torch.device) -> Resident:
+    """Move pixels and labels, once."""
+    return Resident(images.images.to(device), images.labels.to(device))
+
+
+def train_epoch(run: Run, epoch: int, training: Resident, validation: Resident) -> Row:
+    """One pass over the training images, and the row it leaves in the log."""
+    begun, rate = time.monotonic(), learning_rate(epoch, run.recipe.training)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group["share"]
+    losses = _run_steps(run, epoch, training)
+    seconds = time.monotonic() - begun
+    row = {"epoch": epoch, "learning_rate": rate, "seconds": round(seconds, 2)} | _loss_columns(losses)
+    return row | {f"validation_{name}": value for name, value in validate(run.model, validation).items()}
+
+
+def _run_steps(run: Run, epoch: int, training: Resident) -> Losses:
+    """Every batch of an epoch once; the mean of each term over the steps."""
+    run.objective.train()
+    device = training.images.device
+    seed = (run.recipe.training.seed << 32) + (epoch << 8) + run.accelerator.process_index
+    generator = torch.Generator(device).manual_seed(seed)
+    seen: list[Tensor] = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)  # for dropout, which takes no generator
+        for step, rows in enumerate(progress(_batches(run, epoch, len(training.labels)), f"epoch {epoch}"), 1):
+            seen.append(_step(run, training, rows.to(device), generator))
+            if step % CHECK_EVERY == 0:
+                _check_finite(seen[-CHECK_EVERY:], epoch, step - CHECK_EVERY, run.folder)
+    _check_finite(seen, epoch, 0, run.folder)
+    return Losses(*torch.stack(seen).mean(0))
+
+
+def _step(run: Run, training: Resident, rows: Tensor, generator: torch.Generator) -> Tensor:
+    config = run.recipe.training
+    images = augment(to_float(training.images[rows]), generator, padding=config.crop_padding, flip=config.flip)
+    images = images.contiguous(memory_format=torch.channels_last)
+    losses = Losses(*run.objective(images, training.labels[rows], generator))
+    run.accelerator.backward(losses.total)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return torch.stack(losses).detach()
+
+
+def _batches(run: Run, epoch: int, count: int) -> list[Tensor]:
+    """Row numbers of each batch, in an order that depends on seed and epoch alone; this process's share of it."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(run.recipe.training.seed * 10_007 + epoch))
+    share, world = run.accelerator.process_index, run.accelerator.num_processes
+    batches = [batch[share::world] for batch in order.split(run.recipe.training.batch_size)]
+    return [batch for batch in batches if len(batch) > 1]  # batch norm cannot train on a single image
+
+
+def _check_finite(losses: list[Tensor], epoch: int, before: int, folder: Path) -> None:
+    broken = (~torch.stack(losses)[:, 0].isfinite()).nonzero()
+    if len(broken):
+        step = before + int(broken[0]) + 1
+        raise InputError(f"the loss is not finite at step {step} of epoch {epoch}: lower the learning rate or beta; "
+                         f"the last good epoch, if any, is kept in {folder}")  # fmt: skip
+
+
+def _loss_columns(losses: Losses) -> dict[str, float]:
+    """Training means; information in nats and in bits."""
+    terms = {name: value.item() for name, value in losses._asdict().items()}
+    return {
+        "train_total_nats": terms["total"],
+        "train_cross_entropy_nats": terms["cross_entropy"],
+        "train_cross_entropy_bits": bits(terms["cross_entropy"]),
+        "train_rate_nats": terms["rate"],
+        "train_rate_bits": bits(terms["rate"]),
+        "train_codebook": terms["codebook"],
+        "train_commitment": terms["commitment"],
+    }
+
+
+@torch.inference_mode()
+def validate(model: IBClassifier, images: Resident) -> dict[str, float]:
+    """Deterministic accuracy (fraction), cross-entropy (nats), rate (bits) and number of anchors in use."""
+    was_training = model.training
+    model.eval()
+    correct = cross_entropy = rate = images.images.new_zeros((), dtype=torch.float32)
+    used = torch.zeros(model.config.anchors or 0, dtype=torch.bool, device=images.images.device)
+    for pixels, labels in zip(*(part.split(VALIDATION_BATCH) for part in images), strict=True):
+        seen = model.inspect(to_float(pixels).contiguous(memory_format=torch.channels_last))
+        correct = correct + (seen.logits.argmax(1) == labels).sum()
+        cross_entropy = cross_entropy + F.cross_entropy(seen.logits, labels, reduction="sum")
+        rate = rate + seen.rate.sum()
+        if seen.attention.index is not None:
+            used[seen.attention.index.flatten()] = True
+    model.train(was_training)
+    count = len(images.labels)
+    return {
+        "accuracy": correct.item() / count,
+        "cross_entropy_nats": cross_entropy.item() / count,
+        "rate_bits": bits(rate.item() / count),
+        "anchors_used": int(used.sum()),
+    }

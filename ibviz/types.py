@@ -1,0 +1,49 @@
+"""The shapes every layer speaks; checked in tests, free in production."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+Images = Float[Tensor, "b 3 h w"]  # [0, 1] pixel space; the model normalises
+Pixels = UInt8[Tensor, "b 3 h w"]  # as stored
+Labels = Int[Tensor, " b"]
+Scores = Float[Tensor, " b"]
+Maps = Float[Tensor, "b gh gw"]  # native grid, signed, unnormalised
+Masks = Bool[Tensor, "b h w"]
+Boxes = Float[Tensor, "b 4"]  # x0, y0, x1, y1 in pixels of the image as the model sees it
+Grid = tuple[int, int]  # rows, columns
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """Deterministic attention of a batch on its native grid.
+
+    `index` and `anchors` are None for a continuous model.
+    """
+
+    mean: Maps
+    deviation: Maps
+    index: Int[Tensor, "b gh gw"] | None
+    anchors: Float[Tensor, " q"] | None
+
+    def values(self) -> Maps:
+        """Anchor value of every cell, or the mean where the model is continuous.
+
+        >>> import torch
+        >>> mean = torch.tensor([[[0.1, 0.8]]])
+        >>> AttentionMap(mean, mean, torch.tensor([[[0, 1]]]), torch.tensor([0.0, 1.0])).values()
+        tensor([[[0., 1.]]])
+        """
+        if self.index is None or self.anchors is None:
+            return self.mean
+        return self.anchors[self.index]
+
+
+class Score(Protocol):
+    """One number for each masked image; `rows` says which image of the batch a state was made from."""
+
+    def __call__(self, states: Images, rows: Int[Tensor, " b"]) -> Scores:
+        """Score each state."""
+        ...

@@ -1,0 +1,188 @@
+"""Whole jobs of the command line, from files to files: explain pictures, run a suite with its figures, the demo."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, explain, find, predict
+from ibviz.benchmark.suite import SuiteRun, run_suite
+from ibviz.config import DataConfig, Recipe, SuiteConfig
+from ibviz.data.decode import fit, read_image
+from ibviz.data.image_set import select, to_float
+from ibviz.data.sources import load_split
+from ibviz.errors import InputError
+from ibviz.figures import curves, panel
+from ibviz.models.checkpoint import write_tensors
+from ibviz.models.classifier import IBClassifier
+from ibviz.models.loading import Classifier, load
+from ibviz.progress import progress
+from ibviz.training.loop import train
+from ibviz.types import AttentionMap, Images
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+COLUMNS = 6  # images a figure
+
+
+def load_on(name: str, weights: Path | None, device: str) -> Classifier:
+    """Load a classifier onto a device; `auto` is the first GPU, or the CPU where there is none."""
+    model = load(name, weights=weights)
+    try:
+        return model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def choose_methods(names: str, layer: str | None, model: Classifier) -> dict[str, dict[str, Any]]:
+    """Methods from a list with commas, with the layer where one is asked for; by default those that fit the model.
+
+    >>> choose_methods("grad_cam,uniform", "stem", None)
+    {'grad_cam': {'layer': 'stem'}, 'uniform': {}}
+    """
+    trained = ["attention"] if isinstance(model, IBClassifier) else []
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    methods: dict[str, dict[str, Any]] = {name: {} for name in chosen or [*trained, "grad_cam", "integrated_gradients"]}
+    if layer is not None:
+        methods["grad_cam"] = {"layer": layer}
+    return methods
+
+
+def explain_files(
+    source: Path, model: Classifier, methods: Mapping[str, Mapping[str, Any]], out: Path, *, limit: int | None = None
+) -> list[Path]:
+    """Explain an image, a folder of images or the test split of a folder of Parquet files; return the panels written.
+
+    Each page of six images becomes `panel-NN.png`, `.pdf`, a sidecar `.json`, and `maps-NN.safetensors` with the exact
+    maps. The class explained is the predicted one.
+    """
+    for method, options in methods.items():
+        find(method, dict(options))
+    names, pixels = read_source(source, model, limit)
+    device = next(model.parameters()).device
+    common = {
+        "source": str(source),
+        "model": describe(model),
+        "methods": {name: dict(options) for name, options in methods.items()},
+        "target": "predicted class",
+        "fit": f"short side to {model.spec.resize or model.spec.size}, centre crop {model.spec.size}",
+    }
+    written = []
+    pages = range(0, len(names), COLUMNS)
+    for number, start in enumerate(progress(pages, "explaining"), 1):
+        page = slice(start, start + COLUMNS)
+        images = to_float(pixels[page]).to(device)
+        maps, captions = explain_images(model, images, methods)
+        record = common | {"images": list(names[page])}
+        stem = out / f"panel-{number:02d}"
+        drawn = panel(images, maps, captions=captions, record=record)
+        drawn.save(stem.with_suffix(".png"))
+        drawn.save(stem.with_suffix(".pdf"))
+        save_maps(out / f"maps-{number:02d}.safetensors", maps, record)
+        written.append(stem.with_suffix(".png"))
+    return written
+
+
+def read_source(source: Path, model: Classifier, limit: int | None) -> tuple[Sequence[str], Tensor]:
+    """Names and pixels of the images at `source`, fitted to the model's input."""
+    spec = model.spec
+    if source.is_dir() and not list(_image_files(source)) and list(source.rglob("*.parquet")):
+        split = load_split(DataConfig(source="parquet", image_size=spec.size), "test", source)
+        return split.names[:limit], split.images[:limit]
+    paths = sorted(_image_files(source)) if source.is_dir() else [source]
+    if not paths:
+        raise InputError(f"{source} holds no images ({', '.join(sorted(SUFFIXES))}) and no Parquet files")
+    paths = paths[:limit]
+    fitted = [fit(read_image(path), spec.size, spec.resize) for path in progress(paths, "reading")]
+    return [path.name for path in paths], torch.stack(fitted)
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def explain_images(
+    model: Classifier, images: Images, methods: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Explanation], list[str]]:
+    """Maps of the predicted classes under the methods' labels, and a caption for each image."""
+    probabilities = predict(model, images)
+    best = probabilities.max(1)
+    maps = {METHODS[name].label: explain(model, images, name, targets=best.indices, **options)
+            for name, options in methods.items()}  # fmt: skip
+    return maps, captions_of(model, probabilities)
+
+
+def captions_of(model: Classifier, probabilities: Tensor) -> list[str]:
+    """Predicted class and its probability."""
+    best = probabilities.max(1)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [f"{model.spec.class_names[index]} {value:.2f}" for index, value in pairs]
+
+
+def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, Any]) -> None:
+    """Keep maps exactly: anchor index and table where there are anchors, float32 otherwise."""
+    tensors: dict[str, Tensor] = {}
+    for name, explanation in maps.items():
+        if isinstance(explanation, AttentionMap) and explanation.index is not None and explanation.anchors is not None:
+            tensors |= {f"{name}/index": explanation.index.to(torch.int16), f"{name}/anchors": explanation.anchors}
+        else:
+            tensors[name] = explanation.mean if isinstance(explanation, AttentionMap) else explanation
+    write_tensors(path, tensors, {"kind": "maps", "record": record})
+
+
+def describe(model: Classifier) -> dict[str, Any]:
+    """What a sidecar says of a model."""
+    if isinstance(model, IBClassifier):
+        return {"kind": "ibviz", **model.config.model_dump()}
+    return {"kind": type(model.network).__name__, "size": model.spec.size}
+
+
+def evaluate_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | None = None) -> SuiteRun:
+    """Run a suite, then draw a panel of its first images and the curves of all methods."""
+    run = run_suite(suite, model, out, root=root)
+    draw_panel(run, model, out / "panel")
+    draw_curves(run, out / "curves")
+    return run
+
+
+def draw_panel(run: SuiteRun, model: Classifier, stem: Path) -> None:
+    """The first images of a suite with every method that is no control, and the object outlined."""
+    maps = {name: _rows(one, COLUMNS) for name, one in run.evaluation.maps.items() if name not in CONTROLS}
+    chosen = select(run.images, torch.arange(min(COLUMNS, len(run.images.labels))))
+    record = {
+        "images": list(chosen.names),
+        "chosen": "first of the suite's images",
+        "model": describe(model),
+        "protocol": run.evaluation.protocol.hash,
+    }
+    captions = captions_of(model, run.probabilities[:COLUMNS])
+    drawn = panel(to_float(chosen.images), maps, captions=captions, boxes=chosen.boxes, record=record)
+    for suffix in (".png", ".pdf"):
+        drawn.save(stem.with_suffix(suffix))
+
+
+def _rows(explanation: Explanation, count: int) -> Explanation:
+    if not isinstance(explanation, AttentionMap):
+        return explanation[:count]
+    index = None if explanation.index is None else explanation.index[:count]
+    return AttentionMap(explanation.mean[:count], explanation.deviation[:count], index, explanation.anchors)
+
+
+def draw_curves(run: SuiteRun, stem: Path) -> None:
+    """Mean deletion and insertion curves with their bands, controls in grey."""
+    pairs = run.evaluation.curves.items()
+    names = ("deletion", "insertion")
+    sides = {
+        side: {name: (pair[index].fractions, pair[index].scores) for name, pair in pairs}
+        for index, side in enumerate(names)
+    }
+    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.protocol.hash})
+    for suffix in (".png", ".pdf"):
+        drawn.save(stem.with_suffix(suffix))
+
+
+def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> SuiteRun:
+    """Train the embedded recipe into `out`, judge the result on unseen images, draw it."""
+    train(Recipe(), out, resume=resume, report=report)
+    return evaluate_suite(SuiteConfig(), load(out), out / "results")

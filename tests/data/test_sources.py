@@ -1,0 +1,296 @@
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from ibviz.config import DataConfig
+from ibviz.data.parquet import labelled_box
+from ibviz.data.sources import load_split
+from ibviz.errors import InputError
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def config(**changes: object) -> DataConfig:
+    return DataConfig.model_validate(changes)
+
+
+FOLDER, PARQUET = config(source="folder"), config(source="parquet")
+
+
+def picture(number: int, size: tuple[int, int] = (9, 9)) -> Image.Image:
+    """A picture that tells its number: the red of every pixel."""
+    pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    pixels[..., 0] = number
+    return Image.fromarray(pixels)
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def write_parquet(path: Path, numbers: list[int], metadata: dict[str, str] | None = None, **columns: pa.Array) -> None:
+    images = pa.array([{"bytes": png(picture(one)), "path": f"{one}.png"} for one in numbers], IMAGE)
+    table = pa.table({"image": images, **columns}).replace_schema_metadata(metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=7)
+
+
+def write_folder(root: Path, numbers: list[int]) -> None:
+    for one in numbers:
+        folder = root / ("cat", "dog")[one % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(one).save(folder / f"{one:03d}.png")
+
+
+def numbers(image_set) -> list[int]:
+    return image_set.images[:, 0, 0, 0].tolist()
+
+
+@pytest.fixture(scope="module")
+def plain_folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("plain")
+    write_folder(root, list(range(60)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """Train in two files and a test split, 20 rows, even numbers 0, odd ones 1."""
+    root = tmp_path_factory.mktemp("hub")
+    for part, rows in enumerate((list(range(12)), list(range(12, 20)))):
+        write_parquet(
+            root / "data" / f"train-0000{part}-of-00002.parquet", rows, label=pa.array([one % 2 for one in rows])
+        )
+    write_parquet(root / "data" / "test-00000-of-00001.parquet", [30, 31], label=pa.array([0, 1]))
+    return root
+
+
+def test_parquet_gives_the_png_pixels_back_exactly(hub):
+    test = load_split(PARQUET, "test", hub)
+    for image, number in zip(test.images, (30, 31), strict=True):
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(picture(number)))
+    assert test.names == ("30.png", "31.png")
+    assert test.class_names == ("0", "1")
+    assert test.masks is None
+    assert test.boxes is None
+
+
+def test_the_hold_out_and_train_are_disjoint_and_complete(hub):
+    settings = config(source="parquet", validation_share=0.25, seed=3)
+    train, validation = (load_split(settings, split, hub) for split in ("train", "validation"))
+    assert len(numbers(validation)) == 5
+    assert sorted(numbers(train) + numbers(validation)) == list(range(20))
+    for part in (train, validation):
+        assert part.labels.tolist() == [one % 2 for one in numbers(part)]
+        assert part.names == tuple(f"{one}.png" for one in numbers(part))
+
+
+def test_another_seed_holds_out_others_and_the_limit_keeps_the_hold_out(hub):
+    first = load_split(PARQUET.model_copy(update={"validation_share": 0.5}), "validation", hub)
+    other = load_split(PARQUET.model_copy(update={"validation_share": 0.5, "seed": 1}), "validation", hub)
+    assert numbers(first) != numbers(other)
+    limited = PARQUET.model_copy(update={"validation_share": 0.5, "limit": 4})
+    assert numbers(load_split(limited, "validation", hub)) == numbers(first)
+    few = numbers(load_split(limited, "train", hub))
+    assert len(few) == 4
+    assert not set(few) & set(numbers(first))
+
+
+def test_a_folder_without_splits_falls_into_three_disjoint_parts(plain_folder):
+    parts = [numbers(load_split(FOLDER, split, plain_folder)) for split in ("test", "validation", "train")]
+    assert [len(part) for part in parts] == [6, 5, 49]
+    assert sorted(one for part in parts for one in part) == list(range(60))
+
+
+def test_class_folders_are_classes_in_alphabetical_order(plain_folder):
+    train = load_split(FOLDER, "train", plain_folder)
+    assert train.class_names == ("cat", "dog")
+    assert train.labels.tolist() == [one % 2 for one in numbers(train)]
+    assert train.names[0] == f"cat/{numbers(train)[0]:03d}.png"
+
+
+def test_split_folders_are_taken_as_they_are(tmp_path):
+    write_folder(tmp_path / "train", [0, 1, 2])
+    write_folder(tmp_path / "val", [7])
+    assert sorted(numbers(load_split(FOLDER, "train", tmp_path))) == [0, 1, 2]
+    for split in ("validation", "test"):  # without a test split, test is validation
+        found = load_split(FOLDER, split, tmp_path)
+        assert (numbers(found), found.labels.tolist(), found.class_names) == ([7], [1], ("cat", "dog"))
+
+
+def test_boxes_follow_the_resize_and_crop_of_a_wide_image(tmp_path):
+    """400x200 becomes 100x50 and loses 25 on either side: x 100..200 becomes 25..50 - 25."""
+    images = pa.array([{"bytes": png(picture(1, (400, 200))), "path": None}] * 2, IMAGE)
+    objects = pa.array(
+        [
+            {"bbox": [[100.0, 40.0, 100.0, 80.0], [0.0, 0.0, 400.0, 200.0]], "category": [1, 0]},
+            {"bbox": [], "category": []},
+        ]
+    )
+    table = pa.table({"image": images, "label": pa.array([1, 0]), "objects": objects})
+    pq.write_table(table, tmp_path / "test.parquet")
+    test = load_split(config(source="parquet", image_size=50), "test", tmp_path)
+    assert test.boxes is not None
+    torch.testing.assert_close(test.boxes[0], torch.tensor([0.0, 10.0, 25.0, 30.0]))
+    assert test.boxes[1].isnan().all()
+    assert test.names == ("row_000000", "row_000001")
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        ({"bbox": [[0, 0, 9, 9], [1, 1, 2, 2], [1, 1, 3, 2]], "category": [5, 7, 7]}, (1.0, 1.0, 4.0, 3.0)),
+        ({"bbox": [[0, 0, 9, 9]], "category": [5]}, None),
+        ({"bbox": [[1, 1, 2, 2], [0, 0, 9, 9]], "category": ["cup", "table"]}, (0.0, 0.0, 9.0, 9.0)),
+        (
+            {"bbox": [[1, 1, 2, 2], [0, 0, 9, 9]], "category": ["cup", "man"], "imagenet": [[7, 8], []]},
+            (1.0, 1.0, 3.0, 3.0),
+        ),
+        ({"bbox": [[0, 0, 2, 2]]}, (0.0, 0.0, 2.0, 2.0)),
+        ({}, None),
+    ],
+    ids=["largest of the label", "none of the label", "named: largest", "class lists", "no categories", "no objects"],
+)
+def test_the_box_is_that_of_the_labelled_object(objects, expected):
+    assert labelled_box(objects, 7) == expected
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"class_names": json.dumps(["a", "b", "c"])}, ("a", "b", "c")),
+        ({"huggingface": json.dumps({"info": {"features": {"label": {"names": ["x", "y"]}}}})}, ("x", "y")),
+        (None, ("0", "1")),
+    ],
+    ids=["class_names", "huggingface", "numbers"],
+)
+def test_class_names_come_from_the_metadata(tmp_path, metadata, expected):
+    write_parquet(tmp_path / "test.parquet", [0, 1], metadata, label=pa.array([0, 1]))
+    assert load_split(PARQUET, "test", tmp_path).class_names == expected
+
+
+@pytest.mark.parametrize("column", ["labels", "fine_label", "kind"])
+def test_other_label_columns_are_found_and_null_is_no_label(tmp_path, column):
+    write_parquet(tmp_path / "valid.parquet", [0, 1], None, **{column: pa.array([None, 3]), "note": pa.array(["", ""])})
+    assert load_split(PARQUET, "validation", tmp_path).labels.tolist() == [-1, 3]
+
+
+def refused(settings: DataConfig, split: str, root: Path | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_split(settings, split, root)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_missing_or_empty_root_is_one_clear_error(tmp_path):
+    for settings in (FOLDER, PARQUET):
+        refused(settings, "train", None, r"needs the path of its files \(--data\); expected ROOT")
+        refused(settings, "train", tmp_path / "nowhere", "no folder .*nowhere for source")
+    refused(FOLDER, "train", tmp_path, "no images in .*expected ROOT/")
+    refused(PARQUET, "train", tmp_path, r"no train split.*expected ROOT/\*\*/train\*\.parquet.*found nothing")
+
+
+def test_a_missing_split_names_what_is_there(tmp_path):
+    write_parquet(tmp_path / "test.parquet", [0], label=pa.array([0]))
+    for split in ("train", "validation"):
+        refused(PARQUET, split, tmp_path, f"no {split} split of source parquet.*found test.parquet")
+
+
+def test_unusable_parquet_is_one_clear_error(tmp_path):
+    write_parquet(tmp_path / "a" / "test.parquet", [0], {"class_names": '["only"]'}, label=pa.array([4]))
+    refused(PARQUET, "test", tmp_path / "a", r"labels must be -1 \(none\) to 0, one per class name; got 4 to 4")
+    write_parquet(tmp_path / "b" / "test.parquet", [0], x=pa.array([1]), y=pa.array([2]))
+    refused(PARQUET, "test", tmp_path / "b", "integer column named label or labels or fine_label.*x: int64, y: int64")
+    (tmp_path / "test.parquet").write_text("not parquet")
+    refused(PARQUET, "test", tmp_path, "cannot read .*test.parquet as Parquet")
+    pq.write_table(
+        pa.table({"image": pa.array([{"bytes": None, "path": "far.png"}], IMAGE), "label": [0]}),
+        tmp_path / "b" / "test.parquet",
+    )
+    refused(PARQUET, "test", tmp_path / "b", r"far.png \(row 0\) has no bytes")
+
+
+def test_a_broken_file_among_many_is_named(tmp_path):
+    write_folder(tmp_path / "test", [0, 1])
+    (tmp_path / "test" / "dog" / "broken.jpg").write_text("hello")
+    refused(FOLDER, "test", tmp_path, r"cannot decode .*dog/broken\.jpg")
+
+
+def test_a_class_that_train_lacks_is_named(tmp_path):
+    write_folder(tmp_path / "train", [0, 2])
+    write_folder(tmp_path / "test", [0, 1])
+    refused(FOLDER, "test", tmp_path, "classes that .*train lacks: dog")
+
+
+def test_several_sizes_need_an_image_size(tmp_path):
+    write_folder(tmp_path / "test", [0])
+    picture(2, (20, 30)).save(tmp_path / "test" / "cat" / "wide.png")
+    refused(FOLDER, "test", tmp_path, "cat/wide.png is 20x30 pixels, those before it 9x9; set image_size")
+    assert load_split(config(source="folder", image_size=8), "test", tmp_path).images.shape == (2, 3, 8, 8)
+
+
+def test_digits_come_in_one_size_only():
+    assert load_split(config(image_size=48, limit=12), "train", None).images.shape == (12, 3, 48, 48)
+    refused(config(image_size=32), "train", None, "48 pixels wide; got image_size 32")
+
+
+def write_cifar(root: Path) -> None:
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    for file in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        pixels = np.stack([np.asarray(picture(one, (32, 32))).transpose(2, 0, 1).reshape(-1) for one in range(4)])
+        (folder / file).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 1, 2, 9]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+
+
+def test_cifar_is_read_as_torchvision_stores_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.CIFAR10._check_integrity", lambda _: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    write_cifar(tmp_path)
+    settings = config(source="cifar10", validation_share=0.2)
+    test = load_split(settings, "test", tmp_path)
+    assert np.array_equal(test.images[3].permute(1, 2, 0).numpy(), np.asarray(picture(3, (32, 32))))
+    assert (test.labels.tolist(), test.class_names) == ([0, 1, 2, 9], tuple("abcdefghij"))
+    assert len(load_split(settings, "train", tmp_path).labels) == 16
+    assert len(load_split(settings, "validation", tmp_path).labels) == 4
+
+
+def test_a_failed_download_says_where_it_looked_and_what_else_works(tmp_path, monkeypatch):
+    def offline(_) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR100.download", offline)
+    refused(config(source="cifar100"), "test", tmp_path, f"not under {tmp_path}.*no route to host.*parquet or folder")
+
+
+def test_importing_the_sources_loads_nothing_slow():
+    slow = "{'sklearn', 'skimage', 'pyarrow', 'torchvision', 'pandas'}"
+    program = f"import sys, ibviz.data.sources; sys.exit(' '.join({slow} & set(sys.modules)) or None)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.skipif("IBVIZ_SHARED" not in os.environ, reason="IBVIZ_SHARED does not name the folder of real packs")
+@pytest.mark.parametrize(
+    ("pack", "split", "image_size", "count", "boxes"),
+    [
+        ("tiny_imagenet", "validation", None, 10_000, 10_000),
+        ("photos", "test", 224, 128, 102),
+    ],
+)
+def test_real_packs_load(tmp_path, pack, split, image_size, count, boxes):
+    program = Path(os.environ["IBVIZ_SHARED"]) / "data" / "unpack.py"
+    subprocess.run([sys.executable, program, pack, tmp_path], check=True, capture_output=True)
+    found = load_split(config(source="parquet", image_size=image_size), split, tmp_path)
+    assert len(found.images) == len(found.names) == count
+    assert boxes == (0 if found.boxes is None else int((~found.boxes.isnan().any(1)).sum()))

@@ -1,0 +1,119 @@
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from ibviz.data import synthetic
+from ibviz.data.synthetic import PHOTOGRAPHS, SPLITS, digits
+from ibviz.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return digits("test", count=60, seed=0)
+
+
+def test_boxes_are_the_extreme_mask_pixels(scenes):
+    for mask, box in zip(scenes.masks, scenes.boxes, strict=True):
+        rows, columns = zip(*mask.nonzero().tolist(), strict=True)
+        assert box.tolist() == [min(columns), min(rows), max(columns) + 1, max(rows) + 1]
+
+
+def test_the_mask_is_exactly_where_the_digit_changes_the_picture(scenes, monkeypatch):
+    """Without ink the photograph and strokes stay; outside the soft edge and shadow nothing may differ."""
+    monkeypatch.setattr(synthetic, "_digit_ink", lambda dice, *_: torch.zeros(len(dice), 48, 48))
+    without = digits("test", count=60, seed=0)
+    changed = (scenes.images.int() - without.images.int()).abs().amax(1)
+    near = torch.nn.functional.max_pool2d(scenes.masks.float(), 9, 1, 4) > 0
+    assert changed[~near].max() == 0
+    assert (changed[scenes.masks] > 20).float().mean() > 0.99
+    assert without.masks is not None
+    assert without.boxes is not None
+    assert not without.masks.any()
+    assert without.boxes.isnan().all()
+
+
+def on_eight_rows(image: torch.Tensor) -> torch.Tensor:
+    """A mask cut to its own box, as 8x8 coverages."""
+    return torch.nn.functional.adaptive_avg_pool2d(image[None].float(), 8)[0]
+
+
+def test_the_mask_shows_the_class_of_the_label(scenes):
+    """A nearest neighbour in the digits of scikit-learn, which knows nothing of scenes, reads the masks."""
+    values, labels = load_digits(return_X_y=True)
+    known = torch.from_numpy(values / 16 > 0.5).view(-1, 8, 8)
+    known = torch.stack([on_eight_rows(crop(one)) for one in known]).flatten(1)
+    seen = torch.stack([on_eight_rows(crop(mask)) for mask in scenes.masks]).flatten(1)
+    nearest = torch.from_numpy(labels)[torch.cdist(seen, known).argmin(1)]
+    assert (nearest == scenes.labels).float().mean() > 0.8  # turned and slanted, these are not its usual food
+
+
+def crop(mask: torch.Tensor) -> torch.Tensor:
+    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+    return mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def test_splits_share_no_digit_and_no_photograph():
+    for one, other in combinations(SPLITS, 2):
+        assert not set(PHOTOGRAPHS[one]) & set(PHOTOGRAPHS[other])
+    glyphs = {split: torch.cat(synthetic._glyphs(split)).flatten(1) for split in SPLITS}
+    for one, other in combinations(SPLITS, 2):
+        assert torch.cdist(glyphs[one], glyphs[other]).min() > 0.1
+    assert sum(len(one) for one in glyphs.values()) == 1797
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_an_image_does_not_depend_on_chunk_or_count(scenes, monkeypatch, chunk):
+    monkeypatch.setattr(synthetic, "CHUNK", chunk)
+    again = digits("test", count=12, seed=0)
+    assert again.images.equal(scenes.images[:12])
+    assert again.masks is not None
+    assert again.masks.equal(scenes.masks[:12])
+    assert again.names == scenes.names[:12]
+
+
+def test_another_seed_and_another_split_draw_other_places(scenes):
+    for other in (digits("test", count=20, seed=1), digits("validation", count=20, seed=0)):
+        assert other.boxes is not None
+        assert (other.boxes != scenes.boxes[:20]).any(1).all()
+
+
+def test_classes_are_even_and_evidence_is_small(scenes):
+    assert scenes.labels.bincount().tolist() == [6] * 10
+    assert 0.02 < scenes.masks.float().mean() < 0.09
+    x0, y0, x1, y1 = scenes.boxes.unbind(1)
+    assert 0.08 < ((x1 - x0) * (y1 - y0)).mean() / 48**2 < 0.25
+    assert min(x0.min(), y0.min()) >= 0
+    assert max(x1.max(), y1.max()) <= 48
+
+
+def arc_by_walking(arc: list[float], column: int, row: int) -> float:
+    """Ink at a pixel from the nearest of 4000 points walked along the arc."""
+    x, y, radius, direction, opening, thickness = arc
+    angles = [direction + opening * (2 * step / 3999 - 1) for step in range(4000)]
+    gaps = (math.hypot(x + radius * math.cos(a) - column - 0.5, y + radius * math.sin(a) - row - 0.5) for a in angles)
+    return min(max(0.5 + thickness - min(gaps), 0), 1)
+
+
+def test_a_stroke_is_what_walking_along_its_arc_paints():
+    arc = [20.0, 26.0, 8.0, 0.7, 1.2, 1.6]
+    ink = synthetic._arc(torch.tensor([arc]))[0]
+    places = [(column, row) for column in range(10, 40, 3) for row in range(12, 42, 3)]
+    walked = torch.tensor([arc_by_walking(arc, *place) for place in places])
+    assert walked.max() == 1
+    torch.testing.assert_close(torch.stack([ink[row, column] for column, row in places]), walked, atol=2e-3, rtol=0)
+
+
+def test_a_colour_has_exactly_the_luma_asked_for():
+    luma = torch.rand(50, dtype=torch.float64)
+    colour = synthetic._coloured(torch.rand(50, dtype=torch.float64), torch.rand(50, dtype=torch.float64), luma)
+    torch.testing.assert_close((colour * synthetic.LUMA).sum(1), luma, atol=1e-6, rtol=0)
+    assert colour.min() >= 0
+    assert colour.max() <= 1 + 1e-6
+
+
+def test_no_scene_is_an_error():
+    with pytest.raises(InputError, match="at least 1; got 0"):
+        digits("train", count=0, seed=0)

@@ -1,0 +1,30 @@
+import torch
+
+from ibviz.models.quantizer import AnchorQuantizer, nearest_anchor
+
+close = torch.testing.assert_close
+
+
+def test_nearest_anchor_equals_a_search_cell_by_cell():
+    generator = torch.Generator().manual_seed(0)
+    values, anchors = torch.randn(3, 5, generator=generator), torch.randn(7, generator=generator)
+    slow = [[min(range(7), key=lambda j: (v - anchors[j].item()) ** 2) for v in row] for row in values.tolist()]
+    assert nearest_anchor(values, anchors).tolist() == slow
+
+
+def test_a_cell_halfway_takes_the_first_anchor():
+    assert nearest_anchor(torch.tensor([0.5]), torch.tensor([1.0, 0.0])).tolist() == [0]
+
+
+def test_values_are_anchors_to_the_bit():
+    quantizer = AnchorQuantizer(20)
+    values, index = quantizer(torch.rand(1000, generator=torch.Generator().manual_seed(1)) * 3 - 1)
+    assert torch.equal(values, quantizer.anchors[index])
+
+
+def test_gradient_passes_straight_and_never_reaches_the_anchors():
+    quantizer, attention = AnchorQuantizer(3), torch.tensor([0.1, 0.6, 0.9], requires_grad=True)
+    weights = torch.tensor([2.0, -3.0, 5.0])
+    (quantizer(attention)[0] * weights).sum().backward()
+    close(attention.grad, weights)
+    assert quantizer.anchors.grad is None
