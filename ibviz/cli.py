@@ -74,7 +74,7 @@ def explain(  # noqa: PLR0913 - one parameter a flag
 
 
 @app.command()
-def evaluate(  # noqa: PLR0913
+def evaluate(
     suite: Path, out: Out, model: Model = None, data: Data = None, weights: Weights = None, device: Device = "auto"
 ) -> None:
     """Judge the methods of SUITE (TOML) by deletion, insertion and the pointing game, beside controls."""

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ibviz.errors import InputError
 
-
 Backbone = Literal["digits", "vgg32", "wrn28_10", "wrn10_2"]
 
 
@@ -49,7 +48,7 @@ class ObjectiveConfig(Settings):
 class TrainingConfig(Settings):
     """SGD with the learning rate halved every `halve_every` epochs after a warm-up."""
 
-    epochs: int = Field(default=12, ge=1)
+    epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
     lr: float = Field(default=0.1, gt=0)
     warmup: tuple[float, ...] = ()  # learning rates of the first epochs

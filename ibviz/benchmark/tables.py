@@ -69,5 +69,10 @@ def _header(lines: Sequence[Line]) -> list[str]:
 
 
 def _cells(line: Line) -> list[str]:
-    numbers = [f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in line.estimates.values()]
+    numbers = [_interval(one) for one in line.estimates.values()]
     return [line.method, *numbers, f"{line.tie_fraction:.0%}"]
+
+
+def _interval(one: Estimate) -> str:
+    mean, low, high = (f"{value:.3f}".replace("-0.000", "0.000") for value in (one.mean, one.low, one.high))
+    return f"{mean} [{low}, {high}]"

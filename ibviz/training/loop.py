@@ -53,10 +53,11 @@ def train(
     run = start(recipe, folder, describe_input(training))
     rows = restore(run)
     resident = to_device(training, run.accelerator.device), to_device(validation, run.accelerator.device)
-    for epoch in range(len(rows) + 1, recipe.training.epochs + 1):
-        rows.append(train_epoch(run, epoch, *resident))
-        save(run, rows)
-        report(rows[-1])
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        for epoch in range(len(rows) + 1, recipe.training.epochs + 1):
+            rows.append(train_epoch(run, epoch, *resident))
+            save(run, rows)
+            report(rows[-1])
     return rows
 
 

@@ -1,0 +1,138 @@
+"""Curves of deletion, insertion and their kin: a mean for each method, with what the choice of images leaves open."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor
+
+from ibviz.errors import InputError, unknown
+from ibviz.figures.output import Panel, account
+from ibviz.figures.scale import Values
+from ibviz.figures.settings import WIDTH, settings
+
+# Fractions `(points,)` for all images or `(n, points)` for each, ascending, and scores `(n, points)`; n and points may
+# differ between methods.
+Curve = tuple[Float[Tensor, "..."], Float[Tensor, "_ _"]]
+
+RESAMPLES = 1000
+INTERVAL = (2.5, 97.5)
+SEED = 0
+POINTS = 101  # where images differ in their fractions
+HEIGHT = 2.0  # inches
+# Okabe and Ito's colours without the yellow, which is lost on white; dashes tell the second round from the first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+ROUNDS = ("solid", (0, (5, 1)), (0, (1, 1)))
+CONTROLS = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (8, 2)))
+GREYS = ("#555555", "#888888", "#AAAAAA")
+XLABELS = {"deletion": "fraction removed", "insertion": "fraction inserted"}
+
+
+def curves(
+    sides: Mapping[str, Mapping[str, Curve]],
+    *,
+    controls: Collection[str] = (),
+    score: str = "probability",
+    record: Mapping[str, Any] | None = None,
+) -> Panel:
+    """Draw, side by side, the mean curve of each method over the images, in a 95 % percentile bootstrap band.
+
+    `sides` names what is drawn, as "deletion" and "insertion", and holds the curves of each method; those of `controls`
+    are grey and dashed. Bands resample images, the same for every method, 1000 times from a fixed seed.
+
+    >>> import torch
+    >>> fractions = torch.linspace(0, 1, 5)
+    >>> drawn = curves({"deletion": {"Grad-CAM": (fractions, torch.rand(8, 5))}})
+    >>> drawn.account["sides"]["deletion"]["Grad-CAM"]["images"]
+    8
+    """
+    if not sides or not all(sides.values()):
+        raise InputError(f"each side needs at least one curve; got { {side: list(sides[side]) for side in sides} }")
+    styles = _styles([name for given in sides.values() for name in given], controls)
+    arrays = {side: {name: _arrays(side, name, given[name]) for name in given} for side, given in sides.items()}
+    with settings():
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout=ConstrainedLayoutEngine(wspace=0.06))
+        places = figure.subplots(1, len(arrays), sharey=True, squeeze=False)[0]
+        for axes, (side, given) in zip(places, arrays.items(), strict=True):
+            _draw_side(axes, side, given, styles)
+        places[0].set_ylabel(score)
+        lines = {str(line.get_label()): line for axes in places for line in axes.get_lines()}
+        handles = [lines[name] for name in styles]
+        figure.legend(handles, list(styles), loc="outside right center", frameon=False, handlelength=2.5)
+    facts = {side: {name: _facts(curve) for name, curve in given.items()} for side, given in arrays.items()}
+    bands = {"interval": INTERVAL, "resamples": RESAMPLES, "seed": SEED}
+    drawn = {"score": score, "bands": bands, "controls": list(controls), "sides": facts}
+    return Panel(figure, account("curves", drawn, record))
+
+
+def _arrays(side: str, name: str, curve: Curve) -> tuple[Values, Values]:
+    """Fractions `(points,)` and scores `(n, points)`, brought to common points where the images differ in theirs."""
+    fractions, scores = (part.detach().cpu().double().numpy() for part in curve)
+    if scores.ndim != 2 or not scores.size or fractions.shape not in (scores.shape, scores.shape[1:]):
+        raise InputError(
+            f"{side} of {name!r} needs scores (images, points) and fractions (points) or one for each score; "
+            f"got {scores.shape} and {fractions.shape}"
+        )
+    if not (np.isfinite(scores).all() and (np.diff(fractions) >= 0).all()):
+        raise InputError(f"{side} of {name!r} needs finite scores at ascending fractions; leave failed images out")
+    if fractions.ndim == 1:
+        return fractions, scores
+    common = np.linspace(0, 1, POINTS)
+    return common, np.stack([np.interp(common, *image) for image in zip(fractions, scores, strict=True)])
+
+
+def bootstrap(scores: Values) -> tuple[Values, Values]:
+    """Lower and upper percentile of the mean `(points,)` over images drawn again with replacement.
+
+    >>> low, high = bootstrap(np.array([[0.0], [1.0]]))
+    >>> low.item(), high.item()
+    (0.0, 1.0)
+    """
+    n = len(scores)
+    drawn = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    low, high = np.percentile(drawn @ scores / n, INTERVAL, axis=0)
+    return low, high
+
+
+def _styles(names: list[str], controls: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Line style of each name, methods before controls, so that one legend serves all sides."""
+    names = list(dict.fromkeys(names))
+    for control in controls:
+        if control not in names:
+            raise unknown("control", control, names)
+    methods = [name for name in names if name not in controls]
+    styles = {name: _method_style(number) for number, name in enumerate(methods)}
+    return styles | {name: _control_style(number) for number, name in enumerate(n for n in names if n in controls)}
+
+
+def _method_style(number: int) -> dict[str, Any]:
+    again, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "linestyle": ROUNDS[again % len(ROUNDS)], "linewidth": 1.1, "zorder": 3}
+
+
+def _control_style(number: int) -> dict[str, Any]:
+    grey, dashes = GREYS[number // len(CONTROLS) % len(GREYS)], CONTROLS[number % len(CONTROLS)]
+    return {"color": grey, "linestyle": dashes, "linewidth": 0.9, "zorder": 2}
+
+
+def _draw_side(
+    axes: Axes, side: str, given: Mapping[str, tuple[Values, Values]], styles: Mapping[str, dict[str, Any]]
+) -> None:
+    for name, (fractions, scores) in given.items():
+        style = styles[name]
+        axes.plot(fractions, scores.mean(0), label=name, **style)
+        axes.fill_between(fractions, *bootstrap(scores), color=style["color"], alpha=0.18, linewidth=0, zorder=1)
+    axes.set_title(side)
+    axes.set_xlabel(XLABELS.get(side, "fraction"))
+    axes.set_xlim(0, 1)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=2, width=0.4)
+
+
+def _facts(curve: tuple[Values, Values]) -> dict[str, int]:
+    images, points = curve[1].shape
+    return {"images": images, "points": points}

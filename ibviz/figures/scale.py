@@ -1,0 +1,137 @@
+"""Which colour a value gets: one scale for each row, so that within it equal values look equal."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+# Without its palest end, which over a grey photograph is hardly a colour.
+SEQUENTIAL = ListedColormap(colormaps["inferno"](np.linspace(0, 0.92, 256)), name="inferno, 0 to 0.92")
+DIVERGING = colormaps["RdBu_r"]
+MINUS = "\u2212"  # a true one, as wide as a plus
+ROBUST = 99.5  # percentile of |values| that limits a row with outliers
+ROUNDING = 1e-6  # of the largest value: less is rounding, neither a sign nor a spread
+
+
+class Scale(NamedTuple):
+    """Colours of a row; `rule` says in words how its limits came about."""
+
+    rule: str
+    norm: Normalize
+    colours: Colormap
+    limits: tuple[float, float]
+    ticks: tuple[float, ...]
+    labels: tuple[str, ...]
+    extend: str = "neither"
+    remarks: tuple[str, ...] = ()  # what a reader must know, shown beside the label
+
+    def account(self) -> dict[str, Any]:
+        """Facts for the sidecar."""
+        return {"scale": self.rule, "limits": self.limits, "colours": self.colours.name, "extend": self.extend}
+
+
+def anchor_scale(anchors: Values) -> Scale:
+    """One colour for each distinct anchor, placed by its value between the least and the greatest.
+
+    >>> anchor_scale(np.array([0.9, 0.1, 0.1])).labels
+    ('0.10', '0.90')
+    """
+    levels = np.unique(anchors)
+    low, high = float(levels[0]), float(levels[-1])
+    shades = SEQUENTIAL((levels - low) / (high - low) if high > low else np.array([0.5]))
+    edges = _edges(levels)
+    middles = (edges[:-1] + edges[1:]) / 2  # a uniform bar shows these in the middle of their segments
+    norm = BoundaryNorm(edges, len(levels))
+    colours = ListedColormap(shades, name=SEQUENTIAL.name)
+    return Scale("anchors", norm, colours, (low, high), tuple(middles.tolist()), level_labels(levels))
+
+
+def _edges(levels: Values) -> Values:
+    inner = (levels[:-1] + levels[1:]) / 2
+    first, last = (levels[1] - levels[0], levels[-1] - levels[-2]) if len(levels) > 1 else (1.0, 1.0)
+    return np.concatenate([levels[:1] - first / 2, inner, levels[-1:] + last / 2])
+
+
+def attention_scale(values: Values) -> Scale:
+    """[0, 1] where continuous attention stays inside, else its least and greatest value.
+
+    >>> attention_scale(np.array([0.2, 0.7])).limits, attention_scale(np.array([0.2, 1.7])).limits
+    ((0.0, 1.0), (0.2, 1.7))
+    """
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1:
+        return _even("fixed to 0 and 1", SEQUENTIAL, (0.0, 1.0))
+    if high - low <= ROUNDING * max(abs(low), abs(high)):  # stretched to its limits a constant would be noise
+        return _even("from zero to the constant", SEQUENTIAL, (min(low, 0.0), max(high, 0.0)))
+    return _even("least to greatest", SEQUENTIAL, (low, high))
+
+
+def map_scale(values: Values, *, robust: bool = False) -> Scale:
+    """Zero to the greatest value, or symmetric about zero where a value is negative.
+
+    `robust` limits a row with outliers to a percentile of |values| and marks the bar with arrows.
+
+    >>> map_scale(np.array([0.0, 4.0])).limits, map_scale(np.array([-3.0, 1.0])).limits
+    ((0.0, 4.0), (-3.0, 3.0))
+    """
+    top = float(np.abs(values).max())
+    if top == 0:
+        return _even("all values are zero", SEQUENTIAL, (0.0, 1.0))._replace(remarks=("all zero",))
+    inner = float(np.percentile(np.abs(values), ROBUST)) if robust else 0.0
+    signed, cut = values.min() < -ROUNDING * top, 0 < inner < top / 2
+    limit = inner if cut else top
+    scale = _signed(limit) if signed else _even("zero to greatest", SEQUENTIAL, (0.0, limit))
+    return _cut(scale, "both" if signed else "max") if cut else scale
+
+
+def _signed(limit: float) -> Scale:
+    return _even("symmetric about zero", DIVERGING, (-limit, limit))
+
+
+def _cut(scale: Scale, extend: str) -> Scale:
+    remark = f"limit {ROBUST}\u00a0%"
+    return scale._replace(rule=f"{scale.rule}, limit at {ROBUST} % of |values|", extend=extend, remarks=(remark,))
+
+
+def _even(rule: str, colours: Colormap, limits: tuple[float, float]) -> Scale:
+    ticks = (limits[0], sum(limits) / 2, limits[1])
+    return Scale(rule, Normalize(*limits), colours, limits, ticks, tuple(map(short, ticks)))
+
+
+def short(value: float) -> str:
+    """Two digits that matter, with a true minus sign.
+
+    >>> short(0.01234), short(0.0), short(-1e-5) == f"{MINUS}1e{MINUS}5"
+    ('0.012', '0', True)
+    """
+    return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("-", MINUS)
+
+
+def level_labels(levels: Values) -> tuple[str, ...]:
+    """Anchor values with as many decimals as keep them apart, from two to five.
+
+    >>> level_labels(np.array([0.5, 0.501]))
+    ('0.500', '0.501')
+    """
+    texts: tuple[str, ...] = ()
+    for decimals in range(2, 6):
+        texts = tuple(f"{level:.{decimals}f}".replace("-", MINUS) for level in levels)
+        if len(set(texts)) == len(texts):
+            break
+    return texts
+
+
+def thinned(labels: tuple[str, ...], room: int) -> list[str]:
+    """Blank labels, evenly and never the first or the last, until at most `room` are left.
+
+    >>> thinned(("a", "b", "c", "d", "e", "f"), 4)
+    ['a', '', 'c', '', '', 'f']
+    """
+    last = len(labels) - 1
+    step = max(1, -(-last // max(1, room - 1)))
+    kept = {place for place in range(0, last, step) if last - place >= step} | {0, last}
+    return [label if place in kept else "" for place, label in enumerate(labels)]

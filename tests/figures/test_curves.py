@@ -1,0 +1,99 @@
+"""Curves show the mean, the bootstrap of the mean, and controls apart."""
+
+import numpy as np
+import pytest
+import torch
+
+from ibviz.errors import InputError
+from ibviz.figures import curves
+from ibviz.figures.curves import RESAMPLES, SEED, bootstrap
+
+STEPS = torch.linspace(0, 1, 6)
+
+
+def scores(count: int = 12, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_bootstrap(values: np.ndarray) -> np.ndarray:
+    """Means of images drawn one by one."""
+    random, count = np.random.default_rng(99), len(values)
+    means = [values[random.integers(0, count, count)].mean(0) for _ in range(20_000)]
+    return np.percentile(means, (2.5, 97.5), axis=0)
+
+
+def test_the_band_is_the_percentile_bootstrap_of_the_mean():
+    values = scores(30).double().numpy()
+    np.testing.assert_allclose(bootstrap(values), slow_bootstrap(values), atol=0.015)
+    np.testing.assert_array_equal(bootstrap(values), bootstrap(values))
+    assert (RESAMPLES, SEED) == (1000, 0)
+
+
+def test_one_image_has_a_band_without_width():
+    low, high = bootstrap(np.array([[0.1, 0.7]]))
+    np.testing.assert_allclose(low, high)
+
+
+def test_the_line_is_the_mean_over_images_between_the_edges_of_the_band():
+    drawn = curves({"deletion": {"cam": (STEPS, scores())}})
+    axes = drawn.figure.axes[0]
+    np.testing.assert_allclose(np.asarray(axes.get_lines()[0].get_ydata(), dtype=float), scores().double().mean(0))
+    edge = axes.collections[0].get_paths()[0].vertices
+    low, high = bootstrap(scores().double().numpy())
+    assert {round(float(y), 6) for y in np.asarray(edge)[:, 1]} == {round(float(y), 6) for y in (*low, *high)}
+
+
+def test_images_with_their_own_fractions_are_brought_to_common_points():
+    fractions = torch.tensor([[0.0, 0.2, 1.0], [0.0, 0.6, 1.0]])
+    line = curves({"deletion": {"cam": (fractions, 1 - fractions)}}).figure.axes[0].get_lines()[0]
+    x, y = (np.asarray(part, dtype=float) for part in line.get_data())
+    np.testing.assert_allclose(y, 1 - x, atol=1e-6)
+
+
+def test_controls_are_grey_and_dashed_and_one_name_looks_the_same_on_both_sides():
+    given = {name: (STEPS, scores(seed=n)) for n, name in enumerate(["random", "cam", "ours"])}
+    drawn = curves({"deletion": given, "insertion": dict(reversed(given.items()))}, controls=["random"])
+    for axes in drawn.figure.axes:
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        assert lines["random"].get_color() == "#555555"
+        assert lines["random"].get_linestyle() == "--"
+        assert (lines["cam"].get_color(), lines["ours"].get_color()) == ("#0072B2", "#D55E00")
+        assert lines["cam"].get_linestyle() == "-"
+
+
+def test_the_legend_covers_no_curve():
+    drawn = curves({side: {"a long name of a method": (STEPS, scores())} for side in ("deletion", "insertion")})
+    drawn.figure.draw_without_rendering()
+    legend = drawn.figure.legends[0].get_window_extent()
+    assert not any(legend.overlaps(axes.get_window_extent()) for axes in drawn.figure.axes)
+    assert legend.x1 <= drawn.figure.bbox.x1
+
+
+def test_the_account_says_what_was_drawn_and_the_file_is_the_same_each_time(tmp_path):
+    for name in ("one.png", "two.png"):
+        drawn = curves({"deletion": {"cam": (STEPS, scores())}}, score="logit", record={"suite": "digits"})
+        drawn.save(tmp_path / name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert drawn.account["sides"] == {"deletion": {"cam": {"images": 12, "points": 6}}}
+    assert drawn.account["bands"] == {"interval": [2.5, 97.5], "resamples": 1000, "seed": 0}
+    assert drawn.account["record"] == {"suite": "digits"}
+
+
+@pytest.mark.parametrize(
+    ("sides", "controls", "says"),
+    [
+        ({}, [], "at least one curve"),
+        ({"deletion": {}}, [], r"at least one curve; got {'deletion': \[\]}"),
+        ({"deletion": {"cam": (STEPS, scores())}}, ["noise"], "unknown control 'noise'; known: cam"),
+        (
+            {"deletion": {"cam": (STEPS[:4], scores())}},
+            [],
+            r"deletion of 'cam' .* got \(12, 6\) and \(4,\)",
+        ),
+        ({"deletion": {"cam": (STEPS.flip(0), scores())}}, [], "ascending fractions"),
+        ({"deletion": {"cam": (STEPS, scores() * float("nan"))}}, [], "finite scores"),
+    ],
+)
+def test_curves_that_cannot_be_drawn_are_named(sides, controls, says):
+    with pytest.raises(InputError, match=says):
+        curves(sides, controls=controls)
