@@ -1,7 +1,7 @@
 """The shapes every layer speaks; checked in tests, free in production."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -14,6 +14,8 @@ Maps = Float[Tensor, "b gh gw"]  # native grid, signed, unnormalised
 Masks = Bool[Tensor, "b h w"]
 Boxes = Float[Tensor, "b 4"]  # x0, y0, x1, y1 in pixels of the image as the model sees it
 Grid = tuple[int, int]  # rows, columns
+# One number for each masked image; the second argument says which image of the comparison each was made from.
+Score = Callable[[Images, Int[Tensor, " b"]], Scores]
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,3 @@ class AttentionMap:
         if self.index is None or self.anchors is None:
             return self.mean
         return self.anchors[self.index]
-
-
-class Score(Protocol):
-    """One number for each masked image; `rows` says which image of the batch a state was made from."""
-
-    def __call__(self, states: Images, rows: Int[Tensor, " b"]) -> Scores:
-        """Score each state."""
-        ...

@@ -32,5 +32,5 @@ def random_cells(model: nn.Module, images: Images, targets: Labels, *, grid: Gri
 
 
 def _noise(image: torch.Tensor, grid: Grid, seed: int) -> torch.Tensor:
-    content = zlib.crc32((image * 255).round().byte().numpy().tobytes())
-    return torch.rand(grid, generator=torch.Generator().manual_seed((seed << 32) + content))
+    content = zlib.crc32((image * 255).round().byte().numpy().tobytes(), seed)
+    return torch.rand(grid, generator=torch.Generator().manual_seed(content))

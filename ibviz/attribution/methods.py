@@ -14,9 +14,9 @@ from ibviz.attribution.gradients import integrated_gradients
 from ibviz.attribution.intrinsic import attention, attention_mean
 from ibviz.errors import InputError, unknown
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Images, Labels, Maps
+from ibviz.types import AttentionMap, Images, Labels
 
-Explanation = Maps | AttentionMap
+Explanation = Tensor | AttentionMap  # `Maps`, or the trained attention; no shape, since batches are joined
 
 
 class Method(NamedTuple):

@@ -138,5 +138,5 @@ class IBClassifier(nn.Module):
     def _attention_map(self, mean: Tensor, deviation: Tensor) -> AttentionMap:
         if self.quantizer is None:
             return AttentionMap(mean, deviation, None, None)
-        anchors = self.quantizer.anchors
+        anchors = self.quantizer.anchors.detach()
         return AttentionMap(mean, deviation, nearest_anchor(mean, anchors), anchors)

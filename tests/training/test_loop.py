@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ibviz.config import DataConfig, ObjectiveConfig, Recipe, TrainingConfig
+from ibviz.config import DataConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import read_tensors
@@ -26,6 +26,10 @@ def silent(row: object) -> None:
 def start(recipe: Path, out: Path, *flags: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "ibviz", "train", str(recipe), "--out", str(out), *flags]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def read_log(run: Path) -> list[dict]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in read_rows(run / "log.parquet")]
 
 
 def kill_in_epoch_two(process: subprocess.Popen, out: Path) -> None:
@@ -50,8 +54,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bytes(tmp_path):
     assert start(recipe, whole).wait() == 0
     for name in ("checkpoint.safetensors", "model.safetensors"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
-    logs = [[{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(f / "log.parquet")] for f in (whole, broken)]
-    assert logs[0] == logs[1]
+    assert read_log(broken) == read_log(whole)
     assert {path.name for path in broken.iterdir()} == {"checkpoint.safetensors", "model.safetensors", "log.parquet"}
 
 
@@ -97,5 +100,17 @@ def test_random_state_outside_is_left_alone(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(Recipe(data=DataConfig(limit=128), training=TrainingConfig(epochs=1), objective=ObjectiveConfig()), tmp_path, report=silent)
+    train(
+        Recipe(data=DataConfig(limit=128), training=TrainingConfig(epochs=1)),
+        tmp_path,
+        report=silent,
+    )
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_seed_of_a_recipe_changes_order_noise_and_weights(tmp_path):
+    logs = []
+    for seed in (0, 1):
+        recipe = Recipe(data=DataConfig(limit=128), training=TrainingConfig(epochs=1, seed=seed))
+        logs.append(train(recipe, tmp_path / str(seed), report=silent)[0]["train_total_nats"])
+    assert logs[0] != logs[1]

@@ -1,0 +1,76 @@
+"""One declared grid for all methods of a comparison: maps brought onto it, its cells painted onto pixels."""
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
+
+from ibviz.errors import InputError
+from ibviz.types import Grid, Maps
+
+
+def on_grid(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
+    """Bring maps to float32 on `grid`: a finer axis is averaged into the cells, a coarser one keeps its blocks as ties.
+
+    Where a finer axis does not divide, a cell averages every pixel it touches, so a pixel on a border counts in both;
+    where a coarser one does not divide, a cell takes the block its centre lies in. NaN and infinite maps are refused.
+
+    >>> on_grid(torch.tensor([[[0.0, 2.0], [4.0, 6.0]]]), (1, 4))
+    tensor([[[2., 2., 4., 4.]]])
+    """
+    maps = finite(maps)
+    return _enlarged(_averaged(maps, (min(maps.shape[1], grid[0]), min(maps.shape[2], grid[1]))), grid)
+
+
+def finite(maps: Maps) -> Maps:
+    """Maps in float32; NaN and infinite ones are refused because they have no order, and so is an empty batch.
+
+    >>> finite(torch.tensor([[[float("nan")]]]))
+    Traceback (most recent call last):
+    ibviz.errors.InputError: maps must be finite; 1 of 1 are not, the first at index 0
+    """
+    if not maps.numel():
+        raise InputError(f"expected at least one map of at least one cell; got shape {tuple(maps.shape)}")
+    maps = maps.float()
+    bad = ~maps.isfinite().flatten(1).all(1)
+    if bad.any():
+        count, first = int(bad.sum()), int(bad.nonzero()[0])
+        raise InputError(f"maps must be finite; {count} of {len(maps)} are not, the first at index {first}")
+    return maps
+
+
+def paint(cells: Bool[Tensor, "b gh gw"], size: Grid) -> Bool[Tensor, "b {size[0]} {size[1]}"]:
+    """Give every pixel the value of the cell its centre lies in; `size` is rows, columns in pixels.
+
+    >>> paint(torch.tensor([[[True, False]]]), (1, 4))
+    tensor([[[ True,  True, False, False]]])
+    """
+    return _enlarged(cells, size)
+
+
+def cell_areas(grid: Grid, size: Grid) -> Int[Tensor, " cells"]:
+    """Pixels of each cell as `paint` draws it, in row-major order; a grid finer than the image is refused.
+
+    >>> cell_areas((1, 2), (2, 3))
+    tensor([2, 4])
+    """
+    if grid[0] > size[0] or grid[1] > size[1]:
+        raise InputError(f"a cell must hold a pixel; got a grid of {grid} cells on images of {tuple(size)} pixels")
+    whole = torch.arange(grid[0] * grid[1]).view(1, *grid)
+    return _enlarged(whole, size).flatten().bincount(minlength=whole.numel())
+
+
+def _averaged(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
+    low, high = -adaptive_max_pool2d(-maps, grid), adaptive_max_pool2d(maps, grid)
+    return adaptive_avg_pool2d(maps, grid).clamp(low, high)  # so that rounding leaves a constant block its exact value
+
+
+def _enlarged(values: Shaped[Tensor, "b gh gw"], size: Grid) -> Shaped[Tensor, "b {size[0]} {size[1]}"]:
+    rows = _nearest(size[0], values.shape[1], values.device)
+    columns = _nearest(size[1], values.shape[2], values.device)
+    return values.index_select(2, columns).index_select(1, rows)
+
+
+def _nearest(pixels: int, cells: int, device: torch.device) -> Int[Tensor, " {pixels}"]:
+    centres = 2 * torch.arange(pixels, device=device) + 1
+    return centres * cells // (2 * pixels)  # integers: no rounding moves a border

@@ -1,0 +1,77 @@
+"""Order among cells whose values are equal: quantised maps are mostly ties, so breaking them is part of the metric."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ibviz.errors import InputError
+from ibviz.metrics.grid import finite
+from ibviz.types import Maps, Scores
+
+
+class TieReport(NamedTuple):
+    """How far each map leaves the order of its cells open; shares are of cells."""
+
+    levels: Int[Tensor, " b"]  # distinct values
+    tie_fraction: Scores  # cells whose value another cell has too
+    zero_share: Scores  # cells that are exactly 0, the arbitrary tail a ReLU leaves
+
+
+def cell_order(values: Float[Tensor, "b cells"], shuffle: Int[Tensor, " cells"]) -> Int[Tensor, "b cells"]:
+    """Rank of every cell, 0 for the highest value; equal cells go in the order in which `shuffle` lists them.
+
+    One permutation serves all images, so that no image's result depends on which others stand beside it.
+
+    >>> cell_order(torch.tensor([[0.5, 0.9, 0.5]]), torch.tensor([2, 1, 0]))
+    tensor([[2, 0, 1]])
+    """
+    cells = shuffle[values[:, shuffle].argsort(dim=1, descending=True, stable=True)]
+    ranks = torch.arange(cells.shape[1], device=cells.device)
+    return torch.empty_like(cells).scatter_(1, cells, ranks.expand_as(cells))
+
+
+def shuffles(cells: int, orders: int, seed: int) -> Int[Tensor, "orders cells"]:
+    """Seeded permutations in pairs, each followed by its reverse; on the CPU, so that devices agree.
+
+    Every single order is uniform, so a mean over them is unbiased; the pairs make insertion minus deletion exactly
+    antisymmetric under negation of a map and exactly 0 for a constant one, instead of only in expectation.
+
+    >>> shuffles(3, 2, seed=0)
+    tensor([[2, 0, 1],
+            [1, 0, 2]])
+    """
+    if orders % 2:
+        raise InputError(f"tie orders come in reversed pairs, so their number must be even; got {orders}")
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randperm(cells, generator=generator) for _ in range(orders // 2)]
+    return torch.stack([order for forth in drawn for order in (forth, forth.flip(0))])
+
+
+def levels(values: Float[Tensor, "b cells"]) -> Int[Tensor, "b cells"]:
+    """Index of every cell's value among the distinct values of its map, 0 for the highest.
+
+    >>> levels(torch.tensor([[0.5, 0.9, 0.5, 0.1]]))
+    tensor([[1, 0, 1, 2]])
+    """
+    ordered, cells = values.sort(dim=1, descending=True)
+    steps = pad((ordered[:, 1:] != ordered[:, :-1]).long().cumsum(1), (1, 0))
+    return torch.empty_like(cells).scatter_(1, cells, steps)
+
+
+def tie_report(maps: Maps) -> TieReport:
+    """Count levels, ties and zeros of each map on the grid it is given on.
+
+    >>> tie_report(torch.tensor([[[0.0, 0.0, 1.0, 2.0]]]))
+    TieReport(levels=tensor([3]), tie_fraction=tensor([0.5000]), zero_share=tensor([0.5000]))
+    """
+    values = finite(maps).flatten(1)
+    level = levels(values)
+    sharing = torch.zeros_like(level).scatter_add_(1, level, torch.ones_like(level)).gather(1, level)
+    return TieReport(level.amax(1) + 1, _share(sharing > 1), _share(values == 0))
+
+
+def _share(cells: Tensor) -> Scores:
+    return cells.float().mean(1)

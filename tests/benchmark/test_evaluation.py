@@ -1,0 +1,144 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from networks import bottlenecked, quadrants
+
+from ibviz.attribution.methods import explain
+from ibviz.benchmark.evaluation import comparison_grid, evaluate, values
+from ibviz.benchmark.statistics import estimate
+from ibviz.benchmark.suite import choose, run_suite
+from ibviz.config import DataConfig, MethodConfig, SuiteConfig
+from ibviz.data.image_set import ImageSet
+from ibviz.errors import InputError
+from ibviz.files import read_rows
+from ibviz.metrics import CurveProtocol, faithfulness, pointing_game, probability
+from ibviz.types import AttentionMap
+
+
+def planted(count: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Bright quadrant k in image k; its class; its mask."""
+    masks = torch.zeros(count, 16, 16, dtype=torch.bool)
+    for k in range(count):
+        masks[k, 8 * (k // 2) :, 8 * (k % 2) :][:8, :8] = True
+    images = 0.1 * torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return images + 0.9 * masks[:, None], torch.arange(count), masks
+
+
+@pytest.fixture
+def evaluation():
+    images, labels, masks = planted()
+    exact = masks[:, ::4, ::4].float()
+    return evaluate(quadrants(), images, {"exact": exact, "wrong": 1 - exact}, labels=labels, masks=masks)
+
+
+def mean(evaluation, method: str, metric: str) -> float:
+    found = [row["value"] for row in evaluation.rows if (row["method"], row["metric"]) == (method, metric)]
+    return sum(found) / len(found)
+
+
+def test_the_planted_map_wins_and_its_negation_loses(evaluation):
+    assert mean(evaluation, "exact", "pointing_game") == 1
+    assert mean(evaluation, "wrong", "pointing_game") < 0.25
+    assert mean(evaluation, "exact", "srg") == pytest.approx(-mean(evaluation, "wrong", "srg"), abs=1e-6)
+    assert mean(evaluation, "exact", "srg") > 0.05
+    assert mean(evaluation, "uniform", "srg") == pytest.approx(0, abs=1e-6)
+
+
+def test_rows_are_those_of_the_metrics_called_directly(evaluation):
+    images, labels, masks = planted()
+    maps, model = masks[:, ::4, ::4].float(), quadrants()
+    protocol = CurveProtocol(baseline=(0, 0, 0), grid=(4, 4))
+    direct = faithfulness(probability(model, labels), images, maps, protocol=protocol)
+    rows = [row for row in evaluation.rows if row["method"] == "exact"]
+    assert [row["value"] for row in rows if row["metric"] == "deletion"] == direct.deletion_auc.tolist()
+    assert [row["value"] for row in rows if row["metric"] == "pointing_game"] == pointing_game(maps, masks).hit.tolist()
+    assert {row["protocol"] for row in evaluation.rows} == {protocol.hash}
+    assert all(row["correct"] for row in evaluation.rows)
+
+
+def test_controls_are_always_there_and_marked(evaluation):
+    controls = {row["method"] for row in evaluation.rows if row["control"]}
+    assert controls == {"uniform", "centre", "random cells"}
+    assert values(evaluation.maps["random cells"]).shape[1:] == evaluation.protocol.grid
+
+
+def test_boxes_stand_for_masks():
+    images, labels, masks = planted()
+    boxes = torch.tensor([[0, 0, 8, 8], [8, 0, 16, 8], [0, 8, 8, 16], [8, 8, 16, 16]]).float()
+    maps = {"m": torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(3))}
+    by_box = evaluate(quadrants(), images, maps, labels=labels, boxes=boxes)
+    by_mask = evaluate(quadrants(), images, maps, labels=labels, masks=masks)
+    assert by_box.rows == by_mask.rows
+
+
+def test_the_grid_is_that_of_the_attention_else_the_coarsest():
+    fine, coarse = torch.rand(1, 8, 8), torch.rand(1, 2, 2)
+    trained = AttentionMap(torch.rand(1, 4, 4), torch.rand(1, 4, 4), None, None)
+    assert comparison_grid({"fine": fine, "coarse": coarse}) == (2, 2)
+    assert comparison_grid({"fine": fine, "coarse": coarse, "attention": trained}) == (4, 4)
+
+
+def test_maps_of_other_images_and_names_of_controls_are_refused():
+    images, _, masks = planted()
+    with pytest.raises(InputError, match="'m' explains 3 images; expected 4"):
+        evaluate(quadrants(), images, {"m": masks[:3].float()})
+    with pytest.raises(InputError, match="'uniform' is the name of a control"):
+        evaluate(quadrants(), images, {"uniform": masks.float()})
+    with pytest.raises(InputError, match="nothing to judge"):
+        evaluate(quadrants(), images, {})
+
+
+def test_saved_tables_say_the_same(evaluation, tmp_path):
+    evaluation.save(tmp_path)
+    rows = read_rows(tmp_path / "rows.parquet")
+    assert len(rows) == len(evaluation.rows) == 4 * 4 * 5
+    assert rows == evaluation.rows
+    printed = (tmp_path / "table.csv").read_text()
+    assert "exact,False,pointing_game,1.0,1.0,1.0,4,0" in printed
+    assert "| *uniform* |" in (tmp_path / "table.md").read_text()
+    assert "Protocol " + evaluation.protocol.hash in evaluation.table()
+
+
+def test_a_bootstrap_interval_is_the_percentiles_of_resampled_means():
+    drawn = np.random.default_rng(5).normal(1.0, 2.0, 400)
+    one = estimate(drawn.tolist())
+    half = 1.96 * drawn.std() / math.sqrt(400)  # what the interval tends to
+    assert one.mean == pytest.approx(drawn.mean())
+    assert one.low == pytest.approx(drawn.mean() - half, abs=0.03)
+    assert one.high == pytest.approx(drawn.mean() + half, abs=0.03)
+
+
+def test_images_without_a_value_are_excluded_and_counted():
+    assert estimate([0.0, 1.0, math.nan])[3:] == (2, 1)
+    assert math.isnan(estimate([math.nan]).mean)
+
+
+def test_the_choice_of_images_depends_on_the_seed_alone():
+    images = ImageSet(torch.zeros(50, 3, 8, 8, dtype=torch.uint8), torch.arange(50), ("a",), tuple(map(str, range(50))))
+    first, again, other = (choose(images, 10, seed).labels.tolist() for seed in (0, 0, 1))
+    assert first == again == sorted(first)
+    assert first != other
+
+
+def test_a_suite_writes_its_circumstances(tmp_path):
+    methods = (
+        MethodConfig(method="attention"),
+        MethodConfig(method="grad_cam", label="CAM", options={"layer": "stem"}),
+    )
+    suite = SuiteConfig(data=DataConfig(), images=4, steps=4, methods=methods)
+    run = run_suite(suite, bottlenecked(), tmp_path)
+    facts = json.loads((tmp_path / "circumstances.json").read_text())
+    assert facts["protocol"]["hash"] == run.evaluation.protocol.hash
+    assert SuiteConfig(**facts["suite"]) == suite
+    assert run.evaluation.protocol.grid == (12, 12)
+    direct = values(explain(bottlenecked(), run.images.images.float() / 255, "grad_cam", layer="stem"))
+    torch.testing.assert_close(values(run.evaluation.maps["CAM"]), direct)
+
+
+def test_two_methods_of_one_name_are_refused(tmp_path):
+    suite = SuiteConfig(methods=(MethodConfig(method="grad_cam"), MethodConfig(method="grad_cam")))
+    with pytest.raises(InputError, match="two methods are called 'Grad-CAM'"):
+        run_suite(suite, bottlenecked(), tmp_path)

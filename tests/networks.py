@@ -1,0 +1,48 @@
+"""Networks whose right answers are known by hand."""
+
+import torch
+from torch import nn
+
+from ibviz.config import InputConfig, ModelConfig
+from ibviz.models.classifier import IBClassifier
+from ibviz.models.wrapped import WrappedClassifier, wrap
+
+SPEC = InputConfig(size=48, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=tuple("0123456789"))
+
+
+def bottlenecked(anchors: int | None = 5) -> IBClassifier:
+    torch.manual_seed(0)
+    return IBClassifier(ModelConfig(latent=8, anchors=anchors), SPEC).eval()
+
+
+class Quadrants(nn.Module):
+    """Class k sums what stands in quadrant k of the image: logits are known, and so is where the evidence lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.AvgPool2d(2)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.cells(images)).sum(1).flatten(1)
+
+
+def quadrants(side: int = 16) -> WrappedClassifier:
+    return wrap(Quadrants(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), class_names=list("abcd"), size=side)
+
+
+class OneConv(nn.Module):
+    """A convolution with constant weights, then a linear layer: Grad-CAM follows by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.linear = nn.Linear(2 * 16, 2, bias=False)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).view(2, 3, 1, 1))
+            self.linear.weight.fill_(1.0)
+            self.linear.weight[0, :16], self.linear.weight[0, 16:] = 3.0, -1.0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.relu(self.conv(images)).flatten(1))
