@@ -114,16 +114,15 @@ def _step(run: Run, training: Resident, rows: Tensor, generator: torch.Generator
 
 def _batches(run: Run, epoch: int, count: int) -> list[Tensor]:
     """Row numbers of each batch, in an order that depends on seed and epoch alone; this process's share of it."""
-    order = torch.randperm(
-        count, generator=torch.Generator().manual_seed(stream_seed(run.recipe.training.seed, epoch, 0))
-    )
-    share, world = run.accelerator.process_index, run.accelerator.num_processes
-    batches = [batch[share::world] for batch in order.split(run.recipe.training.batch_size)]
-    return [batch for batch in batches if len(batch) > 1]  # batch norm cannot train on a single image
+    config, world = run.recipe.training, run.accelerator.num_processes
+    generator = torch.Generator().manual_seed(stream_seed(config.seed, epoch, 0))
+    batches = torch.randperm(count, generator=generator).split(config.batch_size)
+    enough = 2 * world  # batch norm cannot train on a single image
+    return [batch[run.accelerator.process_index :: world] for batch in batches if len(batch) >= enough]
 
 
 def stream_seed(seed: int, epoch: int, stream: int) -> int:
-    """One number for each recipe seed, epoch and stream of random numbers, in the 32 bits that the CPU's generator reads.
+    """One number for each recipe seed, epoch and stream of randomness, in the 32 bits that the CPU's generator reads.
 
     >>> len({stream_seed(seed, epoch, stream) for seed in range(3) for epoch in range(3) for stream in range(3)})
     27

@@ -95,10 +95,11 @@ def test_grad_cam_works_without_gradients_around_it_and_on_a_frozen_network(imag
 
 
 def test_integrated_gradients_of_a_linear_network_are_weight_times_pixel():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 2))
+    layer = nn.Linear(3 * 16, 2)
+    network = nn.Sequential(nn.Flatten(), layer)
     images = torch.rand(3, 3, 4, 4)
     targets = torch.tensor([0, 1, 1])
-    weight = network[1].weight.detach()[targets].view(3, 3, 4, 4)
+    weight = layer.weight.detach()[targets].view(3, 3, 4, 4)
     close(values(explain(network, images, "integrated_gradients", targets=targets)), (weight * images).sum(1))
 
 

@@ -11,7 +11,7 @@ SPEC = InputConfig(size=48, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), class_na
 
 def build(**choices) -> IBClassifier:
     torch.manual_seed(0)
-    return IBClassifier(ModelConfig(**{"latent": 8, "anchors": 5} | choices), SPEC)
+    return IBClassifier(ModelConfig.model_validate({"latent": 8, "anchors": 5} | choices), SPEC)
 
 
 @pytest.fixture
@@ -24,6 +24,8 @@ def test_eval_is_deterministic_and_quantises_the_mean(images):
     seen = model.inspect(images)
     assert torch.equal(seen.logits, model(images))
     assert seen.gate.index is not None
+    assert seen.attention.index is not None
+    assert seen.attention.anchors is not None
     assert torch.equal(seen.gate.index[0], seen.attention.index)
     nearest = (seen.attention.mean[..., None] - seen.attention.anchors).abs().argmin(-1)
     assert torch.equal(seen.attention.index, nearest)
