@@ -19,7 +19,7 @@ from ibviz.models.checkpoint import write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, load
 from ibviz.progress import progress
-from ibviz.training.loop import train
+from ibviz.training.loop import to_device, train, validate
 from ibviz.types import AttentionMap, Images
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -182,7 +182,10 @@ def draw_curves(run: SuiteRun, stem: Path) -> None:
         drawn.save(stem.with_suffix(suffix))
 
 
-def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> SuiteRun:
-    """Train the embedded recipe into `out`, judge the result on unseen images, draw it."""
+def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> tuple[float, SuiteRun]:
+    """Train the embedded recipe into `out`, judge and draw the result; also its accuracy on all test images."""
     train(Recipe(), out, resume=resume, report=report)
-    return evaluate_suite(SuiteConfig(), load(out), out / "results")
+    model = load(out)
+    assert isinstance(model, IBClassifier)
+    test = to_device(load_split(DataConfig(), "test", None), torch.device("cpu"))
+    return validate(model, test)["accuracy"], evaluate_suite(SuiteConfig(), model, out / "results")

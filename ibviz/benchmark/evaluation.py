@@ -183,14 +183,14 @@ def _legend(evaluation: Evaluation) -> str:
     at_baseline = sum(row["f_baseline"] for row in first) / len(first)
     lines = [
         f"n = {len(first)} images; 95 % bootstrap intervals. SRG = insertion - deletion; a random order has 0.",
-        f"Cells of {protocol.grid[0]} x {protocol.grid[1]} replaced by RGB ({colour}), {order}; probability of the "
-        f"predicted class, {at_baseline:.3f} on the baseline alone. Protocol {protocol.hash}.",
+        f"Cells of {protocol.grid[0]} x {protocol.grid[1]} replaced by RGB ({colour}), {order};",
+        f"probability of the predicted class, {at_baseline:.3f} on the baseline alone. Protocol {protocol.hash}.",
     ]
     pointing = [row["value"] for row in rows if row["metric"] == "pointing_game" and row["method"] == rows[0]["method"]]
     if pointing:
         excluded = sum(math.isnan(value) for value in pointing)
         lines.append(
-            "Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object; "
+            "Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object;\n"
             f"{excluded} images without an object excluded; 'uniform' is the chance rate."
         )
     return "\n".join(lines)

@@ -1,0 +1,191 @@
+"""The command line as a person meets it: what is written, and what a mistake looks like."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import bottlenecked
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from ibviz import cli
+from ibviz.models.checkpoint import save_model
+from ibviz.models.loading import load
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process; exit code, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ibviz", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(stopped.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that must be refused with one line and exit code 2."""
+
+    def refused(*arguments: object) -> str:
+        code, _, error = run(*arguments)
+        assert code == 2, error
+        assert error.count("\n") == 1
+        assert error.startswith("ibviz: ")
+        return error
+
+    return refused
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    folder = tmp_path / "run"
+    save_model(folder / "model.safetensors", bottlenecked(), {})
+    return folder
+
+
+def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (80, 60)) -> Path:
+    channels = {"L": (), "RGB": (3,), "RGBA": (4,)}[mode]
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], *channels), dtype=np.uint8)
+    Image.fromarray(pixels, mode).save(path) if mode == "L" else Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, mode in (("a.png", "RGB"), ("b.png", "L"), ("c.png", "RGBA")):
+        picture(folder / name, mode)
+    code, out, _ = run(
+        "explain", folder, "--model", model, "--out", tmp_path / "out", "--methods", "attention,grad_cam,uniform"
+    )
+    assert code == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"panel-01.png", "panel-01.pdf", "panel-01.json", "maps-01.safetensors"}
+    assert "panel-01.png" in out
+    record = json.loads((tmp_path / "out/panel-01.json").read_text())["record"]
+    assert record["images"] == ["a.png", "b.png", "c.png"]
+    assert record["methods"] == {"attention": {}, "grad_cam": {}, "uniform": {}}
+    maps = load_file(tmp_path / "out/maps-01.safetensors")
+    classifier = load(model)
+    fitted = Image.open(folder / "a.png").resize((64, 48), Image.Resampling.BILINEAR).crop((8, 0, 56, 48))
+    images = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        seen = classifier.inspect(images).attention  # type: ignore[union-attr]
+    assert torch.equal(maps["Attention/index"][0].long(), seen.index[0])
+    assert torch.equal(maps["Attention/anchors"], seen.anchors)
+
+
+def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
+    suite = tmp_path / "suite.toml"
+    suite.write_text('images = 4\nsteps = 4\nties = "group"\n[[methods]]\nmethod = "attention"\n')
+    code, out, _ = run("evaluate", suite, "--model", model, "--out", tmp_path / "results")
+    assert code == 0
+    assert "Attention" in out
+    assert "random cells" in out
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    assert {"rows.parquet", "table.csv", "table.md", "circumstances.json", "panel.png", "curves.pdf"} <= names
+
+
+def test_images_that_cannot_be_read(refused, model, tmp_path):
+    (tmp_path / "text.jpg").write_text("not a picture")
+    whole = picture(tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty").mkdir()
+    for name, reason in {
+        "missing.jpg": "No such file",
+        "text.jpg": "not an image",
+        "half.jpg": "truncated",
+        "empty": "holds no images",
+    }.items():
+        assert reason in refused("explain", tmp_path / name, "--model", model, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_not_known_come_with_those_that_are(refused, model, tmp_path):
+    image = picture(tmp_path / "a.png")
+    out = ("--out", tmp_path / "out")
+    assert "known: attention, attention_mean, centre" in refused(
+        "explain", image, "--model", model, "--methods", "cam", *out
+    )
+    assert "stem (12x12)" in refused(
+        "explain", image, "--model", model, "--methods", "grad_cam", "--layer", "conv9", *out
+    )
+    assert "torchvision has no classifier" in refused("explain", image, "--model", "resnet5o", *out)
+    assert "device 'gpu' cannot be used" in refused("explain", image, "--model", model, "--device", "gpu", *out)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[data]\nsource = "cifar11"\n')
+    assert "'digits', 'cifar10', 'cifar100', 'folder' or 'parquet'" in refused("train", recipe, *out)
+
+
+def test_toml_that_says_something_else(refused, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    out = ("--out", tmp_path / "out")
+    recipe.write_text("[training]\nepoch = 3\n")
+    error = refused("train", recipe, *out)
+    assert "unknown key training.epoch; known here: anchor_lr, batch_size" in error
+    assert "epochs" in error
+    recipe.write_text("[training]\nepochs = 0\n")
+    assert "training.epochs: Input should be greater than or equal to 1" in refused("train", recipe, *out)
+    recipe.write_text("epochs = = 3\n")
+    assert "is not TOML" in refused("train", recipe, *out)
+    assert "No such file" in refused("train", tmp_path / "none.toml", *out)
+    recipe.write_text("images = 4\n")
+    assert "names no model" in refused("evaluate", recipe, *out)
+
+
+def test_checkpoints_of_another_format(refused, tmp_path):
+    image = picture(tmp_path / "a.png")
+    torch.save({"w": torch.zeros(1)}, tmp_path / "pickled.pth")
+    save_file({"w": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    assert "is not a safetensors file" in refused("explain", image, "--model", tmp_path / "pickled.pth")
+    assert "without an ibviz header" in refused("explain", image, "--model", tmp_path / "bare.safetensors")
+
+
+def test_data_that_does_not_fit_the_model(refused, model, tmp_path):
+    for index, label in enumerate("ab"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(6):
+            picture(tmp_path / "data" / label / f"{index}{number}.png")
+    suite = tmp_path / "suite.toml"
+    suite.write_text('images = 4\n[data]\nsource = "folder"\nimage_size = 32\n')
+    command = ("evaluate", suite, "--model", model, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    assert "set image_size = 48" in refused(*command)
+    assert "needs the path of its files (--data)" in refused(
+        "evaluate", suite, "--model", model, "--out", tmp_path / "out"
+    )
+
+
+def test_import_and_help_are_quick():
+    """Costs beyond torch's own import, the least of three tries each: the machine may be busy."""
+
+    def seconds(code: str) -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        return time.perf_counter() - begun
+
+    code = "import torch, time; t = time.perf_counter(); import ibviz; print(time.perf_counter() - t)"
+    costs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in range(3)]
+    assert min(map(float, costs)) < 0.1
+    script = "import sys; sys.argv = ['ibviz', '--help']; from ibviz.cli import main; main()"
+    assert min(seconds(script) for _ in range(3)) < 0.5
+    loaded = "import sys, ibviz.cli; assert not {'torch', 'captum', 'matplotlib', 'pyarrow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", loaded], check=True)
+
+
+def test_public_names_come_on_first_use():
+    import ibviz  # noqa: PLC0415
+
+    assert set(dir(ibviz)) >= {"load", "explain", "evaluate", "wrap", "figures", "metrics", "attribution"}
+    assert callable(ibviz.evaluate)
+    with pytest.raises(AttributeError, match="ibviz has no attribute 'evalute'; it has evaluate"):
+        ibviz.evalute  # noqa: B018
