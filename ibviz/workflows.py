@@ -113,11 +113,14 @@ def explain_images(
     return maps, captions_of(model, probabilities)
 
 
-def captions_of(model: Classifier, probabilities: Tensor) -> list[str]:
-    """Predicted class and its probability."""
-    best = probabilities.max(1)
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [f"{model.spec.class_names[index]} {value:.2f}" for index, value in pairs]
+def captions_of(model: Classifier, probabilities: Tensor, labels: Tensor | None = None) -> list[str]:
+    """Predicted class and its probability; below it the true class where the prediction is wrong."""
+    names, best = model.spec.class_names, probabilities.max(1)
+    truth = best.indices.tolist() if labels is None else labels.tolist()
+    return [
+        f"{names[index]} {value:.2f}" + (f"\n(is {names[label]})" if index != label >= 0 else "")
+        for index, value, label in zip(best.indices.tolist(), best.values.tolist(), truth, strict=True)
+    ]
 
 
 def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, Any]) -> None:
@@ -156,7 +159,7 @@ def draw_panel(run: SuiteRun, model: Classifier, stem: Path) -> None:
         "model": describe(model),
         "protocol": run.evaluation.protocol.hash,
     }
-    captions = captions_of(model, run.probabilities[:COLUMNS])
+    captions = captions_of(model, run.probabilities[:COLUMNS], chosen.labels)
     drawn = panel(to_float(chosen.images), maps, captions=captions, boxes=chosen.boxes, record=record)
     for suffix in (".png", ".pdf"):
         drawn.save(stem.with_suffix(suffix))

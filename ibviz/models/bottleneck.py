@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
@@ -16,11 +17,11 @@ Nats = Float[Tensor, "*b"]
 def kl_exact(mean: Latents, deviation: Latents) -> Nats:
     """KL( N(mean, deviation²) || N(0, 1) ), summed over the latent dimensions, in nats.
 
-    >>> import torch
     >>> kl_exact(torch.zeros(1, 4), torch.ones(1, 4))
     tensor([0.])
     """
-    return (0.5 * (deviation.square() + mean.square() - 1) - deviation.log()).sum(-1)
+    floor = torch.finfo(deviation.dtype).tiny  # softplus may underflow to 0, whose price would be infinite
+    return (0.5 * (deviation.square() + mean.square() - 1) - deviation.clamp_min(floor).log()).sum(-1)
 
 
 def kl_official(mean: Latents, deviation: Latents) -> Nats:

@@ -158,6 +158,10 @@ def test_kl_of_a_dimension_equals_its_formula(kl):
     close(kl(mean, deviation), expected)
 
 
+def test_a_deviation_that_underflows_has_a_finite_price():
+    assert kl_exact(torch.zeros(1, 2), torch.tensor([[0.0, 1e-45]])).isfinite().all()
+
+
 def test_weights_of_another_network_are_refused_by_name():
     with pytest.raises(InputError, match=r"layer4\.0\.conv1\.weight is not a tensor"):
         convert({"layer4.0.conv1.weight": torch.zeros(1)})
