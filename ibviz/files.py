@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {path}: {reason}; the previous file, if any, is unchanged") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
