@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 demo: .venv/installed
-	.venv/bin/ibviz demo --out runs/demo
+	.venv/bin/ibviz demo --out runs/demo --resume
 
 test: .venv/installed-dev
 	.venv/bin/pytest

@@ -41,7 +41,7 @@ def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     from ibviz.workflows import run_demo  # noqa: PLC0415 - torch takes seconds to import
 
     accuracy, run = run_demo(out, resume=resume, report=_print_epoch)
-    print(f"\ntest accuracy: {accuracy:.1%} on 1000 images of unseen digits and photographs")
+    print(f"\ntest accuracy: {accuracy:.1%} on unseen digits and photographs")
     _print_results(run, out / "results")
 
 
@@ -99,7 +99,11 @@ def _print_epoch(row: dict[str, Any]) -> None:
 
 
 def _print_results(run: Any, folder: Path) -> None:
-    correct = (run.probabilities.argmax(1).cpu() == run.images.labels).float().mean().item()
-    print(f"accuracy on the {len(run.images.labels)} images judged: {correct:.1%}\n")
+    labels = run.images.labels
+    known = labels >= 0
+    if known.any():
+        correct = (run.probabilities.argmax(1).cpu() == labels)[known].float().mean().item()
+        print(f"accuracy on the {int(known.sum())} labelled images judged: {correct:.1%}")
+    print()
     print(run.evaluation.table())
     print(f"\ntables, rows and figures: {folder}")

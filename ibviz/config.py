@@ -22,6 +22,7 @@ class DataConfig(Settings):
 
     source: Literal["digits", "cifar10", "cifar100", "folder", "parquet"] = "digits"
     image_size: int | None = Field(default=None, ge=8)  # pixels a side, after a centre crop; None: as stored
+    resize: int | None = Field(default=None, ge=8)  # short side before that crop; None: image_size
     limit: int | None = Field(default=None, ge=1)  # training images at most
     validation_share: float = Field(default=0.1, gt=0, lt=1)  # of train, where there is no validation split
     seed: int = 0

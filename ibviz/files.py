@@ -37,6 +37,18 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink()
 
 
+def ensure_folder(folder: Path) -> None:
+    """Make a folder and see that it can be written to, before long work depends on it.
+
+    >>> import tempfile
+    >>> ensure_folder(Path(tempfile.mkdtemp()) / "run")
+    """
+    probe = folder / ".writable"
+    with replacing(probe) as beside:
+        beside.write_bytes(b"")
+    probe.unlink()
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal keys to one Parquet file."""
     import pyarrow as pa  # noqa: PLC0415 - slow to import, and needed only here
@@ -48,6 +60,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows that `write_rows` wrote."""
+    import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    return pq.read_table(path).to_pylist()
+    try:
+        return pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from error

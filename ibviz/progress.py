@@ -9,10 +9,11 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], label: str, *, total: int | None = None) -> Iterator[Item]:
+def progress(items: Iterable[Item], label: str, *, total: int | None = None, show: bool = True) -> Iterator[Item]:
     """Yield `items`, showing count and time left on standard error when that is a terminal.
 
     >>> list(progress([1, 2], "count"))
     [1, 2]
     """
-    yield from tqdm(items, desc=label, total=total, leave=False, file=sys.stderr, disable=None, dynamic_ncols=True)
+    hidden = None if show else True  # None: hidden unless standard error is a terminal
+    yield from tqdm(items, desc=label, total=total, leave=False, file=sys.stderr, disable=hidden, dynamic_ncols=True)

@@ -1,20 +1,22 @@
 """Whole jobs of the command line, from files to files: explain pictures, run a suite with its figures, the demo."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, explain, find, predict
+from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, bind, explain, predict
 from ibviz.benchmark.suite import SuiteRun, run_suite
 from ibviz.config import DataConfig, Recipe, SuiteConfig
 from ibviz.data.decode import fit, read_image
+from ibviz.data.folder import SUFFIXES, image_files
 from ibviz.data.image_set import select, to_float
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
 from ibviz.figures import curves, panel
+from ibviz.files import ensure_folder
 from ibviz.models.checkpoint import write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, load
@@ -22,7 +24,6 @@ from ibviz.progress import progress
 from ibviz.training.loop import to_device, train, validate
 from ibviz.types import AttentionMap, Images
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 COLUMNS = 6  # images a figure
 
 
@@ -44,9 +45,13 @@ def choose_methods(names: str, layer: str | None, model: Classifier) -> dict[str
     trained = ["attention"] if isinstance(model, IBClassifier) else []
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     methods: dict[str, dict[str, Any]] = {name: {} for name in chosen or [*trained, "grad_cam", "integrated_gradients"]}
-    if layer is not None:
-        methods["grad_cam"] = {"layer": layer}
-    return methods
+    if layer is None:
+        return methods
+    if "grad_cam" not in methods:
+        raise InputError(
+            f"--layer is for grad_cam, which is not among {', '.join(methods)}; add it or leave --layer out"
+        )
+    return methods | {"grad_cam": {"layer": layer}}
 
 
 def explain_files(
@@ -58,8 +63,9 @@ def explain_files(
     maps. The class explained is the predicted one.
     """
     for method, options in methods.items():
-        find(method, dict(options))
+        bind(method, options)
     names, pixels = read_source(source, model, limit)
+    ensure_folder(out)
     device = next(model.parameters()).device
     common = {
         "source": str(source),
@@ -87,19 +93,16 @@ def explain_files(
 def read_source(source: Path, model: Classifier, limit: int | None) -> tuple[Sequence[str], Tensor]:
     """Names and pixels of the images at `source`, fitted to the model's input."""
     spec = model.spec
-    if source.is_dir() and not list(_image_files(source)) and list(source.rglob("*.parquet")):
-        split = load_split(DataConfig(source="parquet", image_size=spec.size), "test", source)
+    paths = image_files(source) if source.is_dir() else [source]
+    if not paths and list(source.rglob("*.parquet")):
+        config = DataConfig(source="parquet", image_size=spec.size, resize=spec.resize)
+        split = load_split(config, "test", source)
         return split.names[:limit], split.images[:limit]
-    paths = sorted(_image_files(source)) if source.is_dir() else [source]
     if not paths:
-        raise InputError(f"{source} holds no images ({', '.join(sorted(SUFFIXES))}) and no Parquet files")
+        raise InputError(f"{source} holds no images ({', '.join(SUFFIXES)}) and no Parquet files")
     paths = paths[:limit]
     fitted = [fit(read_image(path), spec.size, spec.resize) for path in progress(paths, "reading")]
     return [path.name for path in paths], torch.stack(fitted)
-
-
-def _image_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def explain_images(
@@ -188,7 +191,7 @@ def draw_curves(run: SuiteRun, stem: Path) -> None:
 def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> tuple[float, SuiteRun]:
     """Train the embedded recipe into `out`, judge and draw the result; also its accuracy on all test images."""
     train(Recipe(), out, resume=resume, report=report)
-    model = load(out)
+    model = load_on(str(out), None, "auto")
     assert isinstance(model, IBClassifier)
-    test = to_device(load_split(DataConfig(), "test", None), torch.device("cpu"))
+    test = to_device(load_split(DataConfig(), "test", None), next(model.parameters()).device)
     return validate(model, test)["accuracy"], evaluate_suite(SuiteConfig(), model, out / "results")

@@ -189,3 +189,12 @@ def test_public_names_come_on_first_use():
     assert callable(ibviz.evaluate)
     with pytest.raises(AttributeError, match="ibviz has no attribute 'evalute'; it has evaluate"):
         ibviz.evalute  # noqa: B018
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_the_work(refused, model, tmp_path):
+    taken = picture(tmp_path / "a.png")
+    suite, recipe = tmp_path / "suite.toml", tmp_path / "recipe.toml"
+    suite.write_text("images = 4\n")
+    recipe.write_text("")
+    for command in (["explain", taken, "--model", model], ["evaluate", suite, "--model", model], ["train", recipe]):
+        assert "cannot write" in refused(*command, "--out", taken)

@@ -34,6 +34,8 @@ def choose_layer(model: nn.Module, images: Images, layer: str | None) -> str:
     """Check the name of a layer against those that have a grid, or choose one."""
     grids = spatial_layers(model, images[:1])
     if layer is None:
+        if len(grids) == 1:
+            raise InputError(f"only this network's first layer, {next(iter(grids))}, has a grid; name it to use it")
         fitting = [name for name, grid in grids.items() if min(grid) >= LEAST_SIDE]
         if not fitting:
             raise InputError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of {list(grids)}")
@@ -44,7 +46,7 @@ def choose_layer(model: nn.Module, images: Images, layer: str | None) -> str:
 
 
 def spatial_layers(model: nn.Module, images: Images) -> dict[str, Grid]:
-    """Submodules that give `(b, c, h, w)` with h and w above 1, with their grid, in the order in which they finish.
+    """Submodules that give `(b, c, h, w)` with a grid of the image's proportion, in the order in which they finish.
 
     A module that runs more than once in a pass is left out: its gradient belongs to no single grid.
     """
@@ -52,7 +54,15 @@ def spatial_layers(model: nn.Module, images: Images) -> dict[str, Grid]:
     with _watching(model, outputs), torch.no_grad():
         model(images)
     once = {name: seen[0] for name, seen in outputs.items() if len(seen) == 1}
-    return {name: (shape[2], shape[3]) for name, shape in once.items() if len(shape) == 4 and min(shape[2:]) > 1}
+    size = (images.shape[2], images.shape[3])
+    return {name: (shape[2], shape[3]) for name, shape in once.items() if _is_grid(shape, size)}
+
+
+def _is_grid(shape: tuple[int, ...], size: Grid) -> bool:
+    """Whether an output has rows and columns in the image's proportion; tokens with channels last do not."""
+    if len(shape) != 4 or min(shape[2:]) < 2:
+        return False
+    return abs(shape[2] * size[1] - shape[3] * size[0]) <= max(size)
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Every attribution method by name, and the one door to them."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ibviz.attribution.cam import grad_cam
@@ -59,25 +61,33 @@ def explain(
     >>> explain(network, torch.rand(2, 3, 8, 8), "uniform").shape
     torch.Size([2, 1, 1])
     """
-    function = find(method, options)
+    function = bind(method, options)
     with evaluating(model):
         if targets is None:
             targets = predict(model, images, batch_size=batch_size).argmax(1)
         chunks = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
-        parts = [function(model, *chunk, **options) for chunk in progress(chunks, method)]
+        parts = [function(model, *chunk) for chunk in progress(chunks, method)]
     return concatenate(parts)
 
 
-def find(method: str, options: dict[str, object]) -> Callable[..., Explanation]:
-    """The function of a method, after a check of its options."""
+def bind(method: str, options: Mapping[str, object]) -> "partial[Explanation]":
+    """The function of a method with its options, after a check of their names, types and ranges.
+
+    >>> bind("random_cells", {"grid": [2, 3]}).keywords
+    {'grid': (2, 3)}
+    """
     if method not in METHODS:
         raise unknown("method", method, list(METHODS))
     function = METHODS[method].function
-    known = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    known = {name: p for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
     for name in options:
         if name not in known:
-            raise unknown(f"option of {method}", name, known or ["none"])
-    return function
+            raise unknown(f"option of {method}", name, list(known) or ["none"])
+    try:
+        checked = {n: TypeAdapter(known[n].annotation).validate_python(value) for n, value in options.items()}
+    except ValidationError as error:
+        raise InputError(f"options of {method}, {dict(options)}: {error.errors()[0]['msg']}") from error
+    return partial(function, **checked)
 
 
 @torch.no_grad()

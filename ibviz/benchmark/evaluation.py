@@ -77,7 +77,7 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
 
     All are brought onto the protocol's grid, by default that of the first trained attention, otherwise the coarsest;
     the baseline is the mean colour of the network's training data. `targets` default to the predicted classes; `labels`
-    mark which predictions are right. Controls (uniform, centre, random cells of the same grid) are added. Boxes are
+    (-1 where unknown) are the true ones. Controls (uniform, centre, random cells of the same grid) are added. Boxes are
     x0, y0, x1, y1 in pixels of `images`.
     """
     _check(images, explanations)
@@ -85,13 +85,16 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     if targets is None:
         targets = predict(model, images).argmax(1)
     regions = masks if boxes is None else rasterise(boxes, (images.shape[2], images.shape[3]))
+    targets, labels, regions = (None if one is None else one.to(images.device) for one in (targets, labels, regions))
+    assert targets is not None
     maps = dict(explanations) | controls(model, images, targets, protocol.grid)
     rows, curves = [], {}
     with evaluating(model):
         score = probability(model, targets)
         for name, explanation in progress(maps.items(), "judging", total=len(maps)):
-            judged = faithfulness(score, images, values(explanation), protocol=protocol)
-            pointed = None if regions is None else pointing_game(values(explanation), regions)
+            numbers = values(explanation).to(images.device)
+            judged = faithfulness(score, images, numbers, protocol=protocol)
+            pointed = None if regions is None else pointing_game(numbers, regions)
             curves[name] = judged.deletion, judged.insertion
             rows += _rows(name, judged, pointed, targets, labels, protocol)
     return Evaluation(rows, maps, curves, protocol)
@@ -158,7 +161,7 @@ def _rows(
         metrics["pointing_game"] = (pointed.hit, nothing)
     facts = {
         "target": targets,
-        "correct": (targets == labels) if labels is not None else None,
+        "label": labels,
         "f_image": judged.f_image,
         "f_baseline": judged.f_baseline,
         "levels": judged.ties.levels,
@@ -167,6 +170,11 @@ def _rows(
     }
     fixed = {"method": name, "control": name in CONTROLS, "protocol": protocol.hash}
     columns = {key: [None] * len(targets) if column is None else column.tolist() for key, column in facts.items()}
+    columns["label"] = [None if label is None or label < 0 else label for label in columns["label"]]
+    columns["correct"] = [
+        None if label is None else label == target
+        for label, target in zip(columns["label"], columns["target"], strict=True)
+    ]
     return [
         {"image": image, **fixed, "metric": metric, "value": value, "tie_sd": tie_sd}
         | {key: column[image] for key, column in columns.items()}
@@ -179,11 +187,14 @@ def _legend(evaluation: Evaluation) -> str:
     rows, protocol = evaluation.rows, evaluation.protocol
     first = [row for row in rows if row["method"] == rows[0]["method"] and row["metric"] == "srg"]
     colour = ", ".join(f"{part:.2f}" for part in protocol.baseline)
-    order = f"mean of {protocol.orders} tie orders" if protocol.ties == "expected" else "one level at a time"
+    ties = {
+        "expected": f"mean of {protocol.orders} tie orders (tie sd: their spread in SRG)",
+        "group": "level by level",
+    }
     at_baseline = sum(row["f_baseline"] for row in first) / len(first)
     lines = [
         f"n = {len(first)} images; 95 % bootstrap intervals. SRG = insertion - deletion; a random order has 0.",
-        f"Cells of {protocol.grid[0]} x {protocol.grid[1]} replaced by RGB ({colour}), {order};",
+        f"Cells of {protocol.grid[0]} x {protocol.grid[1]} replaced by RGB ({colour}), {ties[protocol.ties]};",
         f"probability of the predicted class, {at_baseline:.3f} on the baseline alone. Protocol {protocol.hash}.",
     ]
     pointing = [row["value"] for row in rows if row["metric"] == "pointing_game" and row["method"] == rows[0]["method"]]
@@ -191,6 +202,6 @@ def _legend(evaluation: Evaluation) -> str:
         excluded = sum(math.isnan(value) for value in pointing)
         lines.append(
             "Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object;\n"
-            f"{excluded} images without an object excluded; 'uniform' is the chance rate."
+            f"{excluded} images without an object excluded; 'uniform' is the chance rate; macro: mean over classes.",
         )
     return "\n".join(lines)

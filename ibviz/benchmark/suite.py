@@ -1,22 +1,24 @@
 """A suite run from its file: images chosen, explained, judged, saved with the circumstances."""
 
+import hashlib
 import json
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ibviz.attribution.methods import METHODS, Explanation, explain, find, predict
+from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, bind, explain, predict
 from ibviz.benchmark.evaluation import Evaluation, default_protocol, evaluate
 from ibviz.config import MethodConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet, regions, select, to_float
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
-from ibviz.files import replacing
+from ibviz.files import ensure_folder, replacing
 from ibviz.models.loading import Classifier
 
 
@@ -31,9 +33,9 @@ class SuiteRun(NamedTuple):
 def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | None = None) -> SuiteRun:
     """Judge the suite's methods on its images and write rows, tables and circumstances into `out`."""
     begun = time.time()
+    ensure_folder(out)
     named = _named(suite.methods)
-    chosen = choose(load_split(suite.data, suite.split, root), suite.images, suite.seed)
-    _check_classes(model, chosen)
+    chosen = fitting(choose(load_split(suite.data, suite.split, root), suite.images, suite.seed), model)
     device = next(model.parameters()).device
     images = to_float(chosen.images).to(device)
     probabilities = predict(model, images, batch_size=suite.batch_size)
@@ -50,7 +52,7 @@ def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | 
         protocol=default_protocol(model, explanations, batch_size=suite.batch_size, **choices),
     )
     evaluation.save(out)
-    write_circumstances(out, suite, evaluation, device, time.time() - begun)
+    write_circumstances(out, suite, evaluation, model, time.time() - begun)
     return SuiteRun(chosen, probabilities, evaluation)
 
 
@@ -61,15 +63,19 @@ def choose(images: ImageSet, count: int, seed: int) -> ImageSet:
 
 
 def write_circumstances(
-    out: Path, suite: SuiteConfig, evaluation: Evaluation, device: torch.device, seconds: float
+    out: Path, suite: SuiteConfig, evaluation: Evaluation, model: Classifier, seconds: float
 ) -> None:
     """Say in `circumstances.json` how the numbers beside it came about."""
+    device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
     facts = {
-        "command": " ".join(["ibviz", *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "images": len({row["image"] for row in evaluation.rows}),
+        "weights": fingerprint(model),
         "suite": suite.model_dump(mode="json"),
         "protocol": evaluation.protocol.model_dump(mode="json") | {"hash": evaluation.protocol.hash},
-        "versions": {name: version(name) for name in ("ibviz", "torch", "torchvision", "captum", "numpy")},
+        "versions": {name: version(name) for name in ("ibviz", "torchvision", "captum", "numpy")}
+        | {"torch": torch.__version__},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
         "seconds": round(seconds, 1),
@@ -78,25 +84,55 @@ def write_circumstances(
         beside.write_text(json.dumps(facts, indent=1) + "\n")
 
 
+def fingerprint(model: Classifier) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for _, tensor in sorted(model.state_dict().items()):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 def _named(methods: tuple[MethodConfig, ...]) -> dict[str, MethodConfig]:
     """Methods by their labels, checked before any work is done."""
     named: dict[str, MethodConfig] = {}
     for method in methods:
-        find(method.method, method.options)
+        bind(method.method, method.options)
         label = method.label or METHODS[method.method].label
+        if label in CONTROLS:
+            raise InputError(f"{label!r} is a control, which every suite has anyway; leave it out")
         if label in named:
             raise InputError(f"two methods are called {label!r}; give one of them another label")
         named[label] = method
     return named
 
 
-def _check_classes(model: Classifier, images: ImageSet) -> None:
-    theirs, ours = len(images.class_names), len(model.spec.class_names)
-    if images.images.shape[-1] != model.spec.size:
-        raise InputError(f"the model takes images of {model.spec.size} pixels; the data has {images.images.shape[-1]}: "
+def fitting(images: ImageSet, model: Classifier) -> ImageSet:
+    """The images with their labels in the model's numbering; data that does not belong to the model is refused."""
+    side, theirs, ours = images.images.shape[-1], images.class_names, model.spec.class_names
+    if side != model.spec.size:
+        raise InputError(f"the model takes images of {model.spec.size} pixels; the data has {side}: "
                          f"set image_size = {model.spec.size} under [data]")  # fmt: skip
-    if theirs > ours or int(images.labels.max()) >= ours:
-        raise InputError(f"the data has {theirs} classes, the model {ours}; they do not belong together")
+    if same_order(theirs, ours):
+        return images
+    missing = [name for name in theirs if name not in ours]
+    if missing:
+        raise InputError(f"the data's classes ({', '.join(missing[:3])}, ...) are none of the model's "
+                         f"({', '.join(ours[:3])}, ...); they do not belong together")  # fmt: skip
+    numbers = torch.tensor([*(ours.index(name) for name in theirs), -1])  # the last stands for the label -1
+    return images._replace(labels=numbers[images.labels], class_names=ours)
+
+
+def same_order(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether two lists name the same classes in one order, spelling aside; bare numbers agree with any names.
+
+    >>> same_order(["great_white_shark", "x"], ["great white shark", "y"]), same_order(["0", "1"], ["cat", "dog"])
+    (True, True)
+    """
+    if len(theirs) != len(ours):
+        return False
+    pairs = [(a.replace("_", " ").lower(), b.replace("_", " ").lower()) for a, b in zip(theirs, ours, strict=True)]
+    numbered = list(theirs) == [str(number) for number in range(len(theirs))]
+    return numbered or 2 * sum(a == b for a, b in pairs) >= len(pairs)
 
 
 def _explain(model: Classifier, images: torch.Tensor, probabilities: torch.Tensor, method: MethodConfig) -> Explanation:

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from ibviz.benchmark.statistics import Estimate, estimate
@@ -13,11 +15,13 @@ METRICS = {"srg": "SRG ↑", "deletion": "Deletion ↓", "insertion": "Insertion
 
 
 class Line(NamedTuple):
-    """One method's estimates by metric."""
+    """One method's estimates by metric, and what says how far to trust them."""
 
     method: str
     control: bool
     estimates: dict[str, Estimate]
+    pointing_macro: float | None  # mean over true classes of their mean hit; None without objects or labels
+    tie_sd: float  # of SRG between single tie orders, mean over images
     tie_fraction: float  # share of cells whose value another cell has too, mean over images
 
 
@@ -30,9 +34,23 @@ def summarize(rows: Sequence[Row]) -> list[Line]:
 
 def _line(method: str, control: bool, rows: Sequence[Row]) -> Line:
     own = [row for row in rows if row["method"] == method]
-    values = {name: [row["value"] for row in own if row["metric"] == name] for name in METRICS}
-    ties = [row["tie_fraction"] for row in own]
-    return Line(method, control, {name: estimate(v) for name, v in values.items() if v}, sum(ties) / len(ties))
+    by_metric = {name: [row for row in own if row["metric"] == name] for name in METRICS}
+    estimates = {name: estimate([row["value"] for row in some]) for name, some in by_metric.items() if some}
+    tie_sd, ties = (fmean(row[key] for row in by_metric["srg"]) for key in ("tie_sd", "tie_fraction"))
+    return Line(method, control, estimates, macro_mean(by_metric["pointing_game"]), tie_sd, ties)
+
+
+def macro_mean(rows: Sequence[Row]) -> float | None:
+    """Mean over true classes of the mean value of each; None where no row has a class and a value.
+
+    >>> macro_mean([{"label": 0, "value": 1.0}, {"label": 0, "value": 1.0}, {"label": 1, "value": 0.0}])
+    0.5
+    """
+    classes: dict[int, list[float]] = {}
+    for row in rows:
+        if row["label"] is not None and not math.isnan(row["value"]):
+            classes.setdefault(row["label"], []).append(row["value"])
+    return fmean(map(fmean, classes.values())) if classes else None
 
 
 def text(lines: Sequence[Line]) -> str:
@@ -65,12 +83,14 @@ def comma_separated(lines: Sequence[Line]) -> str:
 
 
 def _header(lines: Sequence[Line]) -> list[str]:
-    return ["method", *(METRICS[metric] for metric in lines[0].estimates), "tied cells"]
+    macro = [] if lines[0].pointing_macro is None else ["macro"]
+    return ["method", *(METRICS[metric] for metric in lines[0].estimates), *macro, "tie sd", "tied cells"]
 
 
 def _cells(line: Line) -> list[str]:
     numbers = [_interval(one) for one in line.estimates.values()]
-    return [line.method, *numbers, f"{line.tie_fraction:.0%}"]
+    macro = [] if line.pointing_macro is None else [f"{line.pointing_macro:.3f}"]
+    return [line.method, *numbers, *macro, f"{line.tie_sd:.3f}", f"{line.tie_fraction:.0%}"]
 
 
 def _interval(one: Estimate) -> str:

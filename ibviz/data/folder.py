@@ -32,6 +32,17 @@ def split_folder(root: Path, split: str) -> Path | None:
     return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
 
 
+def image_files(folder: Path) -> list[Path]:
+    """Image files at any depth, told by suffix, in order of their paths; hidden files and folders are skipped.
+
+    >>> image_files(Path("nowhere"))
+    []
+    """
+    inside = (one.relative_to(folder) for one in folder.rglob("*") if one.suffix.lower() in SUFFIXES)
+    shown = (folder / one for one in inside if not any(part.startswith(".") for part in one.parts))
+    return sorted(one for one in shown if not one.is_dir())
+
+
 def list_folder(folder: Path, classes_from: Path) -> Listing:
     """Images in the class folders of `folder`; the class folders of `classes_from`, sorted, are the classes.
 
@@ -40,7 +51,7 @@ def list_folder(folder: Path, classes_from: Path) -> Listing:
     ibviz.errors.InputError: no folder nowhere
     """
     class_names = tuple(one.name for one in _class_folders(classes_from))
-    files = [(file, one.name) for one in _class_folders(folder) for file in _image_files(one)]
+    files = [(file, one.name) for one in _class_folders(folder) for file in image_files(one) if file.parent == one]
     strange = {name for _, name in files} - set(class_names)
     if strange:
         raise InputError(
@@ -56,10 +67,6 @@ def _class_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"no folder {folder}")
     return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.iterdir() if one.suffix.lower() in SUFFIXES and not one.name.startswith("."))
 
 
 def _samples(files: list[Path], indices: Indices) -> Iterator[Sample]:

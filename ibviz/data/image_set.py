@@ -54,7 +54,8 @@ def to_float(pixels: Pixels) -> Images:
 def statistics(pixels: Pixels) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and population deviation of each channel over all pixels, in [0, 1] space, to 4 decimals.
 
-    Exact: computed from counts of the 256 values.
+    Exact: computed from counts of the 256 values. A channel of one constant value has deviation 0, by which nobody can
+    divide: guard before normalising.
 
     >>> statistics(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2))
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

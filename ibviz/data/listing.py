@@ -48,8 +48,10 @@ def checked(listing: Listing, where: str) -> Listing:
     return listing
 
 
-def load(listing: Listing, indices: Indices, image_size: int | None) -> ImageSet:
+def load(listing: Listing, indices: Indices, image_size: int | None, resize: int | None = None) -> ImageSet:
     """Decode the images at ascending `indices` into one tensor; `image_size` None keeps their common size.
+
+    `resize` is the short side before the centre crop to `image_size`, by default the same.
 
     >>> black = Image.new("RGB", (9, 9))
     >>> pair = Listing(torch.tensor([0, 1]), ("a", "b"), lambda indices: (Sample(black, str(one)) for one in indices))
@@ -59,7 +61,7 @@ def load(listing: Listing, indices: Indices, image_size: int | None) -> ImageSet
     images, names = torch.empty(0), []
     boxes = torch.full((len(indices), 4), torch.nan)
     for row, sample in enumerate(progress(listing.samples(indices), "reading images", total=len(indices))):
-        pixels, boxes[row] = _placed(sample, image_size)
+        pixels, boxes[row] = _placed(sample, image_size, resize)
         if row == 0:
             images = torch.empty(len(indices), *pixels.shape, dtype=torch.uint8)
         images[row] = _same_size(pixels, images, sample.name)
@@ -68,11 +70,11 @@ def load(listing: Listing, indices: Indices, image_size: int | None) -> ImageSet
     return ImageSet(images, listing.labels[indices], listing.class_names, tuple(names), None, known)
 
 
-def _placed(sample: Sample, image_size: int | None) -> tuple[Tensor, Tensor]:
+def _placed(sample: Sample, image_size: int | None, resize: int | None) -> tuple[Tensor, Tensor]:
     box = torch.tensor([sample.box or (torch.nan,) * 4], dtype=torch.float32)
     if image_size is None:
         return to_tensor(sample.image), box[0]
-    return fit(sample.image, image_size), fit_boxes(box, sample.image.size, image_size)[0]
+    return fit(sample.image, image_size, resize), fit_boxes(box, sample.image.size, image_size, resize)[0]
 
 
 def _same_size(pixels: Tensor, images: Tensor, name: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PREFIX = {"train": "train", "validation": "val", "test": "test"}  # val: also valid and validation
+FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 LABELS = ("label", "labels", "fine_label")
 BATCH = 256  # rows held at once
 
@@ -31,46 +33,69 @@ class Columns(NamedTuple):
 def split_files(root: Path, split: str) -> list[Path]:
     """Parquet files of a split anywhere under `root`, in order of their paths; validation may be called val or valid.
 
+    The name of the file tells the split, as in `data/train-00000-of-00001.parquet`, else that of its folder, as in
+    `default/train/0000.parquet`.
+
     >>> split_files(Path("nowhere"), "train")
     []
     """
-    return sorted(root.rglob(f"{PREFIX[split]}*.parquet"))
+    return sorted(file for file in root.rglob("*.parquet") if _split_of(file.relative_to(root)) == split)
+
+
+def _split_of(file: Path) -> str | None:
+    if file.name.startswith("."):
+        return None
+    named = next((split for split, prefix in PREFIX.items() if file.name.startswith(prefix)), None)
+    return named or FOLDERS.get(file.parent.name)
 
 
 def list_parquet(files: list[Path]) -> Listing:
-    """Rows of `files`, all of one schema; a label that is null counts as -1, none.
+    """Rows of `files`, whose columns must be the same; a label that is null counts as -1, none.
 
     A row's box is that of the object whose category is its label, if categories are integers (or `imagenet` lists
     class indices for each object), else that of the largest object.
     """
     schema = _schema(files[0])
-    columns = _columns(schema, files[0])
+    columns = _common_columns(files)
     labels = [-1 if label is None else label for file in files for label in _column(file, columns.label)]
     names = _class_names(schema, columns.label) or tuple(str(number) for number in range(max([*labels, -1]) + 1))
     listing = Listing(torch.tensor(labels, dtype=torch.int64), names, partial(_samples, files, columns, labels))
     return checked(listing, str(files[0]))
 
 
-def _readable(read: Any, file: Path) -> Any:
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
     import pyarrow as pa  # noqa: PLC0415 - slow to import
 
     try:
-        return read(file)
-    except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        yield
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # Arrow checks text only as it becomes Python's
         raise InputError(f"cannot read {file} as Parquet: {error}") from error
 
 
 def _schema(file: Path) -> "pa.Schema":
     import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
 
-    return _readable(pq.read_schema, file)
+    with _reading(file):
+        return pq.read_schema(file)
 
 
 def _column(file: Path, name: str) -> list[Any]:
     import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
 
-    table = _readable(partial(pq.read_table, columns=[name]), file)
-    return table[name].to_pylist()
+    with _reading(file):
+        return pq.read_table(file, columns=[name])[name].to_pylist()
+
+
+def _common_columns(files: list[Path]) -> Columns:
+    first, *others = (_columns(_schema(file), file) for file in files)
+    for file, columns in zip(files[1:], others, strict=True):
+        if columns != first:
+            raise InputError(
+                f"{file}: all files of a split need the same columns; expected {first._asdict()} as in {files[0]},"
+                f" got {columns._asdict()}"
+            )
+    return first
 
 
 def _columns(schema: "pa.Schema", file: Path) -> Columns:
@@ -105,20 +130,23 @@ def _class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
 
 def _samples(files: list[Path], columns: Columns, labels: list[int], indices: Indices) -> Iterator[Sample]:
     wanted, row = set(indices.tolist()), 0
-    for batch in _batches(files, columns):
+    for file, batch in _batches(files, columns):
         here = [one for one in range(len(batch)) if row + one in wanted]
-        for one, record in zip(here, batch.take(here).to_pylist(), strict=True):
+        with _reading(file):
+            records = batch.take(here).to_pylist()
+        for one, record in zip(here, records, strict=True):
             yield _sample(record, columns, row + one, labels[row + one])
         row += len(batch)
 
 
-def _batches(files: list[Path], columns: Columns) -> Iterator["pa.RecordBatch"]:
+def _batches(files: list[Path], columns: Columns) -> Iterator[tuple[Path, "pa.RecordBatch"]]:
     import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
 
     names = [columns.image, *([columns.objects] if columns.objects else [])]
     for file in files:
-        with pq.ParquetFile(file) as opened:
-            yield from opened.iter_batches(BATCH, columns=names)
+        with _reading(file), pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(BATCH, columns=names):
+                yield file, batch
 
 
 def _sample(record: dict[str, Any], columns: Columns, row: int, label: int) -> Sample:

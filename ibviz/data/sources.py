@@ -10,14 +10,11 @@ from PIL import Image
 
 from ibviz.config import DataConfig
 from ibviz.data import synthetic
-from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import LAYOUT, has_splits, list_folder, split_folder
 from ibviz.data.image_set import ImageSet
 from ibviz.data.listing import Indices, Listing, Sample, hold_out, limited, load
 from ibviz.data.parquet import list_parquet, split_files
 from ibviz.errors import InputError, unknown
-
-__all__ = ["SOURCES", "Split", "fit", "load_split", "read_image"]
 
 Split = Literal["train", "validation", "test"]
 Lister = Callable[[Split], Listing | None]  # None: there is no such split
@@ -26,7 +23,7 @@ DIGITS: dict[Split, int] = {"train": 12_000, "validation": 1000, "test": 1000}
 DOWNLOADS = Path.home() / ".cache" / "ibviz"
 LAYOUTS = {
     "folder": LAYOUT,
-    "parquet": "ROOT/**/train*.parquet, val*.parquet, test*.parquet",
+    "parquet": "ROOT/**/train*.parquet, val*.parquet, test*.parquet or ROOT/**/{train,validation,test}/*.parquet",
     "cifar10": "torchvision's files",
     "cifar100": "torchvision's files",
 }
@@ -45,12 +42,24 @@ def load_split(config: DataConfig, split: Split, root: Path | None) -> ImageSet:
     """
     if split not in DIGITS:
         raise unknown("split", split, list(DIGITS))
+    _check_sizes(config)
     return SOURCES[config.source](config, split, root)
 
 
+def _check_sizes(config: DataConfig) -> None:
+    if config.resize is not None and (config.image_size is None or config.resize < config.image_size):
+        raise InputError(
+            "resize is the short side before the crop to image_size and must be at least image_size;"
+            f" got resize {config.resize}, image_size {config.image_size}"
+        )
+
+
 def _digits(config: DataConfig, split: Split, root: Path | None) -> ImageSet:  # noqa: ARG001 - embedded, needs no root
-    if config.image_size not in (None, synthetic.SIDE):
-        raise InputError(f"digits are {synthetic.SIDE} pixels wide; got image_size {config.image_size}: leave it out")
+    if {config.image_size, config.resize} - {None, synthetic.SIDE}:
+        raise InputError(
+            f"digits are {synthetic.SIDE} pixels wide; got image_size {config.image_size}, resize {config.resize}:"
+            " leave them out"
+        )
     count = DIGITS[split]
     if split == "train":
         count = min(count, config.limit or count)
@@ -94,7 +103,7 @@ def _folder(config: DataConfig, split: Split, root: Path | None) -> ImageSet:
     listing = list_folder(root, root)
     rest, test = hold_out(len(listing.labels), TEST_SHARE, config.seed)
     if split == "test":
-        return load(listing, test, config.image_size)
+        return load(listing, test, config.image_size, config.resize)
     return _kept_or_held(config, split, listing, rest)
 
 
@@ -127,12 +136,12 @@ def _resolve(config: DataConfig, split: Split, root: Path, find: Lister) -> Imag
     if own is None and split == "test":
         own = find("validation")
     if own is not None and split != "train":
-        return load(own, _all(own), config.image_size)
+        return load(own, _all(own), config.image_size, config.resize)
     train = find("train") if split == "validation" else own
     if train is None:
         raise _no_split(config.source, split, root)
     if split == "train" and find("validation") is not None:
-        return load(train, limited(_all(train), config.limit, config.seed), config.image_size)
+        return load(train, limited(_all(train), config.limit, config.seed), config.image_size, config.resize)
     return _kept_or_held(config, split, train, _all(train))
 
 
@@ -150,7 +159,7 @@ def _no_split(source: str, split: Split, root: Path) -> InputError:
 def _kept_or_held(config: DataConfig, split: Split, listing: Listing, candidates: Indices) -> ImageSet:
     kept, held = hold_out(len(candidates), config.validation_share, config.seed)
     chosen = candidates[held] if split == "validation" else limited(candidates[kept], config.limit, config.seed)
-    return load(listing, chosen, config.image_size)
+    return load(listing, chosen, config.image_size, config.resize)
 
 
 SOURCES: dict[str, Callable[[DataConfig, Split, Path | None], ImageSet]] = {

@@ -40,8 +40,9 @@ def panel(  # noqa: PLR0913 - what lies on, over and beside the pictures is name
     """Draw the plain images and below them a row of overlays for each method, with one scale and one colour bar.
 
     Quantised attention is enlarged in nearest blocks and coloured by its anchors; other maps bilinearly, attention from
-    0 to 1, the rest from zero or symmetrically about it. `blend` is the share of the map in an overlay. The sidecar
-    repeats `record`: model, data, methods, options, seeds, how the images were chosen.
+    0 to 1, the rest from zero or symmetrically about it. `blend` is the share of the map in an overlay. A row of
+    NaN in `boxes` is an image without a box. The sidecar repeats `record`: model, data, methods, options, seeds, how
+    the images were chosen.
 
     >>> import torch
     >>> drawn = panel(torch.rand(2, 3, 32, 48), {"Grad-CAM": torch.rand(2, 4, 6)}, captions=["cat", "dog"])
@@ -95,7 +96,7 @@ def _draw_photos(
         draw_photo(axes, photo)
         if masks is not None:
             draw_mask(axes, masks[column].cpu().numpy())
-        if boxes is not None:
+        if boxes is not None and not boxes[column].isnan().all():
             draw_box(axes, boxes[column].cpu().double().numpy())
         if heads:
             style: dict[str, Any] = {"ha": "center", "va": "bottom", "linespacing": LEADING}

@@ -59,11 +59,11 @@ def check_images(images: Images, beside: Mapping[str, Sequence[str] | Boxes | Ma
 
 
 def check_boxes(boxes: Boxes, size: Grid) -> None:
-    """Refuse boxes that are empty or leave an image of `size`, as boxes of an uncropped image do."""
+    """Refuse boxes that are empty or leave an image of `size`, as those of an uncropped image do; NaN is no box."""
     height, width = size
     x0, y0, x1, y1 = boxes.unbind(1)
     right = (x0 >= -1) & (x0 < x1) & (x1 <= width + 1) & (y0 >= -1) & (y0 < y1) & (y1 <= height + 1)  # 1: rounding
-    wrong = right.logical_not().nonzero().flatten().tolist()
+    wrong = (right | boxes.isnan().all(1)).logical_not().nonzero().flatten().tolist()
     if wrong:
         first = boxes[wrong[0]].tolist()
         raise InputError(

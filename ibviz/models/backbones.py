@@ -23,6 +23,7 @@ class Parts(NamedTuple):
     encoder: nn.Module
     width: int
     decoder: nn.Module
+    initialise: Callable[[nn.Module], None] | None = None  # of every module; None: as PyTorch does it
 
 
 def conv_bn_relu(inputs: int, outputs: int, *, stride: int = 1, bias: bool = True) -> list[nn.Module]:
@@ -74,12 +75,8 @@ def vgg32(config: ModelConfig, classes: int) -> Parts:
         nn.ReLU(),
         nn.Flatten(),
     )
-    parts = Parts(
-        stem, nn.Sequential(nn.Conv2d(256, 1, 3, padding=1)), encoder, 512, two_layer_decoder(config, classes)
-    )
-    for module in (parts.stem, parts.head, parts.encoder, parts.decoder):
-        module.apply(_initialise_vgg)
-    return parts
+    head = nn.Sequential(nn.Conv2d(256, 1, 3, padding=1))
+    return Parts(stem, head, encoder, 512, two_layer_decoder(config, classes), _initialise_vgg)
 
 
 def _initialise_vgg(module: nn.Module) -> None:
@@ -136,15 +133,15 @@ def wide_resnet(config: ModelConfig, classes: int, *, depth: int, widen: int) ->
     )
     last = wide_group(w2, w3, blocks=blocks, stride=2)
     encoder = nn.Sequential(last, nn.BatchNorm2d(w3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    parts = Parts(stem, head, encoder, w3, nn.Sequential(nn.ReLU(), nn.Linear(config.latent, classes)))
-    for module in (stem, head, encoder):
-        module.apply(_initialise_wide)
-    return parts
+    decoder = nn.Sequential(nn.ReLU(), nn.Linear(config.latent, classes))
+    return Parts(stem, head, encoder, w3, decoder, _initialise_wide)
 
 
 def _initialise_wide(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d):  # the bias of the deviation's convolution stays as it is
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
 
 
 BACKBONES: dict[str, Callable[[ModelConfig, int], Parts]] = {

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -50,6 +51,18 @@ def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> Non
 def load_model(path: Path) -> IBClassifier:
     """Rebuild a classifier in eval mode from a file of `save_model`."""
     tensors, header = read_tensors(path, "model")
-    model = IBClassifier(ModelConfig(**header["model"]), InputConfig(**header["input"]))
-    model.load_state_dict(tensors)
+    try:
+        model = IBClassifier(ModelConfig(**header["model"]), InputConfig(**header["input"]))
+    except (KeyError, ValidationError) as error:
+        raise InputError(f"{path} was written by another version of ibviz: its configuration does not fit") from error
+    load_state(model, tensors, path)
     return model.eval()
+
+
+def load_state(model: IBClassifier, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put tensors into a model; those of another architecture are refused."""
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise InputError(f"{path} does not hold the weights its configuration asks for: {reason}") from error

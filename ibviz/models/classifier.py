@@ -91,6 +91,8 @@ class IBClassifier(nn.Module):
         self.encoder = parts.encoder
         self.bottleneck = GaussianBottleneck(parts.width, config.latent)
         self.decoder = parts.decoder
+        if parts.initialise is not None:
+            self.apply(parts.initialise)
 
     def forward(
         self, images: Images, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None

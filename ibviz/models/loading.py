@@ -26,6 +26,8 @@ def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     those of a local safetensors file given as `weights`.
     """
     path = Path(name)
+    if weights is not None and path.exists():
+        raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision name")
     if path.is_dir():
         return load_model(path / "model.safetensors")
     if path.is_file() or path.suffix:

@@ -1,10 +1,11 @@
 """One training loop for a CPU, a GPU or many (through torchrun), resumed bit for bit on the same device."""
 
+import math
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,11 +15,13 @@ from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import ImageSet, statistics, to_float
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
+from ibviz.files import ensure_folder
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import augment
+from ibviz.training.check import check_images
 from ibviz.training.run import Row, Run, restore, save, start
 from ibviz.training.schedule import learning_rate
 
@@ -50,7 +53,9 @@ def train(
     """
     if (folder / "checkpoint.safetensors").exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
+    ensure_folder(folder)
     training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
+    check_images(recipe, (training, validation))
     run = start(recipe, folder, describe_input(training))
     rows = restore(run)
     resident = to_device(training, run.accelerator.device), to_device(validation, run.accelerator.device)
@@ -58,13 +63,16 @@ def train(
         for epoch in range(len(rows) + 1, recipe.training.epochs + 1):
             rows.append(train_epoch(run, epoch, *resident))
             save(run, rows)
-            report(rows[-1])
+            if run.accelerator.is_main_process:
+                report(rows[-1])
     return rows
 
 
 def describe_input(images: ImageSet) -> InputConfig:
     """What a network trained on these images expects."""
     mean, std = statistics(images.images)
+    if min(std) == 0:
+        raise InputError("a colour channel has one value in all training images; such images cannot be normalised")
     return InputConfig(size=images.images.shape[-1], mean=mean, std=std, class_names=images.class_names)
 
 
@@ -81,7 +89,10 @@ def train_epoch(run: Run, epoch: int, training: Resident, validation: Resident) 
     losses = _run_steps(run, epoch, training)
     seconds = time.monotonic() - begun
     row = {"epoch": epoch, "learning_rate": rate, "seconds": round(seconds, 2)} | _loss_columns(losses)
-    return row | {f"validation_{name}": value for name, value in validate(run.model, validation).items()}
+    judged = validate(run.model, validation)
+    if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
+        raise not_finite(f"on validation after epoch {epoch}", run.folder)
+    return row | {f"validation_{name}": value for name, value in judged.items()}
 
 
 def _run_steps(run: Run, epoch: int, training: Resident) -> Losses:
@@ -93,19 +104,26 @@ def _run_steps(run: Run, epoch: int, training: Resident) -> Losses:
     seen: list[Tensor] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # for dropout, which takes no generator
-        for step, rows in enumerate(progress(_batches(run, epoch, len(training.labels)), f"epoch {epoch}"), 1):
+        batches = _batches(run, epoch, len(training.labels))
+        shown = progress(batches, f"epoch {epoch}", show=run.accelerator.is_main_process)
+        for step, rows in enumerate(shown, 1):
             seen.append(_step(run, training, rows.to(device), generator))
-            if step % CHECK_EVERY == 0:
-                _check_finite(seen[-CHECK_EVERY:], epoch, step - CHECK_EVERY, run.folder)
-    _check_finite(seen, epoch, 0, run.folder)
-    return Losses(*torch.stack(seen).mean(0))
+            if step % CHECK_EVERY == 0 or step == len(batches):
+                _check_finite(run, seen, epoch)
+    return Losses(*_over_processes(run, seen).mean(0))
+
+
+def _over_processes(run: Run, losses: list[Tensor]) -> Tensor:
+    """Terms of each step, averaged over the processes, so that all of them see the same."""
+    return cast(Tensor, run.accelerator.reduce(torch.stack(losses), "mean"))
 
 
 def _step(run: Run, training: Resident, rows: Tensor, generator: torch.Generator) -> Tensor:
     config = run.recipe.training
     images = augment(to_float(training.images[rows]), generator, padding=config.crop_padding, flip=config.flip)
     images = images.contiguous(memory_format=torch.channels_last)
-    losses = Losses(*run.objective(images, training.labels[rows], generator))
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        losses = Losses(*run.objective(images, training.labels[rows], generator))
     run.accelerator.backward(losses.total)
     run.optimizer.step()
     run.optimizer.zero_grad()
@@ -118,7 +136,10 @@ def _batches(run: Run, epoch: int, count: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(stream_seed(config.seed, epoch, 0))
     batches = torch.randperm(count, generator=generator).split(config.batch_size)
     enough = 2 * world  # batch norm cannot train on a single image
-    return [batch[run.accelerator.process_index :: world] for batch in batches if len(batch) >= enough]
+    shares = [batch[run.accelerator.process_index :: world] for batch in batches if len(batch) >= enough]
+    if not shares:
+        raise InputError(f"{count} images in batches of {config.batch_size} are too few for {world} processes")
+    return shares
 
 
 def stream_seed(seed: int, epoch: int, stream: int) -> int:
@@ -130,12 +151,18 @@ def stream_seed(seed: int, epoch: int, stream: int) -> int:
     return zlib.crc32(f"{seed} {epoch} {stream}".encode())
 
 
-def _check_finite(losses: list[Tensor], epoch: int, before: int, folder: Path) -> None:
-    broken = (~torch.stack(losses)[:, 0].isfinite()).nonzero()
+def _check_finite(run: Run, losses: list[Tensor], epoch: int) -> None:
+    broken = (~_over_processes(run, losses)[:, 0].isfinite()).nonzero()
     if len(broken):
-        step = before + int(broken[0]) + 1
-        raise InputError(f"the loss is not finite at step {step} of epoch {epoch}: lower the learning rate or beta; "
-                         f"the last good epoch, if any, is kept in {folder}")  # fmt: skip
+        raise not_finite(f"at step {int(broken[0]) + 1} of epoch {epoch}", run.folder)
+
+
+def not_finite(where: str, folder: Path) -> InputError:
+    """Error for a loss that became NaN or infinite."""
+    return InputError(
+        f"the loss is not finite {where}: lower the learning rate or beta; "
+        f"the last good epoch, if any, is kept in {folder}"
+    )
 
 
 def _loss_columns(losses: Losses) -> dict[str, float]:

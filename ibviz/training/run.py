@@ -1,5 +1,6 @@
 """A training run: built from its recipe, saved after each epoch, restored to the bit."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ from torch import nn
 from ibviz.config import InputConfig, Recipe
 from ibviz.errors import InputError
 from ibviz.files import read_rows, write_rows
-from ibviz.models.checkpoint import read_tensors, save_model, write_tensors
+from ibviz.models.checkpoint import load_state, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Objective
+from ibviz.training.check import check_network
 
 Row = dict[str, Any]
 
@@ -30,10 +32,11 @@ class Run(NamedTuple):
 
 def start(recipe: Recipe, folder: Path, spec: InputConfig) -> Run:
     """Build everything anew from the recipe's seed; the global random state is left as it was."""
-    accelerator = Accelerator(mixed_precision=recipe.training.precision)
-    with torch.random.fork_rng():
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())  # else torchrun on a CPU would not distribute
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         model = IBClassifier(recipe.model, spec)
+    check_network(recipe, model, spec)
     objective = Objective(model, recipe.objective).to(memory_format=torch.channels_last)
     objective, optimizer = accelerator.prepare(objective, sgd(model, recipe))
     return Run(recipe, folder, accelerator, model, objective, optimizer)
@@ -67,15 +70,18 @@ def restore(run: Run) -> list[Row]:
     if not path.exists():
         return []
     tensors, header = read_tensors(path, "checkpoint")
-    if Recipe(**header["recipe"]) != run.recipe:
+    if header["recipe"] != json.loads(run.recipe.model_dump_json()):
         raise InputError(f"{run.folder} was trained by another recipe; resume with that one or give another folder")
+    rows = read_rows(run.folder / "log.parquet")[: header["epoch"]]
+    if len(rows) < header["epoch"]:
+        raise InputError(f"{run.folder}/log.parquet lacks epochs of the checkpoint; train anew into another folder")
     momentum = {key: tensor for key, tensor in tensors.items() if key.startswith("momentum.")}
-    run.model.load_state_dict({key: tensor for key, tensor in tensors.items() if key not in momentum})
+    load_state(run.model, {key: tensor for key, tensor in tensors.items() if key not in momentum}, path)
     for index, parameter in enumerate(_parameters(run.optimizer)):
         if f"momentum.{index}" in momentum:
             buffer = torch.empty_like(parameter).copy_(momentum[f"momentum.{index}"])  # keeps the memory format
             run.optimizer.state[parameter]["momentum_buffer"] = buffer
-    return read_rows(run.folder / "log.parquet")[: header["epoch"]]
+    return rows
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -144,3 +144,27 @@ def test_controls_know_nothing_of_the_network(images):
     assert torch.equal(noise[2:4], random_cells(nothing, images[2:4], targets[2:4], grid=(3, 4), seed=1))
     assert not torch.equal(noise, random_cells(nothing, images, targets, grid=(3, 4), seed=2))
     assert len(noise.unique()) == noise.numel()
+
+
+@pytest.mark.parametrize("steps", ["x", 0])
+def test_options_of_a_wrong_kind_are_refused(steps, images):
+    with pytest.raises(InputError, match="options of integrated_gradients"):
+        explain(bottlenecked(), images, "integrated_gradients", steps=steps)
+
+
+class Tokens(nn.Module):
+    """A patch embedding, then channels last, as in a Swin transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.patches(images).permute(0, 2, 3, 1)).mean((1, 2))
+
+
+def test_channels_last_is_no_grid_and_a_first_layer_no_default():
+    images = torch.rand(1, 3, 16, 16)
+    assert spatial_layers(Tokens(), images) == {"patches": (4, 4)}
+    with pytest.raises(InputError, match="first layer, patches, has a grid; name it"):
+        explain(Tokens(), images, "grad_cam")

@@ -9,7 +9,7 @@ from networks import bottlenecked, quadrants
 from ibviz.attribution.methods import explain
 from ibviz.benchmark.evaluation import comparison_grid, evaluate, values
 from ibviz.benchmark.statistics import estimate
-from ibviz.benchmark.suite import choose, run_suite
+from ibviz.benchmark.suite import choose, fingerprint, fitting, run_suite
 from ibviz.config import DataConfig, MethodConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
@@ -142,3 +142,29 @@ def test_two_methods_of_one_name_are_refused(tmp_path):
     suite = SuiteConfig(methods=(MethodConfig(method="grad_cam"), MethodConfig(method="grad_cam")))
     with pytest.raises(InputError, match="two methods are called 'Grad-CAM'"):
         run_suite(suite, bottlenecked(), tmp_path)
+
+
+def named(*names: str) -> ImageSet:
+    labels = torch.tensor([0, 1, -1])
+    return ImageSet(torch.zeros(3, 3, 16, 16, dtype=torch.uint8), labels, names, ("x", "y", "z"))
+
+
+def test_labels_are_brought_into_the_models_numbering_by_name():
+    assert fitting(named("c", "a"), quadrants()).labels.tolist() == [2, 0, -1]
+    assert fitting(named("a", "b", "c", "d"), quadrants()).labels.tolist() == [0, 1, -1]
+    with pytest.raises(InputError, match=r"classes \(cat, dog, ...\) are none of the model's \(a, b, c, ...\)"):
+        fitting(named("cat", "dog"), quadrants())
+
+
+def test_an_unknown_label_is_neither_right_nor_wrong():
+    images, labels, masks = planted()
+    labels[2] = -1
+    rows = evaluate(quadrants(), images, {"m": masks[:, ::4, ::4].float()}, labels=labels, masks=masks).rows
+    assert {row["image"]: row["correct"] for row in rows} == {0: True, 1: True, 2: None, 3: True}
+
+
+def test_weights_have_a_fingerprint():
+    one, same, other = bottlenecked(), bottlenecked(), bottlenecked()
+    with torch.no_grad():
+        next(other.parameters())[0] += 1e-6
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)

@@ -13,6 +13,10 @@ def test_statistics_equal_numpy_in_float64_over_several_chunks():
     assert deviation == tuple(oracle.std((0, 2, 3)).round(4).tolist())
 
 
+def test_a_constant_channel_has_deviation_zero():
+    assert statistics(torch.full((2, 3, 4, 5), 51, dtype=torch.uint8)) == ((0.2, 0.2, 0.2), (0.0, 0.0, 0.0))
+
+
 def test_select_moves_every_field_alike():
     masks = torch.eye(3, dtype=torch.bool).view(3, 1, 3)
     boxes = torch.arange(12.0).view(3, 4)

@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from ibviz.config import DataConfig
-from ibviz.data.parquet import labelled_box
+from ibviz.data.decode import fit
+from ibviz.data.folder import SUFFIXES, image_files
+from ibviz.data.parquet import labelled_box, split_files
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
 
@@ -149,6 +151,29 @@ def test_boxes_follow_the_resize_and_crop_of_a_wide_image(tmp_path):
     assert test.names == ("row_000000", "row_000001")
 
 
+def test_resize_comes_before_the_crop_for_pixels_and_boxes(tmp_path):
+    """A 400x200 image becomes 100x50, and the crop of 40 starts at 30, 5."""
+    wide = picture(1, (400, 200))
+    objects = pa.array([{"bbox": [[160.0, 40.0, 80.0, 80.0]], "category": [0]}])
+    images = pa.array([{"bytes": png(wide), "path": None}], IMAGE)
+    pq.write_table(pa.table({"image": images, "label": [0], "objects": objects}), tmp_path / "test.parquet")
+    test = load_split(config(source="parquet", image_size=40, resize=50), "test", tmp_path)
+    assert test.images[0].equal(fit(wide, 40, 50))
+    assert test.boxes is not None
+    torch.testing.assert_close(test.boxes[0], torch.tensor([10.0, 5.0, 30.0, 25.0]))
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("layout", ["plain", "train only", "all splits"])
+def test_resize_holds_for_every_way_to_a_split(tmp_path, split, layout):
+    folders = {"plain": [""], "train only": ["train", "test"], "all splits": ["train", "validation", "test"]}
+    for folder in folders[layout]:
+        write_folder(tmp_path / folder, list(range(6)))
+    found = load_split(config(source="folder", image_size=8, resize=18), split, tmp_path)
+    for image, number in zip(found.images, numbers(found), strict=True):
+        assert image.equal(fit(picture(number), 8, 18))
+
+
 @pytest.mark.parametrize(
     ("objects", "expected"),
     [
@@ -212,13 +237,92 @@ def test_unusable_parquet_is_one_clear_error(tmp_path):
     refused(PARQUET, "test", tmp_path / "a", r"labels must be -1 \(none\) to 0, one per class name; got 4 to 4")
     write_parquet(tmp_path / "b" / "test.parquet", [0], x=pa.array([1]), y=pa.array([2]))
     refused(PARQUET, "test", tmp_path / "b", "integer column named label or labels or fine_label.*x: int64, y: int64")
-    (tmp_path / "test.parquet").write_text("not parquet")
-    refused(PARQUET, "test", tmp_path, "cannot read .*test.parquet as Parquet")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "test.parquet").write_text("not parquet")
+    refused(PARQUET, "test", tmp_path / "c", "cannot read .*test.parquet as Parquet")
     pq.write_table(
         pa.table({"image": pa.array([{"bytes": None, "path": "far.png"}], IMAGE), "label": [0]}),
         tmp_path / "b" / "test.parquet",
     )
     refused(PARQUET, "test", tmp_path / "b", r"far.png \(row 0\) has no bytes")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"image": pa.array([{"bytes": b"", "path": ""}], IMAGE)},
+        {"image": pa.array([{"bytes": b"", "path": ""}], IMAGE), "kind": [1]},
+        {"image": pa.array([{"bytes": b"", "path": ""}], IMAGE), "label": ["cat"]},
+        {"label": [1]},
+    ],
+    ids=["no label", "another label", "text as label", "no image"],
+)
+def test_a_parquet_file_of_other_columns_is_named(tmp_path, columns):
+    write_parquet(tmp_path / "test-0.parquet", [0], label=pa.array([0]))
+    pq.write_table(pa.table(columns), tmp_path / "test-1.parquet")
+    refused(PARQUET, "test", tmp_path, r"test-1\.parquet: .*label")
+
+
+def damage(path: Path, column: int) -> None:
+    """Overwrite the middle half of the pages of a column, but not the footer."""
+    chunk = pq.read_metadata(path).row_group(0).column(column)
+    start, size = chunk.dictionary_page_offset or chunk.data_page_offset, chunk.total_compressed_size
+    content = bytearray(path.read_bytes())
+    content[start : start + size // 2] = b"\xff" * (size // 2)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("column", [0, 2], ids=["images", "labels"])
+def test_a_parquet_file_with_damaged_pages_is_named(tmp_path, column):
+    for part in range(2):
+        write_parquet(tmp_path / f"test-{part}.parquet", [0, 1], label=pa.array([0, 1]))
+    damage(tmp_path / "test-1.parquet", column)
+    refused(PARQUET, "test", tmp_path, r"cannot read .*test-1\.parquet as Parquet")
+
+
+def test_a_file_name_that_is_not_text_is_an_error_of_its_file(tmp_path):
+    broken = pa.array([b"\xff\xfe"]).cast(pa.binary()).view(pa.string())
+    images = pa.StructArray.from_arrays([pa.array([png(picture(0))]), broken], fields=list(IMAGE))
+    pq.write_table(pa.table({"image": images, "label": [0]}), tmp_path / "test.parquet")
+    refused(PARQUET, "test", tmp_path, r"cannot read .*test\.parquet as Parquet: .*codec")
+
+
+def test_the_split_stands_in_the_name_of_the_parquet_file_or_of_its_folder(tmp_path):
+    root = tmp_path / "test"  # its own name says nothing
+    layout = {
+        "train": ["data/train-00000-of-00001.parquet", "default/train/0000.parquet", "default/train/0001.parquet"],
+        "validation": ["default/valid/0000.parquet", "default/validation/0000.parquet", "train/val.parquet"],
+        "test": ["default/test/0000.parquet", "train/test-00000-of-00001.parquet"],
+    }
+    others = ["0000.parquet", "trains/0000.parquet", "train/part/0000.parquet", "train/._0000.parquet"]
+    for file in [*(file for files in layout.values() for file in files), *others]:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    for split, files in layout.items():
+        assert split_files(root, split) == [root / file for file in files]
+
+
+def test_the_converted_layout_of_the_hub_loads(tmp_path):
+    write_parquet(tmp_path / "default" / "train" / "0000.parquet", [0, 1, 2], label=pa.array([0, 1, 0]))
+    write_parquet(tmp_path / "default" / "validation" / "0000.parquet", [7], label=pa.array([1]))
+    assert numbers(load_split(PARQUET, "train", tmp_path)) == [0, 1, 2]
+    assert numbers(load_split(PARQUET, "validation", tmp_path)) == [7]
+
+
+def test_image_files_are_found_at_any_depth_but_not_the_hidden_ones(tmp_path):
+    root = tmp_path / ".cache" / "images"  # hidden above the folder does not count
+    wanted = ["a/b/c.png", "a/deep.JPG", *(f"z{suffix}" for suffix in sorted(SUFFIXES))]
+    others = ["._z.jpg", ".z.jpg", ".thumbnails/z.jpg", "a/._deep.jpg", "a/note.txt", "png"]
+    for file in [*wanted, *others]:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    (root / "folder.jpg").mkdir()
+    assert image_files(root) == [root / file for file in wanted]
+
+
+def test_a_folder_one_level_too_deep_is_refused_rather_than_read_as_classes(tmp_path):
+    write_folder(tmp_path / "training", [0, 1])
+    refused(FOLDER, "train", tmp_path, "no images in .*expected ROOT/")
 
 
 def test_a_broken_file_among_many_is_named(tmp_path):
@@ -243,6 +347,14 @@ def test_several_sizes_need_an_image_size(tmp_path):
 def test_digits_come_in_one_size_only():
     assert load_split(config(image_size=48, limit=12), "train", None).images.shape == (12, 3, 48, 48)
     refused(config(image_size=32), "train", None, "48 pixels wide; got image_size 32")
+    refused(config(image_size=48, resize=60), "train", None, "48 pixels wide; got image_size 48, resize 60")
+
+
+@pytest.mark.parametrize("source", ["digits", "folder", "parquet", "cifar10"])
+@pytest.mark.parametrize(("image_size", "resize"), [(None, 48), (48, 47)])
+def test_resize_needs_an_image_size_that_it_covers(tmp_path, source, image_size, resize):
+    settings = config(source=source, image_size=image_size, resize=resize)
+    refused(settings, "train", tmp_path, f"resize .*at least image_size; got resize {resize}, image_size {image_size}")
 
 
 def write_cifar(root: Path) -> None:

@@ -165,6 +165,13 @@ def test_boxes_and_masks_are_outlined_where_they_are():
     panel(photos, {}, masks=torch.zeros_like(mask))
 
 
+def test_an_image_whose_box_is_nan_is_drawn_without_one():
+    photos, box = torch.full((2, 3, HEIGHT, WIDTH), 0.3), torch.tensor([30.0, 5.0, 60.0, 20.0])
+    boxed, bare = parts(panel(photos, {}, boxes=torch.stack([box, torch.full((4,), torch.nan)])))
+    assert lit(boxed, 500) == pytest.approx((30, 5, 60, 20), abs=1)
+    assert np.array_equal(bare, parts(panel(photos, {}))[1])
+
+
 def test_an_svg_shows_the_colours_of_the_png(tmp_path):
     drawn = panel(grey(1), {"map": constants([0.7])})
     drawn.save(tmp_path / "p.svg")
@@ -268,6 +275,7 @@ def test_a_row_that_cannot_be_drawn_is_named(row, says):
         ({"record": {"bad": torch.zeros(2)}}, "record must hold what JSON can"),
         ({"boxes": torch.tensor([[0.0, 0.0, 9.0, 9.0], [9.0, 9.0, 90.0, 20.0]])}, r"images \[1\] differ"),
         ({"boxes": torch.tensor([[5.0, 5.0, 5.0, 9.0], [0.0, 0.0, 9.0, 9.0]])}, r"images \[0\] differ"),
+        ({"boxes": torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, torch.nan]])}, r"images \[1\] differ"),
     ],
 )
 def test_what_lies_beside_the_images_is_checked(given, says):

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ibviz.config import DataConfig, Recipe, TrainingConfig
+from ibviz.config import DataConfig, InputConfig, Recipe, TrainingConfig
+from ibviz.data.sources import load_split
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import read_tensors
+from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import load
+from ibviz.training import loop
+from ibviz.training.check import check_network
 from ibviz.training.loop import train
 
 RECIPE = Recipe(data=DataConfig(limit=640), training=TrainingConfig(epochs=2, batch_size=64))
@@ -114,3 +118,73 @@ def test_the_seed_of_a_recipe_changes_order_noise_and_weights(tmp_path):
         recipe = Recipe(data=DataConfig(limit=128), training=TrainingConfig(epochs=1, seed=seed))
         logs.append(train(recipe, tmp_path / str(seed), report=silent)[0]["train_total_nats"])
     assert logs[0] != logs[1]
+
+
+def test_weights_broken_by_the_last_step_do_not_replace_the_last_good_epoch(tmp_path, monkeypatch):
+    honest, calls = loop._step, []
+
+    def breaking(run, *rest):
+        losses = honest(run, *rest)
+        calls.append(1)
+        if len(calls) == 20:  # the last step of epoch 2, after its loss was computed
+            next(run.model.decoder.parameters()).data.fill_(torch.nan)
+        return losses
+
+    monkeypatch.setattr(loop, "_step", breaking)
+    with pytest.raises(InputError, match="not finite on validation after epoch 2"):
+        train(RECIPE, tmp_path, report=silent)
+    assert read_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")[1]["epoch"] == 1
+    assert torch.stack([p.isfinite().all() for p in load(tmp_path).parameters()]).all()
+
+
+def test_two_processes_share_the_work_and_write_once(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(TOML.replace("640", "130").replace("epochs = 3", "epochs = 2"))
+    torchrun = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "ibviz", "train", str(recipe), "--out", str(tmp_path / "run")]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   1") == done.stdout.count("epoch   2") == 1
+    again = subprocess.run([*command, "--resume"], capture_output=True, env=one_thread, check=False, timeout=120)
+    assert again.returncode == 0
+    assert [row["epoch"] for row in read_rows(tmp_path / "run/log.parquet")] == [1, 2]
+
+
+def test_a_run_whose_log_is_lost_is_refused(tmp_path):
+    short = RECIPE.model_copy(update={"training": TrainingConfig(epochs=1)})
+    train(short, tmp_path, report=silent)
+    (tmp_path / "log.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"cannot read .*log.parquet as Parquet"):
+        train(short, tmp_path, resume=True, report=silent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": {"crop_padding": 48}}, "crop_padding must be below the image's 48 pixels"),
+        ({"training": {"batch_size": 1}}, "a batch needs two images"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_before_training(changes, message, tmp_path):
+    recipe = Recipe.model_validate({"data": {"limit": 20}} | changes)
+    with pytest.raises(InputError, match=message):
+        train(recipe, tmp_path, report=silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_without_a_label_are_refused_with_their_number(tmp_path, monkeypatch):
+    def unlabelled(*arguments):
+        images = load_split(*arguments)
+        return images._replace(labels=images.labels.where(images.labels != 3, -1))
+
+    monkeypatch.setattr(loop, "load_split", unlabelled)
+    with pytest.raises(InputError, match=r"102 training or validation images have no label"):
+        train(Recipe(data=DataConfig(limit=20)), tmp_path, report=silent)
+
+
+def test_a_backbone_that_cannot_take_the_images_is_refused():
+    spec = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b"))
+    recipe = Recipe.model_validate({"model": {"backbone": "vgg32"}})
+    with pytest.raises(InputError, match="backbone vgg32 cannot take images of 16 pixels"):
+        check_network(recipe, IBClassifier(recipe.model, spec), spec)
