@@ -67,10 +67,12 @@ def explain(  # noqa: PLR0913 - one parameter a flag
     device: Device = "auto",
 ) -> None:
     """Draw the maps of an image's predicted class by several methods, and keep them exactly."""
-    from ibviz.workflows import choose_methods, explain_files, load_on  # noqa: PLC0415 - see above
+    from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
+    from ibviz.workflows import choose_methods, explain_files, load_on  # noqa: PLC0415
 
     network = load_on(str(model), weights, device)
-    for path in explain_files(source, network, choose_methods(methods, layer, network), out, limit=limit):
+    chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
+    for path in explain_files(source, network, chosen, out, limit=limit):
         print(path)
 
 

@@ -36,15 +36,15 @@ def load_on(name: str, weights: Path | None, device: str) -> Classifier:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def choose_methods(names: str, layer: str | None, model: Classifier) -> dict[str, dict[str, Any]]:
-    """Methods from a list with commas, with the layer where one is asked for; by default those that fit the model.
+def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str, dict[str, Any]]:
+    """Methods from a list with commas, with the layer where one is given; by default those that fit the model.
 
-    >>> choose_methods("grad_cam,uniform", "stem", None)
+    >>> choose_methods("grad_cam,uniform", "stem", trained=True)
     {'grad_cam': {'layer': 'stem'}, 'uniform': {}}
     """
-    trained = ["attention"] if isinstance(model, IBClassifier) else []
     chosen = [name.strip() for name in names.split(",") if name.strip()]
-    methods: dict[str, dict[str, Any]] = {name: {} for name in chosen or [*trained, "grad_cam", "integrated_gradients"]}
+    usual = [*(["attention"] if trained else []), "grad_cam", "integrated_gradients"]
+    methods: dict[str, dict[str, Any]] = {name: {} for name in chosen or usual}
     if layer is None:
         return methods
     if "grad_cam" not in methods:

@@ -14,8 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ibviz import cli
-from ibviz.models.checkpoint import save_model
-from ibviz.models.loading import load
+from ibviz.models.checkpoint import load_model, save_model
 
 
 @pytest.fixture
@@ -76,11 +75,13 @@ def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path
     assert record["images"] == ["a.png", "b.png", "c.png"]
     assert record["methods"] == {"attention": {}, "grad_cam": {}, "uniform": {}}
     maps = load_file(tmp_path / "out/maps-01.safetensors")
-    classifier = load(model)
+    classifier = load_model(model / "model.safetensors")
     fitted = Image.open(folder / "a.png").resize((64, 48), Image.Resampling.BILINEAR).crop((8, 0, 56, 48))
     images = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        seen = classifier.inspect(images).attention  # type: ignore[union-attr]
+        seen = classifier.inspect(images).attention
+    assert seen.index is not None
+    assert seen.anchors is not None
     assert torch.equal(maps["Attention/index"][0].long(), seen.index[0])
     assert torch.equal(maps["Attention/anchors"], seen.anchors)
 
