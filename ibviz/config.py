@@ -106,7 +106,7 @@ class SuiteConfig(Settings):
     steps: int = Field(default=32, ge=1)
     ties: Literal["expected", "group"] = "expected"
     tie_orders: int = Field(default=8, ge=2, multiple_of=2)
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=128, ge=1)
     seed: int = 0
 
 

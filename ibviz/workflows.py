@@ -29,7 +29,7 @@ COLUMNS = 6  # images a figure
 
 def load_on(name: str, weights: Path | None, device: str) -> Classifier:
     """Load a classifier onto a device; `auto` is the first GPU, or the CPU where there is none."""
-    model = load(name, weights=weights)
+    model = load(name, weights=weights).to(memory_format=torch.channels_last)  # convolutions prefer it
     try:
         return model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     except (RuntimeError, AssertionError) as error:

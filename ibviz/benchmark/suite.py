@@ -37,7 +37,7 @@ def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | 
     named = _named(suite.methods)
     chosen = fitting(choose(load_split(suite.data, suite.split, root), suite.images, suite.seed), model)
     device = next(model.parameters()).device
-    images = to_float(chosen.images).to(device)
+    images = to_float(chosen.images).to(device, memory_format=torch.channels_last)
     probabilities = predict(model, images, batch_size=suite.batch_size)
     explanations = {label: _explain(model, images, probabilities, method) for label, method in named.items()}
     choices = {"steps": suite.steps, "ties": suite.ties, "orders": suite.tie_orders, "seed": suite.seed}
