@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, bind, explain, predict
+from ibviz.attribution.methods import CONTROLS, METHODS, bind, explain, predict
 from ibviz.benchmark.evaluation import Evaluation, default_protocol, evaluate
 from ibviz.config import MethodConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet, regions, select, to_float
@@ -39,16 +39,19 @@ def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | 
     device = next(model.parameters()).device
     images = to_float(chosen.images).to(device, memory_format=torch.channels_last)
     probabilities = predict(model, images, batch_size=suite.batch_size)
-    explanations = {label: _explain(model, images, probabilities, method) for label, method in named.items()}
+    targets = probabilities.argmax(1)
+    explanations = {
+        label: explain(model, images, method.method, targets=targets, **method.options)
+        for label, method in named.items()
+    }
     choices = {"steps": suite.steps, "ties": suite.ties, "orders": suite.tie_orders, "seed": suite.seed}
-    masks = regions(chosen)
     evaluation = evaluate(
         model,
         images,
         explanations,
-        targets=probabilities.argmax(1),
-        labels=chosen.labels.to(device),
-        masks=None if masks is None else masks.to(device),
+        targets=targets,
+        labels=chosen.labels,
+        masks=regions(chosen),
         protocol=default_protocol(model, explanations, batch_size=suite.batch_size, **choices),
     )
     evaluation.save(out)
@@ -133,7 +136,3 @@ def same_order(theirs: Sequence[str], ours: Sequence[str]) -> bool:
     pairs = [(a.replace("_", " ").lower(), b.replace("_", " ").lower()) for a, b in zip(theirs, ours, strict=True)]
     numbered = list(theirs) == [str(number) for number in range(len(theirs))]
     return numbered or 2 * sum(a == b for a, b in pairs) >= len(pairs)
-
-
-def _explain(model: Classifier, images: torch.Tensor, probabilities: torch.Tensor, method: MethodConfig) -> Explanation:
-    return explain(model, images, method.method, targets=probabilities.argmax(1), **method.options)

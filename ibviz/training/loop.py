@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.methods import evaluating
 from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import ImageSet, statistics, to_float
 from ibviz.data.sources import load_split
@@ -182,18 +183,16 @@ def _loss_columns(losses: Losses) -> dict[str, float]:
 @torch.inference_mode()
 def validate(model: IBClassifier, images: Resident) -> dict[str, float]:
     """Deterministic accuracy (fraction), cross-entropy (nats), rate (bits) and number of anchors in use."""
-    was_training = model.training
-    model.eval()
     correct = cross_entropy = rate = images.images.new_zeros((), dtype=torch.float32)
     used = torch.zeros(model.config.anchors or 0, dtype=torch.bool, device=images.images.device)
-    for pixels, labels in zip(*(part.split(VALIDATION_BATCH) for part in images), strict=True):
-        seen = model.inspect(to_float(pixels).contiguous(memory_format=torch.channels_last))
-        correct = correct + (seen.logits.argmax(1) == labels).sum()
-        cross_entropy = cross_entropy + F.cross_entropy(seen.logits, labels, reduction="sum")
-        rate = rate + seen.rate.sum()
-        if seen.attention.index is not None:
-            used[seen.attention.index.flatten()] = True
-    model.train(was_training)
+    with evaluating(model):
+        for pixels, labels in zip(*(part.split(VALIDATION_BATCH) for part in images), strict=True):
+            seen = model.inspect(to_float(pixels).contiguous(memory_format=torch.channels_last))
+            correct = correct + (seen.logits.argmax(1) == labels).sum()
+            cross_entropy = cross_entropy + F.cross_entropy(seen.logits, labels, reduction="sum")
+            rate = rate + seen.rate.sum()
+            if seen.attention.index is not None:
+                used[seen.attention.index.flatten()] = True
     count = len(images.labels)
     return {
         "accuracy": correct.item() / count,

@@ -48,9 +48,9 @@ def test_every_method_gives_finite_maps_on_its_grid_and_leaves_no_trace(method, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_do_not_change_a_map(method, images):
-    model = bottlenecked()
+    model, images = bottlenecked().double(), images.double()  # so that only the batching can make a difference
     one, many = (values(explain(model, images, method, batch_size=size)) for size in (1, 8))
-    close(one, many, rtol=1e-5, atol=1e-6)
+    close(one, many, rtol=1e-5, atol=1e-5 * many.abs().max().item())  # these maps can be small
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -96,6 +96,7 @@ def test_saved_tables_say_the_same(evaluation, tmp_path):
     rows = read_rows(tmp_path / "rows.parquet")
     assert len(rows) == len(evaluation.rows) == 4 * 4 * 5
     assert rows == evaluation.rows
+    assert evaluation.frame()["value"].tolist() == [row["value"] for row in rows]
     printed = (tmp_path / "table.csv").read_text()
     assert "exact,False,pointing_game,1.0,1.0,1.0,4,0" in printed
     assert "| *uniform* |" in (tmp_path / "table.md").read_text()

@@ -18,6 +18,7 @@ from ibviz.models.loading import load
 from ibviz.training import loop
 from ibviz.training.check import check_network
 from ibviz.training.loop import train
+from ibviz.training.run import sgd
 
 RECIPE = Recipe(data=DataConfig(limit=640), training=TrainingConfig(epochs=2, batch_size=64))
 TOML = "[data]\nlimit = 640\n[training]\nepochs = 3\nbatch_size = 64\n"
@@ -188,3 +189,28 @@ def test_a_backbone_that_cannot_take_the_images_is_refused():
     recipe = Recipe.model_validate({"model": {"backbone": "vgg32"}})
     with pytest.raises(InputError, match="backbone vgg32 cannot take images of 16 pixels"):
         check_network(recipe, IBClassifier(recipe.model, spec), spec)
+
+
+def test_half_precision_trains_close_to_full_in_the_same_process(tmp_path):
+    logs = {}
+    for precision in ("no", "bf16"):
+        recipe = Recipe.model_validate({"data": {"limit": 256}, "training": {"epochs": 1, "precision": precision}})
+        logs[precision] = train(recipe, tmp_path / precision, report=silent)[0]["train_total_nats"]
+    assert logs["bf16"] != logs["no"]
+    assert logs["bf16"] == pytest.approx(logs["no"], rel=0.05)
+
+
+def test_anchors_have_their_own_rate_and_no_decay():
+    recipe = Recipe.model_validate({"training": {"lr": 0.1, "anchor_lr": 0.5, "weight_decay": 0.3, "momentum": 0}})
+    spec = InputConfig(size=48, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b"))
+    model = IBClassifier(recipe.model, spec)
+    optimizer = sgd(model, recipe)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1 * group["share"]
+    assert model.quantizer is not None
+    before = [parameter.detach().clone() for parameter in (model.quantizer.anchors, model.bottleneck.project.weight)]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(model.quantizer.anchors.detach(), before[0] - 0.1 * 0.5)
+    torch.testing.assert_close(model.bottleneck.project.weight.detach(), before[1] - 0.1 * (1 + 0.3 * before[1]))
