@@ -1,0 +1,196 @@
+"""Which layers of a network hold a grid of features, and how that grid is read and replaced.
+
+Convolutional networks keep `(b, c, h, w)`, Swin-like ones `(b, h, w, c)`, vision transformers a list of tokens, of
+which the first few (class, register, distillation) stand for no place.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ibviz.errors import InputError, unknown
+from ibviz.types import Grid, Images
+
+LARGEST_STRIDE = 16  # pixels a cell, of a layer chosen for attention
+LEAST_SIDE = 7  # cells a side it has at least
+Features = Float[Tensor, "b c gh gw"]
+
+
+class Layout(NamedTuple):
+    """How a layer's output holds its grid."""
+
+    kind: Literal["bchw", "bhwc", "tokens"]
+    grid: Grid
+    channels: int
+    prefix: int = 0  # tokens before those of the grid
+
+    def __str__(self) -> str:
+        """Rows and columns, as error messages list them."""
+        return f"{self.grid[0]}x{self.grid[1]}"
+
+
+def to_grid(output: Tensor, layout: Layout) -> Features:
+    """The grid of a layer's output, channels first.
+
+    >>> to_grid(torch.arange(5.0).view(1, 5, 1), Layout("tokens", (2, 2), 1, prefix=1))
+    tensor([[[[1., 2.],
+              [3., 4.]]]])
+    """
+    if layout.kind == "tokens":
+        return output[:, layout.prefix :].transpose(1, 2).unflatten(2, layout.grid)
+    return output if layout.kind == "bchw" else output.permute(0, 3, 1, 2)
+
+
+def from_grid(features: Features, output: Tensor, layout: Layout) -> Tensor:
+    """A layer's output with its grid replaced; `features` may hold several rows, sample-major, for each of `output`.
+
+    >>> tokens = torch.arange(5.0).view(1, 5, 1)
+    >>> from_grid(torch.zeros(1, 1, 2, 2), tokens, Layout("tokens", (2, 2), 1, prefix=1)).flatten()
+    tensor([0., 0., 0., 0., 0.])
+    """
+    if layout.kind == "tokens":
+        prefix = output[:, : layout.prefix].repeat(len(features) // len(output), 1, 1)
+        return torch.cat([prefix, features.flatten(2).transpose(1, 2)], dim=1)
+    return features if layout.kind == "bchw" else features.permute(0, 2, 3, 1)
+
+
+def spatial_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
+    """Submodules whose output holds a grid in the image's proportion, in the order in which they finish.
+
+    A module that runs more than once in a pass is left out: its output is no single grid. One image is enough.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.Flatten(), nn.Linear(64, 2))
+    >>> spatial_layers(network, torch.zeros(1, 3, 8, 8))
+    {'0': Layout(kind='bchw', grid=(4, 4), channels=4, prefix=0)}
+    """
+    with torch.no_grad():
+        return _layouts(model, images, _run(model, images)[1])
+
+
+def find_layer(layers: dict[str, Layout], name: str) -> Layout:
+    """The layout of a named layer, or an `InputError` that lists those that have a grid."""
+    if name not in layers:
+        raise unknown("layer", name, [f"{one} ({layout})" for one, layout in layers.items()])
+    return layers[name]
+
+
+def influential_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
+    """Those of `spatial_layers` whose cells the network's output depends on.
+
+    The last block of a transformer with a class token is not among them: nothing reads its patches.
+    """
+    with torch.enable_grad():
+        output, seen = _run(model, images.detach().clone().requires_grad_())
+        layouts = _layouts(model, images, seen)
+        tensors = [seen[name] for name in layouts]
+        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(
+            output
+        )  # a sum could be flat
+        grads = torch.autograd.grad(output, tensors, weights, allow_unused=True) if tensors else ()
+    pairs = zip(layouts.items(), grads, strict=True)
+    return {name: one for (name, one), grad in pairs if grad is not None and bool(to_grid(grad, one).any())}
+
+
+def layer_for_attention(model: nn.Module, images: Images) -> str:
+    """The last layer with cells of at most 16 pixels, and at least 7 a side, through which everything has to pass.
+
+    Layers inside a block that changes the grid, such as the first convolution of a striding block, are passed over.
+    """
+    layers = influential_layers(model, images)
+    strides = {name: images.shape[2] / layout.grid[0] for name, layout in layers.items()}
+    fitting = {n: s for n, s in strides.items() if s <= LARGEST_STRIDE and min(layers[n].grid) >= LEAST_SIDE}
+    wanted = max(fitting.values(), default=0)
+    for name in reversed([name for name, stride in fitting.items() if stride == wanted]):
+        if not _inside_another_grid(model, name, layers) and is_cut(model, images, name):
+            return name
+    listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
+    raise InputError(f"no layer has cells of at most {LARGEST_STRIDE} pixels, {LEAST_SIDE} a side, through which all "
+                     f"of the network passes; name one of those with a grid: {listed}")  # fmt: skip
+
+
+def is_cut(model: nn.Module, images: Images, name: str) -> bool:
+    """Whether the image reaches the network's output through this layer alone."""
+    inputs = images.detach().clone().requires_grad_()
+    with torch.enable_grad(), replaced_output(model.get_submodule(name), lambda output: output.detach()):
+        output = model(inputs)
+        [grad] = torch.autograd.grad(output.sum(), [inputs], allow_unused=True)
+    return grad is None
+
+
+@contextmanager
+def replaced_output(module: nn.Module, replace: Callable[[Any], Any]) -> Iterator[None]:
+    """Inside the block, what `replace` makes of the module's output stands in its place."""
+    handle = module.register_forward_hook(lambda module, inputs, output: replace(output))  # noqa: ARG005
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _run(model: nn.Module, images: Images) -> tuple[Tensor, dict[str, Tensor]]:
+    """The network's output, and those of its submodules that ran once, in the order in which they finished."""
+    outputs: dict[str, list[Any]] = {}
+
+    def note(name: str, output: object) -> object:
+        outputs.setdefault(name, []).append(output)
+        return output
+
+    named = [(name, module) for name, module in model.named_modules() if name and name != "normalize"]
+    with ExitStack() as watching:
+        for name, module in named:
+            watching.enter_context(replaced_output(module, partial(note, name)))
+        result = model(images)
+    return result, {name: seen[0] for name, seen in outputs.items() if len(seen) == 1 and isinstance(seen[0], Tensor)}
+
+
+def _layouts(model: nn.Module, images: Images, outputs: dict[str, Tensor]) -> dict[str, Layout]:
+    prefix, size = _prefix_tokens(model), (images.shape[2], images.shape[3])
+    shapes = {name: tuple(output.shape[1:]) for name, output in outputs.items() if len(output) == len(images)}
+    tokens = {shape[0] for shape in shapes.values() if len(shape) == 2}  # their attention matrices are no grids
+    found = {name: _layout(shape, prefix, size) for name, shape in shapes.items() if shape[1:] not in
+             {(length, length) for length in tokens}}  # fmt: skip
+    return {name: layout for name, layout in found.items() if layout is not None}
+
+
+def _layout(shape: tuple[int, ...], prefix: int, size: Grid) -> Layout | None:
+    if len(shape) == 3:
+        if _in_proportion((shape[1], shape[2]), size):
+            return Layout("bchw", (shape[1], shape[2]), shape[0])
+        return Layout("bhwc", (shape[0], shape[1]), shape[2]) if _in_proportion((shape[0], shape[1]), size) else None
+    if len(shape) != 2:
+        return None
+    grids = {before: _token_grid(shape[0] - before, size) for before in (prefix, 0)}
+    return next((Layout("tokens", grid, shape[1], before) for before, grid in grids.items() if grid is not None), None)
+
+
+def _in_proportion(grid: Grid, size: Grid) -> bool:
+    return min(grid) >= 2 and abs(grid[0] * size[1] - grid[1] * size[0]) <= max(size)
+
+
+def _token_grid(count: int, size: Grid) -> Grid | None:
+    rows = round(math.sqrt(max(count, 0) * size[0] / size[1]))
+    grid = (rows, count // max(rows, 1))
+    return grid if grid[0] * grid[1] == count and _in_proportion(grid, size) else None
+
+
+def _prefix_tokens(model: nn.Module) -> int:
+    """Tokens that stand for no place: as timm's networks say, one for a class token as torchvision's have."""
+    for module in model.modules():
+        if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
+            return count
+        if isinstance(getattr(module, "class_token", None), Tensor):
+            return 1
+    return 0
+
+
+def _inside_another_grid(model: nn.Module, name: str, layers: dict[str, Layout]) -> bool:
+    parts = name.split(".")
+    parents = [".".join(parts[:count]) for count in range(1, len(parts))]
+    blocks = [parent for parent in parents if not isinstance(model.get_submodule(parent), nn.Sequential)]
+    return any(block in layers and layers[block].grid != layers[name].grid for block in blocks)
