@@ -11,9 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ibviz.attribution.cam import grad_cam
-from ibviz.attribution.controls import centre, random_cells, uniform
+from ibviz.attribution.controls import centre, edges, other_image, random_cells, random_pixels, uniform
 from ibviz.attribution.gradients import integrated_gradients
-from ibviz.attribution.intrinsic import attention, attention_mean
+from ibviz.attribution.information import iba
+from ibviz.attribution.intrinsic import attention, attention_mean, module_attention
+from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, unknown
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Images, Labels
@@ -28,16 +30,25 @@ class Method(NamedTuple):
     label: str
     target_free: bool = False
     control: bool = False
+    whole: bool = False  # takes all images at once, not a chunk of them; its option `batch_size` bounds a pass
 
 
 METHODS: dict[str, Method] = {
     "attention": Method(attention, "Attention", target_free=True),
     "attention_mean": Method(attention_mean, "Attention, mean", target_free=True),
+    "module_attention": Method(module_attention, "Module attention", target_free=True),
+    "raw_attention": Method(raw_attention, "Raw attention", target_free=True),
+    "attention_rollout": Method(attention_rollout, "Attention rollout", target_free=True),
+    "gradient_rollout": Method(gradient_rollout, "Gradient rollout"),
+    "iba": Method(iba, "IBA"),
     "grad_cam": Method(grad_cam, "Grad-CAM"),
     "integrated_gradients": Method(integrated_gradients, "Integrated gradients"),
     "uniform": Method(uniform, "uniform", target_free=True, control=True),
     "centre": Method(centre, "centre", target_free=True, control=True),
     "random_cells": Method(random_cells, "random cells", target_free=True, control=True),
+    "random_pixels": Method(random_pixels, "random pixels", target_free=True, control=True),
+    "edges": Method(edges, "edges", target_free=True, control=True),
+    "other_image": Method(other_image, "other image", target_free=True, control=True, whole=True),
 }
 CONTROLS = {method.label: name for name, method in METHODS.items() if method.control}
 
@@ -62,10 +73,13 @@ def explain(
     torch.Size([2, 1, 1])
     """
     function = bind(method, options)
+    if "batch_size" in inspect.signature(function).parameters:
+        function = partial(function, batch_size=batch_size)
     with evaluating(model):
         if targets is None:
             targets = predict(model, images, batch_size=batch_size).argmax(1)
-        chunks = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
+        size = len(images) if METHODS[method].whole else batch_size
+        chunks = list(zip(images.split(size), targets.split(size), strict=True))
         parts = [function(model, *chunk) for chunk in progress(chunks, method)]
     return concatenate(parts)
 

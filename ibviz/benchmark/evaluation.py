@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +120,16 @@ def comparison_grid(explanations: Mapping[str, Explanation]) -> Grid:
 
 
 def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> dict[str, Explanation]:
-    """Maps without knowledge, under their labels; the random one on the comparison's grid."""
+    """Maps without knowledge, under their labels; the random one on the comparison's grid.
+
+    That of another image is missing where there is none, or no layer has a grid for Grad-CAM.
+    """
     options: dict[str, dict[str, Any]] = {"random_cells": {"grid": grid}}
-    return {
-        label: explain(model, images, name, targets=targets, **options.get(name, {}))
-        for label, name in CONTROLS.items()
-    }
+    found: dict[str, Explanation] = {}
+    for label, name in CONTROLS.items():
+        with suppress(InputError):
+            found[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
+    return found
 
 
 def values(explanation: Explanation) -> Maps:
