@@ -44,13 +44,13 @@ def random_pixels(model: nn.Module, images: Images, targets: Labels, *, seed: in
 
 
 def edges(model: nn.Module, images: Images, targets: Labels) -> Maps:
-    """Size of the luminance's slope by Sobel's filters, in units of [0, 1] a pixel; the border is repeated outwards."""
+    """Slope of the luminance by Sobel's filters, in shares of white a pixel; the border is repeated outwards."""
     del model, targets
     smooth, slope = images.new_tensor([1, 2, 1]) / 4, images.new_tensor([-1, 0, 1]) / 2
     filters = torch.stack([slope[:, None] * smooth, smooth[:, None] * slope]).unsqueeze(1)
     grey = torch.einsum("bchw,c->bhw", images, images.new_tensor(LUMINANCE)).unsqueeze(1)
     across = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), filters)
-    return across.square().mean(1).sqrt().float()
+    return across.square().sum(1).sqrt().float()
 
 
 def other_image(model: nn.Module, images: Images, targets: Labels, *, batch_size: int = 64) -> Maps:

@@ -93,11 +93,15 @@ def similarity(before: Maps, after: Maps, size: Grid) -> dict[str, Scores]:
 
 
 def ssim(first: Values, second: Values) -> float:
-    """Structural similarity (Wang 2004), in windows of 7 x 7 pixels."""
+    """Structural similarity (Wang 2004), in windows of 7 x 7 pixels; of signed values zero is the middle of the range.
+
+    It is for values from 0 to 1: with means of either sign, opposite maps would be alike.
+    """
     from skimage.metrics import structural_similarity  # noqa: PLC0415 - slow to import
 
-    signed = min(first.min(), second.min()) < 0
-    return cast(float, structural_similarity(first, second, data_range=2.0 if signed else 1.0))
+    if min(first.min(), second.min()) < 0:
+        first, second = (first + 1) / 2, (second + 1) / 2
+    return cast(float, structural_similarity(first, second, data_range=1.0))
 
 
 def spearman(first: Values, second: Values) -> float:
