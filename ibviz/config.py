@@ -2,13 +2,15 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ibviz.errors import InputError
 
-Backbone = Literal["digits", "vgg32", "wrn28_10", "wrn10_2"]
+NETWORKS = ("digits", "vgg32", "vgg16", "wrn50_2", "wrn28_10", "wrn10_2")
+LIBRARIES = ("torchvision/", "timm/")
+UNNAMED = "unnamed"  # a module that was given as it is
 
 
 class Settings(BaseModel):
@@ -28,13 +30,22 @@ class DataConfig(Settings):
     seed: int = 0
 
 
+def _known_backbone(name: str) -> str:
+    if name not in (*NETWORKS, UNNAMED) and not name.startswith(LIBRARIES):
+        raise ValueError(f"should be one of {', '.join(NETWORKS)}, or torchvision/NAME or timm/NAME; got {name!r}")
+    return name
+
+
 class ModelConfig(Settings):
     """Architecture, without what follows from the data."""
 
-    backbone: Backbone = "digits"
+    backbone: Annotated[str, AfterValidator(_known_backbone)] = "digits"
+    layer: str | None = None  # of a torchvision or timm network: where attention goes; None: chosen by stride
+    pretrained: bool = False  # training starts from the published weights, or those of --weights
     anchors: int | None = Field(default=20, ge=2)  # None: continuous attention
     latent: int = Field(default=64, ge=1)  # K, dimensions of z
     gate: Literal["residual", "mul"] = "residual"  # f·(1 + a) as published, or f·a (ours)
+    head_depth: int = Field(default=0, ge=0)  # hidden convolutions of the attention head, where it is not fixed
 
 
 class ObjectiveConfig(Settings):

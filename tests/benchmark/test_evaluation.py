@@ -135,7 +135,7 @@ def test_a_suite_writes_its_circumstances(tmp_path):
     assert facts["protocol"]["hash"] == run.evaluation.protocol.hash
     assert SuiteConfig(**facts["suite"]) == suite
     assert run.evaluation.protocol.grid == (12, 12)
-    direct = values(explain(bottlenecked(), run.images.images.float() / 255, "grad_cam", layer="stem"))
+    direct = values(explain(bottlenecked(), run.images.images.float() / 255, "grad_cam", layer="network.stem"))
     torch.testing.assert_close(values(run.evaluation.maps["CAM"]), direct)
 
 
