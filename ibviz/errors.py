@@ -15,3 +15,13 @@ def unknown(kind: str, name: str, known: list[str]) -> InputError:
     "unknown method 'gradcam'; known: attention, grad_cam"
     """
     return InputError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
+
+
+def not_finite(what: str) -> InputError:
+    """Error for NaN or infinite values that came out of a network.
+
+    >>> str(not_finite("maps of grad_cam"))[:42]
+    'maps of grad_cam are not finite: look for '
+    """
+    return InputError(f"{what} are not finite: look for NaN in the images and in the network's weights, and run it in "
+                      "float32, without autocast")  # fmt: skip

@@ -31,6 +31,29 @@ def quadrants(side: int = 16) -> WrappedClassifier:
     return wrap(Quadrants(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), class_names=list("abcd"), size=side)
 
 
+class TwoParts(nn.Module):
+    """A body that gives features `(b, c, h, w)` and a head that gives logits, nothing in place; `layout` is how the
+    features pass the layer `between`: channels first, channels last, or tokens after two for no place."""
+
+    def __init__(self, layout: str = "bchw") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layout, self.num_prefix_tokens = layout, 2 * (layout == "tokens")
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.Tanh(), nn.Conv2d(6, 9, 3, 1, 1))
+        self.between = nn.Identity()
+        self.head = nn.Sequential(nn.Conv2d(9, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.body(images)
+        if self.layout == "bchw":
+            return self.head(self.between(features))
+        last = features.permute(0, 2, 3, 1)
+        if self.layout == "bhwc":
+            return self.head(self.between(last).permute(0, 3, 1, 2))
+        tokens = torch.cat([last.new_ones(len(last), 2, 9), last.flatten(1, 2)], dim=1)
+        return self.head(self.between(tokens)[:, 2:].unflatten(1, last.shape[1:3]).permute(0, 3, 1, 2))
+
+
 class OneConv(nn.Module):
     """A convolution with constant weights, then a linear layer: Grad-CAM follows by hand."""
 

@@ -1,81 +1,225 @@
-"""Class activation maps at a layer of the network."""
+"""Class activation maps: weighted sums of the features on the grid of one layer.
+
+`layer=None` takes the last layer to finish whose grid has at least 4 x 4 cells and reaches the output. Layers hold
+`(b, c, h, w)`, `(b, h, w, c)` as in Swin, or tokens as in a vision transformer; the maps are the same functions of the
+grid. Raises `InputError` for a layer that is unknown or has no grid, naming those that have one.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, cast
+from typing import NamedTuple, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.errors import InputError, unknown
-from ibviz.types import Grid, Images, Labels, Maps
+from ibviz.attribution.gradients import Count, differentiable, guided_gradient
+from ibviz.attribution.perturbation import enlarged, target_logits
+from ibviz.errors import InputError, not_finite
+from ibviz.models.grids import (
+    Features,
+    Layout,
+    find_layer,
+    from_grid,
+    influential_layers,
+    replaced_output,
+    spatial_layers,
+    to_grid,
+)
+from ibviz.types import Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least
+Weights = Float[Tensor, "b c"]
+
+
+class Seen(NamedTuple):
+    """One pass of a batch: the features of a layer and the gradient of the target's logit there, both float32."""
+
+    features: Features
+    gradient: Features
 
 
 def grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
-    """Grad-CAM with its ReLU (Selvaraju 2017) on the grid of the submodule `layer`, through Captum.
-
-    `layer=None` takes the last one to finish whose grid has at least 4 x 4 cells. Raises `InputError` for an unknown
-    layer or one without a grid, and names those that have one.
-    """
+    """Grad-CAM with its ReLU (Selvaraju 2017), through Captum: channels weighted by their mean gradient."""
     from captum.attr import LayerGradCam  # noqa: PLC0415 - a second to import
 
-    inputs = images.detach().clone().requires_grad_()  # a frozen network still gets gradients
-    with torch.enable_grad():
-        module = model.get_submodule(choose_layer(model, images, layer))
-        cam = LayerGradCam(model, module)
-        grid = cast(Tensor, cam.attribute(inputs, target=targets, relu_attributions=True))
-    return grid.detach().squeeze(1).float()
+    with grid_of(model, images, layer) as grid, differentiable(images) as inputs:
+        cam = LayerGradCam(model, grid).attribute(inputs, target=targets, relu_attributions=True)
+    return cast(Tensor, cam).detach().squeeze(1).float()
 
 
-def choose_layer(model: nn.Module, images: Images, layer: str | None) -> str:
-    """Check the name of a layer against those that have a grid, or choose one."""
-    grids = spatial_layers(model, images[:1])
-    if layer is None:
-        if len(grids) == 1:
-            raise InputError(f"only this network's first layer, {next(iter(grids))}, has a grid; name it to use it")
-        fitting = [name for name, grid in grids.items() if min(grid) >= LEAST_SIDE]
-        if not fitting:
-            raise InputError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of {list(grids)}")
-        return fitting[-1]
-    if layer not in grids:
-        raise unknown("layer", layer, [f"{name} ({h}x{w})" for name, (h, w) in grids.items()])
-    return layer
+def grad_cam_pp(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
+    """Grad-CAM++ (Chattopadhay 2018), its factor exp(logit), the same all over an image, left out."""
+    features, gradient = features_and_gradient(model, images, targets, layer)
+    share = 2 * gradient.square() + features.sum((2, 3), keepdim=True) * gradient**3
+    alpha = torch.where(share == 0, 0.0, gradient.square() / torch.where(share == 0, 1.0, share))
+    return _weighted(features, (alpha * gradient.relu()).sum((2, 3))).relu()
 
 
-def spatial_layers(model: nn.Module, images: Images) -> dict[str, Grid]:
-    """Submodules that give `(b, c, h, w)` with a grid of the image's proportion, in the order in which they finish.
+def hires_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
+    """HiResCAM (Draelos 2020): features times their gradient, signed; sums to the logit where the rest is linear."""
+    features, gradient = features_and_gradient(model, images, targets, layer)
+    return (features * gradient).sum(1)
 
-    A module that runs more than once in a pass is left out: its gradient belongs to no single grid.
+
+def layer_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
+    """Layer-CAM (Jiang 2021): features times the positive part of their gradient."""
+    features, gradient = features_and_gradient(model, images, targets, layer)
+    return (features * gradient.relu()).sum(1).relu()
+
+
+def xgrad_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
+    """XGrad-CAM (Fu 2020): channels weighted by their gradient, averaged in proportion to their features."""
+    features, gradient = features_and_gradient(model, images, targets, layer)
+    total = features.sum((2, 3))
+    weights = (features * gradient).sum((2, 3)) / torch.where(total == 0, 1.0, total)
+    return _weighted(features, weights).relu()
+
+
+def score_cam(
+    model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None, batch_size: Count = 64
+) -> Maps:
+    """Score-CAM (Wang 2020): channels weighted by the logit of the image seen through them, softmax over channels.
+
+    Every channel is enlarged, stretched to [0, 1] and multiplied with the pixels; a constant one shows nothing.
     """
-    outputs: dict[str, list[Any]] = {}
-    with _watching(model, outputs), torch.no_grad():
-        model(images)
-    once = {name: seen[0] for name, seen in outputs.items() if len(seen) == 1}
-    size = (images.shape[2], images.shape[3])
-    return {name: (shape[2], shape[3]) for name, shape in once.items() if _is_grid(shape, size)}
+    with grid_of(model, images, layer) as grid:
+        features = _activations(model, images, grid)
+    masks = features.flatten(0, 1)
+    alive = (masks.amax((1, 2)) > masks.amin((1, 2))).nonzero().squeeze(1)
+    scores = target_logits(model, torch.zeros_like(images), targets).repeat_interleave(features.shape[1])
+    for index in alive.split(batch_size):
+        rows = index.div(features.shape[1], rounding_mode="floor")
+        states = images[rows]
+        scores[index] = target_logits(model, states * _stretched(masks[index], states), targets[rows])
+    return _weighted(features, scores.view(features.shape[:2]).softmax(1)).relu()
 
 
-def _is_grid(shape: tuple[int, ...], size: Grid) -> bool:
-    """Whether an output has rows and columns in the image's proportion; tokens with channels last do not."""
-    if len(shape) != 4 or min(shape[2:]) < 2:
-        return False
-    return abs(shape[2] * size[1] - shape[3] * size[0]) <= max(size)
+def ablation_cam(
+    model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None, batch_size: Count = 64
+) -> Maps:
+    """Ablation-CAM (Desai 2020): channels weighted by the share of the logit that is lost without them."""
+    logits = target_logits(model, images, targets).unsqueeze(1)
+    with grid_of(model, images, layer) as grid:
+        features = _activations(model, images, grid)
+        one = [_logits_without(model, *pair, grid, batch_size) for pair in zip(images.split(1), targets, strict=True)]
+    weights = (logits - torch.stack(one)) / torch.where(logits == 0, 1.0, logits)
+    return _weighted(features, weights).relu()
+
+
+def eigen_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
+    """Eigen-CAM (Muhammad 2020): features on their first principal direction, of the sign that sums above 0."""
+    del targets  # no class is considered
+    with grid_of(model, images, layer) as grid:
+        features = _activations(model, images, grid)
+    cells = features.flatten(2).transpose(1, 2)
+    direction = torch.linalg.svd(cells, full_matrices=False).Vh[:, 0]
+    projected = _weighted(features, direction)
+    return projected * torch.where(projected.sum((1, 2), keepdim=True) < 0, -1.0, 1.0)
+
+
+def guided_grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
+    """Guided backprop times the enlarged Grad-CAM (Selvaraju 2017), the largest size over colours, on pixels."""
+    cam = grad_cam(model, images, targets, layer=layer)
+    size = guided_gradient(model, images, targets).abs().amax(1).float()
+    return size * enlarged(cam.unsqueeze(1), images).squeeze(1)
+
+
+def choose_layer(model: nn.Module, images: Images) -> str:
+    """Name of the last layer to finish whose grid has at least 4 x 4 cells, of those on which the output depends."""
+    layers = _layers_that_matter(model, images[:1])
+    fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
+    if not fitting:
+        listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
+        raise InputError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
+                         f"{listed}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
+    return fitting[-1]
 
 
 @contextmanager
-def _watching(model: nn.Module, outputs: dict[str, list[Any]]) -> Iterator[None]:
-    """Note the output shape of every named submodule while the block runs."""
+def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.Module]:
+    """Inside the block, a module through which the grid of a layer passes as `(b, c, gh, gw)`: a place for hooks.
 
-    def note(name: str, module: nn.Module, inputs: object, output: object) -> None:  # noqa: ARG001
-        outputs.setdefault(name, []).append(tuple(output.shape) if isinstance(output, Tensor) else ())
+    The one owner of hooks for all of these methods; what it puts into the network is gone after the block.
+    """
+    name = choose_layer(model, images) if layer is None else layer
+    layout = find_layer(spatial_layers(model, images[:1]), name)
+    grid = nn.Identity()
+    with replaced_output(model.get_submodule(name), lambda out: from_grid(grid(to_grid(out, layout)), out, layout)):
+        yield grid
 
-    named = [(name, module) for name, module in model.named_modules() if name and name != "normalize"]
-    handles = [module.register_forward_hook(partial(note, name)) for name, module in named]
+
+def features_and_gradient(model: nn.Module, images: Images, targets: Labels, layer: str | None) -> Seen:
+    """The features of a layer and the gradient of the targets' logits there, in one pass for the whole batch."""
+    with grid_of(model, images, layer) as grid, differentiable(images) as inputs, _kept(grid) as kept:
+        score = model(inputs).gather(1, targets.unsqueeze(1)).sum()
+        [gradient] = torch.autograd.grad(score, kept)
+    return Seen(kept[0].detach().float(), gradient.float())
+
+
+def _activations(model: nn.Module, images: Images, grid: nn.Module) -> Features:
+    with torch.no_grad(), _kept(grid) as kept:
+        model(images)
+    if not kept[0].isfinite().all():
+        raise not_finite("features of the layer")
+    return kept[0].float()
+
+
+@contextmanager
+def _kept(grid: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside the block, every output of the module is kept, out of reach of layers that work in place."""
+    kept: list[Tensor] = []
+
+    def keep(output: Tensor) -> Tensor:
+        kept.append(output)
+        return output.clone()
+
+    with replaced_output(grid, keep):
+        yield kept
+
+
+def _layers_that_matter(model: nn.Module, image: Images) -> dict[str, Layout]:
     try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        layers = influential_layers(model, image)
+    except RuntimeError:  # no gradients: methods without them take any layer, the others say what is wrong
+        layers = {}
+    return layers or spatial_layers(model, image)
+
+
+@torch.no_grad()
+def _logits_without(
+    model: nn.Module, image: Images, target: Tensor, grid: nn.Module, batch_size: int
+) -> Float[Tensor, " c"]:
+    """The target's logit of one image without each of a layer's channels.
+
+    The layers before need the image once, where those after take the several rows that leave the layer for it.
+    """
+    channels = _activations(model, image, grid).shape[1]
+    once = _takes_rows(model, image, grid)
+    parts = []
+    for index in torch.arange(channels, device=image.device).split(batch_size):
+        left = torch.ones(len(index), channels, 1, 1, device=image.device)
+        left[torch.arange(len(index)), index] = 0
+        with replaced_output(grid, lambda features, left=left: features * left.to(features.dtype)):
+            parts.append(model(image if once else image.expand(len(index), -1, -1, -1))[:, target].float())
+    return torch.cat(parts)
+
+
+def _takes_rows(model: nn.Module, image: Images, grid: nn.Module) -> bool:
+    """Whether the rest of the network gives two rows of logits for two rows of features."""
+    try:
+        with replaced_output(grid, lambda features: features.repeat(2, 1, 1, 1)):
+            return len(model(image)) == 2
+    except (RuntimeError, TypeError):  # it joins them with something that has one row
+        return False
+
+
+def _weighted(features: Features, weights: Weights) -> Maps:
+    return (weights[..., None, None] * features).sum(1)  # not as a product of matrices, which autocast would round
+
+
+def _stretched(masks: Maps, images: Images) -> Float[Tensor, "b 1 h w"]:
+    """Enlarged to the images, then to the range [0, 1]."""
+    large = enlarged(masks.unsqueeze(1), images)
+    low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
+    return (large - low) / (high - low)

@@ -9,6 +9,7 @@ from pydantic import Field, InstanceOf
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.gradients import Count, differentiable
 from ibviz.models.grids import (
     Features,
     Layout,
@@ -26,7 +27,6 @@ RATE = 1.0  # Adam's learning rate
 REACH = 2  # cells; smoothing by a Gaussian of deviation 1 is cut off there
 FLOOR = 0.01  # of the mean deviation: less is taken for a unit that never changes
 
-Count = Annotated[int, Field(ge=1)]
 Price = Annotated[float, Field(ge=0)]
 
 
@@ -82,9 +82,10 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
     for index in torch.arange(len(images), device=images.device).split(max(1, batch_size // samples)):
         features = read(tap, images[index])
         known = statistics or own_statistics(features)
-        given = Given(tap, images[index], targets[index], features, known)
         generator = torch.Generator(images.device).manual_seed(seed)
-        share = optimise(given, beta=beta, steps=steps, samples=samples, rows=batch_size, generator=generator)
+        with differentiable(images[index]) as inputs:
+            given = Given(tap, inputs.detach(), targets[index], features, known)
+            share = optimise(given, beta=beta, steps=steps, samples=samples, rows=batch_size, generator=generator)
         maps.append(information(features, share, known).sum(1) / math.log(2))
     return torch.cat(maps).float()
 
@@ -176,14 +177,13 @@ def optimise(given: Given, *, beta: float, steps: int, samples: int, rows: int, 
     logit = torch.full_like(given.features, START).requires_grad_()
     optimizer = torch.optim.Adam([logit], lr=RATE)
     shape = (samples, 1, *given.features.shape[1:])
-    with torch.enable_grad():
-        for _ in range(steps):
-            noise = torch.randn(shape, generator=generator, device=logit.device, dtype=logit.dtype)
-            price = beta * information(given.features, noise_share(logit), given.statistics).flatten(1).mean(1).sum()
-            [logit.grad] = torch.autograd.grad(price, [logit])
-            for part in noise.split(max(1, rows // len(logit))):
-                logit.grad += torch.autograd.grad(_misfit(given, logit, part) / samples, [logit])[0]
-            optimizer.step()
+    for _ in range(steps):
+        noise = torch.randn(shape, generator=generator, device=logit.device, dtype=logit.dtype)
+        price = beta * information(given.features, noise_share(logit), given.statistics).flatten(1).mean(1).sum()
+        [logit.grad] = torch.autograd.grad(price, [logit])
+        for part in noise.split(max(1, rows // len(logit))):
+            logit.grad += torch.autograd.grad(_misfit(given, logit, part) / samples, [logit])[0]
+        optimizer.step()
     return noise_share(logit.detach())
 
 

@@ -28,7 +28,7 @@ def attention(model: nn.Module, images: Images, targets: Labels) -> AttentionMap
 
 def attention_mean(model: nn.Module, images: Images, targets: Labels) -> Maps:
     """Mean of the trained attention, before the quantiser; in (0, 1)."""
-    return attention(model, images, targets).mean
+    return attention(model, images, targets).mean.float()
 
 
 # From what a module gives, one channel `(b, gh, gw)`, to attention.

@@ -10,13 +10,35 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ibviz.attribution.cam import grad_cam
+from ibviz.attribution.cam import (
+    ablation_cam,
+    eigen_cam,
+    grad_cam,
+    grad_cam_pp,
+    guided_grad_cam,
+    hires_cam,
+    layer_cam,
+    score_cam,
+    xgrad_cam,
+)
 from ibviz.attribution.controls import centre, edges, other_image, random_cells, random_pixels, uniform
-from ibviz.attribution.gradients import integrated_gradients
+from ibviz.attribution.gradients import (
+    deep_lift,
+    gradient_shap,
+    guided_backprop,
+    input_x_gradient,
+    integrated_gradients,
+    lrp,
+    saliency,
+    smooth_grad,
+    var_grad,
+)
 from ibviz.attribution.information import iba
 from ibviz.attribution.intrinsic import attention, attention_mean, module_attention
+from ibviz.attribution.perturbation import occlusion, rise
+from ibviz.attribution.superpixels import feature_ablation, kernel_shap, lime
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
-from ibviz.errors import InputError, unknown
+from ibviz.errors import InputError, not_finite, unknown
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Images, Labels
 
@@ -42,7 +64,28 @@ METHODS: dict[str, Method] = {
     "gradient_rollout": Method(gradient_rollout, "Gradient rollout"),
     "iba": Method(iba, "IBA"),
     "grad_cam": Method(grad_cam, "Grad-CAM"),
+    "grad_cam_pp": Method(grad_cam_pp, "Grad-CAM++"),
+    "hires_cam": Method(hires_cam, "HiResCAM"),
+    "layer_cam": Method(layer_cam, "Layer-CAM"),
+    "xgrad_cam": Method(xgrad_cam, "XGrad-CAM"),
+    "score_cam": Method(score_cam, "Score-CAM"),
+    "ablation_cam": Method(ablation_cam, "Ablation-CAM"),
+    "eigen_cam": Method(eigen_cam, "Eigen-CAM", target_free=True),
+    "guided_grad_cam": Method(guided_grad_cam, "Guided Grad-CAM"),
+    "saliency": Method(saliency, "Saliency"),
+    "input_x_gradient": Method(input_x_gradient, "Input x gradient"),
     "integrated_gradients": Method(integrated_gradients, "Integrated gradients"),
+    "smooth_grad": Method(smooth_grad, "SmoothGrad"),
+    "var_grad": Method(var_grad, "VarGrad"),
+    "gradient_shap": Method(gradient_shap, "GradientSHAP"),
+    "deep_lift": Method(deep_lift, "DeepLIFT"),
+    "guided_backprop": Method(guided_backprop, "Guided backprop"),
+    "lrp": Method(lrp, "LRP"),
+    "occlusion": Method(occlusion, "Occlusion"),
+    "rise": Method(rise, "RISE"),
+    "feature_ablation": Method(feature_ablation, "Superpixel ablation"),
+    "lime": Method(lime, "LIME"),
+    "kernel_shap": Method(kernel_shap, "KernelSHAP"),
     "uniform": Method(uniform, "uniform", target_free=True, control=True),
     "centre": Method(centre, "centre", target_free=True, control=True),
     "random_cells": Method(random_cells, "random cells", target_free=True, control=True),
@@ -75,13 +118,15 @@ def explain(
     function = bind(method, options)
     if "batch_size" in inspect.signature(function).parameters:
         function = partial(function, batch_size=batch_size)
-    with evaluating(model):
-        if targets is None:
-            targets = predict(model, images, batch_size=batch_size).argmax(1)
+    with evaluating(model), torch.inference_mode(False):  # a copy of the labels can enter a graph
+        targets = predict(model, images, batch_size=batch_size).argmax(1) if targets is None else targets.clone()
         size = len(images) if METHODS[method].whole else batch_size
         chunks = list(zip(images.split(size), targets.split(size), strict=True))
         parts = [function(model, *chunk) for chunk in progress(chunks, method)]
-    return concatenate(parts)
+    maps = concatenate(parts)
+    if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
+        raise not_finite(f"maps of {method}")
+    return maps
 
 
 def bind(method: str, options: Mapping[str, object]) -> "partial[Explanation]":

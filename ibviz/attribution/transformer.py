@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.gradients import differentiable
 from ibviz.errors import InputError
 from ibviz.models.grids import Layout, replaced_output, spatial_layers
 from ibviz.types import Images, Labels, Maps
@@ -44,8 +45,7 @@ def gradient_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
     Ā is the mean over heads of the positive part of A times the gradient of the target's logit with respect to A; both
     are taken after the softmax.
     """
-    inputs = images.detach().clone().requires_grad_()  # a frozen network still gets gradients
-    with torch.enable_grad(), recorded_attention(model) as seen:
+    with differentiable(images) as inputs, recorded_attention(model) as seen:
         score = model(inputs).gather(1, targets.unsqueeze(1)).sum()
         gradients = torch.autograd.grad(score, seen) if seen else ()
     weighted = [(one.detach() * gradient).float().relu().mean(1) for one, gradient in zip(seen, gradients, strict=True)]

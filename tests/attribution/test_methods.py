@@ -1,24 +1,73 @@
+import copy
+from collections import OrderedDict
+from contextlib import suppress
+
+import numpy as np
 import pytest
 import torch
-from networks import OneConv, Quadrants, bottlenecked, quadrants
+from networks import bottlenecked, quadrants
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
-from ibviz.attribution.cam import choose_layer, grad_cam, spatial_layers
 from ibviz.attribution.controls import centre, random_cells, uniform
 from ibviz.attribution.methods import METHODS, explain
 from ibviz.benchmark.evaluation import values
 from ibviz.errors import InputError
+from ibviz.models.loading import WrappedClassifier, wrap
 from ibviz.types import AttentionMap
 
 close = torch.testing.assert_close
+PIXELS, CELLS = (48, 48), (6, 6)
 GRIDS = {
     "attention": (12, 12),
     "attention_mean": (12, 12),
-    "grad_cam": (6, 6),
-    "integrated_gradients": (48, 48),
+    "module_attention": (12, 12),
+    "raw_attention": CELLS,
+    "attention_rollout": CELLS,
+    "gradient_rollout": CELLS,
+    "iba": (12, 12),
+    "grad_cam": CELLS,
+    "grad_cam_pp": CELLS,
+    "hires_cam": CELLS,
+    "layer_cam": CELLS,
+    "xgrad_cam": CELLS,
+    "score_cam": CELLS,
+    "ablation_cam": CELLS,
+    "eigen_cam": CELLS,
+    "guided_grad_cam": PIXELS,
+    "saliency": PIXELS,
+    "input_x_gradient": PIXELS,
+    "integrated_gradients": PIXELS,
+    "smooth_grad": PIXELS,
+    "var_grad": PIXELS,
+    "gradient_shap": PIXELS,
+    "deep_lift": PIXELS,
+    "guided_backprop": PIXELS,
+    "lrp": PIXELS,
+    "occlusion": PIXELS,
+    "rise": PIXELS,
+    "feature_ablation": PIXELS,
+    "lime": PIXELS,
+    "kernel_shap": PIXELS,
     "uniform": (1, 1),
     "centre": (48, 48),
     "random_cells": (8, 8),
+    "random_pixels": PIXELS,
+    "edges": PIXELS,
+    "other_image": (12, 12),
+}
+FEW: dict[str, dict[str, object]] = {  # draws enough for these tests
+    "module_attention": {"module": "attention.head", "reading": "sigmoid"},
+    "iba": {"steps": 2, "samples": 3},
+    "smooth_grad": {"samples": 5},
+    "var_grad": {"samples": 5},
+    "gradient_shap": {"samples": 5},
+    "integrated_gradients": {"steps": 5},
+    "occlusion": {"window": 16, "stride": 16},
+    "rise": {"masks": 20},
+    "feature_ablation": {"segments": 9},
+    "lime": {"samples": 20, "segments": 9},
+    "kernel_shap": {"samples": 20, "segments": 9},
 }
 
 
@@ -27,46 +76,132 @@ def images() -> Tensor:
     return torch.rand(5, 3, 48, 48, generator=torch.Generator().manual_seed(1))
 
 
+def network_for(method: str) -> nn.Module:
+    """The trained network's kind, a transformer, or modules alone, to which Captum limits two methods."""
+    torch.manual_seed(0)
+    if method in ("raw_attention", "attention_rollout", "gradient_rollout"):
+        transformer = VisionTransformer(48, 8, 2, 2, 12, 24, num_classes=10)
+        for parameter in transformer.parameters():  # those of the head are zero
+            nn.init.normal_(parameter, 0, 0.3)
+        return wrapped(OrderedDict(encoder=transformer, decoder=nn.Linear(10, 10)))
+    if method not in ("deep_lift", "lrp", "score_cam", "ablation_cam"):
+        return bottlenecked()
+    stem = nn.Sequential(nn.Conv2d(3, 6, 3, 4, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+    body = nn.Sequential(stem, nn.Conv2d(6, 8, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten())
+    return wrapped(OrderedDict(encoder=body, decoder=nn.Linear(72, 10)))
+
+
+def wrapped(parts: OrderedDict[str, nn.Module]) -> WrappedClassifier:
+    network = nn.Sequential(parts)
+    return wrap(network, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=list("0123456789"), size=48)
+
+
+def maps_of(model: nn.Module, images: Tensor, method: str, **options) -> Tensor:
+    return values(explain(model, images, method, **FEW.get(method, {}), **options))
+
+
 def state(model: nn.Module) -> tuple:
-    hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    modules = list(model.modules())
+    hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) + len(m._forward_pre_hooks) for m in modules)
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return hooks, len(grads), [module.training for module in model.modules()], torch.get_rng_state().tolist()
+    weights = [(p.requires_grad, p.detach().double().sum().item()) for p in [*model.parameters(), *model.buffers()]]
+    dice = torch.get_rng_state().tolist(), np.random.get_state(legacy=False)["state"]["key"].tolist()  # noqa: NPY002
+    return hooks, len(grads), [m.training for m in modules], [sorted(vars(m)) for m in modules], weights, dice
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_finite_maps_on_its_grid_and_leaves_no_trace(method, images):
-    model = bottlenecked()
-    model.network.encoder.train()  # a mixed mode, to be found again
+    model = network_for(method)
+    next(model.children()).train()  # a mixed mode, to be found again
     before = state(model)
-    maps = values(explain(model, images, method))
+    maps = maps_of(model, images, method)
     assert maps.shape == (5, *GRIDS[method])
     assert maps.dtype == torch.float32
     assert maps.isfinite().all()
     assert not maps.requires_grad
     assert state(model) == before
+    assert maps.any()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_do_not_change_a_map(method, images):
-    model, images = bottlenecked().double(), images.double()  # so that only the batching can make a difference
-    one, many = (values(explain(model, images, method, batch_size=size)) for size in (1, 8))
-    close(one, many, rtol=1e-5, atol=1e-5 * many.abs().max().item())  # these maps can be small
+    model, images = network_for(method).double(), images.double()  # so that only the batching can make a difference
+    one, *others = (maps_of(model, images, method, batch_size=size) for size in (1, 8, 64))
+    for other in others:  # 8: a few passes, 64: all changed copies of all images in few
+        close(one, other, rtol=1e-5, atol=1e-5 * one.abs().max().item())  # these maps can be small
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_pass_holds_more_images_than_the_batch(method, images):
+    class Counting(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network, self.most = network, 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            Counting.most = max(Counting.most, len(images))
+            return self.network(images)
+
+    Counting.most = 0
+    if "attention" not in method:
+        maps_of(Counting(network_for(method)), images, method, targets=torch.zeros(5, dtype=torch.long), batch_size=2)
+    assert Counting.most <= (4 if method == "deep_lift" else 2)  # DeepLIFT runs images and baselines together
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_targets_matter_unless_the_method_says_it_is_free_of_them(method, images):
-    model = bottlenecked()
-    first, second = (values(explain(model, images, method, targets=torch.full((5,), k))) for k in (0, 1))
+    model = network_for(method)
+    first, second = (maps_of(model, images, method, targets=torch.full((5,), k)) for k in (0, 1))
     assert torch.equal(first, second) == METHODS[method].target_free
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients"])
+class Broken(nn.Module):
+    """Fails in one of its passes."""
+
+    def __init__(self, module: nn.Module, passes: int) -> None:
+        super().__init__()
+        self.module, self.passes = module, passes
+        self.seen = [0]  # the same list in a copy
+
+    def __deepcopy__(self, memo: dict) -> "Broken":
+        other = Broken(copy.deepcopy(self.module, memo), self.passes)
+        other.seen = self.seen
+        return other
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.seen[0] += 1
+        if self.seen[0] > self.passes:
+            raise KeyError("broken")
+        return self.module(features)
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.control])
 def test_an_error_inside_leaves_no_trace_either(method, images):
-    model = bottlenecked()
-    before = state(model)
-    with pytest.raises((IndexError, AssertionError, RuntimeError)):
-        explain(model, images, method, targets=torch.full((5,), 99))
-    assert state(model) == before
+    for passes in range(4):  # before, while and after layers are looked for
+        model = network_for(method)
+        owner = model.get_submodule("network")
+        owner.add_module("decoder", Broken(owner.get_submodule("decoder"), passes))
+        before = state(model)
+        with pytest.raises(KeyError, match="broken") if passes == 0 else suppress(KeyError):
+            maps_of(model, images, method, targets=torch.zeros(5, dtype=torch.long))
+        assert state(model) == before
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.control])
+def test_autocast_gives_float32(method, images):
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = maps_of(network_for(method), images[:2], method)
+    assert maps.dtype == torch.float32
+    assert maps.isfinite().all()
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.control])
+def test_weights_that_are_not_finite_are_one_clear_error(method, images):
+    model = network_for(method)
+    with torch.no_grad():
+        next(model.parameters())[0] = torch.nan
+    with pytest.raises(InputError, match="not finite: look for NaN"):
+        maps_of(model, images, method)
 
 
 def test_attention_is_what_the_model_reports(images):
@@ -78,52 +213,15 @@ def test_attention_is_what_the_model_reports(images):
     assert torch.equal(values(explain(model, images, "attention_mean")), seen.mean)
 
 
-def test_grad_cam_equals_its_definition_by_hand():
-    network = OneConv()
-    images = torch.rand(2, 3, 4, 4)
-    # Weights: the mean gradient of each channel, 3 and -1; then ReLU of the weighted sum of red and green.
-    expected = (3 * images[:, 0] - images[:, 1]).relu()
-    close(grad_cam(network, images, torch.tensor([0, 0]), layer="conv"), expected)
-
-
-def test_grad_cam_works_without_gradients_around_it_and_on_a_frozen_network(images):
-    model = bottlenecked()
-    expected = values(explain(model, images, "grad_cam"))
-    model.requires_grad_(False)
-    with torch.no_grad():
-        close(values(explain(model, images, "grad_cam")), expected)
-
-
-def test_integrated_gradients_of_a_linear_network_are_weight_times_pixel():
-    layer = nn.Linear(3 * 16, 2)
-    network = nn.Sequential(nn.Flatten(), layer)
-    images = torch.rand(3, 3, 4, 4)
-    targets = torch.tensor([0, 1, 1])
-    weight = layer.weight.detach()[targets].view(3, 3, 4, 4)
-    close(values(explain(network, images, "integrated_gradients", targets=targets)), (weight * images).sum(1))
-
-
-def test_integrated_gradients_sum_to_the_change_of_the_logit(images):
-    model, images, targets = bottlenecked(anchors=None).double(), images.double(), torch.tensor([0, 1, 2, 3, 4])
-    maps = values(explain(model, images, "integrated_gradients", targets=targets, steps=1024))
-    with torch.no_grad():
-        change = (model(images) - model(torch.zeros_like(images))).gather(1, targets[:, None]).squeeze(1)
-    close(maps.sum((1, 2)).double(), change, rtol=0.01, atol=0)
-
-
-def test_the_layer_is_the_last_to_finish_with_a_grid_of_four(images):
-    assert spatial_layers(Quadrants(), torch.rand(1, 3, 16, 16)) == {"cells": (8, 8), "pool": (2, 2)}
-    assert choose_layer(quadrants(), torch.rand(1, 3, 16, 16), None) == "network.cells"
-    assert spatial_layers(bottlenecked(), images)["stem"] == (12, 12)
-
-
 def test_an_unknown_layer_lists_the_grids():
     with pytest.raises(InputError, match=r"unknown layer 'layer4'; known: network\.cells \(8x8\), network\.pool"):
         explain(quadrants(), torch.rand(1, 3, 16, 16), "grad_cam", layer="layer4")
 
 
 def test_unknown_methods_and_options_list_the_known():
-    with pytest.raises(InputError, match="unknown method 'gradcam'; known: attention, attention_mean, centre"):
+    with pytest.raises(
+        InputError, match="unknown method 'gradcam'; known: ablation_cam, attention, attention_mean, centre"
+    ):
         explain(quadrants(), torch.rand(1, 3, 16, 16), "gradcam")
     with pytest.raises(InputError, match="unknown option of grad_cam 'layr'; known: layer"):
         explain(quadrants(), torch.rand(1, 3, 16, 16), "grad_cam", layr="x")
@@ -150,21 +248,3 @@ def test_controls_know_nothing_of_the_network(images):
 def test_options_of_a_wrong_kind_are_refused(steps, images):
     with pytest.raises(InputError, match="options of integrated_gradients"):
         explain(bottlenecked(), images, "integrated_gradients", steps=steps)
-
-
-class Tokens(nn.Module):
-    """A patch embedding, then channels last, as in a Swin transformer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches, self.norm = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.norm(self.patches(images).permute(0, 2, 3, 1)).mean((1, 2))
-
-
-def test_channels_last_is_no_grid_and_a_first_layer_no_default():
-    images = torch.rand(1, 3, 16, 16)
-    assert spatial_layers(Tokens(), images) == {"patches": (4, 4)}
-    with pytest.raises(InputError, match="first layer, patches, has a grid; name it"):
-        explain(Tokens(), images, "grad_cam")

@@ -1,0 +1,208 @@
+import pytest
+import reference
+import timm
+import torch
+from networks import OneConv, TwoParts, bottlenecked, quadrants
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from ibviz.attribution import cam
+from ibviz.attribution.methods import METHODS, explain
+from ibviz.benchmark.evaluation import values
+from ibviz.errors import InputError
+
+close = torch.testing.assert_close
+BY_GRADIENT = ["grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "xgrad_cam"]
+ON_GRIDS = [*BY_GRADIENT, "score_cam", "ablation_cam", "eigen_cam"]
+TARGETS = torch.tensor([0, 2, 1, 0])
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("method", ON_GRIDS)
+def test_each_method_equals_its_paper_cell_by_cell(method, images):
+    model, expected = TwoParts(), []
+    with torch.no_grad():
+        features = model.body(images)
+    for image, grid, target in zip(images, features, TARGETS.tolist(), strict=True):
+        if method == "score_cam":
+            expected.append(reference.score_cam(model, image, grid, target))
+        else:
+            expected.append(getattr(reference, method)(model.head, grid, target))
+    maps = METHODS[method].function(model, images, TARGETS, layer="between")
+    close(maps, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_each_method_on_a_network_whose_maps_follow_by_hand():
+    """Channels are red and green, both positive, class 0 is 3 times the first less the second: gradients 3 and -1."""
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    red, green, total = images[:, 0], images[:, 1], images.sum((2, 3))[..., None, None]
+    pixels = images[:, :2].flatten(2)
+    square = pixels @ pixels.transpose(1, 2)
+    a, b, c = square[:, 0, 0], square[:, 0, 1], square[:, 1, 1]
+    eigenvalue = (a + c) / 2 + ((a - c).square() / 4 + b.square()).sqrt()
+    x, y = F.normalize(torch.stack([b, eigenvalue - a]), dim=0)[..., None, None]
+    logit = 3 * total[:, 0] - total[:, 1]
+    masks = [(one - one.amin((1, 2), True)) / (one.amax((1, 2), True) - one.amin((1, 2), True)) for one in (red, green)]
+    scores = torch.stack([((3 * red - green) * mask).sum((1, 2)) for mask in masks]).softmax(0)[..., None, None]
+    expected = {
+        "grad_cam": (3 * red - green).relu(),
+        "grad_cam_pp": 16 * 9 / (18 + 27 * total[:, 0]) * 3 * red,
+        "hires_cam": 3 * red - green,
+        "layer_cam": 3 * red,
+        "xgrad_cam": (3 * red - green).relu(),
+        "ablation_cam": (3 * total[:, 0] / logit * red - total[:, 1] / logit * green).relu(),
+        "eigen_cam": x * red + y * green,
+        "score_cam": scores[0] * red + scores[1] * green,
+    }
+    for method, maps in expected.items():
+        close(METHODS[method].function(OneConv(), images, torch.tensor([0, 0]), layer="conv"), maps)
+
+
+@pytest.mark.parametrize("layout", ["bhwc", "tokens"])
+@pytest.mark.parametrize("method", [*ON_GRIDS, "guided_grad_cam"])
+def test_the_layout_of_the_features_changes_nothing(method, layout, images):
+    plain, other = (
+        METHODS[method].function(TwoParts(kind), images, TARGETS, layer="between") for kind in ("bchw", layout)
+    )
+    close(other, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_grad_cam_is_captums(images):
+    from captum.attr import GuidedGradCam, LayerGradCam  # noqa: PLC0415
+
+    model = TwoParts()
+    images.requires_grad_()
+    direct = LayerGradCam(model, model.between).attribute(images, TARGETS, relu_attributions=True)
+    assert isinstance(direct, Tensor)
+    close(cam.grad_cam(model, images, TARGETS, layer="between"), direct[:, 0].detach())
+    with pytest.warns(UserWarning, match="Setting"):
+        guided = GuidedGradCam(model, model.between).attribute(images, TARGETS, interpolate_mode="bilinear")
+    close(cam.guided_grad_cam(model, images, TARGETS, layer="between"), guided.abs().amax(1).detach())
+
+
+def test_hires_cam_sums_to_the_logit_of_a_linear_end(images):
+    body = nn.Sequential(nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU())
+    model = nn.Sequential(body, nn.Flatten(), nn.Linear(5 * 36, 3, bias=False))
+    maps = cam.hires_cam(model, images, TARGETS, layer="0")
+    close(maps.sum((1, 2)), model(images).detach().gather(1, TARGETS[:, None])[:, 0])
+
+
+class InPlace(nn.Module):
+    """What becomes of the features after the layer `conv`, in place as torchvision's networks do it, or not."""
+
+    def __init__(self, *, inplace: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inplace = inplace
+        self.conv, self.relu, self.head = nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(inplace), nn.Linear(4 * 144, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images)
+        features = features.add_(images[:, :1]) if self.inplace else features + images[:, :1]
+        return self.head(self.relu(features).flatten(1))
+
+
+@pytest.mark.parametrize("method", [*ON_GRIDS, "guided_grad_cam"])
+def test_layers_that_work_in_place_change_nothing(method, images):
+    one, other = (
+        METHODS[method].function(InPlace(inplace=inplace), images, TARGETS, layer="conv") for inplace in (True, False)
+    )
+    close(one, other)
+
+
+@pytest.mark.parametrize("way", ["bchw", "joined", "reshaped"])
+def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
+    """`joined` meets a second branch after the layer, `reshaped` counts rows at the door: both need all rows."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.rows, self.branch = 0, nn.Conv2d(3, 2, 3, 2, 1)
+            self.body, self.head = nn.Conv2d(3, 5, 3, 2, 1), nn.Linear(7 * 36, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.rows += len(images)
+            other = self.branch(images) if way == "joined" else 0 * self.branch(images[:1]).detach()
+            features = self.body(images)
+            joined = torch.cat([features, other if way == "joined" else other.expand(len(features), -1, -1, -1)], 1)
+            return self.head(joined.reshape(len(images) if way == "reshaped" else len(joined), -1))
+
+    model = Network()
+    maps = cam.ablation_cam(model, images, TARGETS, layer="body")
+    assert model.rows == 9 + 4 * (1 + 1 + (1 if way == "bchw" else 5))
+    with torch.no_grad():
+        features, other = model.body(images), model.branch(images) if way == "joined" else torch.zeros(4, 2, 6, 6)
+    for k, target in enumerate(TARGETS.tolist()):
+        close(
+            maps[k],
+            reference.ablation_cam(
+                lambda f, k=k: model.head(torch.cat([f, other[k : k + 1]], 1).flatten(1)), features[k], target
+            ),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+def test_the_layer_is_the_last_to_finish_with_a_grid_of_four_that_matters(images):
+    assert cam.choose_layer(quadrants(), torch.rand(1, 3, 16, 16)) == "network.cells"
+    assert cam.choose_layer(TwoParts(), images).startswith("head")
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=24, num_heads=2, num_classes=5
+    ).eval()
+    assert cam.choose_layer(vit, torch.rand(1, 3, 32, 32)).startswith("blocks.2.")  # its own output is read no more
+    maps = cam.grad_cam(vit, torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
+    assert maps.shape == (2, 4, 4)
+    assert maps.max() > 0
+
+
+def test_a_layer_without_a_grid_lists_those_that_have_one(images):
+    for layer, message in (("layer4", "unknown layer 'layer4'"), ("head.3", "unknown layer 'head.3'; known: .*body")):
+        with pytest.raises(InputError, match=message):
+            explain(TwoParts(), images, "layer_cam", layer=layer)
+    flat = nn.Sequential(nn.AvgPool2d(6), nn.Flatten(), nn.Linear(12, 2))
+    with pytest.raises(InputError, match=r"no layer has a grid of 4 x 4 cells; name one .* 0 \(2x2\)"):
+        explain(flat, images, "score_cam")
+
+
+class Cut(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = TwoParts()
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.network(images)
+
+
+def test_a_network_cut_off_from_gradients_says_which_methods_work(images):
+    for method in [*BY_GRADIENT, "saliency", "integrated_gradients", "smooth_grad", "gradient_shap", "guided_backprop",
+                   "deep_lift", "lrp"]:  # fmt: skip
+        with pytest.raises(InputError, match=r"cut by detach.* score_cam, occlusion or rise"):
+            explain(Cut(), images, method)
+    for method in ("score_cam", "ablation_cam", "eigen_cam", "occlusion"):
+        expected = values(explain(TwoParts(), images, method, targets=TARGETS))
+        if method == "occlusion":
+            close(values(explain(Cut(), images, method, targets=TARGETS)), expected)
+        else:
+            layer = "between"
+            expected = values(explain(TwoParts(), images, method, targets=TARGETS, layer=layer))
+            close(values(explain(Cut(), images, method, targets=TARGETS, layer=f"network.{layer}")), expected)
+            assert values(explain(Cut(), images, method)).isfinite().all()
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("method", [*ON_GRIDS, "saliency", "integrated_gradients", "smooth_grad", "deep_lift", "lrp"])
+def test_what_holds_outside_does_not_matter_nor_frozen_weights(method, around, images):
+    model = bottlenecked() if method in ON_GRIDS else TwoParts()
+    pictures = torch.rand(2, 3, 48, 48) if method in ON_GRIDS else images[:2]
+    targets = torch.tensor([0, 1])
+    expected = values(explain(model, pictures, method, targets=targets))
+    model.requires_grad_(False)
+    with around():
+        found = values(explain(model, pictures.clone(), method, targets=targets))
+    close(found.clone(), expected)

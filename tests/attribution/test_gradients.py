@@ -1,0 +1,222 @@
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from networks import TwoParts
+from torch import Tensor, nn
+
+from ibviz.attribution import gradients
+from ibviz.attribution.methods import METHODS
+from ibviz.errors import InputError
+
+close = torch.testing.assert_close
+TARGETS = torch.tensor([0, 2, 1])
+SEED = 3
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def relu_network(*, bias: bool = True, inplace: bool = False) -> nn.Sequential:
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 6, 3, 2, 1, bias=bias), nn.Conv2d(6, 8, 3, bias=bias)
+    return nn.Sequential(
+        first, nn.ReLU(inplace), second, nn.ReLU(inplace), nn.Flatten(), nn.Linear(8 * 16, 3, bias=bias)
+    )
+
+
+def change(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return (model(images) - model(torch.zeros_like(images))).gather(1, TARGETS[:, None])[:, 0]
+
+
+def run(method: str, model: nn.Module, images: Tensor, **options) -> Tensor:
+    return cast(Tensor, METHODS[method].function(model, images, TARGETS, **options))
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("input_x_gradient", {}),
+        ("integrated_gradients", {}),
+        ("gradient_shap", {"deviation": 0.0}),
+        ("deep_lift", {}),
+        ("lrp", {}),
+    ],
+)
+def test_contributions_of_a_linear_network_are_weight_times_pixel(method, options, images):
+    layer = nn.Linear(3 * 144, 3, bias=False)
+    weight = layer.weight.detach()[TARGETS].view(3, 3, 12, 12)
+    close(run(method, nn.Sequential(nn.Flatten(), layer), images, **options), (weight * images).sum(1))
+
+
+def test_gradients_of_a_linear_network_are_its_weights(images):
+    layer = nn.Linear(3 * 144, 3)
+    weight = layer.weight.detach()[TARGETS].view(3, 3, 12, 12).abs().amax(1)
+    model = nn.Sequential(nn.Flatten(), layer)
+    close(run("saliency", model, images), weight)
+    close(run("smooth_grad", model, images), weight)
+    close(run("var_grad", model, images), torch.zeros_like(weight))
+
+
+def test_integrated_gradients_add_up_to_one_percent_at_64_steps(images):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(),
+                          nn.Linear(64 * 16, 3))  # fmt: skip
+    with torch.no_grad():  # so that the changes are no small differences of large numbers
+        model.get_parameter("5.weight").abs_()
+    for batch_size in (3, 64):
+        maps = run("integrated_gradients", model, images, steps=64, batch_size=batch_size)
+        close(maps.sum((1, 2)), change(model, images), rtol=0.01, atol=0)
+    assert (change(model, images).abs() > 0.1).all()
+
+
+def test_plain_gradients_are_captums(images):
+    from captum.attr import InputXGradient, IntegratedGradients, Saliency  # noqa: PLC0415
+
+    model, inputs = TwoParts(), images.clone().requires_grad_()
+    close(run("saliency", model, images), Saliency(model).attribute(inputs, TARGETS).amax(1))
+    close(run("input_x_gradient", model, images), InputXGradient(model).attribute(inputs, TARGETS).sum(1).detach())
+    direct = IntegratedGradients(model).attribute(inputs, target=TARGETS, n_steps=20)
+    close(
+        run("integrated_gradients", model, images, steps=20, batch_size=7), direct.sum(1).detach(), rtol=1e-4, atol=1e-7
+    )
+
+
+def test_noisy_gradients_are_captums_noise_tunnel_with_the_same_noise(images, monkeypatch):
+    """Captum draws anew for every image, from the global generator; here it is handed our draws instead."""
+    from captum.attr import GradientShap, NoiseTunnel, Saliency  # noqa: PLC0415
+
+    model, inputs, count = TwoParts(), images.clone().requires_grad_(), 5
+    generator = torch.Generator().manual_seed(SEED)
+
+    def normal(mean: float, deviations: Tensor) -> Tensor:
+        noise = torch.randn(count, 1, 3, 12, 12, generator=generator).expand(-1, 3, -1, -1, -1)
+        return mean + noise.transpose(0, 1).flatten(0, 1) * deviations  # Captum's rows: all copies of one image first
+
+    monkeypatch.setattr(torch, "normal", normal)
+    for method, kind in (("smooth_grad", "smoothgrad"), ("var_grad", "vargrad")):
+        generator.manual_seed(SEED)
+        direct: Any = NoiseTunnel(Saliency(model)).attribute(
+            inputs, nt_type=kind, nt_samples=count, stdevs=0.2, target=TARGETS, abs=False
+        )
+        expected = direct.abs().amax(1) if method == "smooth_grad" else direct.sum(1)
+        for batch_size in (3, 8, 64):
+            maps = run(method, model, images, samples=count, deviation=0.2, seed=SEED, batch_size=batch_size)
+            close(maps, expected, rtol=1e-4, atol=1e-8)
+
+    generator.manual_seed(SEED)
+    ways = torch.rand(count, generator=generator)
+    monkeypatch.setattr(np.random, "uniform", lambda *bounds: ways.repeat(bounds[2] // count).numpy())
+    black = torch.zeros(1, 3, 12, 12)
+    shap: Any = GradientShap(model).attribute(inputs, black, n_samples=count, stdevs=0.2, target=TARGETS)
+    maps = run("gradient_shap", model, images, samples=count, deviation=0.2, seed=SEED, batch_size=8)
+    close(maps, shap.sum(1).detach(), rtol=1e-4, atol=1e-7)
+
+
+def test_noise_follows_from_the_seed_alone(images):
+    model = TwoParts()
+    for method in ("smooth_grad", "var_grad", "gradient_shap"):
+        first = run(method, model, images, samples=4)
+        assert torch.equal(run(method, model, images, samples=4), first)
+        assert not torch.equal(run(method, model, images, samples=4, seed=1), first)
+        close(METHODS[method].function(model, images[1:2], TARGETS[1:2], samples=4), first[1:2], rtol=1e-4, atol=1e-8)
+
+
+class GuidedReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features):
+        ctx.save_for_backward(features)
+        return features.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        [features], [gradient] = ctx.saved_tensors, gradients
+        return gradient * (features > 0) * (gradient > 0)
+
+
+class Guided(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return GuidedReLU.apply(features)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_guided_backprop_passes_what_is_positive_twice(inplace, images):
+    model, inputs = relu_network(inplace=inplace), images.clone().requires_grad_()
+    guided = nn.Sequential(*(Guided() if isinstance(part, nn.ReLU) else part for part in model))
+    guided(inputs).gather(1, TARGETS[:, None]).sum().backward()
+    close(run("guided_backprop", model, images), inputs.grad.abs().amax(1))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_deep_lift_adds_up_and_is_captums(inplace, images):
+    from captum.attr import DeepLift  # noqa: PLC0415
+
+    model = relu_network(inplace=inplace)
+    maps = run("deep_lift", model, images)
+    close(maps.sum((1, 2)), change(model, images), rtol=1e-4, atol=1e-6)
+    with pytest.warns(UserWarning, match="Setting"):
+        direct = DeepLift(relu_network()).attribute(images.requires_grad_(), target=TARGETS)
+    close(maps, direct.sum(1).detach())
+    assert model[1].inplace == inplace
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_lrp_keeps_relevance_and_is_captums(inplace, images):
+    """Without biases the epsilon rule of a ReLU network is gradient times input, which sums to the logit."""
+    from captum.attr import LRP  # noqa: PLC0415
+    from captum.attr._utils.lrp_rules import EpsilonRule  # noqa: PLC0415
+
+    model = relu_network(bias=False, inplace=inplace)
+    maps = run("lrp", model, images)
+    close(maps.sum((1, 2)), change(model, images), rtol=1e-4, atol=1e-6)
+    close(maps, run("input_x_gradient", model, images), rtol=1e-3, atol=1e-6)
+    direct = relu_network()
+    cast(Any, direct[4]).rule = EpsilonRule()  # Captum knows none for Flatten
+    close(run("lrp", relu_network(), images), LRP(direct).attribute(images.requires_grad_(), TARGETS).sum(1).detach())
+
+
+class Residual(nn.Module):
+    """One ReLU module that runs twice, and a sum outside modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 3, 3, 1, 1), nn.ReLU(), nn.Linear(3 * 144, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.relu(images + self.relu(self.conv(images))).flatten(1))
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(800, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(images).relu().sigmoid().flatten(1))
+
+
+def test_networks_that_captum_does_not_know_say_what_would_do(images):
+    refused = {
+        ("deep_lift", Residual): r"deep_lift does not fit .* a module of its own .*integrated_gradients",
+        ("deep_lift", Functional): r"do not add up: .* outside modules.*integrated_gradients",
+        ("lrp", Residual): r"joins activations outside modules \(AddBackward0\).*integrated_gradients",
+        ("guided_backprop", Functional): "this network has none; choose saliency",
+    }
+    for (method, network), message in refused.items():
+        with pytest.raises(InputError, match=message):
+            run(method, network(), images)
+    with pytest.raises(InputError, match=r"lrp does not fit this network: .*GELU.* choose integrated_gradients"):
+        run("lrp", nn.Sequential(nn.GELU(), nn.Flatten(), nn.Linear(432, 3)), images)
+    run("guided_backprop", Residual(), images)  # a ReLU that runs twice is no obstacle to it
+
+
+def test_where_paths_meet_is_found_through_constants_and_weights(images):
+    inputs = images.requires_grad_()
+    assert gradients._joins(((inputs - 0.5) / 2).relu().sum(), inputs) == set()
+    assert gradients._joins((inputs * inputs.sigmoid()).sum(), inputs) == {"MulBackward0"}
+    assert gradients._joins(torch.cat([inputs.relu(), inputs]).sum(), inputs) == {"CatBackward0"}
