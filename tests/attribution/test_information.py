@@ -123,6 +123,12 @@ def test_statistics_are_those_of_every_unit_over_all_images(images):
     close(known.deviation, deviation.clamp(min=0.01 * deviation.mean()), rtol=1e-4, atol=1e-5)
 
 
+def test_the_layer_is_one_that_all_of_the_network_passes(images):
+    model, targets = bottlenecked(), torch.tensor([0, 1, 2])
+    chosen = explain(model, images, "iba", targets=targets, steps=1, samples=2)
+    close(chosen, explain(model, images, "iba", targets=targets, steps=1, samples=2, layer="network.stem"))
+
+
 def test_a_unit_that_never_changes_says_nothing_of_itself():
     known = estimate(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), torch.ones(2, 3, 8, 8), layer="0")
     kl = information(torch.ones(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.5), known)

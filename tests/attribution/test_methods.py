@@ -13,6 +13,7 @@ from ibviz.attribution.controls import centre, random_cells, uniform
 from ibviz.attribution.methods import METHODS, explain
 from ibviz.benchmark.evaluation import values
 from ibviz.errors import InputError
+from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import WrappedClassifier, wrap
 from ibviz.types import AttentionMap
 
@@ -58,7 +59,7 @@ GRIDS = {
 }
 FEW: dict[str, dict[str, object]] = {  # draws enough for these tests
     "module_attention": {"module": "attention.head", "reading": "sigmoid"},
-    "iba": {"steps": 2, "samples": 3},
+    "iba": {"steps": 2, "samples": 3, "layer": "network.stem"},
     "smooth_grad": {"samples": 5},
     "var_grad": {"samples": 5},
     "gradient_shap": {"samples": 5},
@@ -179,7 +180,7 @@ class Broken(nn.Module):
 def test_an_error_inside_leaves_no_trace_either(method, images):
     for passes in range(4):  # before, while and after layers are looked for
         model = network_for(method)
-        owner = model.get_submodule("network")
+        owner = model if isinstance(model, IBClassifier) else model.get_submodule("network")
         owner.add_module("decoder", Broken(owner.get_submodule("decoder"), passes))
         before = state(model)
         with pytest.raises(KeyError, match="broken") if passes == 0 else suppress(KeyError):
