@@ -36,7 +36,7 @@ def state(model: nn.Module) -> tuple:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_finite_maps_on_its_grid_and_leaves_no_trace(method, images):
     model = bottlenecked()
-    model.network.encoder.train()  # a mixed mode, to be found again
+    model.get_submodule("network.encoder").train()  # a mixed mode, to be found again
     before = state(model)
     maps = values(explain(model, images, method))
     assert maps.shape == (5, *GRIDS[method])

@@ -127,7 +127,7 @@ def test_the_choice_of_images_depends_on_the_seed_alone():
 def test_a_suite_writes_its_circumstances(tmp_path):
     methods = (
         MethodConfig(method="attention"),
-        MethodConfig(method="grad_cam", label="CAM", options={"layer": "stem"}),
+        MethodConfig(method="grad_cam", label="CAM", options={"layer": "network.stem"}),
     )
     suite = SuiteConfig(data=DataConfig(), images=4, steps=4, methods=methods)
     run = run_suite(suite, bottlenecked(), tmp_path)
