@@ -16,8 +16,9 @@ from PIL import Image
 from ibviz.config import DataConfig
 from ibviz.data.decode import fit
 from ibviz.data.folder import SUFFIXES, image_files
-from ibviz.data.parquet import labelled_box, split_files
-from ibviz.data.sources import load_split
+from ibviz.data.objects import labelled
+from ibviz.data.parquet import read_objects, split_files
+from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -81,7 +82,7 @@ def hub(tmp_path_factory):
 
 
 def test_parquet_gives_the_png_pixels_back_exactly(hub):
-    test = load_split(PARQUET, "test", hub)
+    test = load_images(PARQUET, "test", hub)
     for image, number in zip(test.images, (30, 31), strict=True):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(picture(number)))
     assert test.names == ("30.png", "31.png")
@@ -92,7 +93,7 @@ def test_parquet_gives_the_png_pixels_back_exactly(hub):
 
 def test_the_hold_out_and_train_are_disjoint_and_complete(hub):
     settings = config(source="parquet", validation_share=0.25, seed=3)
-    train, validation = (load_split(settings, split, hub) for split in ("train", "validation"))
+    train, validation = (load_images(settings, split, hub) for split in ("train", "validation"))
     assert len(numbers(validation)) == 5
     assert sorted(numbers(train) + numbers(validation)) == list(range(20))
     for part in (train, validation):
@@ -101,24 +102,24 @@ def test_the_hold_out_and_train_are_disjoint_and_complete(hub):
 
 
 def test_another_seed_holds_out_others_and_the_limit_keeps_the_hold_out(hub):
-    first = load_split(PARQUET.model_copy(update={"validation_share": 0.5}), "validation", hub)
-    other = load_split(PARQUET.model_copy(update={"validation_share": 0.5, "seed": 1}), "validation", hub)
+    first = load_images(PARQUET.model_copy(update={"validation_share": 0.5}), "validation", hub)
+    other = load_images(PARQUET.model_copy(update={"validation_share": 0.5, "seed": 1}), "validation", hub)
     assert numbers(first) != numbers(other)
     limited = PARQUET.model_copy(update={"validation_share": 0.5, "limit": 4})
-    assert numbers(load_split(limited, "validation", hub)) == numbers(first)
-    few = numbers(load_split(limited, "train", hub))
+    assert numbers(load_images(limited, "validation", hub)) == numbers(first)
+    few = numbers(load_images(limited, "train", hub))
     assert len(few) == 4
     assert not set(few) & set(numbers(first))
 
 
 def test_a_folder_without_splits_falls_into_three_disjoint_parts(plain_folder):
-    parts = [numbers(load_split(FOLDER, split, plain_folder)) for split in ("test", "validation", "train")]
+    parts = [numbers(load_images(FOLDER, split, plain_folder)) for split in ("test", "validation", "train")]
     assert [len(part) for part in parts] == [6, 5, 49]
     assert sorted(one for part in parts for one in part) == list(range(60))
 
 
 def test_class_folders_are_classes_in_alphabetical_order(plain_folder):
-    train = load_split(FOLDER, "train", plain_folder)
+    train = load_images(FOLDER, "train", plain_folder)
     assert train.class_names == ("cat", "dog")
     assert train.labels.tolist() == [one % 2 for one in numbers(train)]
     assert train.names[0] == f"cat/{numbers(train)[0]:03d}.png"
@@ -127,9 +128,9 @@ def test_class_folders_are_classes_in_alphabetical_order(plain_folder):
 def test_split_folders_are_taken_as_they_are(tmp_path):
     write_folder(tmp_path / "train", [0, 1, 2])
     write_folder(tmp_path / "val", [7])
-    assert sorted(numbers(load_split(FOLDER, "train", tmp_path))) == [0, 1, 2]
+    assert sorted(numbers(load_images(FOLDER, "train", tmp_path))) == [0, 1, 2]
     for split in ("validation", "test"):  # without a test split, test is validation
-        found = load_split(FOLDER, split, tmp_path)
+        found = load_images(FOLDER, split, tmp_path)
         assert (numbers(found), found.labels.tolist(), found.class_names) == ([7], [1], ("cat", "dog"))
 
 
@@ -144,7 +145,7 @@ def test_boxes_follow_the_resize_and_crop_of_a_wide_image(tmp_path):
     )
     table = pa.table({"image": images, "label": pa.array([1, 0]), "objects": objects})
     pq.write_table(table, tmp_path / "test.parquet")
-    test = load_split(config(source="parquet", image_size=50), "test", tmp_path)
+    test = load_images(config(source="parquet", image_size=50), "test", tmp_path)
     assert test.boxes is not None
     torch.testing.assert_close(test.boxes[0], torch.tensor([0.0, 10.0, 25.0, 30.0]))
     assert test.boxes[1].isnan().all()
@@ -157,7 +158,7 @@ def test_resize_comes_before_the_crop_for_pixels_and_boxes(tmp_path):
     objects = pa.array([{"bbox": [[160.0, 40.0, 80.0, 80.0]], "category": [0]}])
     images = pa.array([{"bytes": png(wide), "path": None}], IMAGE)
     pq.write_table(pa.table({"image": images, "label": [0], "objects": objects}), tmp_path / "test.parquet")
-    test = load_split(config(source="parquet", image_size=40, resize=50), "test", tmp_path)
+    test = load_images(config(source="parquet", image_size=40, resize=50), "test", tmp_path)
     assert test.images[0].equal(fit(wide, 40, 50))
     assert test.boxes is not None
     torch.testing.assert_close(test.boxes[0], torch.tensor([10.0, 5.0, 30.0, 25.0]))
@@ -169,7 +170,7 @@ def test_resize_holds_for_every_way_to_a_split(tmp_path, split, layout):
     folders = {"plain": [""], "train only": ["train", "test"], "all splits": ["train", "validation", "test"]}
     for folder in folders[layout]:
         write_folder(tmp_path / folder, list(range(6)))
-    found = load_split(config(source="folder", image_size=8, resize=18), split, tmp_path)
+    found = load_images(config(source="folder", image_size=8, resize=18), split, tmp_path)
     for image, number in zip(found.images, numbers(found), strict=True):
         assert image.equal(fit(picture(number), 8, 18))
 
@@ -177,20 +178,29 @@ def test_resize_holds_for_every_way_to_a_split(tmp_path, split, layout):
 @pytest.mark.parametrize(
     ("objects", "expected"),
     [
-        ({"bbox": [[0, 0, 9, 9], [1, 1, 2, 2], [1, 1, 3, 2]], "category": [5, 7, 7]}, (1.0, 1.0, 4.0, 3.0)),
-        ({"bbox": [[0, 0, 9, 9]], "category": [5]}, None),
-        ({"bbox": [[1, 1, 2, 2], [0, 0, 9, 9]], "category": ["cup", "table"]}, (0.0, 0.0, 9.0, 9.0)),
         (
-            {"bbox": [[1, 1, 2, 2], [0, 0, 9, 9]], "category": ["cup", "man"], "imagenet": [[7, 8], []]},
+            {"bbox": [[0.0, 0.0, 9.0, 9.0], [1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 3.0, 2.0]], "category": [5, 7, 7]},
+            (1.0, 1.0, 4.0, 3.0),
+        ),
+        ({"bbox": [[0.0, 0.0, 9.0, 9.0]], "category": [5]}, None),
+        ({"bbox": [[1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 9.0, 9.0]], "category": ["cup", "table"]}, (0.0, 0.0, 9.0, 9.0)),
+        (
+            {
+                "bbox": [[1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 9.0, 9.0]],
+                "category": ["cup", "man"],
+                "imagenet": [[7, 8], []],
+            },
             (1.0, 1.0, 3.0, 3.0),
         ),
-        ({"bbox": [[0, 0, 2, 2]]}, (0.0, 0.0, 2.0, 2.0)),
+        ({"bbox": [[0.0, 0.0, 2.0, 2.0]]}, (0.0, 0.0, 2.0, 2.0)),
         ({}, None),
     ],
     ids=["largest of the label", "none of the label", "named: largest", "class lists", "no categories", "no objects"],
 )
 def test_the_box_is_that_of_the_labelled_object(objects, expected):
-    assert labelled_box(objects, 7) == expected
+    found = read_objects(objects, 7, Image.new("RGB", (20, 20)))
+    row = labelled(found, 7)
+    assert (None if row is None else tuple(found.boxes[row].tolist())) == expected
 
 
 @pytest.mark.parametrize(
@@ -204,18 +214,18 @@ def test_the_box_is_that_of_the_labelled_object(objects, expected):
 )
 def test_class_names_come_from_the_metadata(tmp_path, metadata, expected):
     write_parquet(tmp_path / "test.parquet", [0, 1], metadata, label=pa.array([0, 1]))
-    assert load_split(PARQUET, "test", tmp_path).class_names == expected
+    assert load_images(PARQUET, "test", tmp_path).class_names == expected
 
 
 @pytest.mark.parametrize("column", ["labels", "fine_label", "kind"])
 def test_other_label_columns_are_found_and_null_is_no_label(tmp_path, column):
     write_parquet(tmp_path / "valid.parquet", [0, 1], None, **{column: pa.array([None, 3]), "note": pa.array(["", ""])})
-    assert load_split(PARQUET, "validation", tmp_path).labels.tolist() == [-1, 3]
+    assert load_images(PARQUET, "validation", tmp_path).labels.tolist() == [-1, 3]
 
 
 def refused(settings: DataConfig, split: str, root: Path | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load_split(settings, split, root)  # pyright: ignore[reportArgumentType]
+        load_images(settings, split, root)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_missing_or_empty_root_is_one_clear_error(tmp_path):
@@ -305,8 +315,8 @@ def test_the_split_stands_in_the_name_of_the_parquet_file_or_of_its_folder(tmp_p
 def test_the_converted_layout_of_the_hub_loads(tmp_path):
     write_parquet(tmp_path / "default" / "train" / "0000.parquet", [0, 1, 2], label=pa.array([0, 1, 0]))
     write_parquet(tmp_path / "default" / "validation" / "0000.parquet", [7], label=pa.array([1]))
-    assert numbers(load_split(PARQUET, "train", tmp_path)) == [0, 1, 2]
-    assert numbers(load_split(PARQUET, "validation", tmp_path)) == [7]
+    assert numbers(load_images(PARQUET, "train", tmp_path)) == [0, 1, 2]
+    assert numbers(load_images(PARQUET, "validation", tmp_path)) == [7]
 
 
 def test_image_files_are_found_at_any_depth_but_not_the_hidden_ones(tmp_path):
@@ -341,11 +351,11 @@ def test_several_sizes_need_an_image_size(tmp_path):
     write_folder(tmp_path / "test", [0])
     picture(2, (20, 30)).save(tmp_path / "test" / "cat" / "wide.png")
     refused(FOLDER, "test", tmp_path, "cat/wide.png is 20x30 pixels, those before it 9x9; set image_size")
-    assert load_split(config(source="folder", image_size=8), "test", tmp_path).images.shape == (2, 3, 8, 8)
+    assert load_images(config(source="folder", image_size=8), "test", tmp_path).images.shape == (2, 3, 8, 8)
 
 
 def test_digits_come_in_one_size_only():
-    assert load_split(config(image_size=48, limit=12), "train", None).images.shape == (12, 3, 48, 48)
+    assert load_images(config(image_size=48, limit=12), "train", None).images.shape == (12, 3, 48, 48)
     refused(config(image_size=32), "train", None, "48 pixels wide; got image_size 32")
     refused(config(image_size=48, resize=60), "train", None, "48 pixels wide; got image_size 48, resize 60")
 
@@ -371,11 +381,11 @@ def test_cifar_is_read_as_torchvision_stores_it(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     write_cifar(tmp_path)
     settings = config(source="cifar10", validation_share=0.2)
-    test = load_split(settings, "test", tmp_path)
+    test = load_images(settings, "test", tmp_path)
     assert np.array_equal(test.images[3].permute(1, 2, 0).numpy(), np.asarray(picture(3, (32, 32))))
     assert (test.labels.tolist(), test.class_names) == ([0, 1, 2, 9], tuple("abcdefghij"))
-    assert len(load_split(settings, "train", tmp_path).labels) == 16
-    assert len(load_split(settings, "validation", tmp_path).labels) == 4
+    assert len(load_images(settings, "train", tmp_path).labels) == 16
+    assert len(load_images(settings, "validation", tmp_path).labels) == 4
 
 
 def test_a_failed_download_says_where_it_looked_and_what_else_works(tmp_path, monkeypatch):
@@ -403,6 +413,6 @@ def test_importing_the_sources_loads_nothing_slow():
 def test_real_packs_load(tmp_path, pack, split, image_size, count, boxes):
     program = Path(os.environ["IBVIZ_SHARED"]) / "data" / "unpack.py"
     subprocess.run([sys.executable, program, pack, tmp_path], check=True, capture_output=True)
-    found = load_split(config(source="parquet", image_size=image_size), split, tmp_path)
+    found = load_images(config(source="parquet", image_size=image_size), split, tmp_path)
     assert len(found.images) == len(found.names) == count
     assert boxes == (0 if found.boxes is None else int((~found.boxes.isnan().any(1)).sum()))
