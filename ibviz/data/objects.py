@@ -65,17 +65,23 @@ def annotate(
     """
     from torchvision import tv_tensors  # noqa: PLC0415 - slow to import
 
-    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    _check_inside(corners, image.size)
-    real = (corners[:, 2:] > corners[:, :2]).all(1)
-    canvas = (image.height, image.width)
-    edges = corners[real].clamp(torch.zeros(4), torch.tensor(image.size * 2, dtype=torch.float32))
+    width, height = image.size
+    inside = [_clipped(box, width, height) for box in boxes]
+    real = [row for row, box in enumerate(inside) if _area(box) > 0]
+    edges = [inside[row] for row in real]
     return Objects(
-        tv_tensors.BoundingBoxes(edges, format="XYXY", canvas_size=canvas),  # pyright: ignore[reportCallIssue]
-        torch.tensor(labels, dtype=torch.int64)[real],
-        torch.tensor(difficult or [False] * len(boxes), dtype=torch.bool)[real],
+        tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue] - its signature is hidden
+            torch.tensor(edges, dtype=torch.float32).reshape(-1, 4), format="XYXY", canvas_size=(height, width)
+        ),
+        torch.tensor([labels[row] for row in real], dtype=torch.int64),
+        torch.tensor([bool(difficult) and difficult[row] for row in real], dtype=torch.bool),
         None if masks is None else tv_tensors.Mask(masks[real]),
     )
+
+
+def _area(box: Sequence[float]) -> float:
+    x0, y0, x1, y1 = box
+    return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
 
 
 def corners(box: Sequence[int | float]) -> Box:
@@ -90,15 +96,15 @@ def corners(box: Sequence[int | float]) -> Box:
     return x, y, x + width, y + height
 
 
-def _check_inside(corners: Tensor, size: tuple[int, int]) -> None:
-    limits = torch.tensor(size * 2) + SLACK
-    outside = ((corners < -SLACK) | (corners > limits) | corners.isnan()).any(1)
-    if outside.any():
-        x0, y0, x1, y1 = corners[outside][0].tolist()
+def _clipped(box: Box, width: int, height: int) -> list[float]:
+    limits = list(zip(box, (width, height) * 2, strict=True))
+    if not all(-SLACK <= edge <= limit + SLACK for edge, limit in limits):
+        x0, y0, x1, y1 = box
         raise InputError(
-            f"a box reaches outside the image of {size[0]}x{size[1]} pixels: x {x0:g} to {x1:g}, y {y0:g} to {y1:g};"
+            f"a box reaches outside the image of {width}x{height} pixels: x {x0:g} to {x1:g}, y {y0:g} to {y1:g};"
             " boxes count in pixels of the stored image: correct or remove it"
         )
+    return [min(max(edge, 0.0), float(limit)) for edge, limit in limits]
 
 
 def labelled(objects: Objects, label: int) -> int | None:
@@ -108,9 +114,9 @@ def labelled(objects: Objects, label: int) -> int | None:
     >>> labelled(annotate(Image.new("RGB", (9, 9)), boxes, [5, 7, 7]), 7)
     2
     """
-    sides = (objects.boxes[:, 2:] - objects.boxes[:, :2]).as_subclass(Tensor)
-    areas = sides.prod(1).where((objects.labels == label) & ~objects.difficult, 0)
-    return int(areas.argmax()) if label >= 0 and areas.any() else None
+    facts = zip(objects.boxes.tolist(), objects.labels.tolist(), objects.difficult.tolist(), strict=True)
+    areas = [0.0 if hard or one != label else _area(box) for box, one, hard in facts]
+    return areas.index(max(areas)) if label >= 0 and any(areas) else None
 
 
 def moved(picture: Picture, move: Callable[[Any], Any]) -> Picture:
@@ -151,7 +157,10 @@ def visible(objects: Objects) -> Objects:
     """The objects of which the crop left something."""
     from torchvision import tv_tensors  # noqa: PLC0415 - slow to import
 
-    rows = (objects.boxes[:, 2:] > objects.boxes[:, :2]).all(1).as_subclass(Tensor)
-    boxes = tv_tensors.wrap(objects.boxes[rows], like=objects.boxes)  # pyright: ignore[reportCallIssue] - a decorated signature
+    left = [_area(box) > 0 for box in objects.boxes.tolist()]
+    if all(left):
+        return objects
+    rows = torch.tensor(left)
+    boxes = tv_tensors.wrap(objects.boxes[rows], like=objects.boxes)  # pyright: ignore[reportCallIssue] - as above
     masks = None if objects.masks is None else tv_tensors.Mask(objects.masks[rows])
     return Objects(boxes, objects.labels[rows], objects.difficult[rows], masks)
