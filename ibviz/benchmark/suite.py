@@ -74,7 +74,7 @@ def write_circumstances(
     facts = {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "images": len({row["image"] for row in evaluation.rows}),
-        "skipped": {fault.name: fault.reason for fault in faults},
+        "skipped": [fault.name for fault in faults],
         "weights": fingerprint(model),
         "suite": suite.model_dump(mode="json"),
         "protocol": evaluation.protocol.model_dump(mode="json") | {"hash": evaluation.protocol.hash},

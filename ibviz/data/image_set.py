@@ -1,5 +1,6 @@
 """One split in memory: pixels, labels and where the object is."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,6 +37,16 @@ class ImageSet(NamedTuple):
     boxes: Boxes | None = None
     objects: tuple[Objects | None, ...] | None = None
     faults: tuple[Fault, ...] = ()
+
+
+def skipped(faults: Sequence[Fault]) -> str:
+    """One line for a log: how many images were left out, and the first ten names.
+
+    >>> skipped([Fault("cat/7.jpg", "cannot decode cat/7.jpg")])
+    '1 image skipped, unreadable: cat/7.jpg'
+    """
+    names = ", ".join(fault.name for fault in faults[:10]) + (", ..." if len(faults) > 10 else "")
+    return f"{len(faults)} image{'s' if len(faults) != 1 else ''} skipped, unreadable: {names}"
 
 
 def select(image_set: ImageSet, indices: Int[Tensor, " k"]) -> ImageSet:

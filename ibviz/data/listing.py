@@ -96,8 +96,11 @@ def load(part: Part, view: View) -> ImageSet:
     return _annotated(whole, notes)
 
 
-def look(part: Part, view: View) -> Iterator[Row | Fault]:
-    """Each row of a split as the network sees it, or why it cannot be read; a wrong annotation is an error."""
+def look(part: Part, view: View, *, annotated: bool = True) -> Iterator[Row | Fault]:
+    """Each row of a split as the network sees it, or why it cannot be read; a wrong annotation is an error.
+
+    Not `annotated` leaves the objects out.
+    """
     listing, rows = part
     for row, sample in zip(rows.tolist(), listing.samples(rows), strict=True):
         name = listing.names[row]
@@ -107,17 +110,16 @@ def look(part: Part, view: View) -> Iterator[Row | Fault]:
             yield Fault(name, str(error))
             continue
         try:
-            yield _row(image, sample, int(listing.labels[row]), view)
+            objects = sample.objects(image) if annotated and sample.objects else None
+            yield _row(Picture(image, objects), int(listing.labels[row]), view)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
 
 
-def _row(image: Image.Image, sample: Sample, label: int, view: View) -> Row:
-    objects = None if sample.objects is None else sample.objects(image)
-    target = None if objects is None else labelled(objects, label)
-    picture = seen(Picture(image, objects), view, target)
-    note = None if picture.objects is None else Note(picture.objects, target)
-    return Row(to_tensor(picture.image), note)
+def _row(picture: Picture, label: int, view: View) -> Row:
+    target = None if picture.objects is None else labelled(picture.objects, label)
+    image, objects = seen(picture, view, target)
+    return Row(to_tensor(image), None if objects is None else Note(objects, target))
 
 
 def tolerate(faults: Sequence[Fault], count: int) -> None:

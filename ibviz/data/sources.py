@@ -32,7 +32,7 @@ LAYOUTS = {
     "parquet": "ROOT/**/train*.parquet, val*.parquet, test*.parquet or ROOT/**/{train,validation,test}/*.parquet",
 }
 LAYOUTS["hub"] = LAYOUTS["parquet"]
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)*")
+REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)+")
 MASKED = ("cub", "voc2007", "voc2012", "coco")
 TEST_SHARE = 0.1  # of a folder without splits
 

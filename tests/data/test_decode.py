@@ -86,7 +86,7 @@ def test_fit_refuses_a_crop_larger_than_the_short_side(noise):
 
 
 def boxes_of(edges: list[list[float]], size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
-    return tv_tensors.BoundingBoxes(torch.tensor(edges), format="XYXY", canvas_size=size[::-1])  # pyright: ignore[reportCallIssue]
+    return tv_tensors.BoundingBoxes(torch.tensor(edges), format="XYXY", canvas_size=(size[1], size[0]))  # pyright: ignore[reportCallIssue]
 
 
 def test_boxes_follow_by_hand():

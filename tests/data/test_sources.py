@@ -1,9 +1,11 @@
+import hashlib
 import io
 import json
-import os
 import pickle
 import subprocess
 import sys
+from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ibviz.config import DataConfig
-from ibviz.data.decode import fit
+from ibviz.config import DataConfig, Recipe, read_toml
+from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
 from ibviz.data.objects import labelled
 from ibviz.data.parquet import read_objects, split_files
-from ibviz.data.sources import load_images
+from ibviz.data.sources import find_part, load_images
 from ibviz.errors import InputError
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -341,6 +343,92 @@ def test_a_broken_file_among_many_is_named(tmp_path):
     refused(FOLDER, "test", tmp_path, r"cannot decode .*dog/broken\.jpg")
 
 
+def test_one_broken_file_in_a_hundred_is_left_out_and_listed(tmp_path):
+    write_folder(tmp_path / "test", list(range(200)))
+    (tmp_path / "test" / "dog" / "051.png").write_text("hello")
+    (tmp_path / "test" / "cat" / "000.png").write_bytes(png(picture(0))[:50])
+    found = load_images(FOLDER, "test", tmp_path)
+    assert sorted(numbers(found)) == [one for one in range(1, 200) if one != 51]
+    assert found.labels.tolist() == [one % 2 for one in numbers(found)]
+    assert found.names == tuple(f"{('cat', 'dog')[one % 2]}/{one:03d}.png" for one in numbers(found))
+    assert [fault.name for fault in found.faults] == ["cat/000.png", "dog/051.png"]
+    assert "unknown format or not an image" in found.faults[1].reason
+
+
+def test_rows_of_parquet_without_an_image_are_left_out_with_their_labels_and_boxes(tmp_path):
+    rows = [{"bytes": png(picture(one)), "path": f"{one}.png"} for one in range(200)]
+    rows[3], rows[150] = {"bytes": None, "path": "far.png"}, {"bytes": b"hello", "path": "text.png"}
+    objects = [{"bbox": [[one % 7, 0, 1, 1]], "category": [one % 2]} for one in range(200)]
+    table = pa.table({"image": pa.array(rows, IMAGE), "label": [one % 2 for one in range(200)], "objects": objects})
+    pq.write_table(table, tmp_path / "test.parquet")
+    found = load_images(PARQUET, "test", tmp_path)
+    kept = [one for one in range(200) if one not in (3, 150)]
+    assert numbers(found) == kept
+    assert found.labels.tolist() == [one % 2 for one in kept]
+    assert found.boxes is not None
+    assert found.boxes[:, 0].tolist() == [one % 7 for one in kept]
+    assert [fault.name for fault in found.faults] == ["far.png", "text.png"]
+
+
+def test_all_objects_of_a_row_are_kept_and_the_difficult_ones_are_no_target(tmp_path):
+    row = {"bbox": [[0, 0, 9, 9], [1, 2, 3, 4], [5, 5, 2, 2]], "category": [1, 1, 0], "difficult": [True, False, False]}
+    image = pa.array([{"bytes": png(picture(1)), "path": "1.png"}], IMAGE)
+    pq.write_table(pa.table({"image": image, "label": [1], "objects": [row]}), tmp_path / "test.parquet")
+    found = load_images(PARQUET, "test", tmp_path)
+    assert found.boxes is not None
+    assert found.boxes.tolist() == [[1.0, 2.0, 4.0, 6.0]]
+    assert found.objects is not None
+    assert found.objects[0] is not None
+    assert found.objects[0].labels.tolist() == [1, 1, 0]
+    assert found.objects[0].difficult.tolist() == [True, False, False]
+    cut = load_images(config(source="parquet", image_size=8, resize=18), "test", tmp_path)  # pixels 2.5 to 6.5
+    assert cut.objects is not None
+    assert cut.objects[0] is not None
+    assert cut.objects[0].boxes.tolist() == [[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 3.0, 7.0], [5.0, 5.0, 8.0, 8.0]]
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ([5, 5, 9, 9], "1.png: a box reaches outside the image of 9x9 pixels: x 5 to 14, y 5 to 14"),
+        ([-3, 0, 5, 5], "outside the image of 9x9 pixels: x -3 to 2"),
+        ([float("nan"), 0, 5, 5], "outside the image of 9x9 pixels: x nan"),
+        ([1, 2, 3], r"1.png: a box needs four numbers, x, y, width and height; got \[1.0, 2.0, 3.0\]"),
+    ],
+)
+def test_a_box_outside_its_image_or_of_other_form_is_named(tmp_path, box, message):
+    image = pa.array([{"bytes": png(picture(1)), "path": "1.png"}], IMAGE)
+    objects = pa.array([{"bbox": [[float(edge) for edge in box]], "category": [1]}])
+    pq.write_table(pa.table({"image": image, "label": [1], "objects": objects}), tmp_path / "test.parquet")
+    refused(PARQUET, "test", tmp_path, message)
+
+
+def test_a_suites_images_are_chosen_by_seed_and_no_others_are_decoded(tmp_path, monkeypatch):
+    write_folder(tmp_path / "test", list(range(60)))
+    decoded = []
+
+    def counting(path: Path) -> Image.Image:
+        decoded.append(path.name)
+        return read_image(path)
+
+    monkeypatch.setattr("ibviz.data.folder.read_image", counting)
+    first, again, other = (load_images(FOLDER, "test", tmp_path, count=10, seed=seed) for seed in (0, 0, 1))
+    assert len(decoded) == 30
+    assert first.names == again.names != other.names
+    whole = load_images(FOLDER, "test", tmp_path)
+    rows = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:10].sort().values  # as suites always chose
+    assert first.names == tuple(whole.names[row] for row in rows)
+    assert first.images.equal(whole.images[rows])
+
+
+@pytest.mark.parametrize("source", ["digits", "svhn"])
+def test_a_recipe_that_mirrors_digits_is_refused(tmp_path, source):
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'[data]\nsource = "{source}"\n[training]\nflip = true\n')
+    with pytest.raises(InputError, match=rf"recipe.toml: .*mirrored digit is none: leave it out for {source}"):
+        read_toml(path, Recipe)
+
+
 def test_a_class_that_train_lacks_is_named(tmp_path):
     write_folder(tmp_path / "train", [0, 2])
     write_folder(tmp_path / "test", [0, 1])
@@ -402,17 +490,33 @@ def test_importing_the_sources_loads_nothing_slow():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
-@pytest.mark.skipif("IBVIZ_SHARED" not in os.environ, reason="IBVIZ_SHARED does not name the folder of real packs")
 @pytest.mark.parametrize(
     ("pack", "split", "image_size", "count", "boxes"),
     [
-        ("tiny_imagenet", "validation", None, 10_000, 10_000),
+        ("tiny_imagenet", "validation", None, 10_000, 2000),
         ("photos", "test", 224, 128, 102),
     ],
 )
-def test_real_packs_load(tmp_path, pack, split, image_size, count, boxes):
-    program = Path(os.environ["IBVIZ_SHARED"]) / "data" / "unpack.py"
+def test_real_packs_load(tmp_path, shared, pack, split, image_size, count, boxes):
+    program = shared / "data" / "unpack.py"
     subprocess.run([sys.executable, program, pack, tmp_path], check=True, capture_output=True)
-    found = load_images(config(source="parquet", image_size=image_size), split, tmp_path)
-    assert len(found.images) == len(found.names) == count
+    settings = config(source="parquet", image_size=image_size)
+    assert len(find_part(settings, split, tmp_path).rows) == count
+    found = load_images(settings, split, tmp_path, count=2000)
+    assert len(found.images) == len(found.names) == min(count, 2000)
     assert boxes == (0 if found.boxes is None else int((~found.boxes.isnan().any(1)).sum()))
+    assert found.faults == ()
+
+
+def test_real_cifar10_has_the_published_pixels(tmp_path, shared, monkeypatch):
+    """The sum of the first test image is published; its 250 images, for speed, are those of the first stream."""
+    monkeypatch.syspath_prepend(shared / "data")
+    unpack = import_module("unpack")
+    pixels = list(islice(unpack.cifar_part(shared / "data" / "cifar10" / "test.npz"), 250))
+    labels = np.load(shared / "data" / "cifar10" / "test.npz")["labels"][:250].astype(np.int64)
+    columns = {"image": unpack.image_column([unpack.png(one) for one in pixels], ["x"] * 250), "label": labels}
+    unpack.write(tmp_path / "test.parquet", columns, list("abcdefghij"))
+    test = load_images(config(source="parquet", image_size=32), "test", tmp_path)
+    first = test.images[0].permute(1, 2, 0).numpy().tobytes()
+    assert hashlib.sha256(first).hexdigest() == "af12e1241a1e7a0c9ba326825279bef5fe961ceb5f95212a99f9b1f22711f913"
+    assert test.labels[:4].tolist() == [3, 8, 8, 0]  # cat, ship, ship, airplane, as in the data set's gallery
