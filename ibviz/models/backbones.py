@@ -73,7 +73,8 @@ def conv_block(inputs: int, outputs: int, layers: int) -> nn.Sequential:
 
 def two_layer_decoder(config: ModelConfig, spec: InputConfig) -> nn.Sequential:
     """The decoder of the VGG networks."""
-    return nn.Sequential(nn.Linear(config.latent, config.latent), nn.ReLU(), nn.Linear(config.latent, len(spec.class_names)))
+    latent, classes = config.latent, len(spec.class_names)
+    return nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, classes))
 
 
 def digits(config: ModelConfig, spec: InputConfig) -> Parts:
