@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from ibviz.config import ModelConfig
+from ibviz.config import InputConfig, ModelConfig
 from ibviz.errors import InputError
 
 
@@ -71,12 +71,13 @@ def conv_block(inputs: int, outputs: int, layers: int) -> nn.Sequential:
     return nn.Sequential(*(part for a, b in pairwise(widths) for part in conv_bn_relu(a, b)))
 
 
-def two_layer_decoder(config: ModelConfig, classes: int) -> nn.Sequential:
+def two_layer_decoder(config: ModelConfig, spec: InputConfig) -> nn.Sequential:
     """The decoder of the VGG networks."""
-    return nn.Sequential(nn.Linear(config.latent, config.latent), nn.ReLU(), nn.Linear(config.latent, classes))
+    latent, classes = config.latent, len(spec.class_names)
+    return nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, classes))
 
 
-def digits(config: ModelConfig, classes: int) -> Parts:
+def digits(config: ModelConfig, spec: InputConfig) -> Parts:
     """A small network for the embedded 48 px images, 0.4 M parameters; attention on 12 x 12 cells of 4 px."""
     fixed_head(config)
     stem = nn.Sequential(
@@ -92,11 +93,14 @@ def digits(config: ModelConfig, classes: int) -> Parts:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    return split(stem, encoder, head, 128, two_layer_decoder(config, classes))
+    return split(stem, encoder, head, 128, two_layer_decoder(config, spec))
 
 
-def vgg32(config: ModelConfig, classes: int) -> Parts:
-    """The authors' VGG for 32 px, attention on 16 x 16 cells, 20 M parameters, with their initialisation."""
+def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
+    """The authors' VGG for 32 px, attention on 16 x 16 cells, 20 M parameters, with their initialisation.
+
+    At 64 px and more its convolutions end on several cells, and the layer to the latents widens with their number.
+    """
     stem = nn.Sequential(conv_block(3, 64, 2), conv_block(64, 128, 2), conv_block(128, 256, 3), nn.MaxPool2d(2))
     tail = nn.Sequential(*conv_bn_relu(512, 512), nn.MaxPool2d(2), *conv_bn_relu(512, 512), nn.MaxPool2d(2))
     encoder = nn.Sequential(
@@ -109,21 +113,22 @@ def vgg32(config: ModelConfig, classes: int) -> Parts:
         nn.ReLU(),
         nn.Flatten(),
     )
-    head, decoder = conv_head(256, config.head_depth), two_layer_decoder(config, classes)
-    return split(stem, encoder, head, 512, decoder, partial(_on_modules, _initialise_vgg))
+    head, decoder = conv_head(256, config.head_depth), two_layer_decoder(config, spec)
+    width = 512 * (spec.size // 32) ** 2
+    return split(stem, encoder, head, width, decoder, partial(_on_modules, _initialise_vgg))
 
 
-def vgg16(config: ModelConfig, classes: int) -> Parts:
+def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
     """The authors' VGG-16 for 224 px, without batch norm: attention on its last features, 14 x 14 cells."""
     from torchvision import models  # noqa: PLC0415 - slow to import
 
     stem = cast(nn.Sequential, models.vgg16().features)[:-1]
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten())
-    head, decoder = conv_head(512, config.head_depth), two_layer_decoder(config, classes)
+    head, decoder = conv_head(512, config.head_depth), two_layer_decoder(config, spec)
     return split(stem, encoder, head, 4608, decoder, partial(_on_modules, _initialise_vgg))
 
 
-def wrn50_2(config: ModelConfig, classes: int) -> Parts:
+def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
     """The authors' WRN-50-2 for 224 px: attention on layer 3 (14 x 14 cells), read by a copy of layer 4 at stride 1."""
     from torchvision import models  # noqa: PLC0415 - slow to import
 
@@ -137,7 +142,7 @@ def wrn50_2(config: ModelConfig, classes: int) -> Parts:
     encoder = nn.Sequential(OrderedDict(layer4=resnet.layer4, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     head = nn.Sequential(reader, nn.Conv2d(2048, 1, 3, padding=1))
     return split(
-        stem, encoder, head, 2048, two_layer_decoder(config, classes), partial(_on_modules, _initialise_resnet)
+        stem, encoder, head, 2048, two_layer_decoder(config, spec), partial(_on_modules, _initialise_resnet)
     )
 
 
@@ -185,9 +190,10 @@ def wide_group(inputs: int, outputs: int, *, blocks: int, stride: int) -> nn.Seq
     return nn.Sequential(first, *(WideBlock(outputs, outputs, stride=1, dropout=0.3) for _ in range(blocks - 1)))
 
 
-def wide_resnet(config: ModelConfig, classes: int, *, depth: int, widen: int) -> Parts:
+def wide_resnet(config: ModelConfig, spec: InputConfig, *, depth: int, widen: int) -> Parts:
     """The authors' wide ResNet for 32 px, attention on the raw sums of group 2 (16 x 16 cells, signed)."""
     fixed_head(config)
+    classes = len(spec.class_names)
     blocks, (w1, w2, w3) = (depth - 4) // 6, (16 * widen, 32 * widen, 64 * widen)
     stem = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1, bias=False),
@@ -205,7 +211,7 @@ def wide_resnet(config: ModelConfig, classes: int, *, depth: int, widen: int) ->
     )
     last = wide_group(w2, w3, blocks=blocks, stride=2)
     encoder = nn.Sequential(last, nn.BatchNorm2d(w3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    decoder = nn.Sequential(nn.ReLU(), nn.Linear(config.latent, classes))
+    decoder = nn.Sequential(nn.ReLU(), nn.Linear(config.latent, len(spec.class_names)))
     return split(stem, encoder, head, w3, decoder, partial(_on_modules, _initialise_wide))
 
 
@@ -216,7 +222,7 @@ def _initialise_wide(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-BACKBONES: dict[str, Callable[[ModelConfig, int], Parts]] = {
+BACKBONES: dict[str, Callable[[ModelConfig, InputConfig], Parts]] = {
     "digits": digits,
     "vgg32": vgg32,
     "vgg16": vgg16,

@@ -47,7 +47,7 @@ def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
     if config.backbone in BACKBONES:
         if config.layer is not None:
             raise InputError(f"{config.backbone} has its attention at a fixed layer; leave layer out")
-        return BACKBONES[config.backbone](config, len(spec.class_names))
+        return BACKBONES[config.backbone](config, spec)
     if config.backbone == UNNAMED:
         raise InputError("this classifier was made of a module without a name, which no file can rebuild; "
                          "attach to one that `ibviz.load` knows, such as timm/resnet50")  # fmt: skip
