@@ -59,21 +59,26 @@ def train(recipe: Path, out: Out, data: Data = None, resume: Resume = False) -> 
 def explain(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
     model: Model = "runs/demo",
-    methods: Annotated[str, typer.Option(help="Names, separated by commas.")] = "",
-    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM; chosen by grid if not given.")] = None,
+    methods: Annotated[str, typer.Option(help="Names, separated by commas, or all that fit the model.")] = "",
+    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM and its like; chosen if not given.")] = None,
     out: Out = Path("explained"),
     weights: Weights = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Images at most.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Draw the maps of an image's predicted class by several methods, and keep them exactly."""
+    """Draw the maps of an image's predicted class and the runner-up by several methods, and keep them exactly."""
     from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
-    from ibviz.workflows import choose_methods, explain_files, load_on  # noqa: PLC0415
+    from ibviz.workflows import ALL, choose_methods, explain_files, load_on, refuse  # noqa: PLC0415
 
     network = load_on(str(model), weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
-    for path in explain_files(source, network, chosen, out, limit=limit):
+    unfit = _print_unfit if methods.strip() == ALL else refuse
+    for path in explain_files(source, network, chosen, out, limit=limit, unfit=unfit):
         print(path)
+
+
+def _print_unfit(method: str, error: InputError) -> None:
+    print(f"ibviz: {method} left out: {error}", file=sys.stderr)
 
 
 @app.command()

@@ -116,7 +116,7 @@ def explain(
     torch.Size([2, 1, 1])
     """
     function = bind(method, options)
-    if "batch_size" in inspect.signature(function).parameters:
+    if "batch_size" in options_of(method):
         function = partial(function, batch_size=batch_size)
     with evaluating(model), torch.inference_mode(False):  # a copy of the labels can enter a graph
         targets = predict(model, images, batch_size=batch_size).argmax(1) if targets is None else targets.clone()
@@ -137,8 +137,7 @@ def bind(method: str, options: Mapping[str, object]) -> "partial[Explanation]":
     """
     if method not in METHODS:
         raise unknown("method", method, list(METHODS))
-    function = METHODS[method].function
-    known = {name: p for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    known = options_of(method)
     for name in options:
         if name not in known:
             raise unknown(f"option of {method}", name, list(known) or ["none"])
@@ -146,7 +145,17 @@ def bind(method: str, options: Mapping[str, object]) -> "partial[Explanation]":
         checked = {n: TypeAdapter(known[n].annotation).validate_python(value) for n, value in options.items()}
     except ValidationError as error:
         raise InputError(f"options of {method}, {dict(options)}: {error.errors()[0]['msg']}") from error
-    return partial(function, **checked)
+    return partial(METHODS[method].function, **checked)
+
+
+def options_of(method: str) -> dict[str, inspect.Parameter]:
+    """Options of a method's own, with their types and defaults.
+
+    >>> list(options_of("random_cells"))
+    ['grid', 'seed']
+    """
+    parameters = inspect.signature(METHODS[method].function).parameters
+    return {name: one for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
 
 
 @torch.no_grad()

@@ -141,9 +141,7 @@ def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
     stem = nn.Sequential(OrderedDict((name, resnet.get_submodule(name)) for name in names))
     encoder = nn.Sequential(OrderedDict(layer4=resnet.layer4, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     head = nn.Sequential(reader, nn.Conv2d(2048, 1, 3, padding=1))
-    return split(
-        stem, encoder, head, 2048, two_layer_decoder(config, spec), partial(_on_modules, _initialise_resnet)
-    )
+    return split(stem, encoder, head, 2048, two_layer_decoder(config, spec), partial(_on_modules, _initialise_resnet))
 
 
 def _on_modules(initialise: Callable[[nn.Module], None], classifier: nn.Module) -> None:
