@@ -13,7 +13,8 @@ from networks import bottlenecked
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ibviz import cli
+from ibviz import cli, workflows
+from ibviz.attribution.methods import METHODS, explain
 from ibviz.models.checkpoint import load_model, save_model
 
 
@@ -86,6 +87,30 @@ def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path
     assert torch.equal(maps["Attention/anchors"], seen.anchors)
 
 
+def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_is_named(
+    run, model, tmp_path, monkeypatch
+):
+    few = ("attention", "raw_attention", "grad_cam", "uniform")
+    monkeypatch.setattr(workflows, "METHODS", {name: METHODS[name] for name in few})
+    image = picture(tmp_path / "a.png", size=(48, 48))
+    code, _, error = run("explain", image, "--model", model, "--out", tmp_path / "out", "--methods", "all")
+    assert code == 0
+    assert error.startswith("ibviz: raw_attention left out: this network has no attention between tokens")
+    assert error.count("\n") == 1
+    maps = load_file(tmp_path / "out/maps-01.safetensors")
+    assert set(maps) == {"Attention/index", "Attention/anchors", "Grad-CAM"}
+    classifier = load_model(model / "model.safetensors")
+    images = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        best = classifier(images).topk(2).indices[0]
+    for row, label in zip(maps["Grad-CAM"], best, strict=True):
+        torch.testing.assert_close(row, explain(classifier, images, "grad_cam", targets=label[None])[0])
+    assert torch.equal(*maps["Attention/index"])
+    record = json.loads((tmp_path / "out/panel-01.json").read_text())
+    assert record["record"]["target"] == ["predicted class", "runner-up"]
+    assert record["captions"][1].endswith("(runner-up)")
+
+
 def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
     suite = tmp_path / "suite.toml"
     suite.write_text('images = 4\nsteps = 4\nties = "group"\n[[methods]]\nmethod = "attention"\n')
@@ -115,7 +140,7 @@ def test_images_that_cannot_be_read(refused, model, tmp_path):
 def test_names_that_are_not_known_come_with_those_that_are(refused, model, tmp_path):
     image = picture(tmp_path / "a.png")
     out = ("--out", tmp_path / "out")
-    assert "known: attention, attention_mean, centre" in refused(
+    assert "known: ablation_cam, attention, attention_mean" in refused(
         "explain", image, "--model", model, "--methods", "cam", *out
     )
     assert "stem (12x12)" in refused(
