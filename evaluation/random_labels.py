@@ -18,8 +18,9 @@ from ibviz.attribution.randomisation import SIMILARITIES, similarity
 from ibviz.benchmark.evaluation import values
 from ibviz.config import DataConfig, Recipe, TrainingConfig
 from ibviz.data.image_set import to_float
-from ibviz.data.sources import load_split
+from ibviz.data.synthetic import digits
 from ibviz.models.checkpoint import load_state, read_tensors
+from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import load
 from ibviz.training.loop import train
 
@@ -34,29 +35,30 @@ def write_folder(folder: Path, pixels: torch.Tensor, labels: list[int], names: t
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(place)
 
 
-def last_epoch(run: Path) -> torch.nn.Module:
+def last_epoch(run: Path) -> IBClassifier:
     path, model = run / "checkpoint.safetensors", load(run)
+    assert isinstance(model, IBClassifier)
     tensors, _ = read_tensors(path, "checkpoint")
     load_state(model, {key: one for key, one in tensors.items() if not key.startswith("momentum.")}, path)
     return model
 
 
 def main(out: str, images: str = "600", epochs: str = "30") -> None:
-    folder, digits = Path(out), load_split(DataConfig(limit=int(images)), "train", None)
-    true = digits.labels[: int(images)].tolist()
-    drawn = torch.randint(len(digits.class_names), (len(true),), generator=torch.Generator().manual_seed(0)).tolist()
+    folder, scenes = Path(out), digits("train", count=int(images), seed=0)
+    true = scenes.labels.tolist()
+    drawn = torch.randint(len(scenes.class_names), (len(true),), generator=torch.Generator().manual_seed(0)).tolist()
     models, accuracy = {}, {}
     for kind, labels in {"true": true, "random": drawn}.items():
-        write_folder(folder / f"{kind}-images", digits.images[: len(true)], labels, digits.class_names)
-        data = DataConfig(source="folder", image_size=digits.images.shape[-1])
+        write_folder(folder / f"{kind}-images", scenes.images, labels, scenes.class_names)
+        data = DataConfig(source="folder", image_size=scenes.images.shape[-1])
         training = TrainingConfig(epochs=int(epochs), halve_every=max(1, int(epochs) // 4))
         train(Recipe(data=data, training=training), folder / kind, root=folder / f"{kind}-images")
         models[kind] = last_epoch(folder / kind)
         with torch.no_grad():
-            predicted = torch.cat([models[kind](to_float(part)) for part in digits.images[: len(true)].split(256)])
+            predicted = torch.cat([models[kind](to_float(part)) for part in scenes.images.split(256)])
         accuracy[kind] = (predicted.argmax(1) == torch.tensor(labels)).float().mean().item()
-    test = load_split(DataConfig(), "test", None)
-    unseen, targets = to_float(test.images[:UNSEEN]), test.labels[:UNSEEN]
+    test = digits("test", count=UNSEEN, seed=0)
+    unseen, targets = to_float(test.images), test.labels
     size = (unseen.shape[2], unseen.shape[3])
     found = {
         method: similarity(

@@ -12,16 +12,15 @@ from pathlib import Path
 import torch
 
 from ibviz.attribution.randomisation import randomise
-from ibviz.config import DataConfig
 from ibviz.data.image_set import to_float
-from ibviz.data.sources import load_split
+from ibviz.data.synthetic import digits
 from ibviz.models.loading import load
 
 METHODS = ("attention_mean", "grad_cam", "guided_backprop", "integrated_gradients", "iba", "edges")
 
 
 def main(run: str, out: str, count: str = "50") -> None:
-    model, images = load(run), to_float(load_split(DataConfig(), "test", None).images[: int(count)])
+    model, images = load(run), to_float(digits("test", count=int(count), seed=0).images)
     rows = []
     for method in METHODS:
         for cascading in (True, False):

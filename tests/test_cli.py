@@ -104,7 +104,7 @@ def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_i
     with torch.no_grad():
         best = classifier(images).topk(2).indices[0]
     for row, label in zip(maps["Grad-CAM"], best, strict=True):
-        torch.testing.assert_close(row, explain(classifier, images, "grad_cam", targets=label[None])[0])
+        torch.testing.assert_close(row[None], explain(classifier, images, "grad_cam", targets=label[None]))
     assert torch.equal(*maps["Attention/index"])
     record = json.loads((tmp_path / "out/panel-01.json").read_text())
     assert record["record"]["target"] == ["predicted class", "runner-up"]

@@ -83,7 +83,7 @@ def measure(name: str, model: nn.Module, layer: str, size: int, repeats: int, co
 
 
 def main(out: str, count: str = "4", repeats: str = "3") -> None:
-    spec = InputConfig(size=32, mean=(0.5,) * 3, std=(0.25,) * 3, class_names=tuple("0123456789"))
+    spec = InputConfig(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=tuple("0123456789"))
     small = IBClassifier(ModelConfig(backbone="wrn10_2"), spec)
     print(f"{'in forward passes of the batch':32} {'ibviz':>8} {'loop':>8} {'faster':>9}")
     rows = [

@@ -50,6 +50,7 @@ def test_another_images_map_is_somebody_elses_and_each_is_used_once():
 def test_who_gives_to_whom_depends_neither_on_order_nor_on_chunks():
     model, images = bottlenecked(), torch.rand(5, 3, 48, 48, generator=torch.Generator().manual_seed(1))
     found = explain(model, images, "other_image", batch_size=2)
+    assert isinstance(found, Tensor)
     order = torch.tensor([3, 0, 4, 1, 2])
     close(found[order], explain(model, images[order], "other_image", batch_size=64), rtol=1e-5, atol=1e-6)
 
@@ -58,6 +59,7 @@ def test_without_trained_attention_it_is_grad_cam_of_the_others_own_class():
     model, images = quadrants(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     predicted = model(images).argmax(1)
     expected = explain(model, images, "grad_cam", targets=predicted)
+    assert isinstance(expected, Tensor)
     close(explain(model, images, "other_image", targets=1 - predicted.clamp(max=1)), expected.flip(0))
 
 

@@ -115,9 +115,9 @@ def test_a_cheap_bottleneck_keeps_more_than_a_dear_one():
 
 def test_statistics_are_those_of_every_unit_over_all_images(images):
     model = bottlenecked()
-    known = estimate(model, images, layer="stem", batch_size=2)
+    known = estimate(model, images, layer="network.stem", batch_size=2)
     with torch.no_grad():
-        features = model.stem(model.normalize(images))
+        features = model.get_submodule("network.stem")(model.normalize(images))
     close(known.mean, features.mean(0, keepdim=True), rtol=1e-5, atol=1e-6)
     deviation = features.std(0, correction=0, keepdim=True)
     close(known.deviation, deviation.clamp(min=0.01 * deviation.mean()), rtol=1e-4, atol=1e-5)

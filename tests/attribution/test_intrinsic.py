@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_maps_are_what_the_network_multiplied_by(kind, options, network, images)
 
 
 def test_modules_that_do_not_fit_say_what_they_give(network, images):
-    def refused(match: str, **options: object) -> None:
+    def refused(match: str, **options: Any) -> None:
         with pytest.raises(InputError, match=match):
             explain(network, images, "module_attention", **options)
 

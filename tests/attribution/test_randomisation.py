@@ -1,5 +1,7 @@
 """Sanity checks against scikit-image and SciPy, on networks whose parameters are counted."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from networks import Quadrants, bottlenecked
@@ -34,8 +36,8 @@ def test_similarities_are_those_of_scikit_image_and_scipy():
         a, b = one / abs(one).max(), other / abs(other).max()
         histograms = [hog(values, pixels_per_cell=(2, 2)) for values in (a, b)]
         close(found["ssim"][index].item(), structural_similarity((a + 1) / 2, (b + 1) / 2, data_range=1.0))
-        close(found["spearman"][index].item(), float(spearmanr(one.ravel(), other.ravel()).statistic))
-        close(found["hog"][index].item(), float(pearsonr(*histograms).statistic))
+        close(found["spearman"][index].item(), float(cast(Any, spearmanr(one.ravel(), other.ravel())).statistic))
+        close(found["hog"][index].item(), float(cast(Any, pearsonr(*histograms)).statistic))
 
 
 def test_equal_maps_are_alike_opposite_ones_are_not_and_constant_ones_say_nothing():
