@@ -5,6 +5,8 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +33,15 @@ class Columns(NamedTuple):
     image: str
     label: str
     objects: str | None  # with `bbox`: lists of x, y, width, height in pixels of the stored image
+
+
+class Group(NamedTuple):
+    """A row group, and which rows of the split it holds: `first` up to, but not with, `after`."""
+
+    file: Path
+    number: int
+    first: int
+    after: int
 
 
 def split_files(root: Path, split: str) -> list[Path]:
@@ -63,7 +74,7 @@ def list_parquet(files: list[Path]) -> Listing:
     labels = [-1 if label is None else label for file in files for label in _column(file, columns.label)]
     names = _class_names(schema, columns.label) or tuple(str(number) for number in range(max([*labels, -1]) + 1))
     paths = _paths(files, columns)
-    samples = partial(_samples, files, columns, labels, paths)
+    samples = partial(_samples, _groups(files), columns, labels, paths)
     return checked(Listing(torch.tensor(labels, dtype=torch.int64), names, paths, samples), str(files[0]))
 
 
@@ -140,12 +151,25 @@ def _class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
     return tuple(names) if names else None
 
 
+def _groups(files: list[Path]) -> tuple[Group, ...]:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+
+    groups, first = [], 0
+    for file in files:
+        with _reading(file):
+            metadata = pq.read_metadata(file)
+        for number in range(metadata.num_row_groups):
+            groups.append(Group(file, number, first, first + metadata.row_group(number).num_rows))
+            first = groups[-1].after
+    return tuple(groups)
+
+
 def _samples(
-    files: list[Path], columns: Columns, labels: list[int], names: tuple[str, ...], rows: Indices
+    groups: tuple[Group, ...], columns: Columns, labels: list[int], names: tuple[str, ...], rows: Indices
 ) -> Iterator[Sample]:
     wanted = rows.tolist()
-    for file, first, batch in _batches(files, columns, wanted):
-        here = [row for row in wanted[bisect_left(wanted, first) :] if row < first + len(batch)]
+    for file, first, batch in _batches(groups, columns, wanted):
+        here = wanted[bisect_left(wanted, first) : bisect_left(wanted, first + len(batch))]
         with _reading(file):
             records = batch.take([row - first for row in here]).to_pylist()
         for row, record in zip(here, records, strict=True):
@@ -154,20 +178,21 @@ def _samples(
             yield Sample(partial(_decode, content, names[row], row), found)
 
 
-def _batches(files: list[Path], columns: Columns, wanted: list[int]) -> Iterator[tuple[Path, int, "pa.RecordBatch"]]:
+def _batches(
+    groups: tuple[Group, ...], columns: Columns, wanted: list[int]
+) -> Iterator[tuple[Path, int, "pa.RecordBatch"]]:
     """Batches of the row groups that hold wanted rows, with the number of their first row."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
 
-    names, first = [columns.image, *([columns.objects] if columns.objects else [])], 0
-    for file in files:
+    names = [columns.image, *([columns.objects] if columns.objects else [])]
+    needed = [one for one in groups if bisect_left(wanted, one.first) < bisect_left(wanted, one.after)]
+    for file, inside in groupby(needed, key=attrgetter("file")):
         with _reading(file), pq.ParquetFile(file) as opened:
-            for group in range(opened.num_row_groups):
-                after = first + opened.metadata.row_group(group).num_rows
-                if bisect_left(wanted, first) < bisect_left(wanted, after):
-                    for batch in opened.iter_batches(BATCH, row_groups=[group], columns=names):
-                        yield file, first, batch
-                        first += len(batch)
-                first = after
+            for group in inside:
+                first = group.first
+                for batch in opened.iter_batches(BATCH, row_groups=[group.number], columns=names):
+                    yield file, first, batch
+                    first += len(batch)
 
 
 def _decode(content: bytes | None, name: str, row: int) -> Image.Image:

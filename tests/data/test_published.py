@@ -132,6 +132,7 @@ def test_the_label_is_the_class_of_the_largest_object_that_is_not_difficult(boxe
     test = load_images(config(source), "test", root)
     assert [name.split(".")[0] for name in test.names] == ["one", "two"]  # `none` has a difficult object only
     assert [test.class_names[label] for label in test.labels] == ["cat", "dog"]
+    assert source != "coco" or test.class_names == ("person", "cat", "dog")  # in the order of their numbers
     assert test.boxes is not None
     assert test.boxes.tolist() == [[6.0, 10.0, 36.0, 25.0], [0.0, 0.0, 20.0, 40.0]]
 

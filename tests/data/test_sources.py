@@ -332,6 +332,16 @@ def test_image_files_are_found_at_any_depth_but_not_the_hidden_ones(tmp_path):
     assert image_files(root) == [root / file for file in wanted]
 
 
+def test_only_the_images_that_lie_in_a_class_folder_itself_count(tmp_path):
+    write_folder(tmp_path / "test", [2, 4])
+    folder = tmp_path / "test" / "cat"
+    picture(6).save(folder / "a.PNG")
+    for other in ("._z.png", "deep/z.png", ".thumbnails/z.png", "z.png/z.txt", "note.txt"):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).touch()
+    assert load_images(FOLDER, "test", tmp_path).names == ("cat/002.png", "cat/004.png", "cat/a.PNG")
+
+
 def test_a_folder_one_level_too_deep_is_refused_rather_than_read_as_classes(tmp_path):
     write_folder(tmp_path / "training", [0, 1])
     refused(FOLDER, "train", tmp_path, "no images in .*expected ROOT/")

@@ -36,11 +36,11 @@ def _class_names(folder: Path, ids: list[str]) -> tuple[str, ...]:
 
 
 def _train(folder: Path, ids: list[str]) -> Iterator[Scene]:
-    for one in ids:
+    for label, one in enumerate(ids):
         place = folder / "train" / one
         for line in _lines(place / f"{one}_boxes.txt"):
             name, *edges = line.split()
-            yield _scene(place / "images" / name, edges, ids.index(one))
+            yield _scene(place / "images" / name, edges, label)
 
 
 def _val(folder: Path, ids: list[str]) -> Iterator[Scene]:
