@@ -5,9 +5,10 @@
 grid. Raises `InputError` for a layer that is unknown or has no grid, naming those that have one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,9 @@ from ibviz.models.grids import (
 from ibviz.types import Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least
+LayerSearch = Callable[[nn.Module, Images], dict[str, Layout]]
+REMEMBERED: "WeakKeyDictionary[nn.Module, dict[LayerSearch, tuple[tuple[int, ...], dict[str, Layout]]]]"
+REMEMBERED = WeakKeyDictionary()
 Weights = Float[Tensor, "b c"]
 
 
@@ -112,9 +116,7 @@ def eigen_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str |
     del targets  # no class is considered
     with grid_of(model, images, layer) as grid:
         features = _activations(model, images, grid)
-    cells = features.flatten(2).transpose(1, 2)
-    direction = torch.linalg.svd(cells, full_matrices=False).Vh[:, 0]
-    projected = _weighted(features, direction)
+    projected = _weighted(features, _principal(features.flatten(2)))
     return projected * torch.where(projected.sum((1, 2), keepdim=True) < 0, -1.0, 1.0)
 
 
@@ -127,13 +129,25 @@ def guided_grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer:
 
 def choose_layer(model: nn.Module, images: Images) -> str:
     """Name of the last layer to finish whose grid has at least 4 x 4 cells, of those on which the output depends."""
-    layers = _layers_that_matter(model, images[:1])
+    layers = remembered(_layers_that_matter, model, images)
     fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
     if not fitting:
         listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
         raise InputError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
                          f"{listed}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
     return fitting[-1]
+
+
+def remembered(look: LayerSearch, model: nn.Module, images: Images) -> dict[str, Layout]:
+    """What `look` finds for one image, kept while the network lives, has the same modules and sees the same size.
+
+    A look costs up to a forward and a backward pass of one image, which is much beside a small batch.
+    """
+    kept = REMEMBERED.setdefault(model, {})
+    state = (*images.shape[2:], *(id(module) for module in model.modules()))
+    if look not in kept or kept[look][0] != state:
+        kept[look] = state, look(model, images[:1])
+    return kept[look][1]
 
 
 @contextmanager
@@ -143,7 +157,7 @@ def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.
     The one owner of hooks for all of these methods; what it puts into the network is gone after the block.
     """
     name = choose_layer(model, images) if layer is None else layer
-    layout = find_layer(spatial_layers(model, images[:1]), name)
+    layout = find_layer(remembered(spatial_layers, model, images), name)
     grid = nn.Identity()
     with replaced_output(model.get_submodule(name), lambda out: from_grid(grid(to_grid(out, layout)), out, layout)):
         yield grid
@@ -216,6 +230,15 @@ def _takes_rows(model: nn.Module, image: Images, grid: nn.Module) -> bool:
 
 def _weighted(features: Features, weights: Weights) -> Maps:
     return (weights[..., None, None] * features).sum(1)  # not as a product of matrices, which autocast would round
+
+
+def _principal(channels: Float[Tensor, "b c n"]) -> Weights:
+    """First right singular vectors of `n` cells, from the smaller of the two matrices of products."""
+    channels = channels.double()  # squares lose half of the digits
+    if channels.shape[1] <= channels.shape[2]:
+        return torch.linalg.eigh(channels @ channels.mT).eigenvectors[..., -1].float()
+    across = torch.linalg.eigh(channels.mT @ channels).eigenvectors[..., -1:]
+    return nn.functional.normalize((channels @ across).squeeze(2), dim=1).float()
 
 
 def _stretched(masks: Maps, images: Images) -> Float[Tensor, "b 1 h w"]:

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import reference
 import timm
@@ -10,6 +13,7 @@ from ibviz.attribution import cam
 from ibviz.attribution.methods import METHODS, explain
 from ibviz.benchmark.evaluation import values
 from ibviz.errors import InputError
+from ibviz.models.grids import Layout
 
 close = torch.testing.assert_close
 BY_GRADIENT = ["grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "xgrad_cam"]
@@ -158,6 +162,26 @@ def test_the_layer_is_the_last_to_finish_with_a_grid_of_four_that_matters(images
     maps = cam.grad_cam(vit, torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
     assert maps.shape == (2, 4, 4)
     assert maps.max() > 0
+
+
+def test_layers_are_looked_for_once_while_a_network_stays_the_same(images):
+    model, looks = TwoParts(), []
+
+    def look(model: nn.Module, image: Tensor) -> dict:
+        looks.append(len(image))
+        return {"layer": Layout("bchw", (2, 2), len(list(model.modules())))}
+
+    for _ in range(2):
+        assert cam.remembered(look, model, images)["layer"].channels == 10
+    assert looks == [1]
+    cam.remembered(look, model, images[..., :10])
+    model.add_module("between", nn.Sequential(nn.Identity()))
+    assert cam.remembered(look, model, images)["layer"].channels == 11
+    assert looks == [1, 1, 1]
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None  # what is remembered keeps no network alive
 
 
 def test_a_layer_without_a_grid_lists_those_that_have_one(images):

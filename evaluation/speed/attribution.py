@@ -1,0 +1,264 @@
+"""Time of every attribution method in forward passes of the same batch, beside its peers, in one process.
+
+usage: python evaluation/speed/attribution.py {resnet50|vgg32} [--methods grad_cam rise ...] [--repeats 3] [--json FILE]
+
+Weights are random: they cost what trained ones cost. Every contestant runs once to warm up, then all in turn, `repeats`
+times; the table gives medians and the range. Peers that are not installed are left out: torchcam, pytorch-grad-cam
+(extra `peers`), TorchRay (`pip install torchray`, for non-commercial use, which times RISE). Peers run as their
+documents show; maps with many passes take fewer draws than by default, the same for all, and Score-CAM and Ablation-CAM
+a layer of few channels.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ibviz.attribution.methods import METHODS, explain
+from ibviz.attribution.superpixels import superpixels
+from ibviz.config import InputConfig, ModelConfig
+from ibviz.errors import InputError
+from ibviz.models.classifier import IBClassifier
+from ibviz.progress import progress
+
+Run = Callable[[], object]
+DRAWS: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 16},
+    "smooth_grad": {"samples": 8},
+    "var_grad": {"samples": 8},
+    "gradient_shap": {"samples": 8},
+    "rise": {"masks": 64},
+    "lime": {"samples": 64, "segments": 30},
+    "kernel_shap": {"samples": 64, "segments": 30},
+    "feature_ablation": {"segments": 30},
+}
+TORCHCAM = {"grad_cam": "GradCAM", "grad_cam_pp": "GradCAMpp", "layer_cam": "LayerCAM", "xgrad_cam": "XGradCAM",
+            "score_cam": "ScoreCAM"}  # fmt: skip
+GRAD_CAM = {"grad_cam": "GradCAM", "grad_cam_pp": "GradCAMPlusPlus", "layer_cam": "LayerCAM", "xgrad_cam": "XGradCAM",
+            "hires_cam": "HiResCAM", "eigen_cam": "EigenCAM", "score_cam": "ScoreCAM",
+            "ablation_cam": "AblationCAM"}  # fmt: skip
+MANY_PASSES = ("score_cam", "ablation_cam")
+
+
+class Race(NamedTuple):
+    """A network, a batch for it, and the layers at which maps are read."""
+
+    model: nn.Module
+    images: Tensor
+    targets: Tensor
+    layer: str
+    narrow_layer: str  # of few channels, for the methods that take one pass for each
+
+    def layer_for(self, method: str) -> str:
+        return self.narrow_layer if method in MANY_PASSES else self.layer
+
+    def occlusion(self) -> dict[str, int]:
+        return {"window": self.images.shape[2] // 4, "stride": self.images.shape[2] // 4}
+
+
+def resnet50() -> Race:
+    from torchvision.models import resnet50 as build  # noqa: PLC0415
+
+    return Race(build().eval(), torch.rand(2, 3, 224, 224), torch.tensor([1, 2]), "layer4", "maxpool")
+
+
+def vgg32() -> Race:
+    spec = InputConfig(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=tuple("0123456789"))
+    model = IBClassifier(ModelConfig(backbone="vgg32"), spec).eval()
+    targets = torch.arange(2)
+    return Race(model, torch.rand(2, 3, 32, 32), targets, "encoder.2", "stem.0")
+
+
+def ours(race: Race, method: str) -> Run:
+    options = dict(DRAWS.get(method, {}))
+    options |= race.occlusion() if method == "occlusion" else {}
+    options |= {"layer": race.layer_for(method)} if "_cam" in method else {}
+    return lambda: explain(race.model, race.images, method, targets=race.targets, **options)
+
+
+def peers(race: Race, method: str) -> dict[str, Run]:
+    found = {}
+    if method in TORCHCAM and importlib.util.find_spec("torchcam"):
+        found["torchcam"] = torchcam(race, method)
+    if method in GRAD_CAM and importlib.util.find_spec("pytorch_grad_cam"):
+        found["pytorch-grad-cam"] = grad_cam(race, method)
+    if method == "rise" and importlib.util.find_spec("torchray"):
+        found["torchray"] = torchray(race)
+    if (run := captum(race, method)) is not None:
+        found["captum"] = run
+    return found
+
+
+def torchcam(race: Race, method: str) -> Run:
+    peer = importlib.import_module("torchcam.methods")
+
+    def run() -> object:
+        shape = tuple(race.images.shape[1:])
+        with getattr(peer, TORCHCAM[method])(race.model, race.layer_for(method), input_shape=shape) as cam:
+            return cam(race.targets.tolist(), race.model(race.images.clone().requires_grad_()), normalized=False)
+
+    return run
+
+
+def grad_cam(race: Race, method: str) -> Run:
+    peer = importlib.import_module("pytorch_grad_cam")
+    target_class = importlib.import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+
+    def run() -> object:
+        targets: Any = [target_class(target) for target in race.targets.tolist()]
+        layer = race.model.get_submodule(race.layer_for(method))
+        with redirect_stderr(StringIO()), getattr(peer, GRAD_CAM[method])(model=race.model, target_layers=[layer]) as c:
+            return c(input_tensor=race.images, targets=targets)
+
+    return run
+
+
+def torchray(race: Race) -> Run:
+    rise_class = importlib.import_module("torchray.attribution.rise").rise_class
+    model = nn.Sequential(race.model, nn.Softmax(1))
+    return lambda: rise_class(model, race.images, target=race.targets, num_masks=DRAWS["rise"]["masks"])
+
+
+def captum(race: Race, method: str) -> Run | None:
+    """Captum called directly, all images at once where it takes them, with its own defaults for its passes."""
+    import captum.attr as peer  # noqa: PLC0415
+
+    model, inputs, target = race.model, race.images.clone().requires_grad_(), race.targets
+    draws, side = DRAWS.get(method, {}), race.occlusion()["window"]
+
+    def noisy(kind: str) -> object:
+        tunnel = peer.NoiseTunnel(peer.Saliency(model))
+        return tunnel.attribute(inputs, nt_type=kind, nt_samples=draws["samples"], stdevs=0.15, target=target)
+
+    def regressed(explainer: Any) -> object:
+        pieces = superpixels(race.images, draws["segments"])[:, None, None]
+        return [
+            explainer.attribute(image, target=k, feature_mask=piece, n_samples=draws["samples"])
+            for image, k, piece in zip(race.images.split(1), target.split(1), pieces, strict=True)
+        ]
+
+    runs: dict[str, Run] = {
+        "grad_cam": lambda: peer.LayerGradCam(model, model.get_submodule(race.layer)).attribute(inputs, target),
+        "guided_grad_cam": lambda: peer.GuidedGradCam(model, model.get_submodule(race.layer)).attribute(inputs, target),
+        "saliency": lambda: peer.Saliency(model).attribute(inputs, target),
+        "input_x_gradient": lambda: peer.InputXGradient(model).attribute(inputs, target),
+        "integrated_gradients": lambda: peer.IntegratedGradients(model).attribute(
+            inputs, target=target, n_steps=draws["steps"]
+        ),
+        "smooth_grad": lambda: noisy("smoothgrad"),
+        "var_grad": lambda: noisy("vargrad"),
+        "gradient_shap": lambda: peer.GradientShap(model).attribute(
+            inputs, torch.zeros_like(inputs[:1]), n_samples=draws["samples"], stdevs=0.1, target=target
+        ),
+        "deep_lift": lambda: peer.DeepLift(model).attribute(inputs, target=target),
+        "guided_backprop": lambda: peer.GuidedBackprop(model).attribute(inputs, target),
+        "lrp": lambda: peer.LRP(model).attribute(inputs, target),
+        "occlusion": lambda: peer.Occlusion(model).attribute(inputs, (3, side, side), (3, side, side), target=target),
+        "feature_ablation": lambda: peer.FeatureAblation(model).attribute(
+            inputs, target=target, feature_mask=superpixels(race.images, draws["segments"])[:, None]
+        ),
+        "lime": lambda: regressed(peer.Lime(model)),
+        "kernel_shap": lambda: regressed(peer.KernelShap(model)),
+    }
+    return runs.get(method)
+
+
+def passes(race: Race) -> dict[str, Run]:
+    """What everything is measured by: a forward pass, and one with the gradient of the pixels."""
+
+    @torch.no_grad()
+    def forward() -> object:
+        return race.model(race.images)
+
+    def both() -> object:
+        inputs = race.images.clone().requires_grad_()
+        return torch.autograd.grad(race.model(inputs).gather(1, race.targets[:, None]).sum(), [inputs])
+
+    return {"forward": forward, "forward+backward": both}
+
+
+def timed(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
+    """Seconds of every run, all in turn; one that cannot run on this network is left out."""
+    times: dict[str, list[float]] = {}
+    for name, run in runs.items():
+        try:
+            run()
+            times[name] = []
+        except (InputError, AssertionError, RuntimeError, TypeError, AttributeError) as error:
+            print(f"  {name} cannot run: {str(error)[:150]}", file=sys.stderr)
+    for _ in range(repeats):
+        for name, seconds in times.items():
+            start = time.perf_counter()
+            runs[name]()
+            seconds.append(time.perf_counter() - start)
+    return times
+
+
+def row(method: str, times: dict[str, list[float]]) -> dict[str, Any]:
+    middle = {name: statistics.median(seconds) for name, seconds in times.items()}
+    unit = middle["forward"]
+    return {
+        "method": method,
+        "seconds": times,
+        "forward_passes": {name: round(seconds / unit, 2) for name, seconds in middle.items()},
+        "forward_backward": round(middle["forward+backward"] / unit, 2),
+        "peer_over_ours": {
+            name: round(seconds / middle["ibviz"], 2)
+            for name, seconds in middle.items()
+            if name not in ("ibviz", "forward", "forward+backward") and "ibviz" in middle
+        },
+    }
+
+
+def line(one: dict[str, Any]) -> str:
+    cost = one["forward_passes"].get("ibviz", "-")
+    spread = one["seconds"].get("ibviz")
+    bounds = f"{min(spread):.3f} to {max(spread):.3f} s" if spread else "does not support this network"
+    others = ", ".join(f"{name} x{ratio}" for name, ratio in one["peer_over_ours"].items()) or "-"
+    return f"{one['method']:22} {cost:>8}  (f+b {one['forward_backward']})  {bounds:24}  {others}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=["resnet50", "vgg32"])
+    known = [name for name, method in METHODS.items() if not method.control]
+    parser.add_argument("--methods", nargs="+", default=known, choices=known, metavar="METHOD")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # peers announce their hooks
+    torch.manual_seed(0)
+    race = {"resnet50": resnet50, "vgg32": vgg32}[arguments.network]()
+    rows = []
+    print("method, cost in forward passes, range of seconds, time of peers over ours")
+    for method in progress(arguments.methods, "methods"):
+        runs = {**passes(race), "ibviz": ours(race, method), **peers(race, method)}
+        rows.append(row(method, timed(runs, arguments.repeats)))
+        print(line(rows[-1]), flush=True)
+    if arguments.json:
+        facts = {
+            "network": arguments.network,
+            "images": list(race.images.shape),
+            "repeats": arguments.repeats,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "machine": platform.processor() or platform.machine(),
+        }
+        arguments.json.write_text(json.dumps({"circumstances": facts, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
