@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 
 from ibviz.errors import InputError
 from ibviz.types import Grid, Maps
@@ -20,6 +20,21 @@ def on_grid(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
     """
     maps = finite(maps)
     return _enlarged(_averaged(maps, (min(maps.shape[1], grid[0]), min(maps.shape[2], grid[1]))), grid)
+
+
+def enlarged(maps: Maps, size: Grid, rule: str) -> Float[Tensor, "b {size[0]} {size[1]}"]:
+    """One value for each pixel, by "nearest" blocks, which keep every level, or "bilinear", which invents new ones.
+
+    Bilinear is that of CAM libraries (`align_corners=False`). A finer map is averaged into pixels first.
+
+    >>> enlarged(torch.tensor([[[0.0, 1.0]]]), (1, 4), "bilinear")
+    tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
+    """
+    if rule == "nearest":
+        return on_grid(maps, size)
+    maps = finite(maps)
+    maps = on_grid(maps, (min(maps.shape[1], size[0]), min(maps.shape[2], size[1])))
+    return interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
 
 
 def finite(maps: Maps) -> Maps:
