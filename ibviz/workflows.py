@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, bind, explain, predict
+from ibviz.benchmark.compare_protocols import compare_protocols, page
 from ibviz.benchmark.suite import SuiteRun, run_suite
 from ibviz.config import DataConfig, Recipe, SuiteConfig
 from ibviz.data.decode import fit, read_image
@@ -77,10 +78,10 @@ def explain_files(
     written = []
     pages = range(0, len(names), COLUMNS)
     for number, start in enumerate(progress(pages, "explaining"), 1):
-        page = slice(start, start + COLUMNS)
-        images = to_float(pixels[page]).to(device)
+        shown = slice(start, start + COLUMNS)
+        images = to_float(pixels[shown]).to(device)
         maps, captions = explain_images(model, images, methods)
-        record = common | {"images": list(names[page])}
+        record = common | {"images": list(names[shown])}
         stem = out / f"panel-{number:02d}"
         drawn = panel(images, maps, captions=captions, record=record)
         drawn.save(stem.with_suffix(".png"))
@@ -88,6 +89,17 @@ def explain_files(
         save_maps(out / f"maps-{number:02d}.safetensors", maps, record)
         written.append(stem.with_suffix(".png"))
     return written
+
+
+def compare_protocols_on(
+    source: Path, model: Classifier, method: str, options: Mapping[str, Any], *, limit: int | None = None
+) -> str:
+    """One method's maps of the images at `source` under every protocol, as two tables."""
+    bind(method, options)
+    _, pixels = read_source(source, model, limit)
+    images = to_float(pixels).to(next(model.parameters()).device)
+    presets, moves = compare_protocols(model, images, explain(model, images, method, **options))
+    return page(presets, moves, len(images))
 
 
 def read_source(source: Path, model: Classifier, limit: int | None) -> tuple[Sequence[str], Tensor]:

@@ -97,6 +97,13 @@ def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
     assert {"rows.parquet", "table.csv", "table.md", "circumstances.json", "panel.png", "curves.pdf"} <= names
 
 
+def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path):
+    code, out, _ = run("compare-protocols", picture(tmp_path / "a.png"), "--model", model, "--method", "attention")
+    assert code == 0
+    assert "Means over 1 image." in out
+    assert all(name in out for name in ("torchcam", "iba", "baseline: ROAD", "score: logit", "moved"))
+
+
 def test_images_that_cannot_be_read(refused, model, tmp_path):
     (tmp_path / "text.jpg").write_text("not a picture")
     whole = picture(tmp_path / "whole.jpg").read_bytes()
