@@ -98,7 +98,8 @@ def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
 
 
 def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path):
-    code, out, _ = run("compare-protocols", picture(tmp_path / "a.png"), "--model", model, "--method", "attention")
+    image = picture(tmp_path / "a.png")
+    code, out, _ = run("compare-protocols", image, "--model", model, "--method", "integrated_gradients")
     assert code == 0
     assert "Means over 1 image." in out
     assert all(name in out for name in ("torchcam", "iba", "baseline: ROAD", "score: logit", "moved"))

@@ -104,8 +104,8 @@ def _judged(
                     kind=protocol.score,
                     precision=protocol.precision,
                 )
-                judged = faithfulness(score, fitted, maps, protocol=paced)
-            areas = (judged.deletion_auc, judged.insertion_auc, judged.srg)
+                result = faithfulness(score, fitted, maps, protocol=paced)
+            areas = (result.deletion_auc, result.insertion_auc, result.srg)
             deletion, insertion, srg = (fmean(area.tolist()) for area in areas)
             moved = srg - found[0].srg if found else 0.0
             found.append(Outcome(name, protocol.hash, deletion, insertion, srg, moved))

@@ -34,8 +34,8 @@ _KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[torch.device, Grid, str], Pace]
 def fastest(network: nn.Module, size: Grid, device: torch.device, *, precision: str = "float32") -> Pace:
     """Try a few batch sizes in both formats on images of `size`, once for each network, device, size and precision.
 
-    Takes a second or two on a CPU. It changes speed and the last bits of a score, never a ranking. The network has to be
-    in eval mode and is left in the format it came in.
+    Takes a second or two on a CPU. It changes speed and the last bits of a score, never a ranking. The network has to
+    be in eval mode and is left in the format it came in.
 
     >>> fastest(nn.Conv2d(3, 1, 1), (8, 8), torch.device("cpu")).batch_size in BATCHES["cpu"]
     True
