@@ -2,6 +2,7 @@
 
 from ibviz.metrics.curves import Curve, Faithfulness, area, faithfulness, planned_states
 from ibviz.metrics.grid import on_grid, paint
+from ibviz.metrics.imputation import inpaint, road
 from ibviz.metrics.pointing_game import PointingGame, pointing_game
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import probability
@@ -16,12 +17,14 @@ __all__ = [
     "area",
     "cell_order",
     "faithfulness",
+    "inpaint",
     "levels",
     "on_grid",
     "paint",
     "planned_states",
     "pointing_game",
     "probability",
+    "road",
     "shuffles",
     "tie_report",
 ]
