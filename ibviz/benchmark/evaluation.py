@@ -15,7 +15,7 @@ from ibviz.data.image_set import rasterise
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
 from ibviz.metrics.curves import Curve, Faithfulness, faithfulness
-from ibviz.metrics.pointing_game import PointingGame, pointing_game
+from ibviz.metrics.localisation.pointing_game import Pointing, pointing_game
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import probability
 from ibviz.models.loading import Classifier
@@ -145,7 +145,7 @@ def _check(images: Images, explanations: Mapping[str, Explanation]) -> None:
 def _rows(
     name: str,
     judged: Faithfulness,
-    pointed: PointingGame | None,
+    pointed: Pointing | None,
     targets: Labels,
     labels: Labels | None,
     protocol: CurveProtocol,
