@@ -48,6 +48,7 @@ def object_boxes(objects: "Sequence[BoundingBoxes]") -> list[Objects]:
     >>> object_boxes([BoundingBoxes(torch.tensor([[1, 0, 1, 1]]), format="XYWH", canvas_size=(1, 3))])
     [tensor([[1., 0., 2., 1.]])]
     """
+    from torchvision.transforms.v2.functional import convert_bounding_box_format as convert  # noqa: PLC0415 - slow
     from torchvision.tv_tensors import BoundingBoxFormat  # noqa: PLC0415
 
     return [convert(one, new_format=BoundingBoxFormat.XYXY).as_subclass(Tensor).float() for one in objects]

@@ -22,6 +22,7 @@ from ibviz.metrics.localisation.pointing_game import (
 )
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import probability
+from ibviz.metrics.stability import Drop, SensitivityN, average_drop, complexity, sensitivity_n, sparseness
 from ibviz.metrics.ties import TieReport, cell_order, levels, shuffles, tie_report
 
 __all__ = [
@@ -29,15 +30,19 @@ __all__ = [
     "BoxAccuracy",
     "Curve",
     "CurveProtocol",
+    "Drop",
     "Energy",
     "Faithfulness",
     "Pointing",
+    "SensitivityN",
     "TieReport",
     "area",
+    "average_drop",
     "averages",
     "box_accuracy",
     "box_hits",
     "cell_order",
+    "complexity",
     "energy_pointing_game",
     "faithfulness",
     "inpaint",
@@ -53,7 +58,9 @@ __all__ = [
     "probability",
     "pxap",
     "road",
+    "sensitivity_n",
     "shuffles",
+    "sparseness",
     "tie_report",
     "top_cell_precision",
     "torchray_pointing_game",

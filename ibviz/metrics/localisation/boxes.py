@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.localisation.enlargement import Enlargement, enlarged
+from ibviz.metrics.localisation.enlargement import Enlargement, enlarged, unit
 from ibviz.types import Grid, Maps, Masks
 
 Contours = Literal["largest", "all"]  # the box of the largest contour (v1), or the best of all contours' boxes (v2)
@@ -50,7 +50,7 @@ def overlaps(
     """
     if len(boxes) != len(maps):
         raise InputError(f"expected the boxes of each of {len(maps)} images; got those of {len(boxes)}")
-    values = _scaled(enlarged(maps, size, enlargement)).cpu()
+    values = unit(enlarged(maps, size, enlargement)).cpu()
     rows = [_overlaps(one, _clipped(some.cpu(), size), contours) for one, some in zip(values, boxes, strict=True)]
     return torch.stack(rows).to(maps.device)
 
@@ -111,7 +111,7 @@ def pixel_counts(maps: Maps, regions: Masks, *, enlargement: Enlargement = "bili
     tensor([[1, 1],
             [1, 0]])
     """
-    values = _scaled(enlarged(maps, (regions.shape[1], regions.shape[2]), enlargement))
+    values = unit(enlarged(maps, (regions.shape[1], regions.shape[2]), enlargement))
     kept = regions.flatten(1).any(1)
     steps = (values[kept] * (THRESHOLDS - 1) + ROUNDING).long()  # how many thresholds after 0 a pixel reaches
     return torch.stack([_at_least(steps[regions[kept]]), _at_least(steps[~regions[kept]])])
@@ -131,11 +131,6 @@ def pxap(counts: Int[Tensor, "2 thresholds"]) -> float:
 
 
 ROUNDING = 1e-4  # of a step: a value meant to equal a threshold reaches it
-
-
-def _scaled(values: Maps) -> Maps:
-    low, high = (end(values.flatten(1), 1).view(-1, 1, 1) for end in (torch.amin, torch.amax))
-    return torch.where(high > low, (values - low) / (high - low), 1)
 
 
 def _at_least(steps: Int[Tensor, " pixels"]) -> Int[Tensor, " thresholds"]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -17,13 +18,24 @@ Enlargement = Literal["nearest", "bilinear"]  # blocks keep the levels of a map,
 def enlarged(maps: Maps, size: Grid, how: Enlargement) -> Float[Tensor, "b {size[0]} {size[1]}"]:
     """Maps in float32 at `size` rows and columns; a finer axis is averaged into pixels, whatever `how` says.
 
-    >>> import torch
     >>> enlarged(torch.tensor([[[0.0, 1.0]]]), (1, 4), "bilinear")
     tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
     """
     if how not in ENLARGEMENTS:
         raise unknown("enlargement", how, list(ENLARGEMENTS))
     return ENLARGEMENTS[how](maps, size)
+
+
+def unit(maps: Maps) -> Maps:
+    """Each map scaled to [0, 1] by its own minimum and maximum; a constant one, which has no scale, becomes 1.
+
+    >>> unit(torch.tensor([[[2.0, 4.0]], [[3.0, 3.0]]]))
+    tensor([[[0., 1.]],
+    <BLANKLINE>
+            [[1., 1.]]])
+    """
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low), 1)
 
 
 def _bilinear(maps: Maps, size: Grid) -> Float[Tensor, "b {size[0]} {size[1]}"]:
