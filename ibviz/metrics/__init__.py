@@ -1,5 +1,7 @@
 """How maps are judged: by what removing their cells does to the score, and by where they point."""
 
+from typing import TYPE_CHECKING
+
 from ibviz.metrics.curves import Curve, Faithfulness, area, faithfulness, planned_states
 from ibviz.metrics.grid import on_grid, paint
 from ibviz.metrics.imputation import inpaint, road
@@ -25,15 +27,24 @@ from ibviz.metrics.score import probability
 from ibviz.metrics.stability import Drop, SensitivityN, average_drop, complexity, sensitivity_n, sparseness
 from ibviz.metrics.ties import TieReport, cell_order, levels, shuffles, tie_report
 
+if TYPE_CHECKING:
+    from ibviz.metrics.shells import SRG, Deletion, EnergyPointingGame, Insertion, MaxBoxAcc, PointingGame
+
 __all__ = [
+    "SRG",
     "Averages",
     "BoxAccuracy",
     "Curve",
     "CurveProtocol",
+    "Deletion",
     "Drop",
     "Energy",
+    "EnergyPointingGame",
     "Faithfulness",
+    "Insertion",
+    "MaxBoxAcc",
     "Pointing",
+    "PointingGame",
     "SensitivityN",
     "TieReport",
     "area",
@@ -65,3 +76,14 @@ __all__ = [
     "top_cell_precision",
     "torchray_pointing_game",
 ]
+
+_SHELLS = {"Deletion", "EnergyPointingGame", "Insertion", "MaxBoxAcc", "PointingGame", "SRG"}
+
+
+def __getattr__(name: str) -> object:
+    """Import torchmetrics only when one of its shells is asked for: it takes a second."""
+    if name not in _SHELLS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ibviz.metrics import shells  # noqa: PLC0415
+
+    return getattr(shells, name)
