@@ -160,7 +160,7 @@ def draw_panel(run: SuiteRun, model: Classifier, stem: Path) -> None:
         "images": list(chosen.names),
         "chosen": "first of the suite's images",
         "model": describe(model),
-        "protocol": run.evaluation.protocol.hash,
+        "protocol": run.evaluation.card.hash,
     }
     captions = captions_of(model, run.probabilities[:COLUMNS], chosen.labels)
     drawn = panel(to_float(chosen.images), maps, captions=captions, boxes=chosen.boxes, record=record)
@@ -183,7 +183,7 @@ def draw_curves(run: SuiteRun, stem: Path) -> None:
         side: {name: (pair[index].fractions, pair[index].scores) for name, pair in pairs}
         for index, side in enumerate(names)
     }
-    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.protocol.hash})
+    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.card.hash})
     for suffix in (".png", ".pdf"):
         drawn.save(stem.with_suffix(suffix))
 

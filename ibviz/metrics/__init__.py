@@ -2,8 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from ibviz.metrics.curves import Curve, Faithfulness, area, faithfulness, planned_states
-from ibviz.metrics.grid import on_grid, paint
+from ibviz.metrics.baselines import BASELINES, IMPUTERS
+from ibviz.metrics.curves import (
+    Curve,
+    Faithfulness,
+    abpc,
+    aopc,
+    faithfulness,
+    least_first,
+    normalised,
+    planned_states,
+    random_order_area,
+    trapezoid,
+)
+from ibviz.metrics.grid import enlarged, on_grid, paint
 from ibviz.metrics.imputation import inpaint, road
 from ibviz.metrics.localisation.boxes import (
     BoxAccuracy,
@@ -22,18 +34,24 @@ from ibviz.metrics.localisation.pointing_game import (
     pointing_game,
     torchray_pointing_game,
 )
-from ibviz.metrics.protocol import CurveProtocol
-from ibviz.metrics.score import probability
+from ibviz.metrics.protocol import PRESETS, Card, CurveProtocol, preset
+from ibviz.metrics.score import SCORES, TARGETS, Targets, scorer, targets_by
 from ibviz.metrics.stability import Drop, SensitivityN, average_drop, complexity, sensitivity_n, sparseness
-from ibviz.metrics.ties import TieReport, cell_order, levels, shuffles, tie_report
+from ibviz.metrics.ties import TieReport, cell_order, levels, shuffles, tie_orders, tie_report
 
 if TYPE_CHECKING:
     from ibviz.metrics.shells import SRG, Deletion, EnergyPointingGame, Insertion, MaxBoxAcc, PointingGame
 
 __all__ = [
+    "BASELINES",
+    "IMPUTERS",
+    "PRESETS",
+    "SCORES",
     "SRG",
+    "TARGETS",
     "Averages",
     "BoxAccuracy",
+    "Card",
     "Curve",
     "CurveProtocol",
     "Deletion",
@@ -46,8 +64,10 @@ __all__ = [
     "Pointing",
     "PointingGame",
     "SensitivityN",
+    "Targets",
     "TieReport",
-    "area",
+    "abpc",
+    "aopc",
     "average_drop",
     "averages",
     "box_accuracy",
@@ -55,26 +75,34 @@ __all__ = [
     "cell_order",
     "complexity",
     "energy_pointing_game",
+    "enlarged",
     "faithfulness",
     "inpaint",
     "iou_at_quantile",
+    "least_first",
     "levels",
     "max_box_acc",
+    "normalised",
     "on_grid",
     "overlaps",
     "paint",
     "pixel_counts",
     "planned_states",
     "pointing_game",
-    "probability",
+    "preset",
     "pxap",
+    "random_order_area",
     "road",
+    "scorer",
     "sensitivity_n",
     "shuffles",
     "sparseness",
+    "targets_by",
+    "tie_orders",
     "tie_report",
     "top_cell_precision",
     "torchray_pointing_game",
+    "trapezoid",
 ]
 
 _SHELLS = {"Deletion", "EnergyPointingGame", "Insertion", "MaxBoxAcc", "PointingGame", "SRG"}

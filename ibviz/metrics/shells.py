@@ -16,10 +16,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from ibviz.metrics.curves import Curve, area
+from ibviz.metrics.curves import Curve, trapezoid
+from ibviz.metrics.grid import Enlargement
 from ibviz.metrics.localisation.boxes import DELTAS, THRESHOLDS, Contours, box_accuracy, box_hits, overlaps
 from ibviz.metrics.localisation.energy import energy_pointing_game
-from ibviz.metrics.localisation.enlargement import Enlargement
 from ibviz.metrics.localisation.pointing_game import pointing_game
 from ibviz.types import Grid, Maps, Masks, Scores
 
@@ -83,7 +83,7 @@ class Deletion(_PerImage):
 
     def update(self, deletion: Curve) -> None:
         """Add the curves of a batch."""
-        self._add(area(deletion))
+        self._add(trapezoid(deletion))
 
 
 class Insertion(_PerImage):
@@ -91,7 +91,7 @@ class Insertion(_PerImage):
 
     def update(self, insertion: Curve) -> None:
         """Add the curves of a batch."""
-        self._add(area(insertion))
+        self._add(trapezoid(insertion))
 
 
 class SRG(_PerImage):
@@ -101,7 +101,7 @@ class SRG(_PerImage):
 
     def update(self, deletion: Curve, insertion: Curve) -> None:
         """Add both curves of a batch, which start and end at the same two scores if the baseline was one."""
-        self._add(area(insertion) - area(deletion))
+        self._add(trapezoid(insertion) - trapezoid(deletion))
 
 
 class PointingGame(_PerImage):

@@ -8,8 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import cell_areas, finite, paint
-from ibviz.metrics.localisation.enlargement import enlarged, unit
+from ibviz.metrics.grid import cell_areas, enlarged, finite, paint, unit
 from ibviz.types import Images, Maps, Score, Scores
 
 

@@ -7,14 +7,14 @@ import torch
 from networks import bottlenecked, quadrants
 
 from ibviz.attribution.methods import explain
-from ibviz.benchmark.evaluation import comparison_grid, evaluate, values
+from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate, values
 from ibviz.benchmark.statistics import estimate
-from ibviz.benchmark.suite import choose, fingerprint, fitting, run_suite
+from ibviz.benchmark.suite import choose, fitting, run_suite
 from ibviz.config import DataConfig, MethodConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.files import read_rows
-from ibviz.metrics import CurveProtocol, faithfulness, pointing_game, probability
+from ibviz.metrics import CurveProtocol, Targets, faithfulness, pointing_game, scorer
 from ibviz.types import AttentionMap
 
 
@@ -50,12 +50,13 @@ def test_the_planted_map_wins_and_its_negation_loses(evaluation):
 def test_rows_are_those_of_the_metrics_called_directly(evaluation):
     images, labels, masks = planted()
     maps, model = masks[:, ::4, ::4].float(), quadrants()
-    protocol = CurveProtocol(baseline=(0, 0, 0), grid=(4, 4))
-    direct = faithfulness(probability(model, labels), images, maps, protocol=protocol)
+    protocol = CurveProtocol(colour=(0, 0, 0), grid=(4, 4))
+    direct = faithfulness(scorer(model, labels), images, maps, protocol=protocol)
     rows = [row for row in evaluation.rows if row["method"] == "exact"]
     assert [row["value"] for row in rows if row["metric"] == "deletion"] == direct.deletion_auc.tolist()
     assert [row["value"] for row in rows if row["metric"] == "pointing_game"] == pointing_game(maps, masks).hit.tolist()
-    assert {row["protocol"] for row in evaluation.rows} == {protocol.hash}
+    assert {row["protocol"] for row in evaluation.rows} == {evaluation.card.hash}
+    assert evaluation.protocol.hash == protocol.hash
     assert all(row["correct"] for row in evaluation.rows)
 
 
@@ -100,7 +101,7 @@ def test_saved_tables_say_the_same(evaluation, tmp_path):
     printed = (tmp_path / "table.csv").read_text()
     assert "exact,False,pointing_game,1.0,1.0,1.0,4,0" in printed
     assert "| *uniform* |" in (tmp_path / "table.md").read_text()
-    assert "Protocol " + evaluation.protocol.hash in evaluation.table()
+    assert "Protocol " + evaluation.card.hash in evaluation.table()
 
 
 def test_a_bootstrap_interval_is_the_percentiles_of_resampled_means():
@@ -132,7 +133,7 @@ def test_a_suite_writes_its_circumstances(tmp_path):
     suite = SuiteConfig(data=DataConfig(), images=4, steps=4, methods=methods)
     run = run_suite(suite, bottlenecked(), tmp_path)
     facts = json.loads((tmp_path / "circumstances.json").read_text())
-    assert facts["protocol"]["hash"] == run.evaluation.protocol.hash
+    assert facts["card"]["hash"] == run.evaluation.card.hash
     assert SuiteConfig(**facts["suite"]) == suite
     assert run.evaluation.protocol.grid == (12, 12)
     direct = values(explain(bottlenecked(), run.images.images.float() / 255, "grad_cam", layer="stem"))
@@ -164,8 +165,14 @@ def test_an_unknown_label_is_neither_right_nor_wrong():
     assert {row["image"]: row["correct"] for row in rows} == {0: True, 1: True, 2: None, 3: True}
 
 
-def test_weights_have_a_fingerprint():
-    one, same, other = bottlenecked(), bottlenecked(), bottlenecked()
+def test_a_card_knows_its_weights_and_its_data():
+    images, labels, _ = planted()
+    protocol, judged = CurveProtocol(colour=(0, 0, 0)), Targets(labels)
+    one, same, other = bottlenecked(), bottlenecked().to(memory_format=torch.channels_last), bottlenecked()
     with torch.no_grad():
         next(other.parameters())[0] += 1e-6
-    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    first, again, third = (card_of(model, images, judged, protocol) for model in (one, same, other))
+    assert first == again
+    assert first.weights != third.weights
+    assert first.data == third.data
+    assert card_of(one, images, Targets(labels.flip(0)), protocol).data != first.data

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from ibviz.errors import InputError
-from ibviz.metrics import Curve, CurveProtocol, area, faithfulness, on_grid, planned_states, shuffles, tie_report
+from ibviz.metrics import Curve, CurveProtocol, faithfulness, on_grid, planned_states, shuffles, tie_report, trapezoid
 from ibviz.metrics import states as states_module
-from ibviz.metrics.states import cut_points, kept_cells, plans
+from ibviz.metrics.states import even, kept_cells, plans
 from tests.metrics.reference import areas, distinct_states, level_sets, masked, removal_sets, share
 
 MEAN_COLOUR = (0.4, 0.5, 0.6)
@@ -18,7 +18,7 @@ RULES = ("expected", "group")
 
 
 def protocol(grid=(4, 4), **choices) -> CurveProtocol:
-    return CurveProtocol(**({"baseline": MEAN_COLOUR, "grid": grid} | choices))
+    return CurveProtocol(**({"colour": MEAN_COLOUR, "grid": grid} | choices))
 
 
 def images(count=3, size=(8, 8), seed=0) -> torch.Tensor:
@@ -62,7 +62,7 @@ def orders_of(values, choices):
     """Removed sets at every point, for every tie order, by the slow reference."""
     if choices.ties == "group":
         return [level_sets(values)]
-    cuts = cut_points(len(values), choices.steps)
+    cuts = even(len(values), choices.steps)
     return [removal_sets(values, order.tolist(), cuts) for order in shuffles(len(values), choices.orders, choices.seed)]
 
 
@@ -97,7 +97,7 @@ def test_linear_score_has_its_closed_form_for_any_order_and_baseline(rule):
     """Removing cell c at the k-th of n steps costs its share s(c) of f(x) - f(baseline) from there on."""
     x, maps, score = images(4), torch.rand(4, 4, 4), Linear(4, (8, 8))
     for baseline in (MEAN_COLOUR, (0.0, 0.0, 0.0), (1.0, 0.2, 0.9)):
-        result = faithfulness(score, x, maps, protocol=protocol(ties=rule, baseline=baseline))
+        result = faithfulness(score, x, maps, protocol=protocol(ties=rule, colour=baseline))
         change = score.weights * (x - torch.tensor(baseline).view(3, 1, 1))
         lost = change.unflatten(3, (4, 2)).unflatten(2, (4, 2)).sum((1, 3, 5)).flatten(1)  # by each cell
         rank = maps.flatten(1).argsort(descending=True).argsort()
@@ -249,7 +249,7 @@ def test_removed_sets_are_nested_and_their_share_is_the_fraction():
     maps, choices = level_maps(2, (3, 5)), protocol((3, 5), orders=2)
     x = torch.ones(2, 3, 7, 11)
     seen = Counted(lambda states, _: states.mean((1, 2, 3)))
-    result = faithfulness(seen, x, maps, protocol=protocol((3, 5), orders=2, baseline=(0, 0, 0)))
+    result = faithfulness(seen, x, maps, protocol=protocol((3, 5), orders=2, colour=(0, 0, 0)))
     assert_close(result.deletion.scores, 1 - result.deletion.fractions)  # kept share, pixel for pixel
     assert_close(result.insertion.scores, result.insertion.fractions)
     for row in range(2):
@@ -257,7 +257,7 @@ def test_removed_sets_are_nested_and_their_share_is_the_fraction():
             assert all(smaller < larger for smaller, larger in pairwise(removed))
     [plan] = plans(maps.flatten(1), choices)
     for lookup in plan.lookup.flatten(0, 2):
-        kept, _ = kept_cells(plan, plan.states[lookup])
+        kept, _, _ = kept_cells(plan, plan.states[lookup])
         assert bool((kept[1:] <= kept[:-1]).all()) or bool((kept[1:] >= kept[:-1]).all())
 
 
@@ -277,7 +277,7 @@ def test_fractions_are_pixels_not_cells_where_it_does_not():
 @settings(deadline=None, max_examples=60, database=None)
 @given(st.integers(1, 200), st.integers(1, 64))
 def test_cuts_are_symmetric_distinct_and_complete(cells, steps):
-    cuts = cut_points(cells, steps)
+    cuts = even(cells, steps)
     assert cuts == [cells - cut for cut in reversed(cuts)]
     assert cuts == sorted(set(cuts))
     assert (cuts[0], cuts[-1]) == (0, cells)
@@ -297,12 +297,12 @@ def test_images_with_different_numbers_of_levels_share_a_batch_in_group():
 
 def test_area_is_the_trapezoid_of_the_mean_curve_where_the_grid_divides_the_image():
     result = faithfulness(wavy, images(), level_maps(), protocol=protocol())
-    assert_close(area(result.deletion), result.deletion_auc)
-    assert_close(area(result.insertion), result.insertion_auc)
+    assert_close(trapezoid(result.deletion), result.deletion_auc)
+    assert_close(trapezoid(result.insertion), result.insertion_auc)
 
 
 def test_area_is_float32():
-    assert area(Curve(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bfloat16))).dtype == torch.float32
+    assert trapezoid(Curve(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bfloat16))).dtype == torch.float32
 
 
 # Ties
@@ -351,7 +351,7 @@ def test_planned_scored_and_distinct_states_are_the_same_number(rule, rows, colu
     everything = frozenset(range(rows * columns))
     literal = sum(distinct_states(orders_of(m.flatten().tolist(), choices), everything) for m in maps)
     assert len(seen.seen) == len(set(seen.seen)) == literal
-    assert result.forward_passes == planned_states(maps, choices) == literal
+    assert result.forward_passes == planned_states(maps, (4, 5), choices) == literal
     assert max(seen.batches) <= 5
 
 
@@ -394,7 +394,7 @@ def test_what_cannot_be_judged_is_refused(x, maps, message):
 
 def test_planning_nothing_is_refused():
     with pytest.raises(InputError, match="at least one map"):
-        planned_states(torch.rand(0, 4, 4), protocol())
+        planned_states(torch.rand(0, 4, 4), (8, 8), protocol())
 
 
 def test_nan_of_the_network_stays_nan():

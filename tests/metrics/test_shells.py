@@ -21,11 +21,11 @@ from ibviz.metrics import (
     Insertion,
     MaxBoxAcc,
     PointingGame,
-    area,
     energy_pointing_game,
     max_box_acc,
     overlaps,
     pointing_game,
+    trapezoid,
 )
 
 SIZE = (6, 8)
@@ -71,9 +71,9 @@ def shells(**options):
 def expected(data):
     energy = energy_pointing_game(data["maps"], data["regions"])
     return {
-        "deletion": area(data["deletion"]),
-        "insertion": area(data["insertion"]),
-        "srg": area(data["insertion"]) - area(data["deletion"]),
+        "deletion": trapezoid(data["deletion"]),
+        "insertion": trapezoid(data["insertion"]),
+        "srg": trapezoid(data["insertion"]) - trapezoid(data["deletion"]),
         "pointing": pointing_game(data["maps"], data["regions"], tolerance=0.0).hit,
         "energy": energy.energy,
         "normalised": energy.normalised,
@@ -112,9 +112,9 @@ def test_reset_forgets():
 
 def test_forward_gives_the_value_of_the_batch_and_keeps_the_sum():
     metric, one, two = Deletion(), batch(2, 0)["deletion"], batch(4, 1)["deletion"]
-    assert_close(metric(deletion=one), area(one).mean())
-    assert_close(metric(deletion=two), area(two).mean())
-    assert_close(metric.compute(), torch.cat([area(one), area(two)]).mean())
+    assert_close(metric(deletion=one), trapezoid(one).mean())
+    assert_close(metric(deletion=two), trapezoid(two).mean())
+    assert_close(metric.compute(), torch.cat([trapezoid(one), trapezoid(two)]).mean())
 
 
 def test_box_accuracy_takes_the_threshold_of_the_other_split():

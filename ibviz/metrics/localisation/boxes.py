@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.localisation.enlargement import Enlargement, enlarged, unit
+from ibviz.metrics.grid import Enlargement, enlarged, unit
 from ibviz.types import Grid, Maps, Masks
 
 Contours = Literal["largest", "all"]  # the box of the largest contour (v1), or the best of all contours' boxes (v2)

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import cell_areas, finite, on_grid
-from ibviz.metrics.localisation.enlargement import Enlargement, enlarged
+from ibviz.metrics.grid import Enlargement, cell_areas, enlarged, finite, on_grid
 from ibviz.types import Grid, Maps, Masks, Scores
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import finite
-from ibviz.metrics.localisation.enlargement import Enlargement, enlarged
+from ibviz.metrics.grid import Enlargement, enlarged, finite
 from ibviz.types import Grid, Labels, Maps, Masks, Scores
 
 LESS_THAN_15 = 14.98  # squared distances between pixels are whole numbers, and 14.98 squared lies above 224
