@@ -18,7 +18,7 @@ from ibviz.data.image_set import rasterise
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
 from ibviz.metrics.curves import Curve, Faithfulness, faithfulness, planned_states, random_order_area
-from ibviz.metrics.pointing_game import pointing_game
+from ibviz.metrics.localisation.pointing_game import pointing_game
 from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.metrics.score import Targets, scorer, targets_by
 from ibviz.models.loading import Classifier
