@@ -1,4 +1,4 @@
-"""How fast deletion and insertion are beside the bare network and beside peers; one command:
+"""How fast deletion and insertion are beside the bare network and beside peers.
 
     python evaluation/speed/curves.py --out evaluation/results/speed [--networks resnet20] [--limit 16]
 
@@ -283,9 +283,9 @@ def race(name: str, case: Case, count: int, repeats: int, device: torch.device) 
         times = interleaved({"ours": contest.ours, "theirs": contest.theirs}, repeats)
         each = {"ours": contest.our_share, "theirs": contest.their_share}
         here, there = (median(times[who]) / each[who] for who in ("ours", "theirs"))
-        rows.append({"network": name, "images": count, "rival": rival, "ratio": there / here, "goal": case.goals.get(rival),
-                     "seconds": times, "shares": each, "pace": one.pace._asdict()})  # fmt: skip
-        goal = rows[-1]["goal"]
+        goal = case.goals.get(rival)
+        facts = {"network": name, "images": count, "rival": rival, "pace": one.pace._asdict()}
+        rows.append(facts | {"ratio": there / here, "goal": goal, "seconds": times, "shares": each})
         print(f"  {rival:32} {there / here:7.2f} x" + (f"  (goal {goal})" if goal else ""), flush=True)
     return rows
 
@@ -298,10 +298,9 @@ def linear(device: torch.device, repeats: int) -> list[dict[str, Any]]:
         protocol = CurveProtocol(colour=MEAN, steps=steps, ties="index")
         passes = planned_states(one.maps, (32, 32), protocol)
         spent = median(seconds(ours(one, protocol)) for _ in range(repeats))
-        rows.append({"images": count, "steps": steps, "passes": passes, "milliseconds": 1000 * spent / passes})
-        print(
-            f"  {count:4} images, {steps} steps: {passes:6,} passes, {rows[-1]['milliseconds']:.3f} ms each", flush=True
-        )
+        each = 1000 * spent / passes
+        rows.append({"images": count, "steps": steps, "passes": passes, "milliseconds": each})
+        print(f"  {count:4} images, {steps} steps: {passes:6,} passes, {each:.3f} ms each", flush=True)
     return rows
 
 
@@ -322,9 +321,7 @@ def memory() -> dict[str, float]:
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     small, large = child(500), child(5000)
-    print(
-        f"peak memory beyond the images: {small:.0f} MB with 500, {large:.0f} MB with 5,000 ({large / small - 1:+.1%})"
-    )
+    print(f"peak beyond the images: {small:.0f} MB with 500, {large:.0f} MB with 5,000 ({large / small - 1:+.1%})")
     return {"500": small, "5000": large}
 
 

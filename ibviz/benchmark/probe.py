@@ -52,13 +52,15 @@ def fastest(network: nn.Module, size: Grid, device: torch.device, *, precision: 
 def in_format(network: nn.Module, name: str) -> Iterator[None]:
     """Hold the network's weights in a memory format inside the block."""
     weights = [weight for weight in network.parameters() if weight.dim() == 4]
-    before = [weight.is_contiguous() for weight in weights]
-    network.to(memory_format=FORMATS[name])
+    before = [FORMATS["contiguous" if weight.is_contiguous() else "channels_last"] for weight in weights]
+    with torch.inference_mode(False):  # weights copied in inference mode could never be trained again
+        network.to(memory_format=FORMATS[name])
     try:
         yield
     finally:
-        for weight, contiguous in zip(weights, before, strict=True):
-            weight.data = weight.data.contiguous(memory_format=FORMATS["contiguous" if contiguous else "channels_last"])
+        with torch.inference_mode(False):
+            for weight, wanted in zip(weights, before, strict=True):
+                weight.data = weight.data.contiguous(memory_format=wanted)
 
 
 @contextmanager

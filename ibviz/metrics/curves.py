@@ -168,8 +168,6 @@ def random_order_area(score: Score, images: Images, grid: Grid, *, protocol: Cur
 
 
 def _check(images: Images, cells: Maps) -> None:
-    if len(images) != len(cells):
-        raise InputError(f"expected one map for each image; got {len(cells)} maps and {len(images)} images")
     cell_areas((cells.shape[1], cells.shape[2]), (images.shape[2], images.shape[3]))
     low, high = (float(end) for end in images.aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN is refused; resizing may overshoot a little

@@ -14,7 +14,7 @@ from ibviz.config import DataConfig, MethodConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.files import read_rows
-from ibviz.metrics import CurveProtocol, Targets, faithfulness, pointing_game, scorer
+from ibviz.metrics import CurveProtocol, Targets, faithfulness, planned_states, pointing_game, random_order_area, scorer
 from ibviz.types import AttentionMap
 
 
@@ -80,6 +80,54 @@ def test_the_grid_is_that_of_the_attention_else_the_coarsest():
     trained = AttentionMap(torch.rand(1, 4, 4), torch.rand(1, 4, 4), None, None)
     assert comparison_grid({"fine": fine, "coarse": coarse}) == (2, 2)
     assert comparison_grid({"fine": fine, "coarse": coarse, "attention": trained}) == (4, 4)
+
+
+def test_maps_of_another_grid_are_judged_on_it_as_well_and_shown_apart():
+    images, labels, masks = planted()
+    maps = {"coarse": torch.rand(4, 4, 4), "fine": torch.rand(4, 16, 16), "finest": torch.rand(4, 32, 32)}
+    found = evaluate(quadrants(), images, maps, labels=labels, masks=masks)
+    native = [row for row in found.rows if row["native"]]
+    assert {(row["method"], row["grid"]) for row in native} == {("fine", "16 x 16")}
+    direct = faithfulness(scorer(quadrants(), labels), images, maps["fine"], protocol=CurveProtocol(colour=(0, 0, 0)))
+    assert [row["value"] for row in native if row["metric"] == "srg"] == pytest.approx(direct.srg.tolist(), abs=1e-6)
+    assert {row["protocol"] for row in native}.isdisjoint(row["protocol"] for row in found.rows if not row["native"])
+    table, own = found.table().split("do not compare across grids")
+    assert "finest" in table
+    assert "fine " in own
+    assert "coarse" not in own
+
+
+def test_the_area_of_a_random_order_stands_beside_the_numbers():
+    images, labels, masks = planted()
+    maps = {"m": masks[:, ::4, ::4].float()}
+    for ties in ("expected", "group"):
+        protocol = CurveProtocol(colour=(0, 0, 0), grid=(4, 4), ties=ties)
+        found = evaluate(quadrants(), images, maps, labels=labels, protocol=protocol)
+        direct = random_order_area(scorer(quadrants(), labels), images, (4, 4), protocol=protocol)
+        rows = [row["random_order"] for row in found.rows if row["method"] == "m" and row["metric"] == "srg"]
+        assert rows == pytest.approx(direct.tolist(), abs=1e-6)
+        assert f"area of a random order {sum(rows) / 4:.3f}" in found.legend()
+
+
+def test_the_class_and_the_score_are_those_of_the_protocol():
+    images, _, _ = planted()
+    protocol = CurveProtocol(colour=(0, 0, 0), grid=(4, 4), target="true", score="logit")
+    wrong = torch.tensor([1, 0, 3, 2])
+    found = evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, labels=wrong, protocol=protocol)
+    assert [row["target"] for row in found.rows if row["method"] == "m" and row["metric"] == "srg"] == wrong.tolist()
+    logits = quadrants()(images).gather(1, wrong[:, None]).squeeze(1)
+    assert [row["f_image"] for row in found.rows[:4]] == pytest.approx(logits.tolist(), abs=1e-5)
+    assert "logit of the true class" in found.legend()
+    with pytest.raises(InputError, match="needs the label of every image"):
+        evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, protocol=protocol)
+
+
+def test_passes_are_counted_before_they_are_made():
+    images, labels, _ = planted()
+    found = evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, labels=labels)
+    assert found.forward_passes == sum(
+        planned_states(values(one), (16, 16), found.protocol) for one in found.maps.values()
+    )
 
 
 def test_maps_of_other_images_and_names_of_controls_are_refused():
