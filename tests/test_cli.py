@@ -97,7 +97,9 @@ def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
     assert {"rows.parquet", "table.csv", "table.md", "circumstances.json", "panel.png", "curves.pdf"} <= names
 
 
-def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path):
+def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path, monkeypatch):
+    some = {"baseline: ROAD": {"baseline": "road"}, "score: logit": {"score": "logit"}}
+    monkeypatch.setattr("ibviz.benchmark.compare_protocols.CHANGES", some)
     image = picture(tmp_path / "a.png")
     code, out, _ = run("compare-protocols", image, "--model", model, "--method", "integrated_gradients")
     assert code == 0

@@ -1,7 +1,7 @@
 """Deletion and insertion (Petsiuk 2018) over the units of one grid, with ties treated as ties."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -131,8 +131,7 @@ def planned_states(maps: Maps, size: Grid, protocol: CurveProtocol) -> int:
     4
     """
     cells = units(maps, size, protocol)
-    directions = (cells, -cells) if protocol.second == "lerf" else (cells,)
-    return sum(len(plan.states) for values in directions for plan in plans(values.flatten(1), protocol))
+    return sum(len(plan.states) for several in _planned(cells, protocol, None) for plan in several)
 
 
 @torch.no_grad()
@@ -149,11 +148,9 @@ def faithfulness(score: Score, images: Images, maps: Maps, *, protocol: CurvePro
     """
     cells = units(maps, (images.shape[2], images.shape[3]), protocol)
     _check(images, cells)
-    run = _curves(score, images, cells, protocol)
-    if protocol.second == "lerf":
-        least = _curves(score, images, -cells, protocol)
-        run = run._replace(scores=torch.stack([run.scores[0], least.scores[0]]), passes=run.passes + least.passes)
-    return _summary(run, tie_report(cells), AREAS[protocol.area])
+    most = max(1, FLOATS_AT_ONCE // images[0].numel())
+    parts = [_part(score, images, cells, several, protocol) for several in _planned(cells, protocol, most)]
+    return _joined(parts)
 
 
 def random_order_area(score: Score, images: Images, grid: Grid, *, protocol: CurveProtocol) -> Scores:
@@ -174,6 +171,12 @@ def _check(images: Images, cells: Maps) -> None:
         raise InputError(f"images must be in [0, 1] pixel space, not normalised; got {low:.3g} to {high:.3g}")
 
 
+def _planned(cells: Maps, protocol: CurveProtocol, most: int | None) -> Iterator[tuple[Plan, ...]]:
+    """Plans of consecutive images; LeRF has one of its own beside each, of the negated maps."""
+    directions = (cells, -cells) if protocol.second == "lerf" else (cells,)
+    return zip(*(plans(values.flatten(1), protocol, most=most) for values in directions), strict=True)
+
+
 class _Run(NamedTuple):
     """Curves of every tie order; one set of fractions serves deletion and insertion."""
 
@@ -183,40 +186,41 @@ class _Run(NamedTuple):
     passes: int
 
 
-def _curves(score: Score, images: Images, cells: Maps, protocol: CurveProtocol) -> _Run:
-    most = max(1, FLOATS_AT_ONCE // images[0].numel())
-    grid = (cells.shape[1], cells.shape[2])
-    runs = [_run(score, images, plan, grid, protocol) for plan in plans(cells.flatten(1), protocol, most=most)]
-    fractions, scores, ends, passes = zip(*runs, strict=True)
-    return _Run(torch.cat(fractions), torch.cat(scores, dim=1), torch.cat(ends, dim=1), sum(passes))
+def _part(
+    score: Score, images: Images, cells: Maps, several: tuple[Plan, ...], protocol: CurveProtocol
+) -> Faithfulness:
+    """The result for the images of a plan: what is kept of them is small."""
+    start, count = several[0].start, len(several[0].ranks)
+    cells = cells[start : start + count]
+    first, *least = [_run(score, images, plan, (cells.shape[1], cells.shape[2]), protocol) for plan in several]
+    for one in least:
+        scores = torch.stack([first.scores[0], one.scores[0]])
+        first = first._replace(scores=scores, passes=first.passes + one.passes)
+    return _summary(first, tie_report(cells), AREAS[protocol.area])
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """One result of those of consecutive images: tensors in a row, counts added up."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))
+    if isinstance(parts[0], int):
+        return sum(parts)
+    return type(parts[0])(*(_joined(column) for column in zip(*parts, strict=True)))
 
 
 def _run(score: Score, images: Images, plan: Plan, grid: Grid, protocol: CurveProtocol) -> _Run:
-    areas = cell_areas(grid, (images.shape[2], images.shape[3])).to(images.device)
+    size = (images.shape[2], images.shape[3])
+    areas = cell_areas(grid, size).to(images.device)
     fractions = below_cuts(areas, plan.ranks, plan.cuts).float() / areas.sum()
-    masked = _masker(images[plan.start : plan.start + len(plan.ranks)], plan, grid, protocol)
+    fill = _filler(images[plan.start : plan.start + len(plan.ranks)], protocol)
     parts = []
     for wanted in plan.states.split(protocol.batch_size or BATCH):
-        states, rows = masked(wanted)
+        cells, inserting, rows = kept_cells(plan, wanted)
+        states = fill(rows, paint(cells.unflatten(1, grid), size), inserting)
         parts.append(score(states, rows + plan.start).float().clone())  # clone: a view would keep its batch alive
     scores = torch.cat(parts)[plan.lookup]
     ends = torch.stack([scores[0, :, 0, 0], scores[0, :, 0, -1]])
     return _Run(fractions[..., plan.read], scores[..., plan.read], ends, len(plan.states))
-
-
-Masker = Callable[[Int[Tensor, " n"]], tuple[Images, Int[Tensor, " n"]]]
-
-
-def _masker(images: Images, plan: Plan, grid: Grid, protocol: CurveProtocol) -> Masker:
-    """Draws states of a plan: masked images, and the row each was made from."""
-    size = (images.shape[2], images.shape[3])
-    fill = _filler(images, protocol)
-
-    def masked(wanted: Int[Tensor, " n"]) -> tuple[Images, Int[Tensor, " n"]]:
-        cells, inserting, rows = kept_cells(plan, wanted)
-        return fill(rows, paint(cells.unflatten(1, grid), size), inserting), rows
-
-    return masked
 
 
 Filler = Callable[[Int[Tensor, " n"], Masks, Bool[Tensor, " n"]], Images]

@@ -11,7 +11,7 @@ from ibviz.errors import InputError
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.ties import cell_order, levels, tie_orders
 
-ENTRIES_AT_ONCE = 2**22  # of orders times cells or points per plan: bounds memory, changes no number
+ENTRIES_AT_ONCE = 2**18  # of orders times cells or points per plan: bounds memory, changes no number
 
 
 class Plan(NamedTuple):
