@@ -3,6 +3,7 @@
 import math
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -192,6 +193,22 @@ def test_means_over_images_and_over_classes():
     assert math.isnan(nothing.micro)
     assert math.isnan(nothing.macro)
     assert nothing[2:] == (0, 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_peer_counts_empty_masks_and_uniform_maps_as_hits():
+    """Quantus' pointing game: an empty mask and any tied maximum hit, and one of its options always fails."""
+    quantus = pytest.importorskip("quantus")
+    quiet = {"disable_warnings": True, "display_progressbar": False}
+    corner, empty = box((4, 6), 0, 0, 2, 3), torch.zeros(1, 4, 6, dtype=torch.bool)
+    for region, ours in ((corner, 6 / 24), (empty, math.nan)):
+        data = {"a_batch": np.ones((1, 1, 4, 6)), "s_batch": region.unsqueeze(1).numpy()}
+        assert quantus.PointingGame(**quiet).evaluate_batch(**data).tolist() == [True]
+        hit = pointing_game(torch.ones(1, 1, 1), region, tolerance=0.0).hit
+        assert_close(hit, torch.tensor([ours]), equal_nan=True)
+    data = {"a_batch": np.ones((1, 1, 4, 6)), "s_batch": corner.unsqueeze(1).numpy()}
+    with pytest.raises(TypeError):
+        quantus.PointingGame(weighted=True, **quiet).evaluate_batch(**data)
 
 
 # Boxes
