@@ -96,6 +96,25 @@ def evaluate(
     _print_results(evaluate_suite(config, load_on(name, weights, device), out, root=data), out)
 
 
+@app.command()
+def compare_protocols(  # noqa: PLR0913 - one parameter a flag
+    source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
+    model: Model = "runs/demo",
+    method: Annotated[str, typer.Option(help="Whose maps are judged.")] = "grad_cam",
+    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM; chosen by grid if not given.")] = None,
+    weights: Weights = None,
+    limit: Annotated[int, typer.Option(min=1, help="Images at most.")] = 4,
+    device: Device = "auto",
+) -> None:
+    """Judge one method's maps under every preset, and say which choice of a protocol moves the number how much."""
+    from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
+    from ibviz.workflows import choose_methods, compare_protocols_on, load_on  # noqa: PLC0415
+
+    network = load_on(str(model), weights, device)
+    [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
+    print(compare_protocols_on(source, network, name, options, limit=limit))
+
+
 def _print_epoch(row: dict[str, Any]) -> None:
     print(
         f"epoch {row['epoch']:3d}  {row['seconds']:6.1f} s  learning rate {row['learning_rate']:.4g}  "

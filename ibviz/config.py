@@ -16,6 +16,12 @@ Source = Literal[
     "folder", "parquet",
 ]  # fmt: skip
 HANDED = ("digits", "svhn")  # mirrored, their images would be of no class or of another
+BaselineName = Literal[
+    "mean_colour", "black", "image_mean", "image_minimum", "blur", "blur_rise", "blur_latec", "noise", "road", "inpaint"
+]
+ScoreName = Literal["probability", "log_probability", "logit", "log_odds", "accuracy"]
+TargetRule = Literal["predicted", "true", "runner_up", "contrast"]
+TieRule = Literal["expected", "group", "index", "reverse"]
 
 
 class Settings(BaseModel):
@@ -132,9 +138,14 @@ class SuiteConfig(Settings):
         MethodConfig(method="integrated_gradients"),
     )
     steps: int = Field(default=32, ge=1)
-    ties: Literal["expected", "group"] = "expected"
+    ties: TieRule = "expected"
     tie_orders: int = Field(default=8, ge=2, multiple_of=2)
-    batch_size: int = Field(default=128, ge=1)
+    unit: Literal["cell", "pixel"] = "cell"  # of removal
+    baseline: BaselineName = "mean_colour"
+    score: ScoreName = "probability"
+    target: TargetRule = "predicted"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the network
+    batch_size: int | None = Field(default=None, ge=1)  # None: the fastest, found by a short trial
     seed: int = 0
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, bind, explain, options_of, predict
+from ibviz.benchmark.compare_protocols import compare_protocols, page
 from ibviz.benchmark.suite import SuiteRun, run_suite
 from ibviz.config import DataConfig, Recipe, SuiteConfig
 from ibviz.data.decode import fit, read_image
@@ -97,11 +98,11 @@ def explain_files(
     written, left = [], dict(methods)
     pages = range(0, len(names), COLUMNS // classes)
     for number, start in enumerate(progress(pages, "explaining"), 1):
-        page = slice(start, start + COLUMNS // classes)
-        images = to_float(pixels[page]).to(device)
+        shown = slice(start, start + COLUMNS // classes)
+        images = to_float(pixels[shown]).to(device)
         maps, captions = explain_images(model, images, left, classes=classes, unfit=unfit)
         left = {name: options for name, options in left.items() if METHODS[name].label in maps}
-        record = common | {"methods": {name: dict(one) for name, one in left.items()}, "images": list(names[page])}
+        record = common | {"methods": {name: dict(one) for name, one in left.items()}, "images": list(names[shown])}
         stem = out / f"panel-{number:02d}"
         drawn = panel(images.repeat_interleave(classes, 0), maps, captions=captions, record=record)
         drawn.save(stem.with_suffix(".png"))
@@ -109,6 +110,17 @@ def explain_files(
         save_maps(out / f"maps-{number:02d}.safetensors", maps, record)
         written.append(stem.with_suffix(".png"))
     return written
+
+
+def compare_protocols_on(
+    source: Path, model: Classifier, method: str, options: Mapping[str, Any], *, limit: int | None = None
+) -> str:
+    """One method's maps of the images at `source` under every protocol, as two tables."""
+    bind(method, options)
+    _, pixels = read_source(source, model, limit)
+    images = to_float(pixels).to(next(model.parameters()).device)
+    presets, moves = compare_protocols(model, images, explain(model, images, method, **options))
+    return page(presets, moves, len(images))
 
 
 def read_source(source: Path, model: Classifier, limit: int | None) -> tuple[Sequence[str], Tensor]:
@@ -194,7 +206,7 @@ def draw_panel(run: SuiteRun, model: Classifier, stem: Path) -> None:
         "images": list(chosen.names),
         "chosen": "first of the suite's images",
         "model": describe(model),
-        "protocol": run.evaluation.protocol.hash,
+        "protocol": run.evaluation.card.hash,
     }
     captions = captions_of(model, run.probabilities[:COLUMNS], chosen.labels)
     drawn = panel(to_float(chosen.images), maps, captions=captions, boxes=chosen.boxes, record=record)
@@ -217,7 +229,7 @@ def draw_curves(run: SuiteRun, stem: Path) -> None:
         side: {name: (pair[index].fractions, pair[index].scores) for name, pair in pairs}
         for index, side in enumerate(names)
     }
-    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.protocol.hash})
+    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.card.hash})
     for suffix in (".png", ".pdf"):
         drawn.save(stem.with_suffix(suffix))
 

@@ -122,6 +122,16 @@ def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
     assert {"rows.parquet", "table.csv", "table.md", "circumstances.json", "panel.png", "curves.pdf"} <= names
 
 
+def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path, monkeypatch):
+    some = {"baseline: ROAD": {"baseline": "road"}, "score: logit": {"score": "logit"}}
+    monkeypatch.setattr("ibviz.benchmark.compare_protocols.CHANGES", some)
+    image = picture(tmp_path / "a.png")
+    code, out, _ = run("compare-protocols", image, "--model", model, "--method", "integrated_gradients")
+    assert code == 0
+    assert "Means over 1 image." in out
+    assert all(name in out for name in ("torchcam", "iba", "baseline: ROAD", "score: logit", "moved"))
+
+
 def test_images_that_cannot_be_read(refused, model, tmp_path):
     (tmp_path / "text.jpg").write_text("not a picture")
     whole = picture(tmp_path / "whole.jpg").read_bytes()
