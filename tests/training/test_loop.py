@@ -18,7 +18,7 @@ from ibviz.models.loading import load
 from ibviz.training import loop
 from ibviz.training.check import check_network
 from ibviz.training.loop import train
-from ibviz.training.run import sgd
+from ibviz.training.run import OPTIMIZERS, groups_of
 
 RECIPE = Recipe(data=DataConfig(limit=640), training=TrainingConfig(epochs=2, batch_size=64))
 TOML = "[data]\nlimit = 640\n[training]\nepochs = 3\nbatch_size = 64\n"
@@ -164,7 +164,7 @@ def test_a_run_whose_log_is_lost_is_refused(tmp_path):
     ("changes", "message"),
     [
         ({"training": {"crop_padding": 48}}, "crop_padding must be below the image's 48 pixels"),
-        ({"training": {"batch_size": 1}}, "a batch needs two images"),
+        ({"training": {"batch_size": 1}}, "a batch needs two images a pass"),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused_before_training(changes, message, tmp_path):
@@ -204,7 +204,7 @@ def test_anchors_have_their_own_rate_and_no_decay():
     recipe = Recipe.model_validate({"training": {"lr": 0.1, "anchor_lr": 0.5, "weight_decay": 0.3, "momentum": 0}})
     spec = InputConfig(size=48, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b"))
     model = IBClassifier(recipe.model, spec)
-    optimizer = sgd(model, recipe)
+    optimizer = OPTIMIZERS["sgd"](groups_of(model, recipe.training), recipe.training)
     for group in optimizer.param_groups:
         group["lr"] = 0.1 * group["share"]
     assert model.quantizer is not None
