@@ -48,7 +48,7 @@ def start(recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelera
         torch.manual_seed(config.seed)
         model = IBClassifier(recipe.model, spec)
     check_network(recipe, model, spec)
-    model = model.to(accelerator.device, memory_format=torch.channels_last)
+    model.to(accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
     share_batches(model, processes=processes, passes=config.accumulate, device=accelerator.device)

@@ -64,22 +64,22 @@ class _Sum(torch.autograd.Function):
 class WholeBatchNorm(nn.BatchNorm2d):
     """Batch norm whose statistics in training are those of all processes' images, on any device.
 
-    What `torch.nn.SyncBatchNorm` is on CUDA; deviations are summed around the common mean, so nothing cancels.
+    What `torch.nn.SyncBatchNorm` is on CUDA; summed in double precision around the common mean, so nothing cancels.
     """
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
         """Normalise by the whole batch in training, by the running statistics otherwise."""
         if not self.training:
-            return super().forward(features)
-        values = features.float()
-        local = torch.cat([values.sum((0, 2, 3)), values.new_tensor([values.numel() / values.shape[1]])])
-        *_, count = total = _sum(local)
-        mean = total[:-1] / count
-        centred = values - mean[:, None, None]
-        variance = _sum(centred.square().sum((0, 2, 3))) / count
-        self._remember(mean.detach(), variance.detach() * (count / (count - 1)).detach())
-        scale = torch.rsqrt(variance + self.eps) * self.weight
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)
+            return super().forward(input)
+        values = input.float()
+        local = values.sum((0, 2, 3), dtype=torch.float64)
+        total = _sum(torch.cat([local, local.new_tensor([values.numel() / len(local)])]))
+        count = total[-1]
+        centred = values - (total[:-1] / count).float()[:, None, None]
+        variance = _sum(centred.square().sum((0, 2, 3), dtype=torch.float64)) / count
+        self._remember((total[:-1] / count).detach(), (variance * count / (count - 1)).detach())
+        scale = torch.rsqrt(variance + self.eps).float() * self.weight
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
@@ -87,8 +87,8 @@ class WholeBatchNorm(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+        self.running_mean.lerp_(mean.float(), self.momentum)
+        self.running_var.lerp_(variance.float(), self.momentum)
 
 
 def _sum(values: Tensor) -> Tensor:

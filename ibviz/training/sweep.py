@@ -24,8 +24,8 @@ def run_sweep(
 ) -> list[Row]:
     """Train every combination in a folder of its own and write `table.parquet` and `table.md` beside them.
 
-    Finished runs are read, not trained again; a run that was stopped goes on after its last saved epoch. All recipes are
-    checked before the first is trained. `report` sees each run's name and new rows.
+    Finished runs are read, not trained again; a run that was stopped goes on after its last saved epoch. All recipes
+    are checked before the first is trained. `report` sees each run's name and new rows.
     """
     runs = grid(sweep)
     table = []

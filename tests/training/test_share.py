@@ -1,0 +1,125 @@
+"""Several processes, and several passes, train what one pass of one process trains."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from ibviz.config import InputConfig, Recipe
+from ibviz.files import read_rows
+from ibviz.models.checkpoint import read_tensors
+from ibviz.training import loop
+from ibviz.training.run import start
+from ibviz.training.share import Share, WholeBatchDropout, shares
+from ibviz.training.supply import Resident
+
+# 70 images in batches of 25: 13 and 12 images for two processes, and a last batch of 20. At a rate of 0.1 rounding
+# would soon put a cell on the other side of an anchor's boundary, and from there on weights go apart.
+DIGITS = """
+[data]
+limit = 70
+[model]
+anchors = 5
+latent = 8
+[training]
+epochs = 2
+batch_size = 25
+lr = 0.02
+accumulate = 2
+flip = true
+ema = 0.9
+"""
+DROPOUT = """
+[data]
+limit = 9
+[model]
+backbone = "wrn10_2"
+latent = 8
+[training]
+epochs = 1
+batch_size = 5
+"""
+
+
+def train(recipe: Path, out: Path, *launcher: str) -> dict[str, torch.Tensor]:
+    command = [*launcher, "-m", "ibviz", "train", str(recipe), "--out", str(out)]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return read_tensors(out / "checkpoint.safetensors", "checkpoint")[0]
+
+
+@pytest.mark.parametrize("text", [DIGITS, DROPOUT], ids=["batch norm, passes, average, noise, flips", "dropout"])
+def test_two_processes_end_with_the_weights_of_one(text, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text)
+    alone = train(recipe, tmp_path / "alone", sys.executable)
+    torchrun = str(Path(sys.executable).parent / "torchrun")
+    together = train(recipe, tmp_path / "together", torchrun, "--nproc-per-node", "2")
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    logs = [read_rows(tmp_path / name / "log.parquet") for name in ("alone", "together")]
+    for one, two in zip(*logs, strict=True):
+        assert two | {"seconds": 0} == pytest.approx(one | {"seconds": 0}, rel=1e-4)
+
+
+def without_batch_norm(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
+
+
+@pytest.mark.parametrize("backbone", ["digits", "wrn10_2"])
+def test_passes_add_up_to_the_step_of_the_whole_batch(backbone, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    resident, rows = Resident(pixels, torch.arange(7) % 3), torch.randperm(7, generator=generator)
+    spec = InputConfig(size=16, mean=(0.5,) * 3, std=(0.25,) * 3, class_names=("a", "b", "c"))
+    stepped, losses = [], []
+    for passes in (1, 3):  # of 3, 2 and 2 images
+        training = {"accumulate": passes, "flip": True, "lr": 0.01}
+        recipe = Recipe.model_validate({"model": {"backbone": backbone, "latent": 8}, "training": training})
+        run = start(recipe, tmp_path, spec, Accelerator(cpu=True))
+        without_batch_norm(run.model)
+        run.objective.train()
+        held = shares(7, process=0, processes=1, passes=passes)
+        losses.append(loop._step(run, resident.batches([share.rows(rows) for share in held]), held, seed=3))
+        stepped.append(run.model.state_dict())
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(stepped[1], stepped[0], rtol=0, atol=1e-5)
+
+
+def test_shares_hold_each_row_once_and_weigh_as_many_as_they_hold():
+    for whole, processes, passes in ((5, 2, 2), (12, 3, 2), (7, 1, 3)):
+        dealt = [shares(whole, process=one, processes=processes, passes=passes) for one in range(processes)]
+        held = [share for one in dealt for share in one]
+        assert sorted(int(row) for share in held for row in share.rows(torch.arange(whole))) == list(range(whole))
+        for share in held:
+            assert share.weight(processes) == pytest.approx(len(share.rows(torch.arange(whole))) / whole * processes)
+        for number in range(passes):  # a pass of all processes is every so-manieth row, whatever their number
+            rows = [int(row) for one in dealt for row in one[number].rows(torch.arange(whole))]
+            assert sorted(rows) == list(range(number, whole, passes))
+
+
+def test_noise_of_a_share_is_its_part_of_the_whole_batch_s():
+    whole = torch.randn((2, 5, 3), generator=torch.Generator().manual_seed(1))
+    drawn = Share(1, 2, 5).randn((2, 2, 3), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(drawn, whole[:, 1::2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_of_a_share_is_its_part_of_the_whole_batch_s(layout):
+    features = torch.rand(5, 4, 3, 3).contiguous(memory_format=layout)
+    torch.manual_seed(2)
+    whole = F.dropout(features, 0.3)
+    dropout = WholeBatchDropout(0.3)
+    dropout.share = Share(1, 2, 5)
+    torch.manual_seed(2)
+    torch.testing.assert_close(dropout(features[1::2].contiguous(memory_format=layout)), whole[1::2])
+    assert torch.equal(dropout.eval()(features), features)
