@@ -75,7 +75,7 @@ def changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
         table, _, rest = key.partition(".")
         inner = tables.get(table, {})
         if rest and not isinstance(inner, Mapping):
-            raise InputError(f"sweep key {key}: {table} holds {inner!r} and no further keys")
+            raise InputError(f"the sweep names {key}, but {table} holds {inner!r} and no keys of its own")
         tables[table] = changed(inner, {rest: value}) if rest else value
     return tables
 

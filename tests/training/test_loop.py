@@ -138,20 +138,6 @@ def test_weights_broken_by_the_last_step_do_not_replace_the_last_good_epoch(tmp_
     assert torch.stack([p.isfinite().all() for p in load(tmp_path).parameters()]).all()
 
 
-def test_two_processes_share_the_work_and_write_once(tmp_path):
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(TOML.replace("640", "130").replace("epochs = 3", "epochs = 2"))
-    torchrun = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "ibviz", "train", str(recipe), "--out", str(tmp_path / "run")]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=one_thread, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   1") == done.stdout.count("epoch   2") == 1
-    again = subprocess.run([*command, "--resume"], capture_output=True, env=one_thread, check=False, timeout=120)
-    assert again.returncode == 0
-    assert [row["epoch"] for row in read_rows(tmp_path / "run/log.parquet")] == [1, 2]
-
-
 def test_a_run_whose_log_is_lost_is_refused(tmp_path):
     short = RECIPE.model_copy(update={"training": TrainingConfig(epochs=1)})
     train(short, tmp_path, report=silent)
