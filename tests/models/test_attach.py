@@ -61,7 +61,7 @@ def test_any_network_takes_attention_learns_and_keeps_its_own_logits(name: str):
     assert model.inspect(batch, samples=(3, 2), generator=torch.Generator().manual_seed(0)).gate.values.shape[0] == 3
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     objective = Objective(model.train(), ObjectiveConfig(kl="official"))
-    objective(batch, torch.tensor([0, 1])).total.backward()
+    objective(batch, torch.tensor([0, 1]), torch.randn).total.backward()
     moved = {"attention.head", "attention.scale", "bottleneck", "decoder.head", "quantizer.anchors", "network.body"}
     trained = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert {part for part in moved if any(n.startswith(part) for n in trained)} == moved
