@@ -178,7 +178,7 @@ def test_toml_that_says_something_else(refused, tmp_path):
     out = ("--out", tmp_path / "out")
     recipe.write_text("[training]\nepoch = 3\n")
     error = refused("train", recipe, *out)
-    assert "unknown key training.epoch; known here: anchor_lr, batch_size" in error
+    assert "unknown key training.epoch; known here: accumulate, anchor_lr, batch_size" in error
     assert "epochs" in error
     recipe.write_text("[training]\nepochs = 0\n")
     assert "training.epochs: Input should be greater than or equal to 1" in refused("train", recipe, *out)
