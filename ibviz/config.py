@@ -2,9 +2,9 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ibviz.errors import InputError
 
@@ -12,9 +12,18 @@ Backbone = Literal["digits", "vgg32", "wrn28_10", "wrn10_2"]
 
 
 class Settings(BaseModel):
-    """Frozen; refuses unknown keys."""
+    """Frozen; refuses unknown keys. TOML has no null: the word "none" stands for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, given: Any) -> Any:
+        return (
+            {key: None if value == "none" else value for key, value in given.items()}
+            if isinstance(given, dict)
+            else given
+        )
 
 
 class DataConfig(Settings):
@@ -44,22 +53,57 @@ class ObjectiveConfig(Settings):
     kl: Literal["exact", "official"] = "exact"
     codebook: float = Field(default=0.4, ge=0)
     commitment: float = Field(default=0.1, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # share of each label spread over all classes, in training
+
+
+class Halve(Settings):
+    """Halved at each multiple of `every`, epochs counted from 1 (the authors' VGG-32)."""
+
+    kind: Literal["halve"] = "halve"
+    every: int = Field(default=3, ge=1)
+
+
+class Step(Settings):
+    """Times `factor` whenever `every` more epochs are finished (their VGG-16 and WRN-50-2)."""
+
+    kind: Literal["step"]
+    every: int = Field(ge=1)
+    factor: float = Field(gt=0, lt=1)
+
+
+class Milestones(Settings):
+    """Times `factor` after each of these numbers of finished epochs (their WRN-28-10)."""
+
+    kind: Literal["milestones"]
+    after: tuple[int, ...]
+    factor: float = Field(gt=0, lt=1)
+
+
+class Cosine(Settings):
+    """Half a cosine from `lr` to 0 between warm-up and end, moving with every step (Loshchilov 2017)."""
+
+    kind: Literal["cosine"]
 
 
 class TrainingConfig(Settings):
-    """SGD with the learning rate halved every `halve_every` epochs after a warm-up."""
+    """How a network is trained; rates are those of the whole batch, over all processes."""
 
     epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1)  # images an optimizer step, over all processes
+    accumulate: int = Field(default=1, ge=1)  # passes an optimizer step: less memory, statistics of smaller batches
+    optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
     warmup: tuple[float, ...] = ()  # learning rates of the first epochs
-    halve_every: int = Field(default=3, ge=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    schedule: Annotated[Halve | Step | Milestones | Cosine, Field(discriminator="kind")] = Halve()
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # for adam its first beta; its second is 0.999
     weight_decay: float = Field(default=5e-4, ge=0)  # never on the anchors
     anchor_lr: float = Field(default=1.0, ge=0)  # anchors' share of the learning rate; 0 keeps them fixed
+    ema: float | None = Field(default=None, gt=0, lt=1)  # decay a step of averaged weights, which are judged and kept
     precision: Literal["no", "bf16"] = "no"
+    compile: bool = False  # torch.compile: minutes at the start, then faster steps
     crop_padding: int = Field(default=4, ge=0)  # reflect-padded random crop, pixels
     flip: bool = False
+    save_every: int = Field(default=1, ge=1)  # epochs between checkpoints, among which the best model is chosen
     seed: int = 0
 
 
@@ -70,6 +114,12 @@ class Recipe(Settings):
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig = TrainingConfig()
+
+
+class Sweep(Recipe):
+    """A recipe and, under [sweep], values for some of its keys by dotted name: one run for each combination."""
+
+    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
 
 
 class InputConfig(Settings):
@@ -145,10 +195,17 @@ def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kin
 
 
 def _known_keys(kind: type[Settings], parents: tuple[int | str, ...]) -> list[str]:
+    kinds = [kind]
     for parent in parents:
-        if isinstance(parent, str):
-            annotation = kind.model_fields[parent].annotation
-            inner = getattr(annotation, "__args__", (annotation,))[0]
-            if isinstance(inner, type) and issubclass(inner, Settings):
-                kind = inner
-    return sorted(kind.model_fields)
+        tagged = [one for one in kinds if parent in get_args(_annotation(one, "kind"))]  # of a union, told by `kind`
+        if tagged:
+            kinds = tagged
+        elif isinstance(parent, str):
+            annotation = _annotation(kinds[0], parent)
+            inner = get_args(annotation) or (annotation,)
+            kinds = [one for one in inner if isinstance(one, type) and issubclass(one, Settings)] or kinds
+    return sorted(kinds[0].model_fields)
+
+
+def _annotation(kind: type[Settings], key: str) -> Any:
+    return kind.model_fields[key].annotation if key in kind.model_fields else None

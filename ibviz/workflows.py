@@ -21,7 +21,8 @@ from ibviz.models.checkpoint import write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, load
 from ibviz.progress import progress
-from ibviz.training.loop import to_device, train, validate
+from ibviz.training.loop import train, validate
+from ibviz.training.supply import supply
 from ibviz.types import AttentionMap, Images
 
 COLUMNS = 6  # images a figure
@@ -193,5 +194,5 @@ def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], obje
     train(Recipe(), out, resume=resume, report=report)
     model = load_on(str(out), None, "auto")
     assert isinstance(model, IBClassifier)
-    test = to_device(load_split(DataConfig(), "test", None), next(model.parameters()).device)
+    test = supply(load_split(DataConfig(), "test", None), next(model.parameters()).device)
     return validate(model, test)["accuracy"], evaluate_suite(SuiteConfig(), model, out / "results")

@@ -1,22 +1,25 @@
 """The training objective, term by term: CE + beta·KL + lambda_vq·VQ + lambda_commit·CM, in nats."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.config import ObjectiveConfig
 from ibviz.models.bottleneck import KL
-from ibviz.models.classifier import IBClassifier, Inspection
+from ibviz.models.classifier import IBClassifier, Inspection, Noise
 from ibviz.types import Images, Labels
 
 Scalar = Float[Tensor, ""]
 
 
 class Losses(NamedTuple):
-    """Batch means: `total`, `cross_entropy` and `rate` in nats, the quantiser's two in squared attention."""
+    """Batch means: `total`, `cross_entropy` and `rate` in nats, the quantiser's two in squared attention.
+
+    Cross-entropy is against the labels as smoothed.
+    """
 
     total: Scalar
     cross_entropy: Scalar
@@ -48,14 +51,17 @@ class Objective(nn.Module):
         super().__init__()
         self.classifier, self.config = classifier, config
 
-    def forward(self, images: Images, labels: Labels, generator: torch.Generator | None = None) -> Losses:
-        """One noisy pass over a batch."""
-        return self.losses(self.classifier.inspect(images, samples=(1, 1), generator=generator), labels)
+    def forward(self, images: Images, labels: Labels, draw: Callable[[tuple[int, ...]], Tensor]) -> Losses:
+        """One noisy pass over a batch; `draw` gives standard normal `(1, b, ...)`, the attention's first."""
+        features = self.classifier.stem(self.classifier.normalize(images))
+        shapes = (1, len(images), *features.shape[2:]), (1, len(images), self.classifier.config.latent)
+        return self.losses(self.classifier.decide(features, Noise(*map(draw, shapes))), labels)
 
     def losses(self, seen: Inspection, labels: Labels) -> Losses:
         """Every term of an inspection."""
         config = self.config
-        cross_entropy = F.cross_entropy(seen.logits.float(), labels)
+        smoothing = config.label_smoothing
+        cross_entropy = F.cross_entropy(seen.logits.float(), labels, label_smoothing=smoothing)
         rate = rate_loss(seen, kl=config.kl)
         codebook, commitment = self._quantizer_losses(seen)
         total = cross_entropy + config.beta * rate + config.codebook * codebook + config.commitment * commitment
