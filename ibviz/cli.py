@@ -20,6 +20,7 @@ Data = Annotated[Path | None, typer.Option(help="Folder of the images, where the
 Model = Annotated[str | None, typer.Option(help="Run folder, model.safetensors, or torchvision name such as resnet50.")]
 Weights = Annotated[Path | None, typer.Option(help="Local safetensors file for a torchvision network.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
+Log = Annotated[str | None, typer.Option(help="Rows to a tracker as well: tensorboard or wandb.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")]
 
 
@@ -46,12 +47,26 @@ def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
 
 
 @app.command()
-def train(recipe: Path, out: Out, data: Data = None, resume: Resume = False) -> None:
+def train(
+    recipe: Path,
+    out: Out,
+    data: Data = None,
+    resume: Resume = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Run the grid under [sweep]; goes on where it stopped.")
+    ] = False,
+    log: Log = None,
+) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
-    from ibviz.config import Recipe, read_toml  # noqa: PLC0415 - see above
+    from ibviz.config import Recipe, Sweep, read_toml  # noqa: PLC0415 - see above
     from ibviz.training.loop import train as train_recipe  # noqa: PLC0415
+    from ibviz.training.sweep import markdown, run_sweep  # noqa: PLC0415
 
-    train_recipe(read_toml(recipe, Recipe), out, root=data, resume=resume, report=_print_epoch)
+    if sweep:
+        table = run_sweep(read_toml(recipe, Sweep), out, root=data, log=log, report=_print_epoch_of)
+        print(f"{markdown(table)}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
+        return
+    train_recipe(read_toml(recipe, Recipe), out, root=data, resume=resume, log=log, report=_print_epoch)
     print(f"best weights: {out / 'model.safetensors'}")
 
 
@@ -98,6 +113,11 @@ def _print_epoch(row: dict[str, Any]) -> None:
         f"anchors used {row['validation_anchors_used']}  validation accuracy {row['validation_accuracy']:.1%}",
         flush=True,
     )
+
+
+def _print_epoch_of(name: str, row: dict[str, Any]) -> None:
+    print(name, end="  ")
+    _print_epoch(row)
 
 
 def _print_results(run: Any, folder: Path) -> None:
