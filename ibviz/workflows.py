@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, bind, explain, options_of, predict
+from ibviz.benchmark.compare_protocols import compare_protocols, page
 from ibviz.benchmark.suite import SuiteRun, run_suite
 from ibviz.config import DataConfig, Recipe, SuiteConfig
 from ibviz.data.decode import fit, read_image
@@ -22,7 +23,8 @@ from ibviz.models.checkpoint import write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, load
 from ibviz.progress import progress
-from ibviz.training.loop import to_device, train, validate
+from ibviz.training.loop import train, validate
+from ibviz.training.supply import supply
 from ibviz.types import AttentionMap, Images
 
 COLUMNS = 6  # pictures side by side in a figure
@@ -97,11 +99,11 @@ def explain_files(
     written, left = [], dict(methods)
     pages = range(0, len(names), COLUMNS // classes)
     for number, start in enumerate(progress(pages, "explaining"), 1):
-        page = slice(start, start + COLUMNS // classes)
-        images = to_float(pixels[page]).to(device)
+        shown = slice(start, start + COLUMNS // classes)
+        images = to_float(pixels[shown]).to(device)
         maps, captions = explain_images(model, images, left, classes=classes, unfit=unfit)
         left = {name: options for name, options in left.items() if METHODS[name].label in maps}
-        record = common | {"methods": {name: dict(one) for name, one in left.items()}, "images": list(names[page])}
+        record = common | {"methods": {name: dict(one) for name, one in left.items()}, "images": list(names[shown])}
         stem = out / f"panel-{number:02d}"
         drawn = panel(images.repeat_interleave(classes, 0), maps, captions=captions, record=record)
         drawn.save(stem.with_suffix(".png"))
@@ -109,6 +111,17 @@ def explain_files(
         save_maps(out / f"maps-{number:02d}.safetensors", maps, record)
         written.append(stem.with_suffix(".png"))
     return written
+
+
+def compare_protocols_on(
+    source: Path, model: Classifier, method: str, options: Mapping[str, Any], *, limit: int | None = None
+) -> str:
+    """One method's maps of the images at `source` under every protocol, as two tables."""
+    bind(method, options)
+    _, pixels = read_source(source, model, limit)
+    images = to_float(pixels).to(next(model.parameters()).device)
+    presets, moves = compare_protocols(model, images, explain(model, images, method, **options))
+    return page(presets, moves, len(images))
 
 
 def read_source(source: Path, model: Classifier, limit: int | None) -> tuple[Sequence[str], Tensor]:
@@ -194,7 +207,7 @@ def draw_panel(run: SuiteRun, model: Classifier, stem: Path) -> None:
         "images": list(chosen.names),
         "chosen": "first of the suite's images",
         "model": describe(model),
-        "protocol": run.evaluation.protocol.hash,
+        "protocol": run.evaluation.card.hash,
     }
     captions = captions_of(model, run.probabilities[:COLUMNS], chosen.labels)
     drawn = panel(to_float(chosen.images), maps, captions=captions, boxes=chosen.boxes, record=record)
@@ -217,7 +230,7 @@ def draw_curves(run: SuiteRun, stem: Path) -> None:
         side: {name: (pair[index].fractions, pair[index].scores) for name, pair in pairs}
         for index, side in enumerate(names)
     }
-    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.protocol.hash})
+    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.card.hash})
     for suffix in (".png", ".pdf"):
         drawn.save(stem.with_suffix(suffix))
 
@@ -227,5 +240,5 @@ def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], obje
     train(Recipe(), out, resume=resume, report=report)
     model = load_on(str(out), None, "auto")
     assert isinstance(model, IBClassifier)
-    test = to_device(load_images(DataConfig(), "test", None), next(model.parameters()).device)
+    test = supply(load_images(DataConfig(), "test", None), next(model.parameters()).device)
     return validate(model, test)["accuracy"], evaluate_suite(SuiteConfig(), model, out / "results")

@@ -122,6 +122,26 @@ def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
     assert {"rows.parquet", "table.csv", "table.md", "circumstances.json", "panel.png", "curves.pdf"} <= names
 
 
+def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path, monkeypatch):
+    some = {"baseline: ROAD": {"baseline": "road"}, "score: logit": {"score": "logit"}}
+    monkeypatch.setattr("ibviz.benchmark.compare_protocols.CHANGES", some)
+    image = picture(tmp_path / "a.png")
+    code, out, _ = run("compare-protocols", image, "--model", model, "--method", "integrated_gradients")
+    assert code == 0
+    assert "Means over 1 image." in out
+    assert all(name in out for name in ("torchcam", "iba", "baseline: ROAD", "score: logit", "moved"))
+
+
+def test_a_sweep_prints_each_run_and_its_table(run, tmp_path):
+    plan = tmp_path / "sweep.toml"
+    plan.write_text('[data]\nlimit = 16\n[training]\nepochs = 1\n[sweep]\n"model.latent" = [4]\n')
+    code, out, _ = run("train", "--sweep", plan, "--out", tmp_path / "runs")
+    assert code == 0
+    assert "latent=4  epoch   1" in out
+    assert (tmp_path / "runs/table.md").read_text() in out
+    assert (tmp_path / "runs/latent=4/model.safetensors").exists()
+
+
 def test_images_that_cannot_be_read(refused, model, tmp_path):
     (tmp_path / "text.jpg").write_text("not a picture")
     whole = picture(tmp_path / "whole.jpg").read_bytes()
@@ -165,6 +185,11 @@ def test_toml_that_says_something_else(refused, tmp_path):
     recipe.write_text("epochs = = 3\n")
     assert "is not TOML" in refused("train", recipe, *out)
     assert "No such file" in refused("train", tmp_path / "none.toml", *out)
+    recipe.write_text("[training]\nepochs = 3\n")
+    assert "sweep: Field required" in refused("train", "--sweep", recipe, *out)
+    recipe.write_text('[sweep]\n"training.epoch" = [1]\n')
+    assert "unknown key sweep" in refused("train", recipe, *out)
+    assert "run epoch=1 of the sweep: unknown key training.epoch" in refused("train", "--sweep", recipe, *out)
     recipe.write_text("images = 4\n")
     assert "names no model" in refused("evaluate", recipe, *out)
 
