@@ -60,12 +60,11 @@ def main(out: str, images: str = "600", epochs: str = "30") -> None:
     test = digits("test", count=UNSEEN, seed=0)
     unseen, targets = to_float(test.images), test.labels
     size = (unseen.shape[2], unseen.shape[3])
-    found = {
-        method: similarity(
-            *(values(explain(model, unseen, method, targets=targets)) for model in models.values()), size
-        )
-        for method in METHODS
+    maps = {
+        kind: {method: values(explain(model, unseen, method, targets=targets)) for method in METHODS}
+        for kind, model in models.items()
     }
+    found = {method: similarity(maps["true"][method], maps["random"][method], size) for method in METHODS}
     print(f"accuracy on the images trained on: {accuracy}\n{'method':24}", *(f"{name:>9}" for name in SIMILARITIES))
     means = {method: {name: one.nanmean().item() for name, one in by.items()} for method, by in found.items()}
     for method, by in means.items():

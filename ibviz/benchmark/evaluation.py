@@ -94,9 +94,9 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     All are brought onto the protocol's grid, by default that of the first trained attention, otherwise the coarsest;
     the baseline is the mean colour of the network's training data. Those with another grid are judged on that as well,
     in rows of their own. `targets` default to the classes that the protocol names, by default the predicted ones;
-    `labels` (-1 where unknown) are the true ones. Controls (uniform, centre, random cells of the same grid) are added.
-    Boxes are x0, y0, x1, y1 in pixels of `images`. Unless the protocol says a batch size, a short trial finds the one
-    and the memory format at which the network is fastest.
+    `labels` (-1 where unknown) are the true ones. All controls are added. Boxes are x0, y0, x1, y1 in pixels of
+    `images`. Unless the protocol says a batch size, a short trial finds the one and the memory format at which the
+    network is fastest.
     """
     _check(images, explanations)
     protocol = protocol or default_protocol(model, explanations)

@@ -62,7 +62,7 @@ def test_rows_are_those_of_the_metrics_called_directly(evaluation):
 
 def test_controls_are_always_there_and_marked(evaluation):
     controls = {row["method"] for row in evaluation.rows if row["control"]}
-    assert controls == {"uniform", "centre", "random cells"}
+    assert controls == {"uniform", "centre", "random cells", "random pixels", "edges", "other image"}
     assert values(evaluation.maps["random cells"]).shape[1:] == evaluation.protocol.grid
 
 
@@ -143,7 +143,7 @@ def test_maps_of_other_images_and_names_of_controls_are_refused():
 def test_saved_tables_say_the_same(evaluation, tmp_path):
     evaluation.save(tmp_path)
     rows = read_rows(tmp_path / "rows.parquet")
-    assert len(rows) == len(evaluation.rows) == 4 * 4 * 5
+    assert len(rows) == len(evaluation.rows) == 4 * 4 * 8
     assert rows == evaluation.rows
     assert evaluation.frame()["value"].tolist() == [row["value"] for row in rows]
     printed = (tmp_path / "table.csv").read_text()
