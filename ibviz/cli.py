@@ -47,10 +47,11 @@ def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913 - one parameter a flag
     recipe: Path,
     out: Out,
     data: Data = None,
+    weights: Annotated[Path | None, typer.Option(help="Local safetensors file, for model.pretrained.")] = None,
     resume: Resume = False,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Run the grid under [sweep]; goes on where it stopped.")
@@ -66,7 +67,9 @@ def train(
         table = run_sweep(read_toml(recipe, Sweep), out, root=data, log=log, report=_print_epoch_of)
         print(f"{markdown(table)}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
         return
-    train_recipe(read_toml(recipe, Recipe), out, root=data, resume=resume, log=log, report=_print_epoch)
+    train_recipe(
+        read_toml(recipe, Recipe), out, root=data, resume=resume, weights=weights, log=log, report=_print_epoch
+    )
     print(f"best weights: {out / 'model.safetensors'}")
 
 

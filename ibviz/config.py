@@ -117,6 +117,7 @@ class TrainingConfig(Settings):
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)  # images an optimizer step, over all processes
     accumulate: int = Field(default=1, ge=1)  # passes an optimizer step: less memory, statistics of smaller batches
+    trainable: Literal["all", "attached"] = "all"  # or attention, bottleneck and decoder on a frozen pretrained network
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
     warmup: tuple[float, ...] = ()  # learning rates of the first epochs
@@ -147,6 +148,12 @@ class Recipe(Settings):
             raise ValueError(
                 f"training.flip mirrors images, and a mirrored digit is none: leave it out for {self.data.source}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_is_pretrained(self) -> "Recipe":
+        if self.training.trainable == "attached" and not self.model.pretrained:
+            raise ValueError('training.trainable = "attached" freezes the network: it needs model.pretrained = true')
         return self
 
 

@@ -5,17 +5,14 @@ from collections.abc import Sequence
 import torch
 
 from ibviz.config import InputConfig, Recipe
-from ibviz.data.image_set import ImageSet
+from ibviz.data.streaming import Images, ImageStream
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
-from ibviz.training.supply import StreamedSet, sample
 
 
-def check_images(recipe: Recipe, splits: Sequence[ImageSet | StreamedSet]) -> None:
+def check_images(recipe: Recipe, splits: Sequence[Images]) -> None:
     """Refuse images or labels that the recipe cannot be trained on."""
-    height, width = sample(splits[0]).shape[2:]
-    if height != width:
-        raise InputError(f"images must be square; got {height} x {width}: set image_size under [data]")
+    width = side(splits[0])
     unlabelled = sum(int((split.labels < 0).sum()) for split in splits)
     if unlabelled:
         raise InputError(f"{unlabelled} training or validation images have no label (-1); leave them out of the data")
@@ -27,6 +24,16 @@ def check_images(recipe: Recipe, splits: Sequence[ImageSet | StreamedSet]) -> No
             f"a batch needs two images a pass; got {count} images in batches of {config.batch_size},"
             f" training.accumulate {config.accumulate}"
         )
+
+
+def side(images: Images) -> int:
+    """Pixels a side of the images, which must be square."""
+    if isinstance(images, ImageStream):
+        return images.size
+    height, width = images.images.shape[2:]
+    if height != width:
+        raise InputError(f"images must be square; got {height} x {width}: set image_size under [data]")
+    return width
 
 
 def check_network(recipe: Recipe, model: IBClassifier, spec: InputConfig) -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,20 +15,21 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.methods import evaluating
 from ibviz.config import InputConfig, Recipe
-from ibviz.data.image_set import ImageSet, statistics, to_float
+from ibviz.data.image_set import Fault, to_float
 from ibviz.data.sources import load_split
+from ibviz.data.streaming import Images, input_statistics
 from ibviz.errors import InputError
-from ibviz.files import ensure_folder
+from ibviz.files import ensure_folder, replacing
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import Crops, augment, draw_crops
-from ibviz.training.check import check_images
+from ibviz.training.check import check_images, side
 from ibviz.training.run import CHECKPOINT, Row, Run, restore, save, saves, start, update_average
 from ibviz.training.schedule import learning_rate
 from ibviz.training.share import Share, WholeBatchDropout, shares
-from ibviz.training.supply import Batch, Resident, Streamed, StreamedSet, sample, supply
+from ibviz.training.supply import Batch, Resident, Streamed, supply
 from ibviz.training.track import tracking
 from ibviz.types import Labels, Pixels
 
@@ -36,12 +37,13 @@ CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for
 VALIDATION_BATCH = 256
 
 
-def train(
+def train(  # noqa: PLR0913 - what, and where
     recipe: Recipe,
     folder: Path,
     *,
     root: Path | None = None,
     resume: bool = False,
+    weights: Path | None = None,
     log: str | None = None,
     report: Callable[[Row], object] = print,
 ) -> list[Row]:
@@ -50,42 +52,49 @@ def train(
     Every `save_every` epochs and after the last, `checkpoint.safetensors` (weights, their average, optimizer, recipe),
     `log.parquet` and, where validation accuracy is the best so far, `model.safetensors` are replaced whole. `resume`
     goes on after the last saved epoch and ends with the weights of an uninterrupted run. `report` sees each
-    new row, and so does the tracker that `log` names, `tensorboard` or `wandb`. A loss that is not finite stops the run
-    with an `InputError` that names the step; the last checkpoint stays.
+    new row, and so does the tracker that `log` names, `tensorboard` or `wandb`. A recipe with `model.pretrained` starts
+    from published weights, or from those in the file `weights`. Images that cannot be read are listed in `skipped.txt`.
+    A loss that is not finite stops the run with an `InputError` that names the step; the last checkpoint stays.
     """
     if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
     with tracking(log, recipe, folder) as accelerator:
         ensure_folder(folder)
-        return _train(recipe, folder, root, accelerator, report)
+        with accelerator.main_process_first():  # which downloads, where there is something to download
+            training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
+            check_images(recipe, (training, validation))
+            run = start(recipe, folder, describe_input(training), accelerator, weights=weights)
+        return _train(run, training, validation, report)
 
 
-def _train(
-    recipe: Recipe, folder: Path, root: Path | None, accelerator: Accelerator, report: Callable[[Row], object]
-) -> list[Row]:
-    training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
-    check_images(recipe, (training, validation))
-    run = start(recipe, folder, describe_input(training), accelerator)
-    rows = restore(run)
+def _train(run: Run, training: Images, validation: Images, report: Callable[[Row], object]) -> list[Row]:
+    rows, config, accelerator = restore(run), run.recipe.training, run.accelerator
     supplies = supply(training, accelerator.device), supply(validation, accelerator.device)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        for epoch in range(len(rows) + 1, recipe.training.epochs + 1):
+        for epoch in range(len(rows) + 1, config.epochs + 1):
             rows.append(train_epoch(run, epoch, *supplies))
-            if saves(epoch, recipe.training):
+            if saves(epoch, config):
                 save(run, rows)
+                list_skipped(run, (*training.faults, *validation.faults))
             if accelerator.is_main_process:
                 report(rows[-1])
             accelerator.log(rows[-1], step=epoch)
     return rows
 
 
-def describe_input(images: ImageSet | StreamedSet) -> InputConfig:
+def describe_input(images: Images) -> InputConfig:
     """What a network trained on these images expects."""
-    pixels = sample(images)
-    mean, std = statistics(pixels)
+    mean, std = input_statistics(images)
     if min(std) == 0:
         raise InputError("a colour channel has one value in all training images; such images cannot be normalised")
-    return InputConfig(size=pixels.shape[-1], mean=mean, std=std, class_names=images.class_names)
+    return InputConfig(size=side(images), mean=mean, std=std, class_names=images.class_names)
+
+
+def list_skipped(run: Run, faults: Sequence[Fault]) -> None:
+    """Write the names of unreadable images, and why they are, beside the checkpoint."""
+    if faults and run.accelerator.is_main_process:
+        with replacing(run.folder / "skipped.txt") as beside:
+            beside.write_text("".join(f"{fault.name}: {fault.reason}\n" for fault in faults))
 
 
 def train_epoch(run: Run, epoch: int, training: Resident | Streamed, validation: Resident | Streamed) -> Row:
@@ -106,6 +115,7 @@ def train_epoch(run: Run, epoch: int, training: Resident | Streamed, validation:
 def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:
     """Every batch of an epoch once; the mean of each term over the steps."""
     run.objective.train()
+    run.model.network.train(run.recipe.training.trainable == "all")  # frozen, its batch statistics stay as well
     plan = _plan(run, epoch, len(training.labels))
     batches = training.batches([share.rows(rows) for rows, passes in plan for share in passes])
     losses: list[Tensor] = []  # one row a step, checked in blocks

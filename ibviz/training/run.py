@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
 from ibviz.files import read_rows, write_rows
+from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Objective
@@ -41,13 +42,19 @@ class Run(NamedTuple):
         return self.average or self.model
 
 
-def start(recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelerator) -> Run:
-    """Build everything anew from the recipe's seed; the global random state is left as it was."""
+def start(
+    recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelerator, *, weights: Path | None = None
+) -> Run:
+    """Build everything anew from the recipe's seed; the global random state is left as it was.
+
+    `weights` are a local file with those that a pretrained network starts from.
+    """
     config = recipe.training
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = IBClassifier(recipe.model, spec)
+        model = build(recipe.model, spec, weights)
     check_network(recipe, model, spec)
+    model.network.requires_grad_(config.trainable == "all")
     model.to(accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
@@ -60,9 +67,9 @@ def start(recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelera
 
 
 def groups_of(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
-    """All parameters; the anchors with their own share of the learning rate and no weight decay."""
+    """All parameters that train; the anchors with their own share of the learning rate and no weight decay."""
     anchors = [] if model.quantizer is None else [model.quantizer.anchors]
-    rest = [p for p in model.parameters() if all(p is not anchor for anchor in anchors)]
+    rest = [p for p in model.parameters() if p.requires_grad and all(p is not anchor for anchor in anchors)]
     return [{"params": rest, "share": 1.0}, {"params": anchors, "share": config.anchor_lr, "weight_decay": 0.0}]
 
 
@@ -108,7 +115,8 @@ def save(run: Run, rows: list[Row]) -> None:
         return
     write_rows(run.folder / "log.parquet", rows)
     if rows[-1] is best_row(rows, run.recipe.training):
-        facts = {"recipe": run.recipe.model_dump(), "epoch": len(rows), "accuracy": rows[-1]["validation_accuracy"]}
+        judged = {key.removeprefix("validation_"): value for key, value in rows[-1].items() if "validation_" in key}
+        facts = {"recipe": run.recipe.model_dump(), "epoch": len(rows), "validation": judged}
         save_model(run.folder / "model.safetensors", run.judged, facts)
     header = {"kind": "checkpoint", "recipe": run.recipe.model_dump(), "epoch": len(rows)}
     write_tensors(run.folder / CHECKPOINT, _state(run), header)

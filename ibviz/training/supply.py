@@ -2,37 +2,18 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ibviz.data.image_set import ImageSet
-from ibviz.types import Labels, Pixels
+from ibviz.data.streaming import Images, ImageStream
+from ibviz.errors import InputError
 
-Rows = Int[Tensor, " k"]
 Batch = tuple[Tensor, Tensor]  # pixels, labels
 MAX_WORKERS = 8
-SAMPLE = 512  # images looked at where a split is too large to look at all
-
-
-@runtime_checkable
-class StreamedSet(Protocol):
-    """A split that stays on disk; `read` leaves out images that are broken."""
-
-    labels: Labels
-    class_names: tuple[str, ...]
-    names: Sequence[str]
-
-    def __len__(self) -> int:
-        """Images, broken ones included."""
-        ...
-
-    def read(self, indices: Rows) -> tuple[Pixels, Labels]:
-        """Decode the images at `indices`."""
-        ...
 
 
 class Resident(NamedTuple):
@@ -50,7 +31,7 @@ class Resident(NamedTuple):
 class Streamed(NamedTuple):
     """A split that workers decode ahead of the device; memory does not grow with its length."""
 
-    images: StreamedSet
+    images: ImageStream
     labels: Tensor
     device: torch.device
 
@@ -64,14 +45,18 @@ class Streamed(NamedTuple):
             pin_memory=pinned,
             generator=torch.Generator(),  # else it would draw from torch's own
         )
-        for pixels, labels in loader:
-            yield pixels.to(self.device, non_blocking=pinned), labels.to(self.device, non_blocking=pinned)
+        try:
+            for pixels, labels in loader:
+                yield pixels.to(self.device, non_blocking=pinned), labels.to(self.device, non_blocking=pinned)
+        except InputError:
+            self.images.check()  # says it without the worker's traceback
+            raise
 
 
 class _Reads(Dataset[tuple[Tensor, Tensor]]):
     """Each item is a whole part, so that a worker reads it at once."""
 
-    def __init__(self, images: StreamedSet, parts: Sequence[Tensor]) -> None:
+    def __init__(self, images: ImageStream, parts: Sequence[Tensor]) -> None:
         self.images, self.parts = images, parts
 
     def __len__(self) -> int:
@@ -86,16 +71,8 @@ def _on(device: torch.device, parts: Sequence[Tensor]) -> Iterator[Tensor]:
     yield from torch.cat(list(parts)).to(device).split([len(rows) for rows in parts])
 
 
-def supply(images: ImageSet | StreamedSet, device: torch.device) -> Resident | Streamed:
+def supply(images: Images, device: torch.device) -> Resident | Streamed:
     """Put a split on the device, or stream it there batch by batch if it stays on disk."""
     if isinstance(images, ImageSet):
         return Resident(images.images.to(device), images.labels.to(device))
     return Streamed(images, images.labels, device)
-
-
-def sample(images: ImageSet | StreamedSet) -> Pixels:
-    """Pixels that speak for a split: all of one in memory, evenly spaced ones of one on disk."""
-    if isinstance(images, ImageSet):
-        return images.images
-    count = len(images)
-    return images.read(torch.linspace(0, count - 1, min(SAMPLE, count)).long())[0]
