@@ -404,14 +404,15 @@ def test_without_a_grid_each_map_keeps_its_own():
 
 
 def test_lerf_is_the_insertion_curve_backwards_and_abpc_is_srg():
-    x, maps = images(), torch.rand(3, 4, 4)
-    found = faithfulness(wavy, x, maps, protocol=protocol())
-    lerf = faithfulness(wavy, x, -maps, protocol=protocol()).deletion
+    """Cells of unequal size, so that the fractions are not the same from both ends."""
+    x, maps = images(3, (7, 5)), torch.rand(3, 3, 3)
+    found = faithfulness(wavy, x, maps, protocol=protocol(None))
+    lerf = faithfulness(wavy, x, -maps, protocol=protocol(None)).deletion
     assert_close(least_first(found.insertion).scores, lerf.scores)
     assert_close(least_first(found.insertion).fractions, lerf.fractions)
-    second = faithfulness(wavy, x, maps, protocol=protocol(second="lerf"))
+    second = faithfulness(wavy, x, maps, protocol=protocol(None, second="lerf"))
     assert_close(second.insertion.scores, lerf.scores)
-    assert second.forward_passes == planned_states(maps, (8, 8), protocol(second="lerf"))
+    assert second.forward_passes == planned_states(maps, (7, 5), protocol(None, second="lerf"))
     assert_close(abpc(found.deletion, least_first(found.insertion)), found.srg, atol=1e-6, rtol=0)
 
 
