@@ -47,7 +47,7 @@ def race(removed: Tensor) -> dict[str, float]:
     peer, some = NoisyLinearImputer(noise=0.0), range(0, STATES, STATES // SOLVED_BY_PEER)
     coarse = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     images = interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1).expand(STATES, -1, -1, -1).contiguous()
-    ours, theirs = [], []
+    ours, theirs, difference = [], [], 0.0
     for _ in range(REPEATS):
         took, filled = seconds(lambda: road(images, removed, seed=0))
         ours.append(took / STATES)
