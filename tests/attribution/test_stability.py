@@ -72,10 +72,10 @@ def test_uniform_map_is_stable_and_a_random_one_is_not():
     assert float(max_sensitivity(network, IMAGES, "random_cells", targets=TARGETS).min()) > 0.1
 
 
-def test_model_is_left_as_it_was():
-    network, _ = linear()
-    network.train()
-    infidelity(network, IMAGES, torch.rand(3, 4, 6), targets=TARGETS)
+def test_model_runs_in_eval_mode_and_is_left_as_it_was():
+    plain, _ = linear()
+    network, maps = nn.Sequential(nn.Dropout(0.9), *plain), torch.rand(3, 4, 6)
+    assert_close(infidelity(network, IMAGES, maps, targets=TARGETS), infidelity(plain, IMAGES, maps, targets=TARGETS))
     max_sensitivity(network, IMAGES, "integrated_gradients", targets=TARGETS)
     assert network.training
     assert all(parameter.grad is None for parameter in network.parameters())
