@@ -39,7 +39,8 @@ def last_epoch(run: Path) -> IBClassifier:
     path, model = run / "checkpoint.safetensors", load(run)
     assert isinstance(model, IBClassifier)
     tensors, _ = read_tensors(path, "checkpoint")
-    load_state(model, {key: one for key, one in tensors.items() if not key.startswith("momentum.")}, path)
+    kept = {key.removeprefix("model."): one for key, one in tensors.items() if key.startswith("model.")}
+    load_state(model, kept, path)
     return model
 
 
