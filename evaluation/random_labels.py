@@ -39,7 +39,8 @@ def last_epoch(run: Path) -> IBClassifier:
     path, model = run / "checkpoint.safetensors", load(run)
     assert isinstance(model, IBClassifier)
     tensors, _ = read_tensors(path, "checkpoint")
-    load_state(model, {key: one for key, one in tensors.items() if not key.startswith("momentum.")}, path)
+    kept = {key.removeprefix("model."): one for key, one in tensors.items() if key.startswith("model.")}
+    load_state(model, kept, path)
     return model
 
 
@@ -51,7 +52,9 @@ def main(out: str, images: str = "600", epochs: str = "30") -> None:
     for kind, labels in {"true": true, "random": drawn}.items():
         write_folder(folder / f"{kind}-images", scenes.images, labels, scenes.class_names)
         data = DataConfig(source="folder", image_size=scenes.images.shape[-1])
-        training = TrainingConfig(epochs=int(epochs), halve_every=max(1, int(epochs) // 4))
+        training = TrainingConfig.model_validate(
+            {"epochs": int(epochs), "schedule": {"kind": "halve", "every": max(1, int(epochs) // 4)}}
+        )
         train(Recipe(data=data, training=training), folder / kind, root=folder / f"{kind}-images")
         models[kind] = last_epoch(folder / kind)
         with torch.no_grad():

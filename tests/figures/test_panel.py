@@ -212,7 +212,7 @@ def test_a_table_higher_than_a_page_is_folded_into_blocks_with_the_images_above_
     corners = [(round(axes.get_position().x0, 4), round(axes.get_position().y0, 4)) for axes in pictures]
     assert len(set(corners)) == len(corners) == 3 * 2 + 25 * 2
     assert sorted({x for x, _ in corners}) == sorted({x for x, y in corners if y == max(y for _, y in corners)})
-    values = [axes.images[-1].get_array() for axes in pictures[6:]]
+    values = [np.asarray(axes.images[-1].get_array()) for axes in pictures[6:]]
     assert [float(one.max()) for one in values] == [float(n + 1) for n in range(25) for _ in range(2)]
 
 
