@@ -101,6 +101,8 @@ def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
 
     At 64 px and more its convolutions end on several cells, and the layer to the latents widens with their number.
     """
+    if spec.size < 32:
+        raise InputError(f"backbone vgg32 cannot take images of {spec.size} pixels but 32 and more: set image_size")
     stem = nn.Sequential(conv_block(3, 64, 2), conv_block(64, 128, 2), conv_block(128, 256, 3), nn.MaxPool2d(2))
     tail = nn.Sequential(*conv_bn_relu(512, 512), nn.MaxPool2d(2), *conv_bn_relu(512, 512), nn.MaxPool2d(2))
     encoder = nn.Sequential(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ibviz.config import DataConfig, InputConfig, Recipe, TrainingConfig
+from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
 from ibviz.files import read_rows
@@ -163,6 +164,7 @@ def test_a_recipe_that_cannot_work_is_refused_before_training(changes, message, 
 def test_images_without_a_label_are_refused_with_their_number(tmp_path, monkeypatch):
     def unlabelled(*arguments):
         images = load_split(*arguments)
+        assert isinstance(images, ImageSet)
         return images._replace(labels=images.labels.where(images.labels != 3, -1))
 
     monkeypatch.setattr(loop, "load_split", unlabelled)

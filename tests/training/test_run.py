@@ -1,15 +1,26 @@
 """What recipes switch on, against closed forms; runs that are cut off and go on."""
 
 import copy
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from networks import bottlenecked
+from PIL import Image
+from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
 
-from ibviz.config import ObjectiveConfig, Recipe, Sweep, TrainingConfig
+from ibviz.config import DataConfig, ObjectiveConfig, Recipe, Sweep, TrainingConfig
+from ibviz.data.image_set import ImageSet
+from ibviz.data.listing import Listing, Part, Sample
+from ibviz.data.objects import View
 from ibviz.data.sources import load_split
+from ibviz.data.streaming import ImageStream
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import load_model, read_header, read_tensors
@@ -17,7 +28,7 @@ from ibviz.models.objective import Objective
 from ibviz.training import loop, sweep, track
 from ibviz.training.loop import train
 from ibviz.training.run import OPTIMIZERS, best_row, saves, update_average
-from ibviz.training.supply import Streamed, supply
+from ibviz.training.supply import supply
 from ibviz.training.sweep import run_sweep
 
 
@@ -105,7 +116,7 @@ def test_the_averaged_weights_are_judged_and_kept(tmp_path):
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, tensors[f"average.{name}"])
     assert not torch.equal(model.decoder.state_dict()["0.weight"], tensors["model.decoder.0.weight"])
-    validation = supply(load_split(small().data, "validation", None), torch.device("cpu"))
+    validation = supply(split_in_memory(small().data, "validation", None), torch.device("cpu"))
     assert loop.validate(model, validation)["accuracy"] == rows[0]["validation_accuracy"]
 
 
@@ -118,41 +129,75 @@ def test_checkpoints_come_every_few_epochs_and_the_best_of_those_is_kept():
     assert best_row(rows[:3], config)["epoch"] == 3
 
 
-class OnDisk:
+def on_disk(images: ImageSet, broken: tuple[int, ...] = ()) -> ImageStream:
     """A streamed set made of one in memory, some of whose images are broken."""
 
-    def __init__(self, images, broken: tuple[int, ...] = ()) -> None:
-        self.images, self.broken = images, torch.tensor(broken, dtype=torch.long)
-        self.labels, self.class_names, self.names = images.labels, images.class_names, images.names
+    def opened(row: int) -> Image.Image:
+        if row in broken:
+            raise InputError(f"{images.names[row]} is broken")
+        return Image.fromarray(images.images[row].permute(1, 2, 0).numpy())
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def samples(rows: torch.Tensor) -> Iterator[Sample]:
+        return (Sample(partial(opened, row)) for row in rows.tolist())
 
-    def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        whole = indices[~torch.isin(indices, self.broken)]
-        return self.images.images[whole], self.labels[whole]
+    listing = Listing(images.labels, images.class_names, images.names, samples)
+    return ImageStream(Part(listing, torch.arange(len(images.labels))), View(48))
+
+
+def split_in_memory(*given: Any) -> ImageSet:
+    images = load_split(*given)
+    assert isinstance(images, ImageSet)
+    return images
 
 
 def test_a_streamed_set_trains_to_the_same_bytes_as_a_resident_one(tmp_path, monkeypatch):
     recipe = small(epochs=1, accumulate=2)
     train(recipe, tmp_path / "resident", report=silent)
-    monkeypatch.setattr(loop, "load_split", lambda *given: OnDisk(load_split(*given)))
+    monkeypatch.setattr(loop, "load_split", lambda *given: on_disk(split_in_memory(*given)))
     train(recipe, tmp_path / "streamed", report=silent)
     for name in ("checkpoint.safetensors", "model.safetensors"):
         assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "resident" / name).read_bytes()
 
 
-def test_broken_images_of_a_streamed_set_are_left_out(tmp_path, monkeypatch):
-    images = load_split(small().data, "validation", None)
-    judged = loop.validate(bottlenecked(), Streamed(OnDisk(images, (3, 500)), images.labels, torch.device("cpu")))
+def test_broken_images_of_a_streamed_set_are_left_out_and_listed(tmp_path, monkeypatch):
+    images = split_in_memory(small().data, "validation", None)
+    judged = loop.validate(bottlenecked(), supply(on_disk(images, (3, 500)), torch.device("cpu")))
     kept = torch.isin(torch.arange(1000), torch.tensor([3, 500]), invert=True)
     whole = images._replace(images=images.images[kept], labels=images.labels[kept])
     assert judged == pytest.approx(loop.validate(bottlenecked(), supply(whole, torch.device("cpu"))))
-    monkeypatch.setattr(loop, "load_split", lambda *given: OnDisk(load_split(*given), tuple(range(40))))
-    train(small(epochs=1), tmp_path, report=silent)
-    monkeypatch.setattr(loop, "load_split", lambda *given: OnDisk(load_split(*given), tuple(range(1, 96))))
-    with pytest.raises(InputError, match="none of the images of a batch could be read"):
-        train(small(epochs=1, batch_size=8), tmp_path / "none", report=silent)
+    monkeypatch.setattr(loop, "load_split", lambda *given: on_disk(split_in_memory(*given), (3,)))
+    recipe = small(epochs=1).model_copy(update={"data": DataConfig(limit=128)})
+    train(recipe, tmp_path, report=silent)
+    listed = (tmp_path / "skipped.txt").read_text()
+    assert listed == "train-00003: train-00003 is broken\nvalidation-00003: validation-00003 is broken\n"
+    monkeypatch.setattr(loop, "load_split", lambda *given: on_disk(split_in_memory(*given), tuple(range(9))))
+    with pytest.raises(InputError, match=r"^\d of 128 images cannot be read, more than 1%: train-00000 is broken"):
+        train(recipe, tmp_path / "none", report=silent)
+    batches = supply(on_disk(images, tuple(range(20))), torch.device("cpu")).batches([torch.arange(64)])
+    with pytest.raises(InputError, match=r"^20 of 1000 images cannot be read") as told:
+        list(batches)
+    assert "Traceback" not in str(told.value)  # of the worker that met them
+
+
+def test_a_frozen_network_keeps_its_weights_and_statistics(tmp_path):
+    torch.manual_seed(1)
+    network = models.resnet18()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    chosen = {"backbone": "torchvision/resnet18", "layer": "layer1", "pretrained": True, "latent": 8}
+    common = {"data": {"limit": 24}, "model": chosen}
+    recipe = Recipe.model_validate(common | {"training": {"epochs": 1, "batch_size": 12, "trainable": "attached"}})
+    train(recipe, tmp_path / "run", weights=tmp_path / "w.safetensors", report=silent)
+    model = load_model(tmp_path / "run/model.safetensors")
+    own = model.get_submodule("network.body").state_dict()
+    assert all(torch.equal(own[name], value) for name, value in network.state_dict().items() if name in own)
+    assert len(own) == len(network.state_dict()) - 2  # the last layer is in the decoder
+    assert model.get_parameter("attention.head.0.weight").any()  # it starts at 0
+    everything = recipe.model_copy(update={"training": recipe.training.model_copy(update={"trainable": "all"})})
+    train(everything, tmp_path / "all", weights=tmp_path / "w.safetensors", report=silent)
+    moved = load_model(tmp_path / "all/model.safetensors").get_parameter("network.body.conv1.weight")
+    assert not torch.equal(moved, network.conv1.weight)
+    with pytest.raises(ValidationError, match=r"it needs model\.pretrained = true"):
+        Recipe.model_validate({"training": {"trainable": "attached"}})
 
 
 def test_rows_go_to_tensorboard(tmp_path):
@@ -202,7 +247,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_table(tmp_path, monkey
     for row, folder in zip(table, trained, strict=True):
         facts = read_header(tmp_path / folder / "model.safetensors", "model")
         assert facts["model"]["anchors"] == row["model.anchors"]
-        assert facts["facts"]["accuracy"] == row["validation_accuracy"]
+        assert facts["facts"]["validation"]["accuracy"] == row["validation_accuracy"]
     assert "| none | 0 | 1 |" in (tmp_path / "table.md").read_text()
 
 

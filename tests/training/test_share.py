@@ -20,7 +20,7 @@ from ibviz.training.share import Share, WholeBatchDropout, shares
 from ibviz.training.supply import Resident
 
 # 45 images in batches of 25, two passes each: shares of 7, 6, 6 and 6 images, then a batch of 20. With batch norm,
-# dropout, noise, crops, flips and averages. At a rate of 0.1 rounding would soon put a cell on the other side of an
+# dropout, noise, crops and averages. At a rate of 0.1 rounding would soon put a cell on the other side of an
 # anchor's boundary, and from there on weights go apart.
 TOML = """
 [data]
@@ -34,7 +34,6 @@ epochs = 1
 batch_size = 25
 accumulate = 2
 lr = 0.02
-flip = true
 ema = 0.9
 """
 
@@ -78,7 +77,9 @@ def test_passes_add_up_to_the_step_of_the_whole_batch(backbone, tmp_path):
     stepped, losses = [], []
     for passes in (1, 3):  # of 3, 2 and 2 images
         training = {"accumulate": passes, "flip": True, "lr": 0.01}
-        recipe = Recipe.model_validate({"model": {"backbone": backbone, "latent": 8}, "training": training})
+        recipe = Recipe.model_validate(
+                {"data": {"source": "cifar10"}, "model": {"backbone": backbone, "latent": 8}, "training": training}
+            )
         run = start(recipe, tmp_path, spec, Accelerator(cpu=True))
         without_batch_norm(run.model)
         run.objective.train()
