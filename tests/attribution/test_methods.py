@@ -107,7 +107,7 @@ def test_every_method_gives_finite_maps_on_its_grid_and_leaves_no_trace(method, 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_do_not_change_a_map(method, images):
     model, images = network_for(method).double(), images.double()  # so that only the batching can make a difference
-    one, *others = (maps_of(model, images, method, batch_size=size) for size in (1, 8, 64))
+    one, *others = (maps_of(model, images[:3], method, batch_size=size) for size in (1, 8, 64))
     for other in others:  # 8: a few passes, 64: all changed copies of all images in few
         close(one, other, rtol=1e-5, atol=1e-5 * one.abs().max().item())  # these maps can be small
 
