@@ -12,7 +12,7 @@ import torch
 
 from ibviz.config import DataConfig
 from ibviz.data.image_set import to_float
-from ibviz.data.sources import load_split
+from ibviz.data.sources import load_images
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import load
@@ -40,7 +40,7 @@ def main(run: str, source: str, data: str | None = None) -> None:
     config = DataConfig.model_validate(
         {"source": source, "image_size": None if source == "digits" else model.spec.size}
     )
-    test = load_split(config, "test", None if data is None else Path(data))
+    test = load_images(config, "test", None if data is None else Path(data))
     images, labels = test.images.to(device), test.labels.to(device)
     noise = torch.Generator(device).manual_seed(0)
     facts = {

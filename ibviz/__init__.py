@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from ibviz import metrics as metrics
     from ibviz.attribution.methods import explain as explain
     from ibviz.benchmark.evaluation import evaluate as evaluate
+    from ibviz.models.attach import attach as attach
     from ibviz.models.loading import load as load
-    from ibviz.models.wrapped import wrap as wrap
+    from ibviz.models.loading import wrap as wrap
 
 __version__ = "0.1.0"
 
 HOMES = {
+    "attach": "ibviz.models.attach",
     "evaluate": "ibviz.benchmark.evaluation",
     "explain": "ibviz.attribution.methods",
     "load": "ibviz.models.loading",
-    "wrap": "ibviz.models.wrapped",
+    "wrap": "ibviz.models.loading",
 }
 PACKAGES = ("attribution", "figures", "metrics")
 

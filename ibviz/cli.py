@@ -101,6 +101,10 @@ def _print_epoch(row: dict[str, Any]) -> None:
 
 
 def _print_results(run: Any, folder: Path) -> None:
+    from ibviz.data.image_set import skipped  # noqa: PLC0415 - see above
+
+    if run.images.faults:
+        print(skipped(run.images.faults))
     labels = run.images.labels
     known = labels >= 0
     if known.any():

@@ -2,13 +2,20 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ibviz.errors import InputError
 
-Backbone = Literal["digits", "vgg32", "wrn28_10", "wrn10_2"]
+NETWORKS = ("digits", "vgg32", "vgg16", "wrn50_2", "wrn28_10", "wrn10_2")
+LIBRARIES = ("torchvision/", "timm/")
+UNNAMED = "unnamed"  # a module that was given as it is
+Source = Literal[
+    "digits", "cifar10", "cifar100", "svhn", "stl10", "cub", "voc2007", "voc2012", "coco", "tiny_imagenet", "hub",
+    "folder", "parquet",
+]  # fmt: skip
+HANDED = ("digits", "svhn")  # mirrored, their images would be of no class or of another
 
 
 class Settings(BaseModel):
@@ -20,21 +27,34 @@ class Settings(BaseModel):
 class DataConfig(Settings):
     """Which images; where they lie is a flag (`--data`), not part of the file."""
 
-    source: Literal["digits", "cifar10", "cifar100", "folder", "parquet"] = "digits"
+    source: Source = "digits"
+    repository: str | None = None  # source hub: OWNER/NAME or OWNER/NAME/FOLDER of a data set
     image_size: int | None = Field(default=None, ge=8)  # pixels a side, after a centre crop; None: as stored
     resize: int | None = Field(default=None, ge=8)  # short side before that crop; None: image_size
+    crop: Literal["image", "box"] = "image"  # or the box of the object, made square by `resize`, before that crop
+    masks: bool = False  # read object masks as well: cub, voc2007, voc2012, coco
+    stream: bool = False  # decode training and validation images anew in every epoch: sets that do not fit in memory
     limit: int | None = Field(default=None, ge=1)  # training images at most
     validation_share: float = Field(default=0.1, gt=0, lt=1)  # of train, where there is no validation split
     seed: int = 0
 
 
+def _known_backbone(name: str) -> str:
+    if name not in (*NETWORKS, UNNAMED) and not name.startswith(LIBRARIES):
+        raise ValueError(f"should be one of {', '.join(NETWORKS)}, or torchvision/NAME or timm/NAME; got {name!r}")
+    return name
+
+
 class ModelConfig(Settings):
     """Architecture, without what follows from the data."""
 
-    backbone: Backbone = "digits"
+    backbone: Annotated[str, AfterValidator(_known_backbone)] = "digits"
+    layer: str | None = None  # of a torchvision or timm network: where attention goes; None: chosen by stride
+    pretrained: bool = False  # training starts from the published weights, or those of --weights
     anchors: int | None = Field(default=20, ge=2)  # None: continuous attention
     latent: int = Field(default=64, ge=1)  # K, dimensions of z
     gate: Literal["residual", "mul"] = "residual"  # f·(1 + a) as published, or f·a (ours)
+    head_depth: int = Field(default=0, ge=0)  # hidden convolutions of the attention head, where it is not fixed
 
 
 class ObjectiveConfig(Settings):
@@ -70,6 +90,14 @@ class Recipe(Settings):
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _no_mirrored_digits(self) -> "Recipe":
+        if self.training.flip and self.data.source in HANDED:
+            raise ValueError(
+                f"training.flip mirrors images, and a mirrored digit is none: leave it out for {self.data.source}"
+            )
+        return self
 
 
 class InputConfig(Settings):
@@ -140,7 +168,7 @@ def describe(error: ValidationError, kind: type[Settings]) -> str:
 def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:
     key = ".".join(str(part) for part in location)
     if fault != "extra_forbidden":
-        return f"{key}: {message}"
+        return f"{key}: {message}" if key else message
     return f"unknown key {key}; known here: {', '.join(_known_keys(kind, location[:-1]))}"
 
 

@@ -13,7 +13,8 @@ from ibviz.config import DataConfig, Recipe, SuiteConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
 from ibviz.data.image_set import select, to_float
-from ibviz.data.sources import load_split
+from ibviz.data.listing import load as decode
+from ibviz.data.sources import find_part, load_images, view_of
 from ibviz.errors import InputError
 from ibviz.figures import curves, panel
 from ibviz.files import ensure_folder
@@ -96,8 +97,9 @@ def read_source(source: Path, model: Classifier, limit: int | None) -> tuple[Seq
     paths = image_files(source) if source.is_dir() else [source]
     if not paths and list(source.rglob("*.parquet")):
         config = DataConfig(source="parquet", image_size=spec.size, resize=spec.resize)
-        split = load_split(config, "test", source)
-        return split.names[:limit], split.images[:limit]
+        part = find_part(config, "test", source)
+        split = decode(part._replace(rows=part.rows[:limit]), view_of(config))
+        return split.names, split.images
     if not paths:
         raise InputError(f"{source} holds no images ({', '.join(SUFFIXES)}) and no Parquet files")
     paths = paths[:limit]
@@ -193,5 +195,5 @@ def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], obje
     train(Recipe(), out, resume=resume, report=report)
     model = load_on(str(out), None, "auto")
     assert isinstance(model, IBClassifier)
-    test = to_device(load_split(DataConfig(), "test", None), next(model.parameters()).device)
+    test = to_device(load_images(DataConfig(), "test", None), next(model.parameters()).device)
     return validate(model, test)["accuracy"], evaluate_suite(SuiteConfig(), model, out / "results")

@@ -5,7 +5,7 @@ from torch import nn
 
 from ibviz.config import InputConfig, ModelConfig
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.wrapped import WrappedClassifier, wrap
+from ibviz.models.loading import WrappedClassifier, wrap
 
 SPEC = InputConfig(size=48, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=tuple("0123456789"))
 

@@ -15,8 +15,8 @@ import torch
 from ibviz.attribution.methods import CONTROLS, METHODS, bind, explain, predict
 from ibviz.benchmark.evaluation import Evaluation, default_protocol, evaluate
 from ibviz.config import MethodConfig, SuiteConfig
-from ibviz.data.image_set import ImageSet, regions, select, to_float
-from ibviz.data.sources import load_split
+from ibviz.data.image_set import Fault, ImageSet, regions, to_float
+from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, replacing
 from ibviz.models.loading import Classifier
@@ -35,7 +35,7 @@ def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | 
     begun = time.time()
     ensure_folder(out)
     named = _named(suite.methods)
-    chosen = fitting(choose(load_split(suite.data, suite.split, root), suite.images, suite.seed), model)
+    chosen = fitting(load_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed), model)
     device = next(model.parameters()).device
     images = to_float(chosen.images).to(device, memory_format=torch.channels_last)
     probabilities = predict(model, images, batch_size=suite.batch_size)
@@ -55,25 +55,26 @@ def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | 
         protocol=default_protocol(model, explanations, batch_size=suite.batch_size, **choices),
     )
     evaluation.save(out)
-    write_circumstances(out, suite, evaluation, model, time.time() - begun)
+    write_circumstances(out, suite, evaluation, model, seconds=time.time() - begun, faults=chosen.faults)
     return SuiteRun(chosen, probabilities, evaluation)
 
 
-def choose(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """At most `count` images, chosen by `seed`, in their own order."""
-    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))
-    return select(images, order[:count].sort().values)
-
-
 def write_circumstances(
-    out: Path, suite: SuiteConfig, evaluation: Evaluation, model: Classifier, seconds: float
+    out: Path,
+    suite: SuiteConfig,
+    evaluation: Evaluation,
+    model: Classifier,
+    *,
+    seconds: float,
+    faults: Sequence[Fault],
 ) -> None:
-    """Say in `circumstances.json` how the numbers beside it came about."""
+    """Say in `circumstances.json` how the numbers beside it came about, and which chosen images could not be read."""
     device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
     facts = {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "images": len({row["image"] for row in evaluation.rows}),
+        "skipped": [fault.name for fault in faults],
         "weights": fingerprint(model),
         "suite": suite.model_dump(mode="json"),
         "protocol": evaluation.protocol.model_dump(mode="json") | {"hash": evaluation.protocol.hash},
@@ -119,8 +120,10 @@ def fitting(images: ImageSet, model: Classifier) -> ImageSet:
         return images
     missing = [name for name in theirs if name not in ours]
     if missing:
-        raise InputError(f"the data's classes ({', '.join(missing[:3])}, ...) are none of the model's "
-                         f"({', '.join(ours[:3])}, ...); they do not belong together")  # fmt: skip
+        raise InputError(
+            f"{len(missing)} of the data's {len(theirs)} classes ({', '.join(missing[:3])}, ...) are none of the "
+            f"model's ({', '.join(ours[:3])}, ...), which are {len(ours)}; they do not belong together"
+        )
     numbers = torch.tensor([*(ours.index(name) for name in theirs), -1])  # the last stands for the label -1
     return images._replace(labels=numbers[images.labels], class_names=ours)
 

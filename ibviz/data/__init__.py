@@ -1,15 +1,21 @@
-"""Images and labels from files, from torchvision or from the embedded generator, with the pixels of the object."""
+"""Images and labels from files, from the Hub or from the embedded generator, with the objects on them."""
 
-from ibviz.data.decode import fit, fit_boxes, read_image
-from ibviz.data.image_set import ImageSet, regions, select, statistics, to_float
-from ibviz.data.sources import load_split
+from ibviz.data.decode import fit, read_image
+from ibviz.data.image_set import Fault, ImageSet, regions, select, statistics, to_float
+from ibviz.data.objects import Objects
+from ibviz.data.sources import load_images, load_split
+from ibviz.data.streaming import ImageStream, input_statistics
 from ibviz.data.synthetic import digits
 
 __all__ = [
+    "Fault",
     "ImageSet",
+    "ImageStream",
+    "Objects",
     "digits",
     "fit",
-    "fit_boxes",
+    "input_statistics",
+    "load_images",
     "load_split",
     "read_image",
     "regions",

@@ -1,7 +1,8 @@
-"""From a file to pixels of one size, and boxes that follow."""
+"""From a file to pixels of one size."""
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.types import Boxes
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a broken file
 
@@ -56,48 +56,28 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int, resize: int | None = None) -> UInt8[Tensor, "3 {size} {size}"]:
-    """Resize the short side to `resize` (default `size`) with antialiased bilinear, then crop the centre.
-
-    Same grid as torchvision's Resize and CenterCrop.
+    """Bytes of what is left of an image after `fitted`.
 
     >>> fit(Image.new("RGB", (30, 20)), 8).shape
     torch.Size([3, 8, 8])
     """
-    resized = resized_size(image.size, size, resize)
-    left, top = _corner(resized, size)
-    if resized != image.size:
-        image = image.resize(resized, Image.Resampling.BILINEAR)
-    return to_tensor(image.crop((left, top, left + size, top + size)))
+    return to_tensor(fitted(image, size, resize))
 
 
-def fit_boxes(boxes: Boxes, source: tuple[int, int], size: int, resize: int | None = None) -> Boxes:
-    """Where `fit` moves boxes of an image of `source` (width, height); clipped, NaN where nothing is left.
+def fitted(thing: Any, size: int, resize: int | None = None) -> Any:
+    """Resize the short side to `resize` (default `size`) with antialiased bilinear, then crop the centre.
 
-    >>> fit_boxes(torch.tensor([[100.0, 0.0, 200.0, 100.0]]), (400, 200), 50)
-    tensor([[ 0.,  0., 25., 25.]])
+    An RGB image, or the boxes or masks of its objects as `tv_tensors`, which then lie where their pixels went.
+
+    >>> fitted(Image.new("RGB", (30, 20)), 8, 10).size
+    (8, 8)
     """
-    width, height = resized_size(source, size, resize)
-    scale = torch.tensor([width / source[0], height / source[1]] * 2)
-    moved = (boxes * scale - torch.tensor(_corner((width, height), size) * 2)).clamp(0, size)
-    moved[(moved[:, 2:] <= moved[:, :2]).any(1)] = torch.nan
-    return moved
+    from torchvision.transforms.v2 import functional  # noqa: PLC0415 - slow to import
 
-
-def resized_size(source: tuple[int, int], size: int, resize: int | None = None) -> tuple[int, int]:
-    """Width and height after the short side became `resize`, before the crop of `size`.
-
-    >>> resized_size((400, 201), 50)
-    (99, 50)
-    """
     short = resize or size
     if short < size:
         raise InputError(f"resize must be at least the crop size {size}; got {resize}")
-    width, height = source
-    return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-
-
-def _corner(resized: tuple[int, int], size: int) -> tuple[int, int]:
-    return round((resized[0] - size) / 2), round((resized[1] - size) / 2)
+    return functional.center_crop(functional.resize(thing, [short]), [size, size])
 
 
 def to_tensor(image: Image.Image) -> UInt8[Tensor, "3 h w"]:

@@ -1,5 +1,6 @@
 """Image folders: ROOT/SPLIT/CLASS/FILE, or ROOT/CLASS/FILE without splits."""
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -51,25 +52,36 @@ def list_folder(folder: Path, classes_from: Path) -> Listing:
     ibviz.errors.InputError: no folder nowhere
     """
     class_names = tuple(one.name for one in _class_folders(classes_from))
-    files = [(file, one.name) for one in _class_folders(folder) for file in image_files(one) if file.parent == one]
-    strange = {name for _, name in files} - set(class_names)
+    files = [(one.name, file) for one in _class_folders(folder) for file in _images(one)]
+    strange = {name for name, _ in files} - set(class_names)
     if strange:
         raise InputError(
             f"{folder} has classes that {classes_from} lacks: {', '.join(sorted(strange))}; rename or add them"
         )
     if not files:
         raise InputError(f"no images in {folder}; expected {LAYOUT}")
-    labels = torch.tensor([class_names.index(name) for _, name in files])
-    return checked(Listing(labels, class_names, partial(_samples, [file for file, _ in files])), str(folder))
+    numbers = {name: number for number, name in enumerate(class_names)}
+    labels = torch.tensor([numbers[name] for name, _ in files])
+    names = tuple(f"{name}/{file}" for name, file in files)
+    return checked(Listing(labels, class_names, names, partial(_samples, folder, names)), str(folder))
+
+
+def _samples(folder: Path, names: tuple[str, ...], rows: Indices) -> Iterator[Sample]:
+    for row in rows.tolist():
+        yield Sample(partial(read_image, folder / names[row]))
+
+
+def _images(folder: Path) -> list[str]:
+    """Names of the image files that lie in the folder itself; by `scandir`, as there may be a million."""
+    entries = (one for one in os.scandir(folder) if not one.name.startswith("."))
+    return sorted(one.name for one in entries if _is_image(one.name) and not one.is_dir())
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _class_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"no folder {folder}")
     return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
-
-
-def _samples(files: list[Path], indices: Indices) -> Iterator[Sample]:
-    for index in indices.tolist():
-        file = files[index]
-        yield Sample(read_image(file), f"{file.parent.name}/{file.name}")

@@ -1,21 +1,32 @@
 """One split in memory: pixels, labels and where the object is."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 from torch import Tensor
 
+from ibviz.data.objects import Objects
 from ibviz.types import Boxes, Grid, Images, Labels, Masks, Pixels
 
-CHUNK = 1024  # images counted at once by `statistics`; bounds its memory
+CHUNK = 1024  # images counted at once; bounds the memory
+
+
+class Fault(NamedTuple):
+    """An image that was skipped, and why."""
+
+    name: str
+    reason: str
 
 
 class ImageSet(NamedTuple):
     """Images of one size with labels, names and, where known, object regions.
 
     Label -1 means no label. Boxes are half-open pixel edges of the image as the model sees it: the pixel in column c
-    spans [c, c + 1). A row of NaN stands for an image without a box.
+    spans [c, c + 1). A row of NaN stands for an image without a box. Box and mask are those of one object, the largest
+    of the image's class; `objects` holds all that the source knows. `faults` are images that belong here and could not
+    be read.
     """
 
     images: Pixels
@@ -24,6 +35,18 @@ class ImageSet(NamedTuple):
     names: tuple[str, ...]
     masks: Masks | None = None
     boxes: Boxes | None = None
+    objects: tuple[Objects | None, ...] | None = None
+    faults: tuple[Fault, ...] = ()
+
+
+def skipped(faults: Sequence[Fault]) -> str:
+    """One line for a log: how many images were left out, and the first ten names.
+
+    >>> skipped([Fault("cat/7.jpg", "cannot decode cat/7.jpg")])
+    '1 image skipped, unreadable: cat/7.jpg'
+    """
+    names = ", ".join(fault.name for fault in faults[:10]) + (", ..." if len(faults) > 10 else "")
+    return f"{len(faults)} image{'s' if len(faults) != 1 else ''} skipped, unreadable: {names}"
 
 
 def select(image_set: ImageSet, indices: Int[Tensor, " k"]) -> ImageSet:
@@ -39,6 +62,7 @@ def select(image_set: ImageSet, indices: Int[Tensor, " k"]) -> ImageSet:
         names=tuple(image_set.names[index] for index in indices.tolist()),
         masks=None if image_set.masks is None else image_set.masks[indices],
         boxes=None if image_set.boxes is None else image_set.boxes[indices],
+        objects=None if image_set.objects is None else tuple(image_set.objects[index] for index in indices.tolist()),
     )
 
 
@@ -60,17 +84,33 @@ def statistics(pixels: Pixels) -> tuple[tuple[float, float, float], tuple[float,
     >>> statistics(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2))
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     """
-    red, green, blue = (_moments(pixels[:, channel]) for channel in range(3))
-    return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])
+    return moments(value_counts(pixels))
 
 
-def _moments(channel: Tensor) -> tuple[float, float]:
-    counts = sum(torch.bincount(part.flatten(), minlength=256) for part in channel.split(CHUNK))
-    share = torch.as_tensor(counts).double() / channel.numel()
-    values = torch.linspace(0, 1, 256, dtype=torch.float64)
-    mean = (share * values).sum()
-    deviation = (share * (values - mean) ** 2).sum().sqrt()
-    return round(mean.item(), 4), round(deviation.item(), 4)
+def value_counts(pixels: Pixels) -> Int64[Tensor, "3 256"]:
+    """How often each channel has each of the 256 values; counts of batches add up.
+
+    >>> value_counts(torch.full((1, 3, 2, 2), 7, dtype=torch.uint8))[:, 7]
+    tensor([4, 4, 4])
+    """
+    counts = torch.zeros(3, 256, dtype=torch.int64, device=pixels.device)
+    for part in pixels.split(CHUNK):
+        counts += torch.stack([part[:, channel].flatten().bincount(minlength=256) for channel in range(3)])
+    return counts
+
+
+def moments(counts: Int64[Tensor, "3 256"]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and population deviation of each channel in [0, 1] space, to 4 decimals.
+
+    >>> moments(torch.ones(3, 256, dtype=torch.int64))[0]
+    (0.5, 0.5, 0.5)
+    """
+    share = counts.double() / counts.sum(1, keepdim=True)
+    values = torch.linspace(0, 1, 256, dtype=torch.float64, device=counts.device)
+    mean = (share * values).sum(1, keepdim=True)
+    deviation = (share * (values - mean) ** 2).sum(1).sqrt()
+    (r, g, b), (dr, dg, db) = ([round(value, 4) for value in one.flatten().tolist()] for one in (mean, deviation))
+    return (r, g, b), (dr, dg, db)
 
 
 def regions(image_set: ImageSet) -> Masks | None:

@@ -1,42 +1,65 @@
 """What a split offers before anything is decoded, and the one way from there to an `ImageSet`."""
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from ibviz.data.decode import fit, fit_boxes, to_tensor
-from ibviz.data.image_set import ImageSet
+from ibviz.data.decode import to_tensor
+from ibviz.data.image_set import Fault, ImageSet
+from ibviz.data.objects import Objects, Picture, View, labelled, seen, visible
 from ibviz.errors import InputError
 from ibviz.progress import progress
 
 Indices = Int64[Tensor, "_"]
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1
+Split = Literal["train", "validation", "test"]
+TOLERATED = 0.01  # share of a split's images that may be unreadable
 
 
 class Sample(NamedTuple):
-    """One decoded image in its own size; the box in its pixels."""
+    """How to decode one image, and how to annotate it once it is decoded; neither has happened yet."""
 
-    image: Image.Image
-    name: str
-    box: Box | None = None
+    image: Callable[[], Image.Image]  # an InputError says why it cannot be read
+    objects: Callable[[Image.Image], Objects] | None = None
 
 
 class Listing(NamedTuple):
-    """Labels of a whole split, and how to decode the images at ascending indices one after the other."""
+    """Labels and names of many images, and how to decode those at ascending, different rows one after the other."""
 
     labels: Int64[Tensor, " n"]
     class_names: tuple[str, ...]
+    names: tuple[str, ...]
     samples: Callable[[Indices], Iterator[Sample]]
+
+
+class Part(NamedTuple):
+    """The rows of a listing that make up a split, ascending."""
+
+    listing: Listing
+    rows: Indices
+
+
+class Note(NamedTuple):
+    """The objects of one image as the network sees it, and which of them has its label."""
+
+    objects: Objects
+    target: int | None
+
+
+class Row(NamedTuple):
+    """One row as the network sees it."""
+
+    pixels: Tensor
+    note: Note | None
 
 
 def checked(listing: Listing, where: str) -> Listing:
     """The listing itself, unless it is empty or a label has no class name; -1 means no label.
 
-    >>> checked(Listing(torch.tensor([2]), ("cat", "dog"), iter), "pets")
+    >>> checked(Listing(torch.tensor([2]), ("cat", "dog"), ("x.png",), iter), "pets")
     Traceback (most recent call last):
     ibviz.errors.InputError: pets: labels must be -1 (none) to 1, one per class name; got 2 to 2
     """
@@ -48,40 +71,91 @@ def checked(listing: Listing, where: str) -> Listing:
     return listing
 
 
-def load(listing: Listing, indices: Indices, image_size: int | None, resize: int | None = None) -> ImageSet:
-    """Decode the images at ascending `indices` into one tensor; `image_size` None keeps their common size.
+def load(part: Part, view: View) -> ImageSet:
+    """Decode a split into one tensor, its corrupt images left out and listed; more than 1 % of them is an error.
 
-    `resize` is the short side before the centre crop to `image_size`, by default the same.
-
-    >>> black = Image.new("RGB", (9, 9))
-    >>> pair = Listing(torch.tensor([0, 1]), ("a", "b"), lambda indices: (Sample(black, str(one)) for one in indices))
-    >>> load(pair, torch.tensor([1]), None).images.shape
+    >>> black = Sample(lambda: Image.new("RGB", (9, 9)))
+    >>> pair = Listing(torch.tensor([0, 1]), ("a", "b"), ("x", "y"), lambda rows: (black for _ in rows))
+    >>> load(Part(pair, torch.tensor([1])), View(None)).images.shape
     torch.Size([1, 3, 9, 9])
     """
-    images, names = torch.empty(0), []
-    boxes = torch.full((len(indices), 4), torch.nan)
-    for row, sample in enumerate(progress(listing.samples(indices), "reading images", total=len(indices))):
-        pixels, boxes[row] = _placed(sample, image_size, resize)
-        if row == 0:
-            images = torch.empty(len(indices), *pixels.shape, dtype=torch.uint8)
-        images[row] = _same_size(pixels, images, sample.name)
-        names.append(sample.name)
-    known = None if boxes.isnan().all() else boxes
-    return ImageSet(images, listing.labels[indices], listing.class_names, tuple(names), None, known)
+    listing, rows = part
+    images, kept, notes, faults = torch.empty(0), [], [], []
+    for row, found in zip(rows.tolist(), progress(look(part, view), "reading images", total=len(rows)), strict=True):
+        if isinstance(found, Fault):
+            faults.append(found)
+            continue
+        if not kept:
+            images = torch.empty(len(rows), *found.pixels.shape, dtype=torch.uint8)
+        images[len(kept)] = _same_size(found.pixels, images, listing.names[row])
+        kept.append(row)
+        notes.append(found.note)
+    tolerate(faults, len(rows))
+    names = tuple(listing.names[row] for row in kept)
+    whole = ImageSet(images[: len(kept)], listing.labels[kept], listing.class_names, names, faults=tuple(faults))
+    return _annotated(whole, notes)
 
 
-def _placed(sample: Sample, image_size: int | None, resize: int | None) -> tuple[Tensor, Tensor]:
-    box = torch.tensor([sample.box or (torch.nan,) * 4], dtype=torch.float32)
-    if image_size is None:
-        return to_tensor(sample.image), box[0]
-    return fit(sample.image, image_size, resize), fit_boxes(box, sample.image.size, image_size, resize)[0]
+def look(part: Part, view: View, *, annotated: bool = True) -> Iterator[Row | Fault]:
+    """Each row of a split as the network sees it, or why it cannot be read; a wrong annotation is an error.
+
+    Not `annotated` leaves the objects out.
+    """
+    listing, rows = part
+    for row, sample in zip(rows.tolist(), listing.samples(rows), strict=True):
+        name = listing.names[row]
+        try:
+            image = sample.image()
+        except InputError as error:
+            yield Fault(name, str(error))
+            continue
+        try:
+            objects = sample.objects(image) if annotated and sample.objects else None
+            yield _row(Picture(image, objects), int(listing.labels[row]), view)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+
+
+def _row(picture: Picture, label: int, view: View) -> Row:
+    target = None if picture.objects is None else labelled(picture.objects, label)
+    image, objects = seen(picture, view, target)
+    return Row(to_tensor(image), None if objects is None else Note(objects, target))
+
+
+def tolerate(faults: Sequence[Fault], count: int) -> None:
+    """Nothing while at most 1 % of `count` images are unreadable, else an error that names the first three.
+
+    >>> tolerate([Fault("a.png", "cannot decode a.png")], 100)
+    """
+    if len(faults) > TOLERATED * count:
+        first = "; ".join(fault.reason for fault in faults[:3])
+        more = "; ..." if len(faults) > 3 else ""
+        raise InputError(f"{len(faults)} of {count} images cannot be read, more than {TOLERATED:.0%}: {first}{more}")
+
+
+def _annotated(images: ImageSet, notes: list[Note | None]) -> ImageSet:
+    """The images with their objects, and with the box and mask of the labelled one."""
+    boxes = torch.full((len(notes), 4), torch.nan)
+    masks = torch.zeros(len(notes), *images.images.shape[2:], dtype=torch.bool)
+    for row, note in enumerate(notes):
+        if note is not None and note.target is not None:
+            box = note.objects.boxes[note.target].as_subclass(Tensor)
+            boxes[row] = box if (box[2:] > box[:2]).all() else torch.nan
+            if note.objects.masks is not None:
+                masks[row] = note.objects.masks[note.target]
+    masked = any(note is not None and note.objects.masks is not None for note in notes)
+    return images._replace(
+        boxes=None if boxes.isnan().all() else boxes,
+        masks=masks if masked else None,
+        objects=tuple(note and visible(note.objects) for note in notes) if any(notes) else None,
+    )
 
 
 def _same_size(pixels: Tensor, images: Tensor, name: str) -> Tensor:
     height, width = images.shape[-2:]
     if pixels.shape != images.shape[1:]:
         raise InputError(
-            f"images must all have one size: {name} is {pixels.shape[2]}x{pixels.shape[1]} pixels, those before it"
+            f"{name} is {pixels.shape[-1]}x{pixels.shape[-2]} pixels, those before it"
             f" {width}x{height}; set image_size to resize and crop them"
         )
     return pixels

@@ -1,16 +1,21 @@
 """Parquet files as on the Hugging Face Hub: an image column of bytes, a label column, perhaps boxes."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from PIL import Image
 
 from ibviz.data.decode import decode
-from ibviz.data.listing import Box, Indices, Listing, Sample, checked
+from ibviz.data.listing import Indices, Listing, Sample, checked
+from ibviz.data.objects import Objects, annotate, corners
 from ibviz.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +33,15 @@ class Columns(NamedTuple):
     image: str
     label: str
     objects: str | None  # with `bbox`: lists of x, y, width, height in pixels of the stored image
+
+
+class Group(NamedTuple):
+    """A row group, and which rows of the split it holds: `first` up to, but not with, `after`."""
+
+    file: Path
+    number: int
+    first: int
+    after: int
 
 
 def split_files(root: Path, split: str) -> list[Path]:
@@ -52,15 +66,22 @@ def _split_of(file: Path) -> str | None:
 def list_parquet(files: list[Path]) -> Listing:
     """Rows of `files`, whose columns must be the same; a label that is null counts as -1, none.
 
-    A row's box is that of the object whose category is its label, if categories are integers (or `imagenet` lists
-    class indices for each object), else that of the largest object.
+    Objects count in the row's class where their category is its label, if categories are integers (or `imagenet` lists
+    class indices for each object); where categories say nothing, all of them do.
     """
     schema = _schema(files[0])
     columns = _common_columns(files)
     labels = [-1 if label is None else label for file in files for label in _column(file, columns.label)]
     names = _class_names(schema, columns.label) or tuple(str(number) for number in range(max([*labels, -1]) + 1))
-    listing = Listing(torch.tensor(labels, dtype=torch.int64), names, partial(_samples, files, columns, labels))
-    return checked(listing, str(files[0]))
+    paths = _paths(files, columns)
+    samples = partial(_samples, _groups(files), columns, labels, paths)
+    return checked(Listing(torch.tensor(labels, dtype=torch.int64), names, paths, samples), str(files[0]))
+
+
+def _paths(files: list[Path], columns: Columns) -> tuple[str, ...]:
+    """Names of the images, read without their bytes; numbers where there are none."""
+    stored = [(image or {}).get("path") for file in files for image in _column(file, columns.image, "path")]
+    return tuple(path or f"row_{row:06d}" for row, path in enumerate(stored))
 
 
 @contextmanager
@@ -80,11 +101,13 @@ def _schema(file: Path) -> "pa.Schema":
         return pq.read_schema(file)
 
 
-def _column(file: Path, name: str) -> list[Any]:
+def _column(file: Path, name: str, field: str | None = None) -> list[Any]:
+    """Values of a column, or of one field of a struct without its others; None where there is no such field."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
 
-    with _reading(file):
-        return pq.read_table(file, columns=[name])[name].to_pylist()
+    with _reading(file), pq.ParquetFile(file) as opened:
+        table = opened.read(columns=[f"{name}.{field}" if field else name])
+        return table[name].to_pylist() if table.num_columns else [None] * opened.metadata.num_rows
 
 
 def _common_columns(files: list[Path]) -> Columns:
@@ -128,49 +151,66 @@ def _class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
     return tuple(names) if names else None
 
 
-def _samples(files: list[Path], columns: Columns, labels: list[int], indices: Indices) -> Iterator[Sample]:
-    wanted, row = set(indices.tolist()), 0
-    for file, batch in _batches(files, columns):
-        here = [one for one in range(len(batch)) if row + one in wanted]
+def _groups(files: list[Path]) -> tuple[Group, ...]:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+
+    groups, first = [], 0
+    for file in files:
         with _reading(file):
-            records = batch.take(here).to_pylist()
-        for one, record in zip(here, records, strict=True):
-            yield _sample(record, columns, row + one, labels[row + one])
-        row += len(batch)
+            metadata = pq.read_metadata(file)
+        for number in range(metadata.num_row_groups):
+            groups.append(Group(file, number, first, first + metadata.row_group(number).num_rows))
+            first = groups[-1].after
+    return tuple(groups)
 
 
-def _batches(files: list[Path], columns: Columns) -> Iterator[tuple[Path, "pa.RecordBatch"]]:
+def _samples(
+    groups: tuple[Group, ...], columns: Columns, labels: list[int], names: tuple[str, ...], rows: Indices
+) -> Iterator[Sample]:
+    wanted = rows.tolist()
+    for file, first, batch in _batches(groups, columns, wanted):
+        here = wanted[bisect_left(wanted, first) : bisect_left(wanted, first + len(batch))]
+        with _reading(file):
+            records = batch.take([row - first for row in here]).to_pylist()
+        for row, record in zip(here, records, strict=True):
+            content = (record[columns.image] or {}).get("bytes")
+            found = partial(read_objects, record[columns.objects] or {}, labels[row]) if columns.objects else None
+            yield Sample(partial(_decode, content, names[row], row), found)
+
+
+def _batches(
+    groups: tuple[Group, ...], columns: Columns, wanted: list[int]
+) -> Iterator[tuple[Path, int, "pa.RecordBatch"]]:
+    """Batches of the row groups that hold wanted rows, with the number of their first row."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
 
     names = [columns.image, *([columns.objects] if columns.objects else [])]
-    for file in files:
+    needed = [one for one in groups if bisect_left(wanted, one.first) < bisect_left(wanted, one.after)]
+    for file, inside in groupby(needed, key=attrgetter("file")):
         with _reading(file), pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(BATCH, columns=names):
-                yield file, batch
+            for group in inside:
+                first = group.first
+                for batch in opened.iter_batches(BATCH, row_groups=[group.number], columns=names):
+                    yield file, first, batch
+                    first += len(batch)
 
 
-def _sample(record: dict[str, Any], columns: Columns, row: int, label: int) -> Sample:
-    image = record[columns.image] or {}
-    name = image.get("path") or f"row_{row:06d}"
-    if not image.get("bytes"):
-        raise InputError(f"{name} (row {row}) has no bytes in column {columns.image}; embed the image files")
-    box = labelled_box(record[columns.objects] or {}, label) if columns.objects else None
-    return Sample(decode(image["bytes"], name), name, box)
+def _decode(content: bytes | None, name: str, row: int) -> Image.Image:
+    if not content:
+        raise InputError(f"{name} (row {row}) has no bytes in the image column; embed the image files")
+    return decode(content, name)
 
 
-def labelled_box(objects: dict[str, Any], label: int) -> Box | None:
-    """Edges of the largest object of the label, or of the largest one where categories are not integers.
+def read_objects(record: dict[str, Any], label: int, image: Image.Image) -> Objects:
+    """Objects of a row of class `label`, from its lists `bbox`, `category` or `imagenet`, and `difficult`."""
+    boxes = [corners(box) for box in record.get("bbox") or []]
+    return annotate(image, boxes, _classes(record, label, len(boxes)), difficult=record.get("difficult") or ())
 
-    >>> labelled_box({"bbox": [[0, 0, 9, 9], [1, 2, 3, 4]], "category": [5, 7]}, 7)
-    (1.0, 2.0, 4.0, 6.0)
-    """
-    boxes = objects.get("bbox") or []
-    classes = objects.get("imagenet") or objects.get("category") or []
-    if any(isinstance(one, int | list) for one in classes):
-        boxes = [
-            box for box, one in zip(boxes, classes, strict=True) if label in (one if isinstance(one, list) else [one])
-        ]
-    if not boxes:
-        return None
-    x, y, width, height = map(float, max(boxes, key=lambda box: box[2] * box[3]))
-    return x, y, x + width, y + height
+
+def _classes(record: dict[str, Any], label: int, count: int) -> list[int]:
+    """One class an object: the row's label where it is among those listed or where nothing is said."""
+    said = record.get("imagenet") or record.get("category") or []
+    if not any(isinstance(one, int | list) for one in said):
+        return [label] * count
+    listed = [one if isinstance(one, list) else [one] for one in said]
+    return [label if label in classes else (classes or [-1])[0] for classes in listed]

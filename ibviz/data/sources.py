@@ -1,22 +1,28 @@
-"""Where images come from: the embedded digits, torchvision's CIFAR, image folders and Parquet files."""
+"""Where images come from: embedded digits, published data sets, the Hugging Face Hub, image folders, Parquet files."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from PIL import Image
 
 from ibviz.config import DataConfig
 from ibviz.data import synthetic
+from ibviz.data.download import failed, fetch_parquet, fetched
 from ibviz.data.folder import LAYOUT, has_splits, list_folder, split_folder
-from ibviz.data.image_set import ImageSet
-from ibviz.data.listing import Indices, Listing, Sample, hold_out, limited, load
+from ibviz.data.image_set import ImageSet, select
+from ibviz.data.listing import Listing, Part, Split, hold_out, limited, load
+from ibviz.data.objects import View
 from ibviz.data.parquet import list_parquet, split_files
+from ibviz.data.published.arrays import READERS, list_arrays
+from ibviz.data.published.coco import list_coco
+from ibviz.data.published.cub import list_cub
+from ibviz.data.published.tiny_imagenet import list_tiny_imagenet
+from ibviz.data.published.voc import list_voc
+from ibviz.data.streaming import ImageStream
 from ibviz.errors import InputError, unknown
 
-Split = Literal["train", "validation", "test"]
 Lister = Callable[[Split], Listing | None]  # None: there is no such split
 
 DIGITS: dict[Split, int] = {"train": 12_000, "validation": 1000, "test": 1000}
@@ -24,41 +30,81 @@ DOWNLOADS = Path.home() / ".cache" / "ibviz"
 LAYOUTS = {
     "folder": LAYOUT,
     "parquet": "ROOT/**/train*.parquet, val*.parquet, test*.parquet or ROOT/**/{train,validation,test}/*.parquet",
-    "cifar10": "torchvision's files",
-    "cifar100": "torchvision's files",
 }
+LAYOUTS["hub"] = LAYOUTS["parquet"]
+REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)+")
+MASKED = ("cub", "voc2007", "voc2012", "coco")
 TEST_SHARE = 0.1  # of a folder without splits
 
 
-def load_split(config: DataConfig, split: Split, root: Path | None) -> ImageSet:
-    """One split of the source that `config` names; `root` is where its files lie, or go when downloaded.
+def load_split(config: DataConfig, split: Split, root: Path | None) -> ImageSet | ImageStream:
+    """One split of the source that `config` names, in memory, or decoded as it is read where `stream` is set.
 
-    Without a validation split, `validation_share` of train is held out, chosen by seed, and train lacks exactly these.
-    Without a test split, test is the validation split: model choice has then seen it. `limit` counts training images
-    after the hold-out.
+    `root` is where its files lie, or go when downloaded. Without a validation split, `validation_share` of train is
+    held out, chosen by seed, and train lacks exactly these. Without a test split, test is the validation split: model
+    choice has then seen it. `limit` counts training images after the hold-out. Images that cannot be read are left out
+    and listed in `faults`; more than 1 % of them is an error.
 
     >>> load_split(DataConfig(source="digits", limit=30), "train", None).images.shape
     torch.Size([30, 3, 48, 48])
     """
-    if split not in DIGITS:
-        raise unknown("split", split, list(DIGITS))
-    _check_sizes(config)
+    if not config.stream:
+        return load_images(config, split, root)
+    if config.source == "digits":
+        raise InputError("digits are drawn into memory: leave stream out")
+    return ImageStream(find_part(config, split, root), view_of(config))
+
+
+def load_images(
+    config: DataConfig, split: Split, root: Path | None, *, count: int | None = None, seed: int = 0
+) -> ImageSet:
+    """A split as in `load_split`, always in memory; at most `count` images, chosen by `seed`, and no others decoded.
+
+    >>> load_images(DataConfig(source="digits", limit=30), "train", None, count=4).labels
+    tensor([3, 4, 3, 7])
+    """
+    if config.source == "digits":
+        whole = _digits(config, split)
+        return select(whole, limited(torch.arange(len(whole.labels)), count, seed))
+    part = find_part(config, split, root)
+    return load(part._replace(rows=limited(part.rows, count, seed)), view_of(config))
+
+
+def find_part(config: DataConfig, split: Split, root: Path | None) -> Part:
+    """The images of a split before anything is decoded; not for digits, which are drawn."""
+    _check(config, split)
     return SOURCES[config.source](config, split, root)
 
 
-def _check_sizes(config: DataConfig) -> None:
+def view_of(config: DataConfig) -> View:
+    """What a network sees of the images.
+
+    >>> view_of(DataConfig(image_size=32))
+    View(size=32, resize=None, crop='image')
+    """
+    return View(config.image_size, config.resize, config.crop)
+
+
+def _check(config: DataConfig, split: Split) -> None:
+    if split not in DIGITS:
+        raise unknown("split", split, list(DIGITS))
     if config.resize is not None and (config.image_size is None or config.resize < config.image_size):
         raise InputError(
             "resize is the short side before the crop to image_size and must be at least image_size;"
             f" got resize {config.resize}, image_size {config.image_size}"
         )
+    if config.crop == "box" and config.image_size is None:
+        raise InputError('crop = "box" needs image_size: boxes differ in size')
+    if config.masks and config.source not in MASKED:
+        raise InputError(f"source {config.source} has no masks to read; those that have: {', '.join(MASKED)}")
 
 
-def _digits(config: DataConfig, split: Split, root: Path | None) -> ImageSet:  # noqa: ARG001 - embedded, needs no root
-    if {config.image_size, config.resize} - {None, synthetic.SIDE}:
+def _digits(config: DataConfig, split: Split) -> ImageSet:
+    _check(config.model_copy(update={"masks": False}), split)
+    if {config.image_size, config.resize} - {None, synthetic.SIDE} or config.crop != "image":
         raise InputError(
-            f"digits are {synthetic.SIDE} pixels wide; got image_size {config.image_size}, resize {config.resize}:"
-            " leave them out"
+            f"digits are {synthetic.SIDE} pixels wide; got image_size {config.image_size}, resize {config.resize},"
+            f" crop {config.crop}: leave them out"
         )
     count = DIGITS[split]
     if split == "train":
@@ -66,45 +112,29 @@ def _digits(config: DataConfig, split: Split, root: Path | None) -> ImageSet:  #
     return synthetic.digits(split, count=count, seed=config.seed)
 
 
-def _cifar(kind: str, config: DataConfig, split: Split, root: Path | None) -> ImageSet:
+def _published(lister: Callable[..., Listing | None], config: DataConfig, split: Split, root: Path | None) -> Part:
     root = root or DOWNLOADS
-    return _resolve(config, split, root, partial(_list_cifar, kind, root))
+    masks = {"masks": config.masks} if config.source in MASKED else {}
+    return _resolve(config, split, root, partial(lister, root, **masks))
 
 
-def _list_cifar(kind: str, root: Path, split: Split) -> Listing | None:
-    if split == "validation":
-        return None
-    stored = _download(kind, root, train=split == "train")
-    names = tuple(stored.classes)
-    return Listing(torch.tensor(stored.targets), names, partial(_array_samples, stored.data, split))
+def _hub(config: DataConfig, split: Split, root: Path | None) -> Part:
+    repository = config.repository or ""
+    if not REPOSITORY.fullmatch(repository):
+        raise InputError(f"source hub needs repository = OWNER/NAME or OWNER/NAME/FOLDER; got {config.repository}")
+    root = root or DOWNLOADS
+    with failed(f"{repository} of the Hugging Face Hub", root, "its Parquet files"):
+        place = fetched(root / repository.replace("/", "--"), partial(fetch_parquet, repository))
+    return _parquet(config, split, place)
 
 
-def _download(kind: str, root: Path, *, train: bool) -> Any:
-    from torchvision import datasets  # noqa: PLC0415 - slow to import
-
-    try:
-        return getattr(datasets, kind)(root, train=train, download=True)
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{kind} is not under {root} and its download failed: {error}; put torchvision's files there,"
-            " or use the source parquet or folder"
-        ) from error
-
-
-def _array_samples(pixels: Any, split: Split, indices: Indices) -> Iterator[Sample]:
-    for index in indices.tolist():
-        yield Sample(Image.fromarray(pixels[index]), f"{split}-{index:05d}")
-
-
-def _folder(config: DataConfig, split: Split, root: Path | None) -> ImageSet:
-    root = _existing(root, "folder")
+def _folder(config: DataConfig, split: Split, root: Path | None) -> Part:
+    root = _existing(root, config.source)
     if has_splits(root):
         return _resolve(config, split, root, partial(_list_split_folder, root))
     listing = list_folder(root, root)
     rest, test = hold_out(len(listing.labels), TEST_SHARE, config.seed)
-    if split == "test":
-        return load(listing, test, config.image_size, config.resize)
-    return _kept_or_held(config, split, listing, rest)
+    return Part(listing, test) if split == "test" else _kept_or_held(config, split, Part(listing, rest))
 
 
 def _list_split_folder(root: Path, split: Split) -> Listing | None:
@@ -112,8 +142,8 @@ def _list_split_folder(root: Path, split: Split) -> Listing | None:
     return None if folder is None else list_folder(folder, split_folder(root, "train") or folder)
 
 
-def _parquet(config: DataConfig, split: Split, root: Path | None) -> ImageSet:
-    root = _existing(root, "parquet")
+def _parquet(config: DataConfig, split: Split, root: Path | None) -> Part:
+    root = _existing(root, config.source)
     return _resolve(config, split, root, partial(_list_split_parquet, root))
 
 
@@ -130,23 +160,23 @@ def _existing(root: Path | None, source: str) -> Path:
     return root
 
 
-def _resolve(config: DataConfig, split: Split, root: Path, find: Lister) -> ImageSet:
-    """Load the split itself, or what stands in for it."""
+def _resolve(config: DataConfig, split: Split, root: Path, find: Lister) -> Part:
+    """The split itself, or what stands in for it."""
     own = find(split)
     if own is None and split == "test":
         own = find("validation")
     if own is not None and split != "train":
-        return load(own, _all(own), config.image_size, config.resize)
+        return _whole(own)
     train = find("train") if split == "validation" else own
     if train is None:
         raise _no_split(config.source, split, root)
     if split == "train" and find("validation") is not None:
-        return load(train, limited(_all(train), config.limit, config.seed), config.image_size, config.resize)
-    return _kept_or_held(config, split, train, _all(train))
+        return Part(train, limited(_whole(train).rows, config.limit, config.seed))
+    return _kept_or_held(config, split, _whole(train))
 
 
-def _all(listing: Listing) -> Indices:
-    return torch.arange(len(listing.labels))
+def _whole(listing: Listing) -> Part:
+    return Part(listing, torch.arange(len(listing.labels)))
 
 
 def _no_split(source: str, split: Split, root: Path) -> InputError:
@@ -156,16 +186,21 @@ def _no_split(source: str, split: Split, root: Path) -> InputError:
     )
 
 
-def _kept_or_held(config: DataConfig, split: Split, listing: Listing, candidates: Indices) -> ImageSet:
-    kept, held = hold_out(len(candidates), config.validation_share, config.seed)
-    chosen = candidates[held] if split == "validation" else limited(candidates[kept], config.limit, config.seed)
-    return load(listing, chosen, config.image_size, config.resize)
+def _kept_or_held(config: DataConfig, split: Split, part: Part) -> Part:
+    kept, held = hold_out(len(part.rows), config.validation_share, config.seed)
+    if split == "validation":
+        return Part(part.listing, part.rows[held])
+    return Part(part.listing, limited(part.rows[kept], config.limit, config.seed))
 
 
-SOURCES: dict[str, Callable[[DataConfig, Split, Path | None], ImageSet]] = {
-    "digits": _digits,
-    "cifar10": partial(_cifar, "CIFAR10"),
-    "cifar100": partial(_cifar, "CIFAR100"),
+SOURCES: dict[str, Callable[[DataConfig, Split, Path | None], Part]] = {
+    **{name: partial(_published, partial(list_arrays, name)) for name in READERS},
+    "cub": partial(_published, list_cub),
+    "voc2007": partial(_published, partial(list_voc, "2007")),
+    "voc2012": partial(_published, partial(list_voc, "2012")),
+    "coco": partial(_published, list_coco),
+    "tiny_imagenet": partial(_published, list_tiny_imagenet),
+    "hub": _hub,
     "folder": _folder,
     "parquet": _parquet,
 }

@@ -6,7 +6,7 @@ digit and strokes follows one rule of colour and thickness, so only the shape at
 
 from collections.abc import Callable
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ibviz.data.image_set import ImageSet
+from ibviz.data.listing import Split
 from ibviz.errors import InputError
 from ibviz.progress import progress
 from ibviz.types import Boxes, Images, Labels, Masks, Pixels
 
-Split = Literal["train", "validation", "test"]
 Ink = Float[Tensor, "n 48 48"]  # opacity
 Dots = Float[Tensor, "n s c"]  # one number for each candidate place of each stroke
 

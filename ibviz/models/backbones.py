@@ -1,29 +1,62 @@
-"""Networks cut at the attended feature: stem, attention head, encoder, decoder."""
+"""The authors' networks, and ours for the embedded images: cut at the attended feature, with head and decoder."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from ibviz.config import ModelConfig
+from ibviz.config import InputConfig, ModelConfig
+from ibviz.errors import InputError
 
 
 class Parts(NamedTuple):
     """What `IBClassifier` is put together from.
 
-    `stem` gives features `(b, c, h, w)`, `head` one channel of the same grid, `encoder` `(b, width)` from the
-    gated features, `decoder` logits from z.
+    `network` takes normalised images and a gate, which it calls once with its features `(b, c, h, w)`, and gives
+    `(b, width)`; `head` makes one channel of the same grid; `decoder` makes logits of z. `layer` is the name of the
+    submodule of `network` whose output is gated.
     """
 
-    stem: nn.Module
+    network: nn.Module
+    layer: str
     head: nn.Module
-    encoder: nn.Module
     width: int
     decoder: nn.Module
-    initialise: Callable[[nn.Module], None] | None = None  # of every module; None: as PyTorch does it
+    initialise: Callable[[nn.Module], object] | None = None  # of the whole classifier; None: as PyTorch does it
+
+
+class Split(nn.Module):
+    """A network in two parts, with the gate between them."""
+
+    def __init__(self, stem: nn.Module, encoder: nn.Module) -> None:
+        """Gate what `stem` gives."""
+        super().__init__()
+        self.stem, self.encoder = stem, encoder
+
+    def forward(self, images: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
+        """Encoded features, one row for each row that the gate returns."""
+        return self.encoder(gate(self.stem(images)))
+
+
+def split(stem: nn.Module, encoder: nn.Module, *others: Any) -> Parts:
+    """Parts of a network that is gated after its stem."""
+    return Parts(Split(stem, encoder), "stem", *others)
+
+
+def conv_head(channels: int, depth: int) -> nn.Sequential:
+    """The VGG networks' attention head: `depth` convolutions with ReLU, then one to a single channel."""
+    hidden = [part for _ in range(depth) for part in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*hidden, nn.Conv2d(channels, 1, 3, padding=1))
+
+
+def fixed_head(config: ModelConfig) -> None:
+    """Refuse `head_depth` where the attention head is part of the architecture."""
+    if config.head_depth:
+        raise InputError(f"the attention head of {config.backbone} is fixed; leave head_depth out")
 
 
 def conv_bn_relu(inputs: int, outputs: int, *, stride: int = 1, bias: bool = True) -> list[nn.Module]:
@@ -38,13 +71,15 @@ def conv_block(inputs: int, outputs: int, layers: int) -> nn.Sequential:
     return nn.Sequential(*(part for a, b in pairwise(widths) for part in conv_bn_relu(a, b)))
 
 
-def two_layer_decoder(config: ModelConfig, classes: int) -> nn.Sequential:
+def two_layer_decoder(config: ModelConfig, spec: InputConfig) -> nn.Sequential:
     """The decoder of the VGG networks."""
-    return nn.Sequential(nn.Linear(config.latent, config.latent), nn.ReLU(), nn.Linear(config.latent, classes))
+    latent, classes = config.latent, len(spec.class_names)
+    return nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, classes))
 
 
-def digits(config: ModelConfig, classes: int) -> Parts:
+def digits(config: ModelConfig, spec: InputConfig) -> Parts:
     """A small network for the embedded 48 px images, 0.4 M parameters; attention on 12 x 12 cells of 4 px."""
+    fixed_head(config)
     stem = nn.Sequential(
         *conv_bn_relu(3, 24, stride=2, bias=False),
         *conv_bn_relu(24, 32, bias=False),
@@ -58,11 +93,14 @@ def digits(config: ModelConfig, classes: int) -> Parts:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    return Parts(stem, head, encoder, 128, two_layer_decoder(config, classes))
+    return split(stem, encoder, head, 128, two_layer_decoder(config, spec))
 
 
-def vgg32(config: ModelConfig, classes: int) -> Parts:
-    """The authors' VGG for 32 px, attention on 16 x 16 cells, 20 M parameters, with their initialisation."""
+def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
+    """The authors' VGG for 32 px, attention on 16 x 16 cells, 20 M parameters, with their initialisation.
+
+    At 64 px and more its convolutions end on several cells, and the layer to the latents widens with their number.
+    """
     stem = nn.Sequential(conv_block(3, 64, 2), conv_block(64, 128, 2), conv_block(128, 256, 3), nn.MaxPool2d(2))
     tail = nn.Sequential(*conv_bn_relu(512, 512), nn.MaxPool2d(2), *conv_bn_relu(512, 512), nn.MaxPool2d(2))
     encoder = nn.Sequential(
@@ -75,8 +113,44 @@ def vgg32(config: ModelConfig, classes: int) -> Parts:
         nn.ReLU(),
         nn.Flatten(),
     )
-    head = nn.Sequential(nn.Conv2d(256, 1, 3, padding=1))
-    return Parts(stem, head, encoder, 512, two_layer_decoder(config, classes), _initialise_vgg)
+    head, decoder = conv_head(256, config.head_depth), two_layer_decoder(config, spec)
+    width = 512 * (spec.size // 32) ** 2
+    return split(stem, encoder, head, width, decoder, partial(_on_modules, _initialise_vgg))
+
+
+def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
+    """The authors' VGG-16 for 224 px, without batch norm: attention on its last features, 14 x 14 cells."""
+    from torchvision import models  # noqa: PLC0415 - slow to import
+
+    stem = cast(nn.Sequential, models.vgg16().features)[:-1]
+    encoder = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten())
+    head, decoder = conv_head(512, config.head_depth), two_layer_decoder(config, spec)
+    return split(stem, encoder, head, 4608, decoder, partial(_on_modules, _initialise_vgg))
+
+
+def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
+    """The authors' WRN-50-2 for 224 px: attention on layer 3 (14 x 14 cells), read by a copy of layer 4 at stride 1."""
+    from torchvision import models  # noqa: PLC0415 - slow to import
+
+    fixed_head(config)
+    resnet, reader = models.wide_resnet50_2(), models.wide_resnet50_2().layer4
+    for module in reader.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+    stem = nn.Sequential(OrderedDict((name, resnet.get_submodule(name)) for name in names))
+    encoder = nn.Sequential(OrderedDict(layer4=resnet.layer4, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
+    head = nn.Sequential(reader, nn.Conv2d(2048, 1, 3, padding=1))
+    return split(stem, encoder, head, 2048, two_layer_decoder(config, spec), partial(_on_modules, _initialise_resnet))
+
+
+def _on_modules(initialise: Callable[[nn.Module], None], classifier: nn.Module) -> None:
+    classifier.apply(initialise)
+
+
+def _initialise_resnet(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _initialise_vgg(module: nn.Module) -> None:
@@ -114,8 +188,10 @@ def wide_group(inputs: int, outputs: int, *, blocks: int, stride: int) -> nn.Seq
     return nn.Sequential(first, *(WideBlock(outputs, outputs, stride=1, dropout=0.3) for _ in range(blocks - 1)))
 
 
-def wide_resnet(config: ModelConfig, classes: int, *, depth: int, widen: int) -> Parts:
+def wide_resnet(config: ModelConfig, spec: InputConfig, *, depth: int, widen: int) -> Parts:
     """The authors' wide ResNet for 32 px, attention on the raw sums of group 2 (16 x 16 cells, signed)."""
+    fixed_head(config)
+    classes = len(spec.class_names)
     blocks, (w1, w2, w3) = (depth - 4) // 6, (16 * widen, 32 * widen, 64 * widen)
     stem = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1, bias=False),
@@ -133,8 +209,8 @@ def wide_resnet(config: ModelConfig, classes: int, *, depth: int, widen: int) ->
     )
     last = wide_group(w2, w3, blocks=blocks, stride=2)
     encoder = nn.Sequential(last, nn.BatchNorm2d(w3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    decoder = nn.Sequential(nn.ReLU(), nn.Linear(config.latent, classes))
-    return Parts(stem, head, encoder, w3, decoder, _initialise_wide)
+    decoder = nn.Sequential(nn.ReLU(), nn.Linear(config.latent, len(spec.class_names)))
+    return split(stem, encoder, head, w3, decoder, partial(_on_modules, _initialise_wide))
 
 
 def _initialise_wide(module: nn.Module) -> None:
@@ -144,9 +220,11 @@ def _initialise_wide(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-BACKBONES: dict[str, Callable[[ModelConfig, int], Parts]] = {
+BACKBONES: dict[str, Callable[[ModelConfig, InputConfig], Parts]] = {
     "digits": digits,
     "vgg32": vgg32,
+    "vgg16": vgg16,
+    "wrn50_2": wrn50_2,
     "wrn28_10": partial(wide_resnet, depth=28, widen=10),
     "wrn10_2": partial(wide_resnet, depth=10, widen=2),
 }

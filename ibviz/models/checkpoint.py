@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ibviz.config import InputConfig, ModelConfig
+from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
@@ -43,7 +44,13 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> None:
-    """Write a classifier; `facts` (recipe, epoch, accuracy) are kept beside its configuration."""
+    """Write a classifier; `facts` (recipe, epoch, accuracy) are kept beside its configuration.
+
+    Raises `InputError` for one attached to a module without a name, which no file could rebuild.
+    """
+    if model.config.backbone == UNNAMED:
+        raise InputError(f"cannot write {path}: this classifier is attached to a module that no name rebuilds; "
+                         "attach to ibviz.load('timm/NAME'), or keep its state_dict yourself")  # fmt: skip
     header = {"kind": "model", "model": model.config.model_dump(), "input": model.spec.model_dump(), "facts": facts}
     write_tensors(path, model.state_dict(), header)
 
@@ -56,7 +63,49 @@ def load_model(path: Path) -> IBClassifier:
     except (KeyError, ValidationError) as error:
         raise InputError(f"{path} was written by another version of ibviz: its configuration does not fit") from error
     load_state(model, tensors, path)
+    model.facts = header.get("facts", {})
     return model.eval()
+
+
+def model_card(model: IBClassifier) -> ModelCard:
+    """What a reader on the Hugging Face Hub should know: architecture, recipe, data, accuracy, anchor usage."""
+    recipe = model.facts.get("recipe", {})
+    data = ModelCardData(
+        library_name="ibviz",
+        pipeline_tag="image-classification",
+        tags=["information-bottleneck", "spatial-attention", "interpretability"],
+        datasets=[name] if (name := recipe.get("data", {}).get("source")) else None,
+    )
+    sections = {
+        "Architecture": model.config.model_dump(),
+        "Input": model.spec.model_dump(exclude={"class_names"}) | {"classes": len(model.spec.class_names)},
+        **{f"Recipe: {part}": values for part, values in recipe.items() if part != "model"},
+        "Validation, deterministic": model.facts.get("validation", {}),
+    }
+    tables = [f"## {title}\n\n{_table(values)}" for title, values in sections.items() if values]
+    anchors = [] if model.quantizer is None else sorted(round(one, 4) for one in model.quantizer.anchors.tolist())
+    text = "\n\n".join([CARD, *tables, f"## Anchors\n\n{', '.join(map(str, anchors)) or 'none: continuous attention'}"])
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
+
+
+CARD = """# Image classifier with attention through an information bottleneck
+
+Trained with ibviz. Its attention over a grid of cells is snapped to the anchor values below;
+`model.inspect(images)` gives it beside the logits.
+
+```python
+import ibviz
+
+model = ibviz.load("OWNER/NAME")  # images: float (b, 3, h, w) in [0, 1]; the model normalises
+```"""
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
+        for name, value in values.items()
+    ]
+    return "\n".join(["| | |", "| --- | --- |", *rows])
 
 
 def load_state(model: IBClassifier, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,26 +1,25 @@
 """The classifier whose spatial attention passes an information bottleneck (Lai et al., IJCAI 2021)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ibviz.config import InputConfig, ModelConfig
 from ibviz.models.attention import SpatialAttention
-from ibviz.models.backbones import BACKBONES
+from ibviz.models.backbones import Parts
 from ibviz.models.bottleneck import GaussianBottleneck, kl_exact
 from ibviz.models.quantizer import AnchorQuantizer, nearest_anchor
+from ibviz.models.tapped import parts_of
 from ibviz.types import AttentionMap, Images, Scores
 
-
-class Noise(NamedTuple):
-    """Standard normal draws: S_a for each cell of the attention, then S_z for each latent of the S_a·b rows."""
-
-    attention: Float[Tensor, "sa b gh gw"]
-    latent: Float[Tensor, "sz sa*b k"]
+Draw = Callable[[tuple[int, ...]], Tensor]  # standard normal numbers of a shape, on the images' device
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,27 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-Features = Float[Tensor, "b c gh gw"]
+HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "residual": lambda features, gate: features * (1 + gate),
     "mul": lambda features, gate: features * gate,
 }
 
 
-class IBClassifier(nn.Module):
+class Attended(NamedTuple):
+    """Attention of a batch, and its features after the gate."""
+
+    attention: AttentionMap
+    gate: Gate
+    features: Float[Tensor, "sb c gh gw"]
+
+
+class IBClassifier(nn.Module, ModelHubMixin):
     """Logits of [0, 1] images, through attention and a Gaussian bottleneck.
 
     `forward` gives logits alone, `inspect` the named parts. In `eval()` both are deterministic: the attention mean is
-    quantised and the latent mean decoded. In `train()` one draw of each is taken.
+    quantised and the latent mean decoded. In `train()` one draw of each is taken. `layer` names the submodule whose
+    output is gated.
 
     >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
     >>> model = IBClassifier(ModelConfig(anchors=5), spec).eval()
@@ -79,20 +87,20 @@ class IBClassifier(nn.Module):
     (torch.Size([2, 12, 12]), torch.Size([2, 10]))
     """
 
-    def __init__(self, config: ModelConfig, spec: InputConfig) -> None:
-        """Build from what a checkpoint stores."""
+    def __init__(self, config: ModelConfig, spec: InputConfig, parts: Parts | None = None) -> None:
+        """Build from what a checkpoint stores, or around given parts (see `ibviz.attach`)."""
         super().__init__()
-        parts = BACKBONES[config.backbone](config, len(spec.class_names))
-        self.config, self.spec = config, spec
+        parts = parts or parts_of(config, spec)
+        self.config, self.spec, self.layer = config, spec, f"network.{parts.layer}"
+        self.facts: Mapping[str, Any] = {}  # what its file says of its training
         self.normalize = Normalize(spec.mean, spec.std)
-        self.stem = parts.stem
+        self.network = parts.network
         self.attention = SpatialAttention(parts.head)
         self.quantizer = None if config.anchors is None else AnchorQuantizer(config.anchors)
-        self.encoder = parts.encoder
         self.bottleneck = GaussianBottleneck(parts.width, config.latent)
         self.decoder = parts.decoder
         if parts.initialise is not None:
-            self.apply(parts.initialise)
+            parts.initialise(self)
 
     def forward(
         self, images: Images, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None
@@ -107,35 +115,62 @@ class IBClassifier(nn.Module):
 
         `samples=(S_a, S_z)` draws S_a attention maps and S_z latents for each from `generator` (None: torch's own).
         """
-        features = self.stem(self.normalize(images))
         if samples is None and self.training:
             samples = (1, 1)
-        return self.decide(features, samples and self.draw(features, samples, generator))
+        return self.decide(images, samples, partial(torch.randn, generator=generator, device=images.device))
 
-    def draw(self, features: Features, samples: tuple[int, int], generator: torch.Generator | None) -> Noise:
-        """Noise for `decide`; first the attention's, then the latent's."""
-        (draws, latent_draws), (count, _, *grid) = samples, features.shape
-        shapes = (draws, count, *grid), (latent_draws, draws * count, self.config.latent)
-        return Noise(*(torch.randn(shape, generator=generator, device=features.device) for shape in shapes))
+    def decide(self, images: Images, samples: tuple[int, int] | None, draw: Draw) -> Inspection:
+        """One pass, deterministic where `samples` is None; `draw` gives the noise, recorded or new.
 
-    def decide(self, features: Features, noise: Noise | None = None) -> Inspection:
-        """From tapped features to logits; with given noise, or from the means where it is None."""
-        mean, deviation = self.attention(features)
-        values = mean.unsqueeze(0) if noise is None else mean + deviation * noise.attention
-        gate, index = (values, None) if self.quantizer is None else self.quantizer(values)
-        gated = GATES[self.config.gate](features, gate.unsqueeze(2))
-        latent_mean, latent_deviation = self.bottleneck(self.encoder(gated.flatten(0, 1)))
-        latent = latent_mean.unsqueeze(0) if noise is None else latent_mean + latent_deviation * noise.latent
-        rows = values.shape[:2]
+        It is asked for the attention's `(S_a, b, gh, gw)` first, then for the latent's `(S_z, S_a·b, k)`.
+        """
+        kept: list[Attended] = []
+
+        def gate(features: Tensor) -> Tensor:
+            kept.append(self._attend(features, samples, draw))
+            return kept[0].features
+
+        latent_mean, latent_deviation = self.bottleneck(self.network(self.normalize(images), gate))
+        latent = latent_mean.unsqueeze(0)
+        if samples is not None:
+            latent = latent_mean + latent_deviation * draw((samples[1], *latent_mean.shape))
+        rows = (len(latent_mean) // len(images), len(images))
         latent_mean, latent_deviation = latent_mean.unflatten(0, rows), latent_deviation.unflatten(0, rows)
         return Inspection(
             logits=self.decoder(latent).unflatten(1, rows).mean((0, 1)),
-            attention=self._attention_map(mean, deviation),
-            gate=Gate(values, index),
+            attention=kept[0].attention,
+            gate=kept[0].gate,
             latent_mean=latent_mean,
             latent_deviation=latent_deviation,
             rate=kl_exact(latent_mean.float(), latent_deviation.float()).mean(0),
         )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from ibviz.models.checkpoint import save_model  # noqa: PLC0415 - which is built on this module
+
+        save_model(save_directory / "model.safetensors", self, self.facts)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **where: Any) -> "IBClassifier":
+        from ibviz.models.checkpoint import load_model  # noqa: PLC0415 - see above
+
+        if Path(model_id).is_dir():
+            return load_model(Path(model_id) / "model.safetensors")
+        kept = {name: value for name, value in where.items() if name in HUB_OPTIONS}
+        return load_model(Path(hf_hub_download(model_id, "model.safetensors", **kept)))
+
+    def generate_model_card(self, *args: Any, **choices: Any) -> ModelCard:  # noqa: ARG002 - the mixin's signature
+        """The README of a saved model: recipe, data, accuracy, anchor usage, as far as they are known."""
+        from ibviz.models.checkpoint import model_card  # noqa: PLC0415 - see above
+
+        return model_card(self)
+
+    def _attend(self, features: Tensor, samples: tuple[int, int] | None, draw: Draw) -> Attended:
+        mean, deviation = self.attention(features)
+        values = mean.unsqueeze(0) if samples is None else mean + deviation * draw((samples[0], *mean.shape))
+        entered, index = (values, None) if self.quantizer is None else self.quantizer(values)
+        gated = GATES[self.config.gate](features, entered.unsqueeze(2)).flatten(0, 1)
+        return Attended(self._attention_map(mean, deviation), Gate(values, index), gated)
 
     def _attention_map(self, mean: Tensor, deviation: Tensor) -> AttentionMap:
         if self.quantizer is None:

@@ -80,6 +80,18 @@ def find_layer(layers: dict[str, Layout], name: str) -> Layout:
     return layers[name]
 
 
+def layout_of(model: nn.Module, images: Images, name: str) -> Layout:
+    """The layout of a named layer's output; where it holds no grid, an `InputError` says what it holds instead."""
+    with torch.no_grad():
+        outputs = _run(model, images)[1]
+    layouts = _layouts(model, images, outputs)
+    if name in outputs and name not in layouts:
+        listed = ", ".join(f"{one} ({layout})" for one, layout in layouts.items())
+        raise InputError(f"layer {name} gives {tuple(outputs[name].shape)}, which holds no grid in the proportion of "
+                         f"{images.shape[2]}x{images.shape[3]} pixels; layers that do: {listed}")  # fmt: skip
+    return find_layer(layouts, name)
+
+
 def influential_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
     """Those of `spatial_layers` whose cells the network's output depends on.
 
@@ -119,8 +131,7 @@ def is_cut(model: nn.Module, images: Images, name: str) -> bool:
     inputs = images.detach().clone().requires_grad_()
     with torch.enable_grad(), replaced_output(model.get_submodule(name), lambda output: output.detach()):
         output = model(inputs)
-        [grad] = torch.autograd.grad(output.sum(), [inputs], allow_unused=True)
-    return grad is None
+        return not output.requires_grad or torch.autograd.grad(output.sum(), inputs, allow_unused=True)[0] is None
 
 
 @contextmanager

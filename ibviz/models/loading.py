@@ -1,48 +1,114 @@
-"""One door to every classifier: a run, a file, or the name of a torchvision network."""
+"""One door to every classifier: a run, a file, a name on the Hub, in torchvision or timm; or a module of your own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Any, cast
 from urllib.error import URLError
 
+from huggingface_hub.errors import HfHubHTTPError
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from ibviz.config import InputConfig
+from ibviz.config import LIBRARIES, InputConfig
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model
-from ibviz.models.classifier import IBClassifier
-from ibviz.models.wrapped import WrappedClassifier
+from ibviz.models.classifier import IBClassifier, Normalize
+from ibviz.models.official import SUFFIXES, load_official
+from ibviz.models.tapped import create
+from ibviz.types import Images
+
+
+class WrappedClassifier(nn.Module):
+    """A network with its normalisation as first layer and the facts about its input."""
+
+    def __init__(self, network: nn.Module, spec: InputConfig, name: str | None = None) -> None:
+        """Keep the network as it is; `get_submodule("network.…")` names its layers, `name` tells how to build it."""
+        super().__init__()
+        self.spec, self.name = spec, name
+        self.normalize = Normalize(spec.mean, spec.std)
+        self.network = network
+
+    def forward(self, images: Images) -> Float[Tensor, "b classes"]:
+        """Logits of [0, 1] images."""
+        return self.network(self.normalize(images))
+
 
 Classifier = IBClassifier | WrappedClassifier
+
+
+def wrap(
+    network: nn.Module,
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    class_names: Sequence[str],
+    size: int,
+) -> WrappedClassifier:
+    """Give any network that returns logits the face of ours, in eval mode.
+
+    `mean` and `std` are those of the network's training, in [0, 1] pixel space; `size` is the side of its input.
+
+    >>> import torch
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    >>> wrap(network, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=["cat", "dog"], size=8)(torch.rand(1, 3, 8, 8)).shape
+    torch.Size([1, 2])
+    """
+    return WrappedClassifier(network, InputConfig(size=size, mean=mean, std=std, class_names=tuple(class_names))).eval()
 
 
 def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     """Load a classifier in eval mode, on the CPU.
 
-    `name` is a run folder of `ibviz train`, its `model.safetensors`, or a torchvision classifier such as
-    `squeezenet1_1`. A torchvision network comes with its published weights (downloaded by torchvision), or with
-    those of a local safetensors file given as `weights`.
+    `name` is a run folder of `ibviz train`, its `model.safetensors`, a `.tar` or `.pth` file of the authors, a model on
+    the Hugging Face Hub (`owner/name`), or a classifier such as `timm/resnet50.a1_in1k` or `torchvision/resnet50`
+    (the prefix may be left out). A library's network comes with its published weights, or with those of a local
+    safetensors file given as `weights`.
     """
-    path = Path(name)
+    path, text = Path(name), str(name)
     if weights is not None and path.exists():
-        raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision name")
+        raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
     if path.is_dir():
         return load_model(path / "model.safetensors")
-    if path.is_file() or path.suffix:
+    if path.is_file() and path.suffix in SUFFIXES:
+        return load_official(path)
+    if path.is_file() or path.suffix == ".safetensors" or text.startswith((".", "/")):
         return load_model(path)
-    return _torchvision(str(name).removeprefix("torchvision/"), None if weights is None else Path(weights))
+    if text.count("/") == 1 and not text.startswith(LIBRARIES):
+        return _from_hub(text)
+    return named(text if "/" in text else f"torchvision/{text}", None if weights is None else Path(weights))
 
 
-def _torchvision(name: str, weights: Path | None) -> WrappedClassifier:
-    from torchvision.models import get_model, get_model_weights, list_models  # noqa: PLC0415 - slow to import
+def _from_hub(name: str) -> IBClassifier:
+    try:
+        return IBClassifier.from_pretrained(name)
+    except (OSError, HfHubHTTPError) as error:
+        raise InputError(f"{name} is no file here and could not be had from the Hub ({str(error).splitlines()[0]}); a "
+                         "library's network is called timm/NAME or torchvision/NAME") from error  # fmt: skip
 
-    if name not in list_models(module=_torchvision_module()):
-        raise InputError(f"no run or file {name!r}, and torchvision has no classifier of that name; expected a folder "
-                         "written by `ibviz train`, a model.safetensors, or a name such as resnet50")  # fmt: skip
+
+def named(name: str, weights: Path | None = None) -> WrappedClassifier:
+    """A torchvision/NAME or timm/NAME classifier with its published weights, or those of a local file."""
+    library, _, bare = name.partition("/")
+    network = create(name)
+    spec, fetch = LIBRARY[library](bare, network)
+    state = _fetched(fetch, name) if weights is None else _read(weights)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise InputError(f"{weights or 'what was downloaded'} does not hold the weights of {name}: {reason}") from error
+    return WrappedClassifier(network, spec, name).eval()
+
+
+Fetch = Callable[[], dict[str, Any]]
+
+
+def _from_torchvision(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:  # noqa: ARG001 - as timm needs it
+    from torchvision.models import get_model_weights  # noqa: PLC0415 - slow to import
+
     published = get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
-    network = _download(get_model, name, published) if weights is None else _fill(get_model(name), name, weights)
     preset = published.transforms()
     spec = InputConfig(
         size=preset.crop_size[0],
@@ -51,31 +117,50 @@ def _torchvision(name: str, weights: Path | None) -> WrappedClassifier:
         std=tuple(preset.std),
         class_names=tuple(published.meta["categories"]),
     )
-    return WrappedClassifier(network, spec).eval()
+    return spec, lambda: published.get_state_dict(check_hash=True)
 
 
-def _torchvision_module() -> ModuleType:
-    import torchvision.models  # noqa: PLC0415 - slow to import
+def _from_timm(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:
+    import timm  # noqa: PLC0415 - optional, and slow to import
 
-    return torchvision.models
+    return timm_input(network), lambda: timm.create_model(name, pretrained=True).state_dict()
 
 
-def _download(get_model: Callable[..., nn.Module], name: str, published: object) -> nn.Module:
+LIBRARY: dict[str, Callable[[str, nn.Module], tuple[InputConfig, Fetch]]] = {
+    "torchvision": _from_torchvision,
+    "timm": _from_timm,
+}
+
+
+def timm_input(network: nn.Module) -> InputConfig:
+    """What a timm network expects, by its own configuration; classes of no ImageNet list have numbers for names."""
+    from timm.data.config import resolve_model_data_config  # noqa: PLC0415 - see above
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset  # noqa: PLC0415
+
+    data, subset = resolve_model_data_config(network), infer_imagenet_subset(network)
+    count = cast(int, network.num_classes)
+    described = map(ImageNetInfo(subset).index_to_description, range(count)) if subset else map(str, range(count))
+    return InputConfig(
+        size=data["input_size"][-1],
+        resize=round(data["input_size"][-1] / data["crop_pct"]),
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        class_names=tuple(names.split(",")[0] for names in described),
+    )
+
+
+def _fetched(fetch: Fetch, name: str) -> dict[str, Any]:
     try:
-        return get_model(name, weights=published)
-    except (URLError, OSError) as error:
-        raise InputError(f"the weights of {name} could not be downloaded ({error}); give a local safetensors file "
-                         "with --weights") from error  # fmt: skip
+        return fetch()
+    except (URLError, OSError, RuntimeError) as error:
+        raise InputError(f"the weights of {name} could not be downloaded ({str(error).splitlines()[0]}); give a local "
+                         "safetensors file with --weights") from error  # fmt: skip
 
 
-def _fill(network: nn.Module, name: str, weights: Path) -> nn.Module:
+def _read(weights: Path) -> dict[str, Any]:
     if not weights.is_file():
         raise InputError(f"no such file: {weights}")
     try:
-        network.load_state_dict(load_file(weights))
+        return load_file(weights)
     except SafetensorError as error:
         raise InputError(f"{weights} is not a safetensors file: {error}") from error
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise InputError(f"{weights} does not hold the weights of torchvision's {name}: {reason}") from error
-    return network

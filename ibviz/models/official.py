@@ -1,29 +1,44 @@
 """The authors' released weights, renamed onto our modules (github ashleylqx/AIB at 77e418c)."""
 
 import re
+from argparse import Namespace
 from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from ibviz.config import Backbone, InputConfig, ModelConfig
+from ibviz.config import InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 
 Rules = tuple[tuple[str, str], ...]
 
+SUFFIXES = (".tar", ".pth", ".pt")
 VGG32: Rules = (
-    (r"features\.(\d)\.op\.", r"stem.\1."),
-    (r"encode\.(\d)\.op\.", r"encoder.\1."),
-    (r"encode\.5\.", "encoder.5."),
+    (r"features\.(\d)\.op\.", r"network.stem.\1."),
+    (r"encode\.(\d)\.op\.", r"network.encoder.\1."),
+    (r"encode\.5\.", "network.encoder.5."),
     (r"encode\.8\.", "bottleneck.project."),
 )
 WIDE: Rules = (
-    (r"conv1\.", "stem.0."),
-    (r"block([12])\.layer\.", r"stem.\1."),
-    (r"encode\.0\.layer\.", "encoder.0."),
-    (r"encode\.1\.", "encoder.1."),
+    (r"conv1\.", "network.stem.0."),
+    (r"block([12])\.layer\.", r"network.stem.\1."),
+    (r"encode\.0\.layer\.", "network.encoder.0."),
+    (r"encode\.1\.", "network.encoder.1."),
     (r"encode\.5\.", "bottleneck.project."),
     (r"att_module_mu\.0\.layer\.", "attention.head.0."),
+)
+VGG16: Rules = (
+    (r"features\.", "network.stem."),
+    (r"encode\.2\.", "bottleneck.project."),
+)
+WRN50: Rules = (
+    (r"(conv1|bn1|layer[123])\.", r"network.stem.\1."),
+    (r"encode\.0\.", "network.encoder.layer4."),
+    (r"encode\.3\.", "bottleneck.project."),
 )
 SHARED: Rules = (
     (r"att_module_mu\.", "attention.head."),
@@ -31,16 +46,34 @@ SHARED: Rules = (
     (r"decode\.", "decoder."),
     (r"emb\.weight$", "quantizer.anchors"),
 )
-# Modules that the authors registered a second time under another name.
-ALIASES = re.compile(r"(att_block3|bn_att\d?|att_conv\d?|block3|bn1)\.")
+# By a tensor that only this family has; with its rules, and the modules that are registered a second time under another
+# name or, `tmp_layer`, never used.
+FAMILIES: dict[str, tuple[Rules, str]] = {
+    "features.0.op.0.weight": (VGG32, r"^$"),
+    "att_block3.layer.0.conv1.weight": (WIDE, r"(att_block3|bn_att\d?|att_conv\d?|block3|bn1)\."),
+    "features.28.weight": (VGG16, r"^$"),
+    "att_layer4.0.conv1.weight": (WRN50, r"(att_layer4|layer4|tmp_layer)\."),
+}
+# Normalisation of their training: constants of CIFAR-100 for both CIFAR sets, others in the WRN code, ImageNet's.
+NORMALISATION = {
+    "vgg32": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "wrn28_10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "wrn10_2": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "vgg16": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "wrn50_2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a VGG-32 or WRN state_dict; aliases are dropped, normalisation is not in it."""
+    """Rename the tensors of a state_dict of the authors; aliases are dropped, normalisation is not in it."""
     state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    rules = (VGG32 if any(".op." in key for key in state) else WIDE) + SHARED
-    kept = {key: tensor for key, tensor in state.items() if not ALIASES.match(key)}
-    renamed = {_rename(key, rules): tensor for key, tensor in kept.items()}
+    family = next((known for key, known in FAMILIES.items() if key in state), None)
+    if family is None:
+        raise InputError(f"these tensors ({', '.join(list(state)[:3])}, ...) are of none of the authors' networks: "
+                         "VGG-32, WRN at 32 px, VGG-16 and WRN-50-2 at 224 px")  # fmt: skip
+    rules, aliases = family
+    kept = {key: tensor for key, tensor in state.items() if not re.match(aliases, key)}
+    renamed = {_rename(key, rules + SHARED): tensor for key, tensor in kept.items()}
     if "quantizer.anchors" in renamed:
         renamed["quantizer.anchors"] = renamed["quantizer.anchors"].flatten()
     return renamed
@@ -51,31 +84,89 @@ def _rename(key: str, rules: Rules) -> str:
         name, hits = re.subn(f"^{pattern}", replacement, key)
         if hits:
             return name.replace("convShortcut", "shortcut")
-    raise InputError(f"{key} is not a tensor of the authors' VGG-32 or WRN networks; their names are in the method")
+    raise InputError(f"{key} is no tensor of the authors' network that the others belong to")
 
 
 def from_official(state: Mapping[str, Tensor], spec: InputConfig) -> IBClassifier:
-    """A classifier with the authors' weights; sizes are read off the tensors, class names come from `spec`."""
+    """A classifier with the authors' weights; sizes are read off the tensors, input and classes come from `spec`."""
     renamed = convert(state)
-    model = IBClassifier(_config(renamed), spec)
-    missing, unexpected = model.load_state_dict(renamed, strict=False)
-    absent = sorted(set(missing) - {"normalize.mean", "normalize.std"})
-    if absent or unexpected:
-        raise InputError(f"the weights lack {absent[:3]} or hold more: {unexpected[:3]}")
+    with torch.device("meta"):  # only the names and shapes of its own weights matter
+        model = IBClassifier(_config(renamed), spec)
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (spec.mean, spec.std))
+    renamed |= {"normalize.mean": mean, "normalize.std": std}
+    try:
+        model.load_state_dict(renamed, assign=True)
+    except RuntimeError as error:
+        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise InputError(f"the weights are not those of a {model.config.backbone} of the authors: {reasons}") from error
     return model.eval()
 
 
+def load_official(
+    path: Path, spec: InputConfig | None = None, *, weights: Literal["net", "net_ema"] = "net"
+) -> IBClassifier:
+    """A classifier from a `.tar` or `.pth` file of the authors; nothing but tensors and plain settings is unpickled.
+
+    Without `spec` the input is normalised as in their training of that network on CIFAR or CUB, and classes are
+    numbers; their SVHN networks want 0.5 for all means and deviations. `weights` chooses between the live and the
+    averaged weights where a file holds both.
+    """
+    state = read_container(path, weights)
+    config = _config(convert(state))
+    return from_official(state, spec or _usual_input(config.backbone, _classes(convert(state))))
+
+
+def read_container(path: Path, weights: str = "net") -> dict[str, Tensor]:
+    """The tensors of a file of the authors, whichever way it wraps them."""
+    try:
+        with torch.serialization.safe_globals([Namespace]):  # their flags: names and plain values
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {asked[1]}" if asked else str(error).splitlines()[0][:200]
+        raise InputError(f"{path} is no PyTorch file, or holds more than tensors and settings and could run any code, "
+                         f"so it is not opened ({reason}); save its state_dict alone with "
+                         "torch.save, on a machine that may run it") from error  # fmt: skip
+    for keys in (("model_states", weights), ("state_dict",), ()):
+        found = _descend(content, keys)
+        if isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values()):
+            return dict(found)
+    held = list(content) if isinstance(content, Mapping) else type(content).__name__
+    raise InputError(f"{path} holds no weights where the authors' files have them (model_states.{weights}, "
+                     f"state_dict, or the tensors themselves); it has {held}")  # fmt: skip
+
+
+def _descend(content: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def _usual_input(backbone: str, classes: int) -> InputConfig:
+    mean, std = NORMALISATION[backbone]
+    size = 224 if backbone in ("vgg16", "wrn50_2") else 32
+    return InputConfig(size=size, mean=mean, std=std, class_names=tuple(map(str, range(classes))))
+
+
+def _classes(renamed: Mapping[str, Tensor]) -> int:
+    return [len(tensor) for key, tensor in renamed.items() if key.startswith("decoder.")][-1]
+
+
 def _config(renamed: Mapping[str, Tensor]) -> ModelConfig:
-    anchors = renamed.get("quantizer.anchors")
+    anchors, backbone = renamed.get("quantizer.anchors"), _backbone(renamed)
+    head = [key for key in renamed if re.fullmatch(r"attention\.head\.\d+\.weight", key)]
     return ModelConfig(
-        backbone=_backbone(renamed),
+        backbone=backbone,
         anchors=None if anchors is None else len(anchors),
         latent=len(renamed["bottleneck.project.bias"]) // 2,
+        head_depth=len(head) - 1 if backbone.startswith("vgg") else 0,
     )
 
 
-def _backbone(renamed: Mapping[str, Tensor]) -> Backbone:
-    if "stem.0.0.weight" in renamed:
+def _backbone(renamed: Mapping[str, Tensor]) -> str:
+    if "network.stem.0.0.weight" in renamed:
         return "vgg32"
-    wide: dict[int, Backbone] = {640: "wrn28_10", 128: "wrn10_2"}
-    return wide[renamed["bottleneck.project.weight"].shape[1]]
+    width = {4608: "vgg16", 2048: "wrn50_2", 640: "wrn28_10", 128: "wrn10_2"}
+    return width[renamed["bottleneck.project.weight"].shape[1]]

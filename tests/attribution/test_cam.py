@@ -185,7 +185,10 @@ def test_layers_are_looked_for_once_while_a_network_stays_the_same(images):
 
 
 def test_a_layer_without_a_grid_lists_those_that_have_one(images):
-    for layer, message in (("layer4", "unknown layer 'layer4'"), ("head.3", "unknown layer 'head.3'; known: .*body")):
+    for layer, message in (
+        ("layer4", "unknown layer 'layer4'"),
+        ("head.3", r"head.3 gives \(1, 3\), which holds no grid .*: body"),
+    ):
         with pytest.raises(InputError, match=message):
             explain(TwoParts(), images, "layer_cam", layer=layer)
     flat = nn.Sequential(nn.AvgPool2d(6), nn.Flatten(), nn.Linear(12, 2))

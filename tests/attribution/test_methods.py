@@ -13,7 +13,7 @@ from ibviz.attribution.methods import METHODS, explain
 from ibviz.benchmark.evaluation import values
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.wrapped import wrap
+from ibviz.models.loading import wrap
 from ibviz.types import AttentionMap
 
 close = torch.testing.assert_close

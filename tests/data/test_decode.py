@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision import transforms
+from torchvision import transforms, tv_tensors
 
-from ibviz.data.decode import decode, fit, fit_boxes, read_image, to_tensor
+from ibviz.data.decode import decode, fit, fitted, read_image, to_tensor
 from ibviz.errors import InputError
 
 
@@ -85,17 +85,24 @@ def test_fit_refuses_a_crop_larger_than_the_short_side(noise):
         fit(noise, 32, 16)
 
 
+def boxes_of(edges: list[list[float]], size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(torch.tensor(edges), format="XYXY", canvas_size=(size[1], size[0]))  # pyright: ignore[reportCallIssue]
+
+
 def test_boxes_follow_by_hand():
     """A 400x200 image becomes 100x50, and the crop of 40 starts at 30, 5."""
-    boxes = torch.tensor([[160.0, 40.0, 240.0, 120.0], [0.0, 0.0, 200.0, 200.0], [0.0, 0.0, 80.0, 50.0]])
-    expected = torch.tensor([[10.0, 5.0, 30.0, 25.0], [0.0, 0.0, 20.0, 40.0], [torch.nan] * 4])
-    torch.testing.assert_close(fit_boxes(boxes, (400, 200), 40, 50), expected, equal_nan=True)
+    boxes = boxes_of([[160.0, 40.0, 240.0, 120.0], [0.0, 0.0, 200.0, 200.0]], (400, 200))
+    expected = torch.tensor([[10.0, 5.0, 30.0, 25.0], [0.0, 0.0, 20.0, 40.0]])
+    torch.testing.assert_close(fitted(boxes, 40, 50).as_subclass(torch.Tensor), expected)
 
 
-def test_a_box_lands_on_the_pixels_that_it_held():
-    canvas = np.zeros((90, 160, 3), np.uint8)
-    canvas[30:60, 64:112] = 255
+def test_boxes_and_masks_land_on_the_pixels_that_they_held():
+    canvas = np.zeros((90, 180, 3), np.uint8)
+    canvas[30:60, 66:111] = 255
     image = fit(Image.fromarray(canvas), 30)
-    box = fit_boxes(torch.tensor([[64.0, 30.0, 112.0, 60.0]]), (160, 90), 30)[0].round().int().tolist()
-    bright = (image[0] > 127).nonzero()
-    assert box == [*bright.amin(0).flip(0).tolist(), *(bright.amax(0) + 1).flip(0).tolist()]
+    box = fitted(boxes_of([[66.0, 30.0, 111.0, 60.0]], (180, 90)), 30)[0].round().int().tolist()
+    bright = image[0] > 127
+    place = bright.nonzero()
+    assert box == [*place.amin(0).flip(0).tolist(), *(place.amax(0) + 1).flip(0).tolist()]
+    mask = tv_tensors.Mask(torch.from_numpy(canvas[None, :, :, 0] > 0))
+    assert fitted(mask, 30)[0].equal(bright)

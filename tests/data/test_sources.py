@@ -1,9 +1,11 @@
+import hashlib
 import io
 import json
-import os
 import pickle
 import subprocess
 import sys
+from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ibviz.config import DataConfig
-from ibviz.data.decode import fit
+from ibviz.config import DataConfig, Recipe, read_toml
+from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
-from ibviz.data.parquet import labelled_box, split_files
-from ibviz.data.sources import load_split
+from ibviz.data.objects import labelled
+from ibviz.data.parquet import read_objects, split_files
+from ibviz.data.sources import find_part, load_images
 from ibviz.errors import InputError
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -81,7 +84,7 @@ def hub(tmp_path_factory):
 
 
 def test_parquet_gives_the_png_pixels_back_exactly(hub):
-    test = load_split(PARQUET, "test", hub)
+    test = load_images(PARQUET, "test", hub)
     for image, number in zip(test.images, (30, 31), strict=True):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(picture(number)))
     assert test.names == ("30.png", "31.png")
@@ -92,7 +95,7 @@ def test_parquet_gives_the_png_pixels_back_exactly(hub):
 
 def test_the_hold_out_and_train_are_disjoint_and_complete(hub):
     settings = config(source="parquet", validation_share=0.25, seed=3)
-    train, validation = (load_split(settings, split, hub) for split in ("train", "validation"))
+    train, validation = (load_images(settings, split, hub) for split in ("train", "validation"))
     assert len(numbers(validation)) == 5
     assert sorted(numbers(train) + numbers(validation)) == list(range(20))
     for part in (train, validation):
@@ -101,24 +104,24 @@ def test_the_hold_out_and_train_are_disjoint_and_complete(hub):
 
 
 def test_another_seed_holds_out_others_and_the_limit_keeps_the_hold_out(hub):
-    first = load_split(PARQUET.model_copy(update={"validation_share": 0.5}), "validation", hub)
-    other = load_split(PARQUET.model_copy(update={"validation_share": 0.5, "seed": 1}), "validation", hub)
+    first = load_images(PARQUET.model_copy(update={"validation_share": 0.5}), "validation", hub)
+    other = load_images(PARQUET.model_copy(update={"validation_share": 0.5, "seed": 1}), "validation", hub)
     assert numbers(first) != numbers(other)
     limited = PARQUET.model_copy(update={"validation_share": 0.5, "limit": 4})
-    assert numbers(load_split(limited, "validation", hub)) == numbers(first)
-    few = numbers(load_split(limited, "train", hub))
+    assert numbers(load_images(limited, "validation", hub)) == numbers(first)
+    few = numbers(load_images(limited, "train", hub))
     assert len(few) == 4
     assert not set(few) & set(numbers(first))
 
 
 def test_a_folder_without_splits_falls_into_three_disjoint_parts(plain_folder):
-    parts = [numbers(load_split(FOLDER, split, plain_folder)) for split in ("test", "validation", "train")]
+    parts = [numbers(load_images(FOLDER, split, plain_folder)) for split in ("test", "validation", "train")]
     assert [len(part) for part in parts] == [6, 5, 49]
     assert sorted(one for part in parts for one in part) == list(range(60))
 
 
 def test_class_folders_are_classes_in_alphabetical_order(plain_folder):
-    train = load_split(FOLDER, "train", plain_folder)
+    train = load_images(FOLDER, "train", plain_folder)
     assert train.class_names == ("cat", "dog")
     assert train.labels.tolist() == [one % 2 for one in numbers(train)]
     assert train.names[0] == f"cat/{numbers(train)[0]:03d}.png"
@@ -127,9 +130,9 @@ def test_class_folders_are_classes_in_alphabetical_order(plain_folder):
 def test_split_folders_are_taken_as_they_are(tmp_path):
     write_folder(tmp_path / "train", [0, 1, 2])
     write_folder(tmp_path / "val", [7])
-    assert sorted(numbers(load_split(FOLDER, "train", tmp_path))) == [0, 1, 2]
+    assert sorted(numbers(load_images(FOLDER, "train", tmp_path))) == [0, 1, 2]
     for split in ("validation", "test"):  # without a test split, test is validation
-        found = load_split(FOLDER, split, tmp_path)
+        found = load_images(FOLDER, split, tmp_path)
         assert (numbers(found), found.labels.tolist(), found.class_names) == ([7], [1], ("cat", "dog"))
 
 
@@ -144,7 +147,7 @@ def test_boxes_follow_the_resize_and_crop_of_a_wide_image(tmp_path):
     )
     table = pa.table({"image": images, "label": pa.array([1, 0]), "objects": objects})
     pq.write_table(table, tmp_path / "test.parquet")
-    test = load_split(config(source="parquet", image_size=50), "test", tmp_path)
+    test = load_images(config(source="parquet", image_size=50), "test", tmp_path)
     assert test.boxes is not None
     torch.testing.assert_close(test.boxes[0], torch.tensor([0.0, 10.0, 25.0, 30.0]))
     assert test.boxes[1].isnan().all()
@@ -157,7 +160,7 @@ def test_resize_comes_before_the_crop_for_pixels_and_boxes(tmp_path):
     objects = pa.array([{"bbox": [[160.0, 40.0, 80.0, 80.0]], "category": [0]}])
     images = pa.array([{"bytes": png(wide), "path": None}], IMAGE)
     pq.write_table(pa.table({"image": images, "label": [0], "objects": objects}), tmp_path / "test.parquet")
-    test = load_split(config(source="parquet", image_size=40, resize=50), "test", tmp_path)
+    test = load_images(config(source="parquet", image_size=40, resize=50), "test", tmp_path)
     assert test.images[0].equal(fit(wide, 40, 50))
     assert test.boxes is not None
     torch.testing.assert_close(test.boxes[0], torch.tensor([10.0, 5.0, 30.0, 25.0]))
@@ -169,7 +172,7 @@ def test_resize_holds_for_every_way_to_a_split(tmp_path, split, layout):
     folders = {"plain": [""], "train only": ["train", "test"], "all splits": ["train", "validation", "test"]}
     for folder in folders[layout]:
         write_folder(tmp_path / folder, list(range(6)))
-    found = load_split(config(source="folder", image_size=8, resize=18), split, tmp_path)
+    found = load_images(config(source="folder", image_size=8, resize=18), split, tmp_path)
     for image, number in zip(found.images, numbers(found), strict=True):
         assert image.equal(fit(picture(number), 8, 18))
 
@@ -177,20 +180,29 @@ def test_resize_holds_for_every_way_to_a_split(tmp_path, split, layout):
 @pytest.mark.parametrize(
     ("objects", "expected"),
     [
-        ({"bbox": [[0, 0, 9, 9], [1, 1, 2, 2], [1, 1, 3, 2]], "category": [5, 7, 7]}, (1.0, 1.0, 4.0, 3.0)),
-        ({"bbox": [[0, 0, 9, 9]], "category": [5]}, None),
-        ({"bbox": [[1, 1, 2, 2], [0, 0, 9, 9]], "category": ["cup", "table"]}, (0.0, 0.0, 9.0, 9.0)),
         (
-            {"bbox": [[1, 1, 2, 2], [0, 0, 9, 9]], "category": ["cup", "man"], "imagenet": [[7, 8], []]},
+            {"bbox": [[0.0, 0.0, 9.0, 9.0], [1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 3.0, 2.0]], "category": [5, 7, 7]},
+            (1.0, 1.0, 4.0, 3.0),
+        ),
+        ({"bbox": [[0.0, 0.0, 9.0, 9.0]], "category": [5]}, None),
+        ({"bbox": [[1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 9.0, 9.0]], "category": ["cup", "table"]}, (0.0, 0.0, 9.0, 9.0)),
+        (
+            {
+                "bbox": [[1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 9.0, 9.0]],
+                "category": ["cup", "man"],
+                "imagenet": [[7, 8], []],
+            },
             (1.0, 1.0, 3.0, 3.0),
         ),
-        ({"bbox": [[0, 0, 2, 2]]}, (0.0, 0.0, 2.0, 2.0)),
+        ({"bbox": [[0.0, 0.0, 2.0, 2.0]]}, (0.0, 0.0, 2.0, 2.0)),
         ({}, None),
     ],
     ids=["largest of the label", "none of the label", "named: largest", "class lists", "no categories", "no objects"],
 )
 def test_the_box_is_that_of_the_labelled_object(objects, expected):
-    assert labelled_box(objects, 7) == expected
+    found = read_objects(objects, 7, Image.new("RGB", (20, 20)))
+    row = labelled(found, 7)
+    assert (None if row is None else tuple(found.boxes[row].tolist())) == expected
 
 
 @pytest.mark.parametrize(
@@ -204,18 +216,18 @@ def test_the_box_is_that_of_the_labelled_object(objects, expected):
 )
 def test_class_names_come_from_the_metadata(tmp_path, metadata, expected):
     write_parquet(tmp_path / "test.parquet", [0, 1], metadata, label=pa.array([0, 1]))
-    assert load_split(PARQUET, "test", tmp_path).class_names == expected
+    assert load_images(PARQUET, "test", tmp_path).class_names == expected
 
 
 @pytest.mark.parametrize("column", ["labels", "fine_label", "kind"])
 def test_other_label_columns_are_found_and_null_is_no_label(tmp_path, column):
     write_parquet(tmp_path / "valid.parquet", [0, 1], None, **{column: pa.array([None, 3]), "note": pa.array(["", ""])})
-    assert load_split(PARQUET, "validation", tmp_path).labels.tolist() == [-1, 3]
+    assert load_images(PARQUET, "validation", tmp_path).labels.tolist() == [-1, 3]
 
 
 def refused(settings: DataConfig, split: str, root: Path | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load_split(settings, split, root)  # pyright: ignore[reportArgumentType]
+        load_images(settings, split, root)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_missing_or_empty_root_is_one_clear_error(tmp_path):
@@ -305,8 +317,8 @@ def test_the_split_stands_in_the_name_of_the_parquet_file_or_of_its_folder(tmp_p
 def test_the_converted_layout_of_the_hub_loads(tmp_path):
     write_parquet(tmp_path / "default" / "train" / "0000.parquet", [0, 1, 2], label=pa.array([0, 1, 0]))
     write_parquet(tmp_path / "default" / "validation" / "0000.parquet", [7], label=pa.array([1]))
-    assert numbers(load_split(PARQUET, "train", tmp_path)) == [0, 1, 2]
-    assert numbers(load_split(PARQUET, "validation", tmp_path)) == [7]
+    assert numbers(load_images(PARQUET, "train", tmp_path)) == [0, 1, 2]
+    assert numbers(load_images(PARQUET, "validation", tmp_path)) == [7]
 
 
 def test_image_files_are_found_at_any_depth_but_not_the_hidden_ones(tmp_path):
@@ -320,6 +332,16 @@ def test_image_files_are_found_at_any_depth_but_not_the_hidden_ones(tmp_path):
     assert image_files(root) == [root / file for file in wanted]
 
 
+def test_only_the_images_that_lie_in_a_class_folder_itself_count(tmp_path):
+    write_folder(tmp_path / "test", [2, 4])
+    folder = tmp_path / "test" / "cat"
+    picture(6).save(folder / "a.PNG")
+    for other in ("._z.png", "deep/z.png", ".thumbnails/z.png", "z.png/z.txt", "note.txt"):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).touch()
+    assert load_images(FOLDER, "test", tmp_path).names == ("cat/002.png", "cat/004.png", "cat/a.PNG")
+
+
 def test_a_folder_one_level_too_deep_is_refused_rather_than_read_as_classes(tmp_path):
     write_folder(tmp_path / "training", [0, 1])
     refused(FOLDER, "train", tmp_path, "no images in .*expected ROOT/")
@@ -329,6 +351,92 @@ def test_a_broken_file_among_many_is_named(tmp_path):
     write_folder(tmp_path / "test", [0, 1])
     (tmp_path / "test" / "dog" / "broken.jpg").write_text("hello")
     refused(FOLDER, "test", tmp_path, r"cannot decode .*dog/broken\.jpg")
+
+
+def test_one_broken_file_in_a_hundred_is_left_out_and_listed(tmp_path):
+    write_folder(tmp_path / "test", list(range(200)))
+    (tmp_path / "test" / "dog" / "051.png").write_text("hello")
+    (tmp_path / "test" / "cat" / "000.png").write_bytes(png(picture(0))[:50])
+    found = load_images(FOLDER, "test", tmp_path)
+    assert sorted(numbers(found)) == [one for one in range(1, 200) if one != 51]
+    assert found.labels.tolist() == [one % 2 for one in numbers(found)]
+    assert found.names == tuple(f"{('cat', 'dog')[one % 2]}/{one:03d}.png" for one in numbers(found))
+    assert [fault.name for fault in found.faults] == ["cat/000.png", "dog/051.png"]
+    assert "unknown format or not an image" in found.faults[1].reason
+
+
+def test_rows_of_parquet_without_an_image_are_left_out_with_their_labels_and_boxes(tmp_path):
+    rows = [{"bytes": png(picture(one)), "path": f"{one}.png"} for one in range(200)]
+    rows[3], rows[150] = {"bytes": None, "path": "far.png"}, {"bytes": b"hello", "path": "text.png"}
+    objects = [{"bbox": [[one % 7, 0, 1, 1]], "category": [one % 2]} for one in range(200)]
+    table = pa.table({"image": pa.array(rows, IMAGE), "label": [one % 2 for one in range(200)], "objects": objects})
+    pq.write_table(table, tmp_path / "test.parquet")
+    found = load_images(PARQUET, "test", tmp_path)
+    kept = [one for one in range(200) if one not in (3, 150)]
+    assert numbers(found) == kept
+    assert found.labels.tolist() == [one % 2 for one in kept]
+    assert found.boxes is not None
+    assert found.boxes[:, 0].tolist() == [one % 7 for one in kept]
+    assert [fault.name for fault in found.faults] == ["far.png", "text.png"]
+
+
+def test_all_objects_of_a_row_are_kept_and_the_difficult_ones_are_no_target(tmp_path):
+    row = {"bbox": [[0, 0, 9, 9], [1, 2, 3, 4], [5, 5, 2, 2]], "category": [1, 1, 0], "difficult": [True, False, False]}
+    image = pa.array([{"bytes": png(picture(1)), "path": "1.png"}], IMAGE)
+    pq.write_table(pa.table({"image": image, "label": [1], "objects": [row]}), tmp_path / "test.parquet")
+    found = load_images(PARQUET, "test", tmp_path)
+    assert found.boxes is not None
+    assert found.boxes.tolist() == [[1.0, 2.0, 4.0, 6.0]]
+    assert found.objects is not None
+    assert found.objects[0] is not None
+    assert found.objects[0].labels.tolist() == [1, 1, 0]
+    assert found.objects[0].difficult.tolist() == [True, False, False]
+    cut = load_images(config(source="parquet", image_size=8, resize=18), "test", tmp_path)  # pixels 2.5 to 6.5
+    assert cut.objects is not None
+    assert cut.objects[0] is not None
+    assert cut.objects[0].boxes.tolist() == [[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 3.0, 7.0], [5.0, 5.0, 8.0, 8.0]]
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ([5, 5, 9, 9], "1.png: a box reaches outside the image of 9x9 pixels: x 5 to 14, y 5 to 14"),
+        ([-3, 0, 5, 5], "outside the image of 9x9 pixels: x -3 to 2"),
+        ([float("nan"), 0, 5, 5], "outside the image of 9x9 pixels: x nan"),
+        ([1, 2, 3], r"1.png: a box needs four numbers, x, y, width and height; got \[1.0, 2.0, 3.0\]"),
+    ],
+)
+def test_a_box_outside_its_image_or_of_other_form_is_named(tmp_path, box, message):
+    image = pa.array([{"bytes": png(picture(1)), "path": "1.png"}], IMAGE)
+    objects = pa.array([{"bbox": [[float(edge) for edge in box]], "category": [1]}])
+    pq.write_table(pa.table({"image": image, "label": [1], "objects": objects}), tmp_path / "test.parquet")
+    refused(PARQUET, "test", tmp_path, message)
+
+
+def test_a_suites_images_are_chosen_by_seed_and_no_others_are_decoded(tmp_path, monkeypatch):
+    write_folder(tmp_path / "test", list(range(60)))
+    decoded = []
+
+    def counting(path: Path) -> Image.Image:
+        decoded.append(path.name)
+        return read_image(path)
+
+    monkeypatch.setattr("ibviz.data.folder.read_image", counting)
+    first, again, other = (load_images(FOLDER, "test", tmp_path, count=10, seed=seed) for seed in (0, 0, 1))
+    assert len(decoded) == 30
+    assert first.names == again.names != other.names
+    whole = load_images(FOLDER, "test", tmp_path)
+    rows = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:10].sort().values  # as suites always chose
+    assert first.names == tuple(whole.names[row] for row in rows)
+    assert first.images.equal(whole.images[rows])
+
+
+@pytest.mark.parametrize("source", ["digits", "svhn"])
+def test_a_recipe_that_mirrors_digits_is_refused(tmp_path, source):
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'[data]\nsource = "{source}"\n[training]\nflip = true\n')
+    with pytest.raises(InputError, match=rf"recipe.toml: .*mirrored digit is none: leave it out for {source}"):
+        read_toml(path, Recipe)
 
 
 def test_a_class_that_train_lacks_is_named(tmp_path):
@@ -341,11 +449,11 @@ def test_several_sizes_need_an_image_size(tmp_path):
     write_folder(tmp_path / "test", [0])
     picture(2, (20, 30)).save(tmp_path / "test" / "cat" / "wide.png")
     refused(FOLDER, "test", tmp_path, "cat/wide.png is 20x30 pixels, those before it 9x9; set image_size")
-    assert load_split(config(source="folder", image_size=8), "test", tmp_path).images.shape == (2, 3, 8, 8)
+    assert load_images(config(source="folder", image_size=8), "test", tmp_path).images.shape == (2, 3, 8, 8)
 
 
 def test_digits_come_in_one_size_only():
-    assert load_split(config(image_size=48, limit=12), "train", None).images.shape == (12, 3, 48, 48)
+    assert load_images(config(image_size=48, limit=12), "train", None).images.shape == (12, 3, 48, 48)
     refused(config(image_size=32), "train", None, "48 pixels wide; got image_size 32")
     refused(config(image_size=48, resize=60), "train", None, "48 pixels wide; got image_size 48, resize 60")
 
@@ -371,11 +479,11 @@ def test_cifar_is_read_as_torchvision_stores_it(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     write_cifar(tmp_path)
     settings = config(source="cifar10", validation_share=0.2)
-    test = load_split(settings, "test", tmp_path)
+    test = load_images(settings, "test", tmp_path)
     assert np.array_equal(test.images[3].permute(1, 2, 0).numpy(), np.asarray(picture(3, (32, 32))))
     assert (test.labels.tolist(), test.class_names) == ([0, 1, 2, 9], tuple("abcdefghij"))
-    assert len(load_split(settings, "train", tmp_path).labels) == 16
-    assert len(load_split(settings, "validation", tmp_path).labels) == 4
+    assert len(load_images(settings, "train", tmp_path).labels) == 16
+    assert len(load_images(settings, "validation", tmp_path).labels) == 4
 
 
 def test_a_failed_download_says_where_it_looked_and_what_else_works(tmp_path, monkeypatch):
@@ -392,17 +500,33 @@ def test_importing_the_sources_loads_nothing_slow():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
-@pytest.mark.skipif("IBVIZ_SHARED" not in os.environ, reason="IBVIZ_SHARED does not name the folder of real packs")
 @pytest.mark.parametrize(
     ("pack", "split", "image_size", "count", "boxes"),
     [
-        ("tiny_imagenet", "validation", None, 10_000, 10_000),
+        ("tiny_imagenet", "validation", None, 10_000, 2000),
         ("photos", "test", 224, 128, 102),
     ],
 )
-def test_real_packs_load(tmp_path, pack, split, image_size, count, boxes):
-    program = Path(os.environ["IBVIZ_SHARED"]) / "data" / "unpack.py"
+def test_real_packs_load(tmp_path, shared, pack, split, image_size, count, boxes):
+    program = shared / "data" / "unpack.py"
     subprocess.run([sys.executable, program, pack, tmp_path], check=True, capture_output=True)
-    found = load_split(config(source="parquet", image_size=image_size), split, tmp_path)
-    assert len(found.images) == len(found.names) == count
+    settings = config(source="parquet", image_size=image_size)
+    assert len(find_part(settings, split, tmp_path).rows) == count
+    found = load_images(settings, split, tmp_path, count=2000)
+    assert len(found.images) == len(found.names) == min(count, 2000)
     assert boxes == (0 if found.boxes is None else int((~found.boxes.isnan().any(1)).sum()))
+    assert found.faults == ()
+
+
+def test_real_cifar10_has_the_published_pixels(tmp_path, shared, monkeypatch):
+    """The sum of the first test image is published; its 250 images, for speed, are those of the first stream."""
+    monkeypatch.syspath_prepend(shared / "data")
+    unpack = import_module("unpack")
+    pixels = list(islice(unpack.cifar_part(shared / "data" / "cifar10" / "test.npz"), 250))
+    labels = np.load(shared / "data" / "cifar10" / "test.npz")["labels"][:250].astype(np.int64)
+    columns = {"image": unpack.image_column([unpack.png(one) for one in pixels], ["x"] * 250), "label": labels}
+    unpack.write(tmp_path / "test.parquet", columns, list("abcdefghij"))
+    test = load_images(config(source="parquet", image_size=32), "test", tmp_path)
+    first = test.images[0].permute(1, 2, 0).numpy().tobytes()
+    assert hashlib.sha256(first).hexdigest() == "af12e1241a1e7a0c9ba326825279bef5fe961ceb5f95212a99f9b1f22711f913"
+    assert test.labels[:4].tolist() == [3, 8, 8, 0]  # cat, ship, ship, airplane, as in the data set's gallery

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
-from ibviz.config import InputConfig, ModelConfig
+from ibviz.config import DataConfig, InputConfig, ModelConfig, Recipe
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model, save_model
 from ibviz.models.classifier import IBClassifier
@@ -60,12 +61,59 @@ def test_files_of_another_kind_are_refused_with_what_they_are(tmp_path):
         load(tmp_path)
 
 
+def test_a_model_goes_through_the_hub_format_with_its_card(model, tmp_path):
+    model.facts = {
+        "recipe": Recipe(data=DataConfig(source="cifar10")).model_dump(),
+        "validation": {"accuracy": 0.912345, "anchors_used": 3},
+    }
+    model.save_pretrained(tmp_path / "kept")
+    back, images = IBClassifier.from_pretrained(tmp_path / "kept"), torch.rand(2, 3, 48, 48)
+    assert torch.equal(back(images), model(images))
+    assert back.facts["validation"] == model.facts["validation"]
+    card = ModelCard.load(tmp_path / "kept/README.md")
+    assert card.data.to_dict()["datasets"] == ["cifar10"]
+    assert card.data.to_dict()["library_name"] == "ibviz"
+    for line in ("| accuracy | 0.9123 |", "| anchors_used | 3 |", "| beta | 0.001 |", "0.0, 0.5, 1.0"):
+        assert line in card.text
+    assert torch.equal(load(tmp_path / "kept")(images), model(images))
+
+
+def test_a_name_on_the_hub_is_downloaded_there(model, tmp_path, monkeypatch):
+    import ibviz.models.classifier as place  # noqa: PLC0415
+
+    model.save_pretrained(tmp_path / "cache")
+    asked = []
+
+    def download(repository: str | None = None, file: str = "", **choices: object) -> str:
+        if choices.get("filename") == "config.json":  # the mixin looks for one first
+            return str(tmp_path / "cache/config.json")
+        asked.append((repository, file, choices["revision"]))
+        return str(tmp_path / "cache/model.safetensors")
+
+    monkeypatch.setattr(place, "hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", download)
+    images = torch.rand(1, 3, 48, 48)
+    assert torch.equal(load("somebody/digits")(images), model(images))
+    assert asked == [("somebody/digits", "model.safetensors", None)]
+
+
+def test_a_hub_that_is_out_of_reach_is_one_clear_error(monkeypatch):
+    def unreachable(**choices: object) -> str:
+        raise ConnectionError(f"no route to {choices['repo_id']}")
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", unreachable)
+    with pytest.raises(InputError, match=r"somebody/digits is no file here and could not be had from the Hub"):
+        load("somebody/digits")
+
+
 def test_an_unknown_name_says_what_would_do():
-    with pytest.raises(InputError, match=r"torchvision has no classifier of that name.*resnet50"):
+    with pytest.raises(
+        InputError, match=r"torchvision has no classifier 'resnet5o'.*expected a name such as torchvision/resnet50"
+    ):
         load("resnet5o")
 
 
 def test_local_weights_of_another_network_are_refused(tmp_path):
     save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match="does not hold the weights of torchvision's squeezenet1_1"):
+    with pytest.raises(InputError, match=r"does not hold the weights of torchvision/squeezenet1_1"):
         load("squeezenet1_1", weights=tmp_path / "w.safetensors")

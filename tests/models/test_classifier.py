@@ -56,9 +56,9 @@ def test_normalisation_is_the_first_layer(images):
 @pytest.mark.parametrize(("gate", "formula"), [("residual", lambda f, a: f * (1 + a)), ("mul", lambda f, a: f * a)])
 def test_gate_multiplies_the_features(images, gate, formula):
     model = build(gate=gate, anchors=None).eval()
-    features = model.stem(model.normalize(images))
+    features = model.get_submodule("network.stem")(model.normalize(images))
     attention, _ = model.attention(features)
-    latent, _ = model.bottleneck(model.encoder(formula(features, attention[:, None])))
+    latent, _ = model.bottleneck(model.get_submodule("network.encoder")(formula(features, attention[:, None])))
     close(model(images), model.decoder(latent))
 
 

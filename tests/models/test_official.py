@@ -1,5 +1,6 @@
 """The authors' networks, their noise and their outputs against ours."""
 
+import argparse
 import importlib.util
 import json
 import math
@@ -10,13 +11,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
-from ibviz.config import InputConfig, ObjectiveConfig
+from ibviz.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.errors import InputError
 from ibviz.models.bottleneck import bits, kl_exact, kl_official
-from ibviz.models.classifier import IBClassifier, Inspection, Noise
+from ibviz.models.classifier import IBClassifier, Inspection
+from ibviz.models.loading import load
 from ibviz.models.objective import Objective
-from ibviz.models.official import convert, from_official
+from ibviz.models.official import convert, from_official, load_official
 
 PLAIN = InputConfig(
     size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), class_names=tuple("0123456789")
@@ -65,7 +68,14 @@ def run_case(model: IBClassifier, case: dict[str, Tensor]) -> Inspection:
     count = len(case["x"])
     attention = case["eps_att"].view(-1, count, 16, 16)
     latent = case["eps_z"].view(-1, len(attention) * count, case["eps_z"].shape[-1])
-    return model.decide(model.stem(model.normalize(case["x"])), Noise(attention, latent))
+    noise = iter((attention, latent))
+
+    def recorded(shape: tuple[int, ...]) -> Tensor:
+        drawn = next(noise)
+        assert drawn.shape == shape
+        return drawn
+
+    return model.decide(case["x"], (len(attention), len(latent)), recorded)
 
 
 def check_activations(seen: Inspection, case: dict[str, Tensor]) -> None:
@@ -161,5 +171,137 @@ def test_a_deviation_that_underflows_has_a_finite_price():
 
 
 def test_weights_of_another_network_are_refused_by_name():
-    with pytest.raises(InputError, match=r"layer4\.0\.conv1\.weight is not a tensor"):
-        convert({"layer4.0.conv1.weight": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"layer9\.weight, \.\.\.\) are of none of the authors' networks"):
+        convert({"layer9.weight": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"extra\.weight is no tensor of the authors' network"):
+        convert({"features.28.weight": torch.zeros(1), "extra.weight": torch.zeros(1)})
+
+
+# Key list: backbone, anchors, latents, classes, hidden convolutions of the attention head, parameters of the network
+# as the method counts them (without the WRN-50-2's unused layer).
+RELEASED = {
+    "vgg32_aib_10": ("vgg32", None, 256, 10, 0, 20_040_789),
+    "vgg32_aib_100": ("vgg32", None, 256, 100, 0, 20_063_919),
+    "vgg32_aib_qt_10_20": ("vgg32", 20, 256, 10, 0, 20_040_809),
+    "vgg32_aib_qt_100_50": ("vgg32", 50, 256, 100, 0, 20_063_969),
+    "wrn32_aib_10": ("wrn28_10", None, 512, 10, 0, 65_004_500),
+    "wrn32_aib_100": ("wrn28_10", None, 512, 100, 0, 65_109_260),
+    "wrn32_aib_qt_10_50": ("wrn28_10", 50, 512, 10, 0, 65_004_550),
+    "wrn32_aib_qt_100_20": ("wrn28_10", 20, 512, 100, 0, 65_109_280),
+    "cub_vgg": ("vgg16", None, 256, 200, 0, 17_196_307),
+    "cub_vgg_qt": ("vgg16", 20, 256, 200, 3, 24_275_751),
+    "cub_wrn": ("wrn50_2", None, 256, 200, 0, 130_726_675 - 20_736_000),
+    "cub_wrn_qt": ("wrn50_2", 20, 256, 200, 0, 130_726_695 - 20_736_000),
+}
+
+
+def released_state(parity: Path, name: str) -> dict[str, Tensor]:
+    """Tensors of the right names and shapes; scalars expanded, so that 130 million cost nothing."""
+    shapes = json.loads((parity / f"keys/{name}.json").read_text())["keys"]
+    return {key: torch.tensor(0.5).expand(shape) if shape else torch.tensor(0) for key, shape in shapes.items()}
+
+
+def test_every_key_list_is_known(parity: Path):
+    assert {path.stem for path in (parity / "keys").glob("*.json")} == set(RELEASED)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_every_released_network_is_converted_whole(parity: Path, name: str):
+    backbone, anchors, latent, classes, depth, count = RELEASED[name]
+    state = released_state(parity, name)
+    spec = PLAIN.model_copy(update={"class_names": tuple(map(str, range(classes)))})
+    model = from_official(state, spec)
+    config = model.config
+    assert (config.backbone, config.anchors, config.latent, config.head_depth) == (backbone, anchors, latent, depth)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    with pytest.raises(InputError, match=f"the weights are not those of a {backbone} of the authors"):
+        from_official({key: value for key, value in state.items() if key != "att_module_std.0.bias"}, spec)
+
+
+def test_the_cub_networks_give_what_the_authors_modules_give():
+    """Literal forward passes of method 2.3 and 2.4 from the tensors under the authors' names."""
+    torch.manual_seed(0)
+    spec = PLAIN.model_copy(update={"class_names": tuple(map(str, range(7)))})
+    names = {new: old for old, new in CUB_VGG.items()}
+    model = IBClassifier(ModelConfig(backbone="vgg16", anchors=4, latent=6, head_depth=3), spec).eval()
+    state = {_old_name(key, names): value for key, value in model.state_dict().items() if "normalize" not in key}
+    state["emb.weight"] = state["emb.weight"][None]
+    back, images = from_official(state, spec), torch.rand(2, 3, 64, 64)
+    close(back(images), vgg_of_the_authors(state, images), rtol=1e-4, atol=1e-6)
+
+
+CUB_VGG = {
+    "features.": "network.stem.",
+    "encode.2.": "bottleneck.project.",
+    "att_module_mu.": "attention.head.",
+    "att_module_std.0.": "attention.scale.",
+    "decode.": "decoder.",
+    "emb.weight": "quantizer.anchors",
+}
+
+
+def _old_name(key: str, names: dict[str, str]) -> str:
+    new = next(new for new in names if key.startswith(new))
+    return names[new] + key.removeprefix(new)
+
+
+def vgg_of_the_authors(state: dict[str, Tensor], images: Tensor) -> Tensor:
+    """Deterministic pass: the mean attention quantised, the latent mean decoded."""
+    f = images
+    for index in range(29):
+        if f"features.{index}.weight" in state:
+            f = F.conv2d(f, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1).relu()
+        elif index in (4, 9, 16, 23):
+            f = F.max_pool2d(f, 2)
+    hidden = f
+    for index in (0, 2, 4, 6):
+        weight, bias = state[f"att_module_mu.{index}.weight"], state[f"att_module_mu.{index}.bias"]
+        hidden = F.conv2d(hidden, weight, bias, padding=1)
+        hidden = hidden.relu() if index < 6 else hidden.sigmoid()
+    nearest = (hidden[..., None] - state["emb.weight"][0]).square().argmin(-1)
+    pooled = F.adaptive_avg_pool2d(f * (1 + state["emb.weight"][0][nearest]), 3).flatten(1)
+    encoded = F.linear(pooled, state["encode.2.weight"], state["encode.2.bias"])
+    mean = encoded[:, : encoded.shape[1] // 2]
+    inner = F.linear(mean, state["decode.0.weight"], state["decode.0.bias"]).relu()
+    return F.linear(inner, state["decode.2.weight"], state["decode.2.bias"])
+
+
+def test_files_of_the_authors_open_in_each_of_their_wrappings(wrn: IBClassifier, parity: Path, tmp_path: Path):
+    state = load_file(parity / "wrn_small_aib_qt.weights.safetensors")
+    moved = {key: tensor + 1 if key == "conv1.weight" else tensor for key, tensor in state.items()}
+    contents = {
+        "bare.pth": state,
+        "wide.pth.tar": {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3},
+        "flags.tar": {"model_states": {"net": state, "net_ema": moved}, "args": argparse.Namespace(lr=0.1)},
+    }
+    images = torch.rand(1, 3, 32, 32)
+    for name, content in contents.items():
+        torch.save(content, tmp_path / name)
+        model = load(tmp_path / name)
+        assert isinstance(model, IBClassifier)
+        assert model.spec.mean == (0.4914, 0.4822, 0.4465)
+        mean, std = (torch.tensor(part).view(3, 1, 1) for part in (model.spec.mean, model.spec.std))
+        close(model(images), wrn((images - mean) / std))
+    averaged = load_official(tmp_path / "flags.tar", PLAIN, weights="net_ema")
+    close(averaged.get_parameter("network.stem.0.weight"), moved["conv1.weight"])
+
+
+class Anything:
+    def __reduce__(self) -> tuple:
+        return (print, ("code was run",))
+
+
+def test_files_that_could_run_code_are_refused_with_the_reason(tmp_path: Path, capsys):
+    torch.save({"state_dict": {}, "extra": Anything()}, tmp_path / "code.tar")
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"epoch": 3}, tmp_path / "other.pth")
+    torch.save({"state_dict": {"layer9.weight": torch.zeros(1)}}, tmp_path / "foreign.pth")
+    for name, reason in {
+        "code.tar": r"could run any code, so it is not opened \(it asks for print\).*save its state_dict alone",
+        "text.pth": "is no PyTorch file",
+        "other.pth": r"holds no weights where the authors' files have them .* it has \['epoch'\]",
+        "foreign.pth": "of none of the authors' networks",
+    }.items():
+        with pytest.raises(InputError, match=reason):
+            load(tmp_path / name)
+    assert "code was run" not in capsys.readouterr().out

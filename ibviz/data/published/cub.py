@@ -1,0 +1,68 @@
+"""CUB-200-2011 (Wah 2011): birds, one box each, and segmentations from an archive of their own."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ibviz.data.decode import read_image
+from ibviz.data.download import failed, fetch_archive, fetched
+from ibviz.data.listing import Listing, Split
+from ibviz.data.objects import corners
+from ibviz.data.published.scene import Scene, folder_with, list_scenes, read_text
+from ibviz.errors import InputError
+from ibviz.types import Masks
+
+FOLDER = "CUB_200_2011"
+LAYOUT = f"{FOLDER}/ with images.txt, bounding_boxes.txt and images/, and for masks segmentations/ in it or beside it"
+LISTS = ("images", "image_class_labels", "bounding_boxes", "train_test_split")
+
+
+def list_cub(root: Path, split: Split, *, masks: bool) -> Listing | None:
+    """The archive's own train or test split; there is no other. The archive is downloaded where it is not there."""
+    if split == "validation":
+        return None
+    folder = folder_with("images.txt", (root, root / FOLDER))
+    if folder is None:
+        with failed("CUB-200-2011", root, LAYOUT):
+            folder = fetched(root / "cub", partial(fetch_archive, "cub")) / FOLDER
+    classes = tuple(name.split(".", 1)[-1].replace("_", " ") for name in _table(folder, "classes").values())
+    segmentations = _segmentations(folder) if masks else None
+    scenes = _birds(folder, "1" if split == "train" else "0", segmentations)
+    return list_scenes(scenes, classes, folder, _mask if masks else None)
+
+
+def _table(folder: Path, name: str) -> dict[str, str]:
+    """Lines of a list by their number."""
+    lines = read_text(folder / f"{name}.txt", LAYOUT).splitlines()
+    pairs = (line.strip().partition(" ") for line in lines if line.strip())
+    return {number: rest for number, _, rest in pairs}
+
+
+def _birds(folder: Path, wanted: str, segmentations: Path | None) -> list[Scene]:
+    images, labels, boxes, split = (_table(folder, name) for name in LISTS)
+    birds = []
+    try:
+        for one in (one for one, kind in split.items() if kind == wanted):
+            mask = None if segmentations is None else (segmentations / images[one]).with_suffix(".png")
+            box = corners([float(edge) for edge in boxes[one].split()])
+            birds.append(
+                Scene(folder / "images" / images[one], images[one], [box], [int(labels[one]) - 1], [False], mask)
+            )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"the lists of {folder} disagree or are cut off: {error}; expected {LAYOUT}") from error
+    return birds
+
+
+def _segmentations(folder: Path) -> Path:
+    beside = folder_with("segmentations", (folder, folder.parent))
+    if beside is None:
+        raise InputError(f"no segmentations in {folder} or beside it; put them there or leave masks out")
+    return beside / "segmentations"
+
+
+def _mask(file: Path, image: Image.Image) -> Masks:  # noqa: ARG001 - the file has the image's size
+    """Pixels that at least half of the annotators marked."""
+    return torch.from_numpy(np.array(read_image(file).convert("L")) >= 128)[None]

@@ -1,0 +1,77 @@
+"""One image of a data set with boxes, and the listing of many: what CUB, Tiny ImageNet, VOC and COCO share."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from ibviz.data.decode import read_image
+from ibviz.data.listing import Indices, Listing, Sample, checked
+from ibviz.data.objects import Box, Objects, annotate
+from ibviz.errors import InputError
+from ibviz.types import Masks
+
+Draw = Callable[[Any, Image.Image], Masks]  # from what a scene keeps as `shapes` to one mask an object
+
+
+class Scene(NamedTuple):
+    """An image file and its objects, before anything is decoded."""
+
+    file: Path
+    name: str
+    boxes: list[Box]
+    labels: list[int]
+    difficult: list[bool]
+    shapes: Any = None  # whatever its masks are drawn from
+
+    def label(self) -> int | None:
+        """Class of the largest object that is not difficult: the one label of an image of many objects.
+
+        >>> boxes = [(0.0, 0.0, 9.0, 9.0), (0.0, 0.0, 2.0, 2.0), (0.0, 0.0, 3.0, 3.0)]
+        >>> Scene(Path("a.jpg"), "a", boxes, [4, 5, 6], [True, False, False]).label()
+        6
+        """
+        areas = [max(x1 - x0, 0) * max(y1 - y0, 0) for x0, y0, x1, y1 in self.boxes]
+        fair = [row for row, hard in enumerate(self.difficult) if not hard and areas[row] > 0]
+        return self.labels[max(fair, key=areas.__getitem__)] if fair else None
+
+
+def list_scenes(scenes: list[Scene], class_names: tuple[str, ...], where: Path, draw: Draw | None = None) -> Listing:
+    """The scenes that have a label; with masks where `draw` is given."""
+    labels = [scene.label() for scene in scenes]
+    kept = [scene for scene, label in zip(scenes, labels, strict=True) if label is not None]
+    numbers = torch.tensor([label for label in labels if label is not None], dtype=torch.int64)
+    names = tuple(scene.name for scene in kept)
+    return checked(Listing(numbers, class_names, names, partial(_samples, kept, draw)), str(where))
+
+
+def _samples(scenes: list[Scene], draw: Draw | None, rows: Indices) -> Iterator[Sample]:
+    for row in rows.tolist():
+        yield Sample(partial(read_image, scenes[row].file), partial(_objects, scenes[row], draw))
+
+
+def _objects(scene: Scene, draw: Draw | None, image: Image.Image) -> Objects:
+    masks = None if draw is None else draw(scene.shapes, image)
+    if masks is not None and masks.shape[1:] != (image.height, image.width):
+        height, width = masks.shape[1:]
+        raise InputError(f"its mask is {width}x{height} pixels, the image {image.width}x{image.height}")
+    return annotate(image, scene.boxes, scene.labels, difficult=scene.difficult, masks=masks)
+
+
+def read_text(file: Path, layout: str) -> str:
+    """Text of an annotation file; a missing one is an error that shows the layout expected."""
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}; expected {layout}") from error
+
+
+def folder_with(mark: str, places: tuple[Path, ...]) -> Path | None:
+    """The first of `places` that holds `mark`.
+
+    >>> folder_with("images.txt", (Path("nowhere"),))
+    """
+    return next((place for place in places if (place / mark).exists()), None)

@@ -1,0 +1,106 @@
+"""Attention, quantiser and bottleneck put into somebody else's classifier."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
+from ibviz.errors import InputError
+from ibviz.models.backbones import BACKBONES
+from ibviz.models.classifier import IBClassifier
+from ibviz.models.loading import WrappedClassifier, named, timm_input
+from ibviz.models.tapped import create, logits_of, probe, tapped
+
+
+def attach(
+    model: nn.Module,
+    *,
+    layer: str | None = None,
+    anchors: int | None = 20,
+    bottleneck: int = 256,
+    class_names: Sequence[str] | None = None,
+) -> IBClassifier:
+    """Make a classifier of ours, in eval mode, of a torchvision or timm network, which it takes over with its weights.
+
+    The output of `layer`, a grid of features or of tokens, is gated by attention of `anchors` levels (None:
+    continuous); a Gaussian bottleneck of `bottleneck` dimensions goes before the last linear layer. `layer=None`
+    takes the last layer with cells of at most 16 pixels that everything passes. `class_names` of another
+    number than the model's replace its last layer. A bare timm network brings its normalisation, a bare torchvision
+    one counts as trained on ImageNet at 224 pixels; for others `ibviz.wrap` says what they expect. Raises `InputError`
+    where a layer does not fit, listing those that do.
+
+    >>> from torchvision.models import resnet18
+    >>> model = attach(resnet18(num_classes=4), layer="layer3", anchors=5, bottleneck=8, class_names="abcd")
+    >>> model.inspect(torch.rand(1, 3, 224, 224)).attention.values().shape
+    torch.Size([1, 14, 14])
+    """
+    wrapped = model if isinstance(model, WrappedClassifier) else _wrapped(model)
+    spec = wrapped.spec
+    if class_names is not None:
+        spec = spec.model_copy(update={"class_names": tuple(class_names)})
+    config = ModelConfig(backbone=_name(wrapped), layer=layer, anchors=anchors, latent=bottleneck)
+    return _attached(wrapped.network, config, spec).eval()
+
+
+def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -> IBClassifier:
+    """The classifier that a recipe starts from: random, or from published weights or those of a local file."""
+    if not config.pretrained:
+        if weights is not None:
+            raise InputError(f"--weights {weights} is for recipes with model.pretrained = true")
+        return IBClassifier(config, spec)
+    if config.backbone not in PRETRAINED and not config.backbone.startswith(LIBRARIES):
+        known = ", ".join([*PRETRAINED, *(f"{library}NAME" for library in LIBRARIES)])
+        raise InputError(f"there are no published weights for {config.backbone}; pretrained is for {known}")
+    published = named(PRETRAINED.get(config.backbone, config.backbone), weights)
+    spec = spec.model_copy(update={"mean": published.spec.mean, "std": published.spec.std})
+    if config.backbone not in PRETRAINED:
+        return _attached(published.network, config, spec)
+    model, source = IBClassifier(config, spec), published.network.state_dict()
+    own = {name: source[_torchvision_key(name)] for name in model.network.state_dict()}
+    model.network.load_state_dict(own)
+    return model
+
+
+PRETRAINED = {"vgg16": "torchvision/vgg16", "wrn50_2": "torchvision/wide_resnet50_2"}  # ours, and where they are from
+
+
+def without_attention(model: IBClassifier, images: Tensor) -> Tensor:
+    """Logits with the attention at 0 and the bottleneck bypassed: what the attached network gave on its own."""
+    if model.config.backbone in BACKBONES:
+        raise InputError(f"{model.config.backbone} was built with its bottleneck; only attached networks can bypass it")
+    return model.decoder.get_submodule("head")(model.network(model.normalize(images), lambda features: features))
+
+
+def _attached(network: nn.Module, config: ModelConfig, spec: InputConfig) -> IBClassifier:
+    parts = tapped(network, config, spec)
+    found = parts.layer.removeprefix("body.")
+    return IBClassifier(config.model_copy(update={"layer": found}), spec, parts)
+
+
+def _torchvision_key(name: str) -> str:
+    """`stem.layer1.0…` of the WRN and `stem.0…` of the VGG in torchvision's naming."""
+    bare = name.removeprefix("stem.").removeprefix("encoder.")
+    return f"features.{bare}" if bare[0].isdigit() else bare
+
+
+def _wrapped(model: nn.Module) -> WrappedClassifier:
+    if isinstance(published := getattr(model, "pretrained_cfg", None), dict):
+        return WrappedClassifier(model, timm_input(model), f"timm/{published['architecture']}")
+    spec = InputConfig(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=())
+    was_training = model.training
+    with torch.no_grad():
+        count = logits_of(model.eval(), probe(spec.size)).shape[-1]
+    model.train(was_training)
+    return WrappedClassifier(model, spec.model_copy(update={"class_names": tuple(map(str, range(count)))}))
+
+
+def _name(wrapped: WrappedClassifier) -> str:
+    """Name by which a checkpoint can build the network again, after a look whether that gives the same tensors."""
+    if wrapped.name is None:
+        return UNNAMED
+    with torch.device("meta"):
+        rebuilt = create(wrapped.name, len(wrapped.spec.class_names))
+    shapes = ({key: value.shape for key, value in one.state_dict().items()} for one in (rebuilt, wrapped.network))
+    return wrapped.name if next(shapes) == next(shapes) else UNNAMED

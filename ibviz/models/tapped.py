@@ -1,0 +1,191 @@
+"""Any classifier as parts: its features gated at a named layer, its last linear layer behind the bottleneck."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ibviz.config import UNNAMED, InputConfig, ModelConfig
+from ibviz.errors import InputError
+from ibviz.models.backbones import BACKBONES, Parts, conv_head
+from ibviz.models.grids import (
+    Layout,
+    from_grid,
+    layer_for_attention,
+    layout_of,
+    replaced_output,
+    to_grid,
+)
+
+Basis = Float[Tensor, "k width"]
+
+
+class Tapped(nn.Module):
+    """A network that gives features for its classifier, gated at the output of one of its layers."""
+
+    def __init__(self, body: nn.Module, layer: str, layout: Layout) -> None:
+        """Gate what the submodule `layer` of `body` gives, laid out as `layout` says."""
+        super().__init__()
+        self.body, self.layer, self.layout = body, layer, layout
+
+    def forward(self, images: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
+        """Features for the classifier, one row for each row that the gate returns."""
+
+        def replace(output: Tensor) -> Tensor:
+            return from_grid(gate(to_grid(output, self.layout)), output, self.layout)
+
+        with replaced_output(self.body.get_submodule(self.layer), replace):
+            return self.body(images)
+
+
+def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
+    """The parts of a configuration, with random weights."""
+    if config.backbone in BACKBONES:
+        if config.layer is not None:
+            raise InputError(f"{config.backbone} has its attention at a fixed layer; leave layer out")
+        return BACKBONES[config.backbone](config, spec)
+    if config.backbone == UNNAMED:
+        raise InputError("this classifier was made of a module without a name, which no file can rebuild; "
+                         "attach to one that `ibviz.load` knows, such as timm/resnet50")  # fmt: skip
+    return tapped(create(config.backbone, len(spec.class_names)), config, spec)
+
+
+def create(name: str, classes: int | None = None) -> nn.Module:
+    """A torchvision/NAME or timm/NAME network with random weights; by default with the library's classes."""
+    library, _, bare = name.partition("/")
+    sized = {} if classes is None else {"num_classes": classes}
+    try:
+        return CREATE[library](bare, **sized)
+    except (RuntimeError, ValueError) as error:  # what timm and torchvision raise for a name they do not know
+        raise InputError(f"{library} has no classifier {bare!r} ({error}); expected a name such as {library}/resnet50; "
+                         "its own documentation lists them") from error  # fmt: skip
+
+
+def _create_torchvision(name: str, **sized: Any) -> nn.Module:
+    from torchvision import models  # noqa: PLC0415 - slow to import
+
+    if name not in models.list_models(module=models):
+        raise ValueError("not among torchvision.models")
+    quiet = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return models.get_model(name, **sized, **quiet)
+
+
+def _create_timm(name: str, **sized: Any) -> nn.Module:
+    try:
+        import timm  # noqa: PLC0415 - optional, and slow to import
+    except ImportError as error:
+        raise InputError("timm is not installed; install it with `pip install ibviz[timm]`") from error
+    return timm.create_model(name, **sized)
+
+
+CREATE: dict[str, Callable[..., nn.Module]] = {"torchvision": _create_torchvision, "timm": _create_timm}
+
+
+def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
+    """Take a classifier apart: `network` is changed, its last linear layer becomes part of the decoder.
+
+    A linear layer before it leads from z back to its features. Both ends of the bottleneck start as the directions
+    that this layer reads, so that with at least as many latents as classes nothing it needs is lost; attention starts
+    at one half everywhere, whatever the scale of the features.
+    """
+    image = probe(spec.size)
+    was_training, classes = network.training, len(spec.class_names)
+    read = detach_head(network.eval(), image)
+    name = config.layer or layer_for_attention(network, image)
+    layout = layout_of(network, image, name)
+    head = read if read.out_features == classes else nn.Linear(read.in_features, classes)
+    decoder = nn.Sequential(OrderedDict(restore=nn.Linear(config.latent, read.in_features), head=head))
+    return Parts(
+        Tapped(network.train(was_training), name, layout),
+        f"body.{name}",
+        conv_head(layout.channels, config.head_depth),
+        read.in_features,
+        decoder,
+        partial(_start_with, _directions(read)),
+    )
+
+
+def probe(size: int) -> Tensor:
+    """An image to find out shapes and dependences with: noise, since in a blank one every ReLU may be shut.
+
+    >>> probe(8).shape
+    torch.Size([1, 3, 8, 8])
+    """
+    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def detach_head(network: nn.Module, image: Tensor) -> nn.Linear:
+    """Put an identity in the place of the layer that gives the logits, unless something else follows it."""
+    with torch.no_grad():
+        logits = logits_of(network, image)
+        name, module = _find_head(network, logits.shape[-1])
+        parent, _, own = name.rpartition(".")
+        head = module if isinstance(module, nn.Linear) else _as_linear(module)
+        setattr(network.get_submodule(parent), own, nn.Identity())
+        if not _gives(lambda: head(network(image)), logits):
+            setattr(network.get_submodule(parent), own, module)
+            raise InputError(f"{type(network).__name__} does more between its layer {name!r} and its logits than apply "
+                             "that layer, or has several classifiers; it cannot take a bottleneck there")  # fmt: skip
+    return head
+
+
+def _gives(compute: Callable[[], Tensor], logits: Tensor) -> bool:
+    try:
+        found = compute()
+    except RuntimeError:  # such as the sum of two classifiers' outputs
+        return False
+    return found.shape == logits.shape and bool((found - logits).abs().max() <= 1e-4 * logits.abs().max())
+
+
+def logits_of(network: nn.Module, image: Tensor) -> Tensor:
+    """What the network says to an image, if it is logits."""
+    try:
+        output = network(image)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"{type(network).__name__} cannot take images of {image.shape[-1]} pixels: "
+                         f"{str(error).splitlines()[0]}; set another image_size") from error  # fmt: skip
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise InputError(f"expected logits (b, classes) of {type(network).__name__}; got {type(output).__name__} "
+                         f"of shape {tuple(getattr(output, 'shape', ()))}")  # fmt: skip
+    return output
+
+
+def _find_head(network: nn.Module, classes: int) -> tuple[str, nn.Linear | nn.Conv2d]:
+    for name, module in reversed(list(network.named_modules())):
+        if isinstance(module, nn.Linear) and module.out_features == classes:
+            return name, module
+        if isinstance(module, nn.Conv2d) and module.out_channels == classes and module.kernel_size == (1, 1):
+            return name, module
+    raise InputError(f"{type(network).__name__} has no linear layer that gives its {classes} logits; the bottleneck "
+                     "goes before it")  # fmt: skip
+
+
+def _as_linear(convolution: nn.Conv2d) -> nn.Linear:
+    linear = nn.Linear(convolution.in_channels, convolution.out_channels, convolution.bias is not None)
+    linear.weight = nn.Parameter(convolution.weight.detach().flatten(1))
+    if convolution.bias is not None:
+        linear.bias = nn.Parameter(convolution.bias.detach())
+    return linear
+
+
+def _directions(head: nn.Linear) -> Basis:
+    """Orthonormal directions of the features that the layer reads, the ones with most effect first."""
+    return torch.linalg.svd(head.weight.detach(), full_matrices=False).Vh
+
+
+def _start_with(directions: Basis, classifier: nn.Module) -> None:
+    """Project onto the directions and back; latents beyond their number keep their random start, unread at first."""
+    for parameter in cast(nn.Sequential, classifier.get_submodule("attention.head"))[-1].parameters():
+        nn.init.zeros_(parameter)
+    project, restore = classifier.get_submodule("bottleneck.project"), classifier.get_submodule("decoder.restore")
+    weight, back = (cast(Tensor, layer.weight) for layer in (project, restore))
+    kept = directions[: back.shape[1]]
+    with torch.no_grad():
+        weight[: len(kept)] = kept
+        cast(Tensor, project.bias)[: back.shape[1]] = 0
+        back.zero_()[:, : len(kept)] = kept.T
+        cast(Tensor, restore.bias).zero_()
