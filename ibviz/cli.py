@@ -20,6 +20,7 @@ Data = Annotated[Path | None, typer.Option(help="Folder of the images, where the
 Model = Annotated[str | None, typer.Option(help="Run folder, model.safetensors, or torchvision name such as resnet50.")]
 Weights = Annotated[Path | None, typer.Option(help="Local safetensors file for a torchvision network.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
+Log = Annotated[str | None, typer.Option(help="Rows to a tracker as well: tensorboard or wandb.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")]
 
 
@@ -46,12 +47,26 @@ def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
 
 
 @app.command()
-def train(recipe: Path, out: Out, data: Data = None, resume: Resume = False) -> None:
+def train(
+    recipe: Path,
+    out: Out,
+    data: Data = None,
+    resume: Resume = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Run the grid under [sweep]; goes on where it stopped.")
+    ] = False,
+    log: Log = None,
+) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
-    from ibviz.config import Recipe, read_toml  # noqa: PLC0415 - see above
+    from ibviz.config import Recipe, Sweep, read_toml  # noqa: PLC0415 - see above
     from ibviz.training.loop import train as train_recipe  # noqa: PLC0415
+    from ibviz.training.sweep import markdown, run_sweep  # noqa: PLC0415
 
-    train_recipe(read_toml(recipe, Recipe), out, root=data, resume=resume, report=_print_epoch)
+    if sweep:
+        table = run_sweep(read_toml(recipe, Sweep), out, root=data, log=log, report=_print_epoch_of)
+        print(f"{markdown(table)}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
+        return
+    train_recipe(read_toml(recipe, Recipe), out, root=data, resume=resume, log=log, report=_print_epoch)
     print(f"best weights: {out / 'model.safetensors'}")
 
 
@@ -59,21 +74,26 @@ def train(recipe: Path, out: Out, data: Data = None, resume: Resume = False) -> 
 def explain(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
     model: Model = "runs/demo",
-    methods: Annotated[str, typer.Option(help="Names, separated by commas.")] = "",
-    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM; chosen by grid if not given.")] = None,
+    methods: Annotated[str, typer.Option(help="Names, separated by commas, or all that fit the model.")] = "",
+    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM and its like; chosen if not given.")] = None,
     out: Out = Path("explained"),
     weights: Weights = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Images at most.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Draw the maps of an image's predicted class by several methods, and keep them exactly."""
+    """Draw the maps of an image's predicted class and the runner-up by several methods, and keep them exactly."""
     from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
-    from ibviz.workflows import choose_methods, explain_files, load_on  # noqa: PLC0415
+    from ibviz.workflows import ALL, choose_methods, explain_files, load_on, refuse  # noqa: PLC0415
 
     network = load_on(str(model), weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
-    for path in explain_files(source, network, chosen, out, limit=limit):
+    unfit = _print_unfit if methods.strip() == ALL else refuse
+    for path in explain_files(source, network, chosen, out, limit=limit, unfit=unfit):
         print(path)
+
+
+def _print_unfit(method: str, error: InputError) -> None:
+    print(f"ibviz: {method} left out: {error}", file=sys.stderr)
 
 
 @app.command()
@@ -91,6 +111,25 @@ def evaluate(
     _print_results(evaluate_suite(config, load_on(name, weights, device), out, root=data), out)
 
 
+@app.command()
+def compare_protocols(  # noqa: PLR0913 - one parameter a flag
+    source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
+    model: Model = "runs/demo",
+    method: Annotated[str, typer.Option(help="Whose maps are judged.")] = "grad_cam",
+    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM; chosen by grid if not given.")] = None,
+    weights: Weights = None,
+    limit: Annotated[int, typer.Option(min=1, help="Images at most.")] = 4,
+    device: Device = "auto",
+) -> None:
+    """Judge one method's maps under every preset, and say which choice of a protocol moves the number how much."""
+    from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
+    from ibviz.workflows import choose_methods, compare_protocols_on, load_on  # noqa: PLC0415
+
+    network = load_on(str(model), weights, device)
+    [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
+    print(compare_protocols_on(source, network, name, options, limit=limit))
+
+
 def _print_epoch(row: dict[str, Any]) -> None:
     print(
         f"epoch {row['epoch']:3d}  {row['seconds']:6.1f} s  learning rate {row['learning_rate']:.4g}  "
@@ -98,6 +137,11 @@ def _print_epoch(row: dict[str, Any]) -> None:
         f"anchors used {row['validation_anchors_used']}  validation accuracy {row['validation_accuracy']:.1%}",
         flush=True,
     )
+
+
+def _print_epoch_of(name: str, row: dict[str, Any]) -> None:
+    print(name, end="  ")
+    _print_epoch(row)
 
 
 def _print_results(run: Any, folder: Path) -> None:

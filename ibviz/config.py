@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,12 +16,27 @@ Source = Literal[
     "folder", "parquet",
 ]  # fmt: skip
 HANDED = ("digits", "svhn")  # mirrored, their images would be of no class or of another
+BaselineName = Literal[
+    "mean_colour", "black", "image_mean", "image_minimum", "blur", "blur_rise", "blur_latec", "noise", "road", "inpaint"
+]
+ScoreName = Literal["probability", "log_probability", "logit", "log_odds", "accuracy"]
+TargetRule = Literal["predicted", "true", "runner_up", "contrast"]
+TieRule = Literal["expected", "group", "index", "reverse"]
 
 
 class Settings(BaseModel):
-    """Frozen; refuses unknown keys."""
+    """Frozen; refuses unknown keys. TOML has no null: the word "none" stands for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, given: Any) -> Any:
+        return (
+            {key: None if value == "none" else value for key, value in given.items()}
+            if isinstance(given, dict)
+            else given
+        )
 
 
 class DataConfig(Settings):
@@ -64,22 +79,57 @@ class ObjectiveConfig(Settings):
     kl: Literal["exact", "official"] = "exact"
     codebook: float = Field(default=0.4, ge=0)
     commitment: float = Field(default=0.1, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # share of each label spread over all classes, in training
+
+
+class Halve(Settings):
+    """Halved at each multiple of `every`, epochs counted from 1 (the authors' VGG-32)."""
+
+    kind: Literal["halve"] = "halve"
+    every: int = Field(default=3, ge=1)
+
+
+class Step(Settings):
+    """Times `factor` whenever `every` more epochs are finished (their VGG-16 and WRN-50-2)."""
+
+    kind: Literal["step"]
+    every: int = Field(ge=1)
+    factor: float = Field(gt=0, lt=1)
+
+
+class Milestones(Settings):
+    """Times `factor` after each of these numbers of finished epochs (their WRN-28-10)."""
+
+    kind: Literal["milestones"]
+    after: tuple[int, ...]
+    factor: float = Field(gt=0, lt=1)
+
+
+class Cosine(Settings):
+    """Half a cosine from `lr` to 0 between warm-up and end, moving with every step (Loshchilov 2017)."""
+
+    kind: Literal["cosine"]
 
 
 class TrainingConfig(Settings):
-    """SGD with the learning rate halved every `halve_every` epochs after a warm-up."""
+    """How a network is trained; rates are those of the whole batch, over all processes."""
 
     epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1)  # images an optimizer step, over all processes
+    accumulate: int = Field(default=1, ge=1)  # passes an optimizer step: less memory, statistics of smaller batches
+    optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
     warmup: tuple[float, ...] = ()  # learning rates of the first epochs
-    halve_every: int = Field(default=3, ge=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    schedule: Annotated[Halve | Step | Milestones | Cosine, Field(discriminator="kind")] = Halve()
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # for adam its first beta; its second is 0.999
     weight_decay: float = Field(default=5e-4, ge=0)  # never on the anchors
     anchor_lr: float = Field(default=1.0, ge=0)  # anchors' share of the learning rate; 0 keeps them fixed
+    ema: float | None = Field(default=None, gt=0, lt=1)  # decay a step of averaged weights, which are judged and kept
     precision: Literal["no", "bf16"] = "no"
+    compile: bool = False  # torch.compile: minutes at the start, then faster steps
     crop_padding: int = Field(default=4, ge=0)  # reflect-padded random crop, pixels
     flip: bool = False
+    save_every: int = Field(default=1, ge=1)  # epochs between checkpoints, among which the best model is chosen
     seed: int = 0
 
 
@@ -98,6 +148,12 @@ class Recipe(Settings):
                 f"training.flip mirrors images, and a mirrored digit is none: leave it out for {self.data.source}"
             )
         return self
+
+
+class Sweep(Recipe):
+    """A recipe and, under [sweep], values for some of its keys by dotted name: one run for each combination."""
+
+    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
 
 
 class InputConfig(Settings):
@@ -132,9 +188,14 @@ class SuiteConfig(Settings):
         MethodConfig(method="integrated_gradients"),
     )
     steps: int = Field(default=32, ge=1)
-    ties: Literal["expected", "group"] = "expected"
+    ties: TieRule = "expected"
     tie_orders: int = Field(default=8, ge=2, multiple_of=2)
-    batch_size: int = Field(default=128, ge=1)
+    unit: Literal["cell", "pixel"] = "cell"  # of removal
+    baseline: BaselineName = "mean_colour"
+    score: ScoreName = "probability"
+    target: TargetRule = "predicted"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the network
+    batch_size: int | None = Field(default=None, ge=1)  # None: the fastest, found by a short trial
     seed: int = 0
 
 
@@ -173,10 +234,17 @@ def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kin
 
 
 def _known_keys(kind: type[Settings], parents: tuple[int | str, ...]) -> list[str]:
+    kinds = [kind]
     for parent in parents:
-        if isinstance(parent, str):
-            annotation = kind.model_fields[parent].annotation
-            inner = getattr(annotation, "__args__", (annotation,))[0]
-            if isinstance(inner, type) and issubclass(inner, Settings):
-                kind = inner
-    return sorted(kind.model_fields)
+        tagged = [one for one in kinds if parent in get_args(_annotation(one, "kind"))]  # of a union, told by `kind`
+        if tagged:
+            kinds = tagged
+        elif isinstance(parent, str):
+            annotation = _annotation(kinds[0], parent)
+            inner = get_args(annotation) or (annotation,)
+            kinds = [one for one in inner if isinstance(one, type) and issubclass(one, Settings)] or kinds
+    return sorted(kinds[0].model_fields)
+
+
+def _annotation(kind: type[Settings], key: str) -> Any:
+    return kind.model_fields[key].annotation if key in kind.model_fields else None

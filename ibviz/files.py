@@ -46,7 +46,7 @@ def ensure_folder(folder: Path) -> None:
     probe = folder / ".writable"
     with replacing(probe) as beside:
         beside.write_bytes(b"")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # of several processes one is the first
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -13,7 +13,8 @@ from networks import bottlenecked
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ibviz import cli
+from ibviz import cli, workflows
+from ibviz.attribution.methods import METHODS, explain
 from ibviz.models.checkpoint import load_model, save_model
 
 
@@ -86,6 +87,30 @@ def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path
     assert torch.equal(maps["Attention/anchors"], seen.anchors)
 
 
+def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_is_named(
+    run, model, tmp_path, monkeypatch
+):
+    few = ("attention", "raw_attention", "grad_cam", "uniform")
+    monkeypatch.setattr(workflows, "METHODS", {name: METHODS[name] for name in few})
+    image = picture(tmp_path / "a.png", size=(48, 48))
+    code, _, error = run("explain", image, "--model", model, "--out", tmp_path / "out", "--methods", "all")
+    assert code == 0
+    assert error.startswith("ibviz: raw_attention left out: this network has no attention between tokens")
+    assert error.count("\n") == 1
+    maps = load_file(tmp_path / "out/maps-01.safetensors")
+    assert set(maps) == {"Attention/index", "Attention/anchors", "Grad-CAM"}
+    classifier = load_model(model / "model.safetensors")
+    images = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        best = classifier(images).topk(2).indices[0]
+    for row, label in zip(maps["Grad-CAM"], best, strict=True):
+        torch.testing.assert_close(row[None], explain(classifier, images, "grad_cam", targets=label[None]))
+    assert torch.equal(*maps["Attention/index"])
+    record = json.loads((tmp_path / "out/panel-01.json").read_text())
+    assert record["record"]["target"] == ["predicted class", "runner-up"]
+    assert record["captions"][1].endswith("(runner-up)")
+
+
 def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
     suite = tmp_path / "suite.toml"
     suite.write_text('images = 4\nsteps = 4\nties = "group"\n[[methods]]\nmethod = "attention"\n')
@@ -95,6 +120,26 @@ def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
     assert "random cells" in out
     names = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"rows.parquet", "table.csv", "table.md", "circumstances.json", "panel.png", "curves.pdf"} <= names
+
+
+def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path, monkeypatch):
+    some = {"baseline: ROAD": {"baseline": "road"}, "score: logit": {"score": "logit"}}
+    monkeypatch.setattr("ibviz.benchmark.compare_protocols.CHANGES", some)
+    image = picture(tmp_path / "a.png")
+    code, out, _ = run("compare-protocols", image, "--model", model, "--method", "integrated_gradients")
+    assert code == 0
+    assert "Means over 1 image." in out
+    assert all(name in out for name in ("torchcam", "iba", "baseline: ROAD", "score: logit", "moved"))
+
+
+def test_a_sweep_prints_each_run_and_its_table(run, tmp_path):
+    plan = tmp_path / "sweep.toml"
+    plan.write_text('[data]\nlimit = 16\n[training]\nepochs = 1\n[sweep]\n"model.latent" = [4]\n')
+    code, out, _ = run("train", "--sweep", plan, "--out", tmp_path / "runs")
+    assert code == 0
+    assert "latent=4  epoch   1" in out
+    assert (tmp_path / "runs/table.md").read_text() in out
+    assert (tmp_path / "runs/latent=4/model.safetensors").exists()
 
 
 def test_images_that_cannot_be_read(refused, model, tmp_path):
@@ -115,7 +160,9 @@ def test_images_that_cannot_be_read(refused, model, tmp_path):
 def test_names_that_are_not_known_come_with_those_that_are(refused, model, tmp_path):
     image = picture(tmp_path / "a.png")
     out = ("--out", tmp_path / "out")
-    assert "known: ablation_cam, attention" in refused("explain", image, "--model", model, "--methods", "cam", *out)
+    assert "known: ablation_cam, attention, attention_mean" in refused(
+        "explain", image, "--model", model, "--methods", "cam", *out
+    )
     assert "stem (12x12)" in refused(
         "explain", image, "--model", model, "--methods", "grad_cam", "--layer", "conv9", *out
     )
@@ -138,6 +185,11 @@ def test_toml_that_says_something_else(refused, tmp_path):
     recipe.write_text("epochs = = 3\n")
     assert "is not TOML" in refused("train", recipe, *out)
     assert "No such file" in refused("train", tmp_path / "none.toml", *out)
+    recipe.write_text("[training]\nepochs = 3\n")
+    assert "sweep: Field required" in refused("train", "--sweep", recipe, *out)
+    recipe.write_text('[sweep]\n"training.epoch" = [1]\n')
+    assert "unknown key sweep" in refused("train", recipe, *out)
+    assert "run epoch=1 of the sweep: unknown key training.epoch" in refused("train", "--sweep", recipe, *out)
     recipe.write_text("images = 4\n")
     assert "names no model" in refused("evaluate", recipe, *out)
 

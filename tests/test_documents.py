@@ -8,8 +8,9 @@ import pytest
 import torch
 from networks import bottlenecked
 
-from ibviz.config import Recipe, SuiteConfig, read_toml
+from ibviz.config import Recipe, SuiteConfig, Sweep, read_toml
 from ibviz.models.checkpoint import save_model
+from ibviz.training.sweep import grid
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,6 +20,12 @@ def test_every_recipe_is_valid(path):
     recipe = read_toml(path, Recipe)
     if path.stem == "digits":
         assert recipe == Recipe()  # what `ibviz demo` trains
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "evaluation/sweeps").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_sweep_is_valid(path):
+    runs = grid(read_toml(path, Sweep)).values()
+    assert len(set(runs)) == len(runs) >= 6
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "evaluation/suites").glob("*.toml")), ids=lambda path: path.stem)

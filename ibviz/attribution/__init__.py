@@ -1,5 +1,23 @@
-"""Attribution methods: functions `(model, images, targets, **options)`, all in `METHODS`."""
+"""Attribution methods: functions `(model, images, targets, **options)`, all in `METHODS`.
 
+`IBAttention` is the trained attention for tools of Captum, which it needs a second to import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ibviz.attribution.information import estimate
 from ibviz.attribution.methods import METHODS, explain
+from ibviz.attribution.randomisation import randomise
 
-__all__ = ["METHODS", "explain"]
+if TYPE_CHECKING:
+    from ibviz.attribution.ib_attention import IBAttention as IBAttention
+
+__all__ = ["METHODS", "IBAttention", "estimate", "explain", "randomise"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `IBAttention`, and with it Captum, on first use."""
+    if name == "IBAttention":
+        return import_module("ibviz.attribution.ib_attention").IBAttention
+    raise AttributeError(f"ibviz.attribution has no attribute {name!r}")

@@ -3,9 +3,16 @@
 import zlib
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.cam import grad_cam
+from ibviz.attribution.intrinsic import attention
+from ibviz.errors import InputError
+from ibviz.models.classifier import IBClassifier
 from ibviz.types import Grid, Images, Labels, Maps
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 def uniform(model: nn.Module, images: Images, targets: Labels) -> Maps:
@@ -31,6 +38,46 @@ def random_cells(model: nn.Module, images: Images, targets: Labels, *, grid: Gri
     return torch.stack([_noise(image, grid, seed) for image in images.cpu()]).to(images.device)
 
 
-def _noise(image: torch.Tensor, grid: Grid, seed: int) -> torch.Tensor:
-    content = zlib.crc32((image * 255).round().byte().numpy().tobytes(), seed)
-    return torch.rand(grid, generator=torch.Generator().manual_seed(content))
+def random_pixels(model: nn.Module, images: Images, targets: Labels, *, seed: int = 0) -> Maps:
+    """Independent uniform values on the pixels; see `random_cells`."""
+    return random_cells(model, images, targets, grid=(images.shape[2], images.shape[3]), seed=seed)
+
+
+def edges(model: nn.Module, images: Images, targets: Labels) -> Maps:
+    """Slope of the luminance by Sobel's filters, in shares of white a pixel; the border is repeated outwards."""
+    del model, targets
+    smooth, slope = images.new_tensor([1, 2, 1]) / 4, images.new_tensor([-1, 0, 1]) / 2
+    filters = torch.stack([slope[:, None] * smooth, smooth[:, None] * slope]).unsqueeze(1)
+    grey = torch.einsum("bchw,c->bhw", images, images.new_tensor(LUMINANCE)).unsqueeze(1)
+    across = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), filters)
+    return across.square().sum(1).sqrt().float()
+
+
+def other_image(model: nn.Module, images: Images, targets: Labels, *, batch_size: int = 64) -> Maps:
+    """The trained attention, or else Grad-CAM of the predicted class, of another of the images: right in all but place.
+
+    In the order of the checksums of their pixels, each image gets the map of the next and the last that of the first:
+    a rule that depends on which images there are, not on their order. Raises `InputError` for a single image.
+    """
+    del targets  # those of this image; the other has its own
+    if len(images) < 2:
+        raise InputError("the map of another image needs at least 2 images; got 1")
+    order = torch.tensor(sorted(range(len(images)), key=[_checksum(image, 0) for image in images.cpu()].__getitem__))
+    maps = torch.cat([_own_map(model, part) for part in images[order.roll(-1)].split(batch_size)])
+    return maps[order.argsort()]
+
+
+def _own_map(model: nn.Module, images: Images) -> Maps:
+    with torch.no_grad():
+        predicted = model(images).argmax(1)
+    if isinstance(model, IBClassifier):
+        return attention(model, images, predicted).values()
+    return grad_cam(model, images, predicted)
+
+
+def _noise(image: Tensor, grid: Grid, seed: int) -> Tensor:
+    return torch.rand(grid, generator=torch.Generator().manual_seed(_checksum(image, seed)))
+
+
+def _checksum(image: Tensor, seed: int) -> int:
+    return zlib.crc32((image * 255).round().byte().numpy().tobytes(), seed)

@@ -21,7 +21,7 @@ from ibviz.attribution.cam import (
     score_cam,
     xgrad_cam,
 )
-from ibviz.attribution.controls import centre, random_cells, uniform
+from ibviz.attribution.controls import centre, edges, other_image, random_cells, random_pixels, uniform
 from ibviz.attribution.gradients import (
     deep_lift,
     gradient_shap,
@@ -33,9 +33,11 @@ from ibviz.attribution.gradients import (
     smooth_grad,
     var_grad,
 )
-from ibviz.attribution.intrinsic import attention, attention_mean
+from ibviz.attribution.information import iba
+from ibviz.attribution.intrinsic import attention, attention_mean, module_attention
 from ibviz.attribution.perturbation import occlusion, rise
 from ibviz.attribution.superpixels import feature_ablation, kernel_shap, lime
+from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, not_finite, unknown
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Images, Labels
@@ -50,11 +52,17 @@ class Method(NamedTuple):
     label: str
     target_free: bool = False
     control: bool = False
+    whole: bool = False  # takes all images at once, not a chunk of them; its option `batch_size` bounds a pass
 
 
 METHODS: dict[str, Method] = {
     "attention": Method(attention, "Attention", target_free=True),
     "attention_mean": Method(attention_mean, "Attention, mean", target_free=True),
+    "module_attention": Method(module_attention, "Module attention", target_free=True),
+    "raw_attention": Method(raw_attention, "Raw attention", target_free=True),
+    "attention_rollout": Method(attention_rollout, "Attention rollout", target_free=True),
+    "gradient_rollout": Method(gradient_rollout, "Gradient rollout"),
+    "iba": Method(iba, "IBA"),
     "grad_cam": Method(grad_cam, "Grad-CAM"),
     "grad_cam_pp": Method(grad_cam_pp, "Grad-CAM++"),
     "hires_cam": Method(hires_cam, "HiResCAM"),
@@ -81,6 +89,9 @@ METHODS: dict[str, Method] = {
     "uniform": Method(uniform, "uniform", target_free=True, control=True),
     "centre": Method(centre, "centre", target_free=True, control=True),
     "random_cells": Method(random_cells, "random cells", target_free=True, control=True),
+    "random_pixels": Method(random_pixels, "random pixels", target_free=True, control=True),
+    "edges": Method(edges, "edges", target_free=True, control=True),
+    "other_image": Method(other_image, "other image", target_free=True, control=True, whole=True),
 }
 CONTROLS = {method.label: name for name, method in METHODS.items() if method.control}
 
@@ -105,11 +116,12 @@ def explain(
     torch.Size([2, 1, 1])
     """
     function = bind(method, options)
-    if "batch_size" in inspect.signature(function).parameters:
+    if "batch_size" in options_of(method):
         function = partial(function, batch_size=batch_size)
     with evaluating(model), torch.inference_mode(False):  # a copy of the labels can enter a graph
         targets = predict(model, images, batch_size=batch_size).argmax(1) if targets is None else targets.clone()
-        chunks = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
+        size = len(images) if METHODS[method].whole else batch_size
+        chunks = list(zip(images.split(size), targets.split(size), strict=True))
         parts = [function(model, *chunk) for chunk in progress(chunks, method)]
     maps = concatenate(parts)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
@@ -125,8 +137,7 @@ def bind(method: str, options: Mapping[str, object]) -> "partial[Explanation]":
     """
     if method not in METHODS:
         raise unknown("method", method, list(METHODS))
-    function = METHODS[method].function
-    known = {name: p for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    known = options_of(method)
     for name in options:
         if name not in known:
             raise unknown(f"option of {method}", name, list(known) or ["none"])
@@ -134,7 +145,17 @@ def bind(method: str, options: Mapping[str, object]) -> "partial[Explanation]":
         checked = {n: TypeAdapter(known[n].annotation).validate_python(value) for n, value in options.items()}
     except ValidationError as error:
         raise InputError(f"options of {method}, {dict(options)}: {error.errors()[0]['msg']}") from error
-    return partial(function, **checked)
+    return partial(METHODS[method].function, **checked)
+
+
+def options_of(method: str) -> dict[str, inspect.Parameter]:
+    """Options of a method's own, with their types and defaults.
+
+    >>> list(options_of("random_cells"))
+    ['grid', 'seed']
+    """
+    parameters = inspect.signature(METHODS[method].function).parameters
+    return {name: one for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
 
 
 @torch.no_grad()

@@ -1,8 +1,11 @@
 """Explanations of the same images by the same network, judged on one grid beside controls."""
 
+import hashlib
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,42 +13,51 @@ import torch
 from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict
-from ibviz.benchmark.tables import Line, comma_separated, markdown, summarize, text
+from ibviz.benchmark.probe import at_best_pace
+from ibviz.benchmark.tables import Line, comma_separated, legend, markdown, summarize, text
 from ibviz.data.image_set import rasterise
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
-from ibviz.metrics.curves import Curve, Faithfulness, faithfulness
-from ibviz.metrics.pointing_game import PointingGame, pointing_game
-from ibviz.metrics.protocol import CurveProtocol
-from ibviz.metrics.score import probability
+from ibviz.metrics.curves import Curve, Faithfulness, faithfulness, planned_states, random_order_area
+from ibviz.metrics.localisation.pointing_game import pointing_game
+from ibviz.metrics.protocol import Card, CurveProtocol
+from ibviz.metrics.score import Targets, scorer, targets_by
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Maps, Masks
+from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Maps, Masks, Score, Scores
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row for each image, method and metric; the maps and mean curves behind them; the protocol they share."""
+    """One row for each image, method and metric; the maps and mean curves behind them; the card they share."""
 
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]]  # `native` ones on a method's own grid, where that is another one
     maps: dict[str, Explanation]
     curves: dict[str, tuple[Curve, Curve]]  # deletion, insertion; per image
-    protocol: CurveProtocol
+    card: Card
+    forward_passes: int
 
-    def lines(self) -> list[Line]:
-        """Means and intervals of each method."""
-        return summarize(self.rows)
+    @property
+    def protocol(self) -> CurveProtocol:
+        """The choices behind the numbers."""
+        return self.card.protocol
+
+    def lines(self, *, native: bool = False) -> list[Line]:
+        """Means and intervals of each method on the common grid, or of those judged on their own as well."""
+        return summarize([row for row in self.rows if row["native"] == native])
 
     def table(self) -> str:
         """Means with 95 % intervals, methods above controls, and what they rest on."""
-        return f"{text(self.lines())}\n\n{self.legend()}"
+        return self._page(text)
 
     def legend(self) -> str:
         """How the numbers were made, in words."""
-        return _legend(self)
+        return legend(self.rows, self.card)
 
     def frame(self) -> "DataFrame":
         """The rows as a pandas table."""
@@ -59,7 +71,11 @@ class Evaluation:
         with replacing(folder / "table.csv") as beside:
             beside.write_text(comma_separated(self.lines()))
         with replacing(folder / "table.md") as beside:
-            beside.write_text(f"{markdown(self.lines())}\n\n{self.legend()}\n")
+            beside.write_text(f"{self._page(markdown)}\n")
+
+    def _page(self, draw: Any) -> str:
+        own = self.lines(native=True)
+        return "\n\n".join([draw(self.lines()), self.legend(), *([f"{NATIVE}\n\n{draw(own)}"] if own else [])])
 
 
 def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
@@ -76,34 +92,123 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     """Judge named explanations of `images` by deletion, insertion, SRG and, given boxes or masks, the pointing game.
 
     All are brought onto the protocol's grid, by default that of the first trained attention, otherwise the coarsest;
-    the baseline is the mean colour of the network's training data. `targets` default to the predicted classes; `labels`
-    (-1 where unknown) are the true ones. Controls (uniform, centre, random cells of the same grid) are added. Boxes are
-    x0, y0, x1, y1 in pixels of `images`.
+    the baseline is the mean colour of the network's training data. Those with another grid are judged on that as well,
+    in rows of their own. `targets` default to the classes that the protocol names, by default the predicted ones;
+    `labels` (-1 where unknown) are the true ones. Controls (uniform, centre, random cells of the same grid) are added.
+    Boxes are x0, y0, x1, y1 in pixels of `images`. Unless the protocol says a batch size, a short trial finds the one
+    and the memory format at which the network is fastest.
     """
     _check(images, explanations)
     protocol = protocol or default_protocol(model, explanations)
-    if targets is None:
-        targets = predict(model, images).argmax(1)
+    if protocol.grid is None:
+        protocol = protocol.model_copy(update={"grid": comparison_grid(explanations)})
     regions = masks if boxes is None else rasterise(boxes, (images.shape[2], images.shape[3]))
-    targets, labels, regions = (None if one is None else one.to(images.device) for one in (targets, labels, regions))
-    assert targets is not None
-    maps = dict(explanations) | controls(model, images, targets, protocol.grid)
-    rows, curves = [], {}
-    with evaluating(model):
-        score = probability(model, targets)
-        for name, explanation in progress(maps.items(), "judging", total=len(maps)):
-            numbers = values(explanation).to(images.device)
-            judged = faithfulness(score, images, numbers, protocol=protocol)
-            pointed = None if regions is None else pointing_game(numbers, regions)
-            curves[name] = judged.deletion, judged.insertion
-            rows += _rows(name, judged, pointed, targets, labels, protocol)
-    return Evaluation(rows, maps, curves, protocol)
+    labels, regions = (None if one is None else one.to(images.device) for one in (labels, regions))
+    judged = targets_by(protocol.target, predict(model, images), labels)
+    if targets is not None:
+        judged = judged._replace(classes=targets.to(images.device))
+    with evaluating(model), at_best_pace(model, images, protocol) as (images, protocol):
+        score = scorer(model, judged, kind=protocol.score, precision=protocol.precision)
+        job = _Job(score, images, regions, judged.classes, labels, card_of(model, images, judged, protocol))
+        return _judge(job, dict(explanations) | controls(model, images, judged.classes, job.grid))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all maps of a comparison share."""
+
+    score: Score
+    images: Images
+    regions: Masks | None
+    targets: Labels
+    labels: Labels | None
+    card: Card
+
+    @property
+    def grid(self) -> Grid:
+        assert self.card.protocol.grid is not None
+        return self.card.protocol.grid
+
+
+def _judge(job: _Job, maps: dict[str, Explanation]) -> Evaluation:
+    common = job.card.protocol
+    own = common.model_copy(update={"grid": None})
+    numbers = {name: values(one).to(job.images.device) for name, one in maps.items()}
+    native = [name for name, one in numbers.items() if name not in CONTROLS and _has_own_grid(one, job)]
+    runs = [(name, common) for name in maps] + [(name, own) for name in native]
+    size = (job.images.shape[2], job.images.shape[3])
+    passes = sum(planned_states(numbers[name], size, protocol) for name, protocol in runs)
+    found = [
+        (name, protocol, faithfulness(job.score, job.images, numbers[name], protocol=protocol))
+        for name, protocol in progress(runs, f"judging, {passes:,} forward passes", total=len(runs))
+    ]
+    shared = {name: one for name, protocol, one in found if protocol is common}
+    by_chance = _by_chance(job, shared)
+    rows = [
+        row
+        for name, protocol, judged in found
+        for row in _rows(job, _fixed(job, name, numbers[name], protocol), judged, by_chance, numbers[name])
+    ]
+    curves = {name: (one.deletion, one.insertion) for name, one in shared.items()}
+    return Evaluation(rows, maps, curves, job.card, passes)
+
+
+def _fixed(job: _Job, name: str, maps: Maps, protocol: CurveProtocol) -> dict[str, Any]:
+    """What all rows of one method on one grid say."""
+    rows, columns = protocol.grid or maps.shape[1:]
+    card = job.card.model_copy(update={"protocol": protocol})
+    grid = f"{rows} x {columns}"
+    return {
+        "method": name,
+        "control": name in CONTROLS,
+        "native": protocol.grid is None,
+        "grid": grid,
+        "protocol": card.hash,
+    }
+
+
+def _has_own_grid(maps: Maps, job: _Job) -> bool:
+    rows, columns = maps.shape[1:]
+    return (rows, columns) != job.grid and rows <= job.images.shape[2] and columns <= job.images.shape[3]
+
+
+def _by_chance(job: _Job, found: Mapping[str, Faithfulness]) -> Scores:
+    """Area of random orders on the common grid; where ties are shuffled, the uniform control is just that."""
+    protocol = job.card.protocol
+    if protocol.ties == "expected" and protocol.second == "insertion":
+        return found["uniform"].deletion_auc
+    return random_order_area(job.score, job.images, job.grid, protocol=protocol)
 
 
 def default_protocol(model: Classifier, explanations: Mapping[str, Explanation], **choices: Any) -> CurveProtocol:
-    """The contract's choices, with the grid and the baseline that follow from the comparison."""
-    baseline = tuple(model.normalize.mean.flatten().tolist())
-    return CurveProtocol(baseline=baseline, grid=comparison_grid(explanations), **choices)
+    """The contract's choices, with the grid and the mean colour that follow from the comparison."""
+    return CurveProtocol(colour=training_colour(model), grid=comparison_grid(explanations), **choices)
+
+
+def training_colour(model: Classifier) -> tuple[float, float, float]:
+    """Mean colour of the network's training data, in [0, 1]."""
+    red, green, blue = model.normalize.mean.flatten().tolist()
+    return red, green, blue
+
+
+def card_of(model: Classifier, images: Images, judged: Targets, protocol: CurveProtocol) -> Card:
+    """The protocol with hashes of what it is applied to and the versions of what runs it."""
+    data = fingerprint([images, *(one for one in judged if one is not None)])
+    weights = fingerprint([tensor for _, tensor in sorted(model.state_dict().items())])
+    versions = {name: version(name) for name in ("ibviz", "torch", "torchvision", "numpy")}
+    return Card(protocol=protocol, data=data, weights=weights, versions=versions)
+
+
+def fingerprint(tensors: list[Tensor]) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of tensors' bytes, in row-major order whatever their memory format.
+
+    >>> fingerprint([torch.zeros(2)])
+    'af5570f5a181'
+    """
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def comparison_grid(explanations: Mapping[str, Explanation]) -> Grid:
@@ -119,12 +224,16 @@ def comparison_grid(explanations: Mapping[str, Explanation]) -> Grid:
 
 
 def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> dict[str, Explanation]:
-    """Maps without knowledge, under their labels; the random one on the comparison's grid."""
+    """Maps without knowledge, under their labels; the random one on the comparison's grid.
+
+    That of another image is missing where there is none, or no layer has a grid for Grad-CAM.
+    """
     options: dict[str, dict[str, Any]] = {"random_cells": {"grid": grid}}
-    return {
-        label: explain(model, images, name, targets=targets, **options.get(name, {}))
-        for label, name in CONTROLS.items()
-    }
+    found: dict[str, Explanation] = {}
+    for label, name in CONTROLS.items():
+        with suppress(InputError):
+            found[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
+    return found
 
 
 def values(explanation: Explanation) -> Maps:
@@ -143,38 +252,18 @@ def _check(images: Images, explanations: Mapping[str, Explanation]) -> None:
 
 
 def _rows(
-    name: str,
-    judged: Faithfulness,
-    pointed: PointingGame | None,
-    targets: Labels,
-    labels: Labels | None,
-    protocol: CurveProtocol,
+    job: _Job, fixed: dict[str, Any], judged: Faithfulness, by_chance: Scores, maps: Maps
 ) -> list[dict[str, Any]]:
     """One host copy for each column, then plain rows."""
-    nothing = torch.zeros_like(judged.srg)
     metrics: dict[str, tuple[Tensor, Tensor]] = {
         "srg": (judged.srg, judged.srg_tie_sd),
         "deletion": (judged.deletion_auc, judged.deletion_tie_sd),
         "insertion": (judged.insertion_auc, judged.insertion_tie_sd),
     }
-    if pointed is not None:
-        metrics["pointing_game"] = (pointed.hit, nothing)
-    facts = {
-        "target": targets,
-        "label": labels,
-        "f_image": judged.f_image,
-        "f_baseline": judged.f_baseline,
-        "levels": judged.ties.levels,
-        "tie_fraction": judged.ties.tie_fraction,
-        "zero_share": judged.ties.zero_share,
-    }
-    fixed = {"method": name, "control": name in CONTROLS, "protocol": protocol.hash}
-    columns = {key: [None] * len(targets) if column is None else column.tolist() for key, column in facts.items()}
-    columns["label"] = [None if label is None or label < 0 else label for label in columns["label"]]
-    columns["correct"] = [
-        None if label is None else label == target
-        for label, target in zip(columns["label"], columns["target"], strict=True)
-    ]
+    if job.regions is not None and not fixed["native"]:
+        hit = pointing_game(maps, job.regions).hit
+        metrics["pointing_game"] = (hit, torch.zeros_like(hit))
+    columns = _columns(job, judged, None if fixed["native"] else by_chance)
     return [
         {"image": image, **fixed, "metric": metric, "value": value, "tie_sd": tie_sd}
         | {key: column[image] for key, column in columns.items()}
@@ -183,25 +272,22 @@ def _rows(
     ]
 
 
-def _legend(evaluation: Evaluation) -> str:
-    rows, protocol = evaluation.rows, evaluation.protocol
-    first = [row for row in rows if row["method"] == rows[0]["method"] and row["metric"] == "srg"]
-    colour = ", ".join(f"{part:.2f}" for part in protocol.baseline)
-    ties = {
-        "expected": f"mean of {protocol.orders} tie orders (tie sd: their spread in SRG)",
-        "group": "level by level",
+def _columns(job: _Job, judged: Faithfulness, by_chance: Scores | None) -> dict[str, list[Any]]:
+    """What is known of each image beside a metric's value."""
+    facts = {
+        "target": job.targets,
+        "label": job.labels,
+        "f_image": judged.f_image,
+        "f_baseline": judged.f_baseline,
+        "random_order": by_chance,
+        "levels": judged.ties.levels,
+        "tie_fraction": judged.ties.tie_fraction,
+        "zero_share": judged.ties.zero_share,
     }
-    at_baseline = sum(row["f_baseline"] for row in first) / len(first)
-    lines = [
-        f"n = {len(first)} images; 95 % bootstrap intervals. SRG = insertion - deletion; a random order has 0.",
-        f"Cells of {protocol.grid[0]} x {protocol.grid[1]} replaced by RGB ({colour}), {ties[protocol.ties]};",
-        f"probability of the predicted class, {at_baseline:.3f} on the baseline alone. Protocol {protocol.hash}.",
+    columns = {key: [None] * len(job.targets) if column is None else column.tolist() for key, column in facts.items()}
+    columns["label"] = [None if label is None or label < 0 else label for label in columns["label"]]
+    columns["correct"] = [
+        None if label is None else label == target
+        for label, target in zip(columns["label"], columns["target"], strict=True)
     ]
-    pointing = [row["value"] for row in rows if row["metric"] == "pointing_game" and row["method"] == rows[0]["method"]]
-    if pointing:
-        excluded = sum(math.isnan(value) for value in pointing)
-        lines.append(
-            "Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object;\n"
-            f"{excluded} images without an object excluded; 'uniform' is the chance rate; macro: mean over classes.",
-        )
-    return "\n".join(lines)
+    return columns

@@ -1,6 +1,5 @@
 """A suite run from its file: images chosen, explained, judged, saved with the circumstances."""
 
-import hashlib
 import json
 import platform
 import sys
@@ -19,6 +18,7 @@ from ibviz.data.image_set import Fault, ImageSet, regions, to_float
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, replacing
+from ibviz.metrics.score import targets_by
 from ibviz.models.loading import Classifier
 
 
@@ -38,13 +38,13 @@ def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | 
     chosen = fitting(load_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed), model)
     device = next(model.parameters()).device
     images = to_float(chosen.images).to(device, memory_format=torch.channels_last)
-    probabilities = predict(model, images, batch_size=suite.batch_size)
-    targets = probabilities.argmax(1)
+    probabilities = predict(model, images)
+    targets = targets_by(suite.target, probabilities, chosen.labels.to(device)).classes
     explanations = {
         label: explain(model, images, method.method, targets=targets, **method.options)
         for label, method in named.items()
     }
-    choices = {"steps": suite.steps, "ties": suite.ties, "orders": suite.tie_orders, "seed": suite.seed}
+    choices = suite.model_dump(include={"steps", "ties", "seed", "unit", "baseline", "score", "target", "precision"})
     evaluation = evaluate(
         model,
         images,
@@ -52,7 +52,7 @@ def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | 
         targets=targets,
         labels=chosen.labels,
         masks=regions(chosen),
-        protocol=default_protocol(model, explanations, batch_size=suite.batch_size, **choices),
+        protocol=default_protocol(model, explanations, orders=suite.tie_orders, batch_size=suite.batch_size, **choices),
     )
     evaluation.save(out)
     write_circumstances(out, suite, evaluation, model, seconds=time.time() - begun, faults=chosen.faults)
@@ -75,25 +75,16 @@ def write_circumstances(
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "images": len({row["image"] for row in evaluation.rows}),
         "skipped": [fault.name for fault in faults],
-        "weights": fingerprint(model),
         "suite": suite.model_dump(mode="json"),
-        "protocol": evaluation.protocol.model_dump(mode="json") | {"hash": evaluation.protocol.hash},
-        "versions": {name: version(name) for name in ("ibviz", "torchvision", "captum", "numpy")}
-        | {"torch": torch.__version__},
+        "card": evaluation.card.model_dump(mode="json") | {"hash": evaluation.card.hash},
+        "forward_passes": evaluation.forward_passes,
+        "captum": version("captum"),
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
         "seconds": round(seconds, 1),
     }
     with replacing(out / "circumstances.json") as beside:
         beside.write_text(json.dumps(facts, indent=1) + "\n")
-
-
-def fingerprint(model: Classifier) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of all weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for _, tensor in sorted(model.state_dict().items()):
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 def _named(methods: tuple[MethodConfig, ...]) -> dict[str, MethodConfig]:

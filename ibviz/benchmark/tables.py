@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from ibviz.benchmark.statistics import Estimate, estimate
+from ibviz.metrics.protocol import Card, CurveProtocol
 
 Row = dict[str, Any]
 
@@ -80,6 +81,53 @@ def comma_separated(lines: Sequence[Line]) -> str:
     for line in lines:
         writer.writerows([line.method, line.control, metric, *one] for metric, one in line.estimates.items())
     return out.getvalue()
+
+
+def legend(rows: Sequence[Row], card: Card) -> str:
+    """What the numbers of a comparison rest on, in words."""
+    protocol = card.protocol
+    first = [row for row in rows if (row["method"], row["metric"], row["native"]) == (rows[0]["method"], "srg", False)]
+    at_baseline, by_chance = (fmean(row[key] for row in first) for key in ("f_baseline", "random_order"))
+    lines = [
+        f"n = {len(first)} images; 95 % bootstrap intervals. SRG = insertion - deletion; a random order has 0.",
+        f"{_replacement(protocol)}, {_ties(protocol)};",
+        f"{_judged(protocol)}, {at_baseline:.3f} on the baseline alone; area of a random order {by_chance:.3f}.",
+        f"Protocol {card.hash}.",
+    ]
+    pointing = [row["value"] for row in rows if row["metric"] == "pointing_game" and row["method"] == rows[0]["method"]]
+    if pointing:
+        excluded = sum(math.isnan(value) for value in pointing)
+        lines.append(
+            "Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object;\n"
+            f"{excluded} images without an object excluded; 'uniform' is the chance rate; macro: mean over classes.",
+        )
+    return "\n".join(lines)
+
+
+def _replacement(protocol: CurveProtocol) -> str:
+    colour = ", ".join(f"{part:.2f}" for part in protocol.colour)
+    names = [f"RGB ({colour})" if name == "mean_colour" else name.replace("_", " ") for name in protocol.baselines]
+    unit = "Cells" if protocol.unit == "cell" else "Pixels of maps"
+    assert protocol.grid is not None
+    grid = f"{unit} of {protocol.grid[0]} x {protocol.grid[1]}"
+    return f"{grid} replaced by {names[0]}" + ("" if names[0] == names[1] else f" (insertion: {names[1]})")
+
+
+def _ties(protocol: CurveProtocol) -> str:
+    return {
+        "expected": f"mean of {protocol.orders} tie orders (tie sd: their spread in SRG)",
+        "group": "level by level",
+        "index": "ties row by row",
+        "reverse": "ties row by row backwards",
+    }[protocol.ties]
+
+
+def _judged(protocol: CurveProtocol) -> str:
+    target = {
+        "contrast": "the predicted class less that of the runner-up",
+        "runner_up": "the runner-up class",
+    }.get(protocol.target, f"the {protocol.target} class")
+    return f"{protocol.score.replace('_', ' ')} of {target}"
 
 
 def _header(lines: Sequence[Line]) -> list[str]:

@@ -1,6 +1,7 @@
 """Images by methods: a column for each image, a row and one colour bar for each method."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -8,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from ibviz.errors import InputError
-from ibviz.figures.layout import BAR, GAP, Label, Layout, lay_out
+from ibviz.figures.layout import BAR, GAP, Label, Layout, Place, lay_out
 from ibviz.figures.output import Panel, account
 from ibviz.figures.overlay import (
     BLEND,
@@ -63,10 +64,11 @@ def panel(  # noqa: PLR0913 - what lies on, over and beside the pictures is name
         layout, labels, heads = lay_out(names, ticks, captions or [], len(photos), size)
         figure = Figure(figsize=layout.size)
         _draw_photos(figure, layout, photos, heads, (boxes, masks))
-        for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=1):
-            _draw_label(figure, layout, number, label)
-            _draw_overlays(figure, layout, number, row, photos, blend)
-            _draw_bar(figure, layout, number, row, blend)
+        for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
+            place = layout.place(number)
+            _draw_label(figure, layout, place, label)
+            _draw_overlays(figure, layout, place, row, photos, blend)
+            _draw_bar(figure, layout, place, row, blend)
     return Panel(figure, account("panel", _facts(rows, photos, captions, blend), record))
 
 
@@ -81,8 +83,8 @@ def _facts(rows: list[Row], photos: Values, captions: Sequence[str] | None, blen
     }
 
 
-def _cell(figure: Figure, layout: Layout, row: int, column: int) -> Axes:
-    axes = figure.add_axes(layout.box(row, layout.x(column), layout.cell[0]))
+def _cell(figure: Figure, layout: Layout, place: Place, column: int) -> Axes:
+    axes = figure.add_axes(layout.box(place, column, layout.cell[0]))
     axes.set_axis_off()
     return axes
 
@@ -91,8 +93,8 @@ def _draw_photos(
     figure: Figure, layout: Layout, photos: Values, heads: list[str], outlines: tuple[Boxes | None, Masks | None]
 ) -> None:
     boxes, masks = outlines
-    for column, photo in enumerate(photos):
-        axes = _cell(figure, layout, 0, column)
+    for block, (column, photo) in product(range(layout.blocks), enumerate(photos)):
+        axes = _cell(figure, layout, Place(block, 0), column)
         draw_photo(axes, photo)
         if masks is not None:
             draw_mask(axes, masks[column].cpu().numpy())
@@ -103,34 +105,34 @@ def _draw_photos(
             axes.text(0.5, 1 + GAP / layout.cell[1], heads[column], transform=axes.transAxes, **style)
 
 
-def _draw_overlays(figure: Figure, layout: Layout, number: int, row: Row, photos: Values, blend: float) -> None:
+def _draw_overlays(figure: Figure, layout: Layout, place: Place, row: Row, photos: Values, blend: float) -> None:
     for column, (photo, values) in enumerate(zip(photos, row.values, strict=True)):
-        axes = _cell(figure, layout, number, column)
+        axes = _cell(figure, layout, place, column)
         draw_photo(axes, toned(photo))
         draw_map(axes, values, row.scale, interpolation=row.interpolation, blend=blend)
 
 
-def _draw_label(figure: Figure, layout: Layout, number: int, label: Label) -> None:
+def _draw_label(figure: Figure, layout: Layout, place: Place, label: Label) -> None:
     """Put the name farther from the pictures than the note, or above it; both are centred on the row."""
     across, high = layout.size
-    middle, edge = layout.middle(number), layout.left - 2 * GAP
+    middle, edge = layout.middle(place), layout.x(place, 0) - 2 * GAP
     note, name = text_height(label.note, SMALL), text_height(label.name, TEXT)
     style: dict[str, Any] = {"linespacing": LEADING, "multialignment": "center" if layout.turned else "right"}
     if layout.turned:
         style.update(rotation=90, ha="right", va="center")
-        places = (edge - note, middle), (edge, middle)
+        corners = (edge - note, middle), (edge, middle)
     else:
         style.update(ha="right", va="top")
         top = middle + (note + name) / 2
-        places = (edge, top), (edge, top - name)
-    (x, y), (note_x, note_y) = places
+        corners = (edge, top), (edge, top - name)
+    (x, y), (note_x, note_y) = corners
     figure.text(x / across, y / high, label.name, fontsize=TEXT, **style)
     figure.text(note_x / across, note_y / high, label.note, fontsize=SMALL, color=FAINT, **style)
 
 
-def _draw_bar(figure: Figure, layout: Layout, number: int, row: Row, blend: float) -> None:
+def _draw_bar(figure: Figure, layout: Layout, place: Place, row: Row, blend: float) -> None:
     """Draw the colours as an overlay shows them: over the middle grey of a photograph."""
-    scale, axes = row.scale, figure.add_axes(layout.box(number, layout.x(layout.shape[1]), BAR))
+    scale, axes = row.scale, figure.add_axes(layout.box(place, layout.shape[1], BAR))
     shown = ScalarMappable(scale.norm, printed(scale.colours, blend))
     bar = figure.colorbar(shown, cax=axes, spacing="uniform", extend=scale.extend)
     high = layout.cell[1] * 72

@@ -1,27 +1,117 @@
 """How maps are judged: by what removing their cells does to the score, and by where they point."""
 
-from ibviz.metrics.curves import Curve, Faithfulness, area, faithfulness, planned_states
-from ibviz.metrics.grid import on_grid, paint
-from ibviz.metrics.pointing_game import PointingGame, pointing_game
-from ibviz.metrics.protocol import CurveProtocol
-from ibviz.metrics.score import probability
-from ibviz.metrics.ties import TieReport, cell_order, levels, shuffles, tie_report
+from typing import TYPE_CHECKING
+
+from ibviz.metrics.baselines import BASELINES, IMPUTERS
+from ibviz.metrics.curves import (
+    Curve,
+    Faithfulness,
+    abpc,
+    aopc,
+    faithfulness,
+    least_first,
+    normalised,
+    planned_states,
+    random_order_area,
+    trapezoid,
+)
+from ibviz.metrics.grid import enlarged, on_grid, paint
+from ibviz.metrics.imputation import inpaint, road
+from ibviz.metrics.localisation.boxes import (
+    BoxAccuracy,
+    box_accuracy,
+    box_hits,
+    max_box_acc,
+    overlaps,
+    pixel_counts,
+    pxap,
+)
+from ibviz.metrics.localisation.energy import Energy, energy_pointing_game, iou_at_quantile, top_cell_precision
+from ibviz.metrics.localisation.pointing_game import (
+    Averages,
+    Pointing,
+    averages,
+    pointing_game,
+    torchray_pointing_game,
+)
+from ibviz.metrics.protocol import PRESETS, Card, CurveProtocol, preset
+from ibviz.metrics.score import SCORES, TARGETS, Targets, scorer, targets_by
+from ibviz.metrics.stability import Drop, SensitivityN, average_drop, complexity, sensitivity_n, sparseness
+from ibviz.metrics.ties import TieReport, cell_order, levels, shuffles, tie_orders, tie_report
+
+if TYPE_CHECKING:
+    from ibviz.metrics.shells import SRG, Deletion, EnergyPointingGame, Insertion, MaxBoxAcc, PointingGame
 
 __all__ = [
+    "BASELINES",
+    "IMPUTERS",
+    "PRESETS",
+    "SCORES",
+    "SRG",
+    "TARGETS",
+    "Averages",
+    "BoxAccuracy",
+    "Card",
     "Curve",
     "CurveProtocol",
+    "Deletion",
+    "Drop",
+    "Energy",
+    "EnergyPointingGame",
     "Faithfulness",
+    "Insertion",
+    "MaxBoxAcc",
+    "Pointing",
     "PointingGame",
+    "SensitivityN",
+    "Targets",
     "TieReport",
-    "area",
+    "abpc",
+    "aopc",
+    "average_drop",
+    "averages",
+    "box_accuracy",
+    "box_hits",
     "cell_order",
+    "complexity",
+    "energy_pointing_game",
+    "enlarged",
     "faithfulness",
+    "inpaint",
+    "iou_at_quantile",
+    "least_first",
     "levels",
+    "max_box_acc",
+    "normalised",
     "on_grid",
+    "overlaps",
     "paint",
+    "pixel_counts",
     "planned_states",
     "pointing_game",
-    "probability",
+    "preset",
+    "pxap",
+    "random_order_area",
+    "road",
+    "scorer",
+    "sensitivity_n",
     "shuffles",
+    "sparseness",
+    "targets_by",
+    "tie_orders",
     "tie_report",
+    "top_cell_precision",
+    "torchray_pointing_game",
+    "trapezoid",
 ]
+
+_SHELLS = {"Deletion", "EnergyPointingGame", "Insertion", "MaxBoxAcc", "PointingGame", "SRG"}
+
+
+def __getattr__(name: str) -> object:
+    """Import torchmetrics only when one of its shells is asked for: it takes a second."""
+    if name not in _SHELLS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ibviz.metrics import shells  # noqa: PLC0415
+
+    return getattr(shells, name)

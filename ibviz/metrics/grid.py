@@ -1,12 +1,16 @@
 """One declared grid for all methods of a comparison: maps brought onto it, its cells painted onto pixels."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 
 from ibviz.errors import InputError
 from ibviz.types import Grid, Maps
+
+Enlargement = Literal["nearest", "bilinear"]
 
 
 def on_grid(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
@@ -20,6 +24,34 @@ def on_grid(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
     """
     maps = finite(maps)
     return _enlarged(_averaged(maps, (min(maps.shape[1], grid[0]), min(maps.shape[2], grid[1]))), grid)
+
+
+def enlarged(maps: Maps, size: Grid, rule: Enlargement) -> Float[Tensor, "b {size[0]} {size[1]}"]:
+    """One value for each pixel, by "nearest" blocks, which keep every level, or "bilinear", which invents new ones.
+
+    Bilinear is that of CAM libraries (`align_corners=False`). A finer map is averaged into pixels first.
+
+    >>> enlarged(torch.tensor([[[0.0, 1.0]]]), (1, 4), "bilinear")
+    tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
+    """
+    if rule == "nearest":
+        return on_grid(maps, size)
+    maps = finite(maps)
+    maps = on_grid(maps, (min(maps.shape[1], size[0]), min(maps.shape[2], size[1])))
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    fine = interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
+    return fine.clamp(low, high)  # so that rounding leaves a constant map its exact value
+
+
+def unit(maps: Maps) -> Maps:
+    """Each map scaled to [0, 1] by its own minimum and maximum; a constant one, which has no scale, becomes 1.
+
+    >>> unit(torch.tensor([[[2.0, 4.0], [3.0, 3.0]]]))
+    tensor([[[0.0000, 1.0000],
+             [0.5000, 0.5000]]])
+    """
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low), 1)
 
 
 def finite(maps: Maps) -> Maps:

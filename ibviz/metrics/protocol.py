@@ -1,39 +1,154 @@
-"""Every choice that moves a curve's numbers, with a short hash that travels beside them."""
+"""Every choice that moves a curve's numbers, as a frozen card with a short hash that travels beside them."""
 
 import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ibviz.config import Settings
+from ibviz.config import BaselineName, ScoreName, Settings, TargetRule, TieRule
+from ibviz.errors import unknown
+from ibviz.types import Grid
 
 Brightness = Annotated[float, Field(ge=0, le=1)]
 Cells = Annotated[int, Field(ge=1)]
 
-# What cannot change a number: removing whole levels leaves nothing to step through or to shuffle.
-_IDLE = {"expected": {"batch_size"}, "group": {"batch_size", "steps", "orders", "seed"}}
+WITH_COLOUR = {"mean_colour", "blur_rise"}  # baselines that look at `colour`
+WITH_SEED = {"noise", "road"}
 
 
 class CurveProtocol(Settings):
     """How deletion and insertion are run; one per comparison.
 
-    >>> protocol = CurveProtocol(baseline=(0.5, 0.5, 0.5), grid=(8, 8))
+    >>> protocol = CurveProtocol(colour=(0.5, 0.5, 0.5), grid=(8, 8))
     >>> protocol.hash == protocol.model_copy(update={"batch_size": 7}).hash
     True
     """
 
-    version: Literal[1] = 1  # of the rules behind the fields; a change of any number raises it
-    baseline: tuple[Brightness, Brightness, Brightness]  # colour of a removed pixel, [0, 1] pixel space
-    grid: tuple[Cells, Cells]  # rows, columns; its cells are the unit of removal
-    steps: int = Field(default=32, ge=1)  # fractions after the first; all cells if there are fewer
-    ties: Literal["expected", "group"] = "expected"  # mean over random orders of tied cells, or one level at a time
+    version: Literal[2] = 2  # of the rules behind the fields; a change of any number raises it
+    space: Literal["pixels"] = "pixels"  # a removed pixel is replaced in [0, 1], before the network normalises
+    baseline: BaselineName = "mean_colour"  # what stands where pixels are removed
+    insertion_baseline: BaselineName | None = None  # None: the same, without which SRG loses its meaning
+    colour: tuple[Brightness, Brightness, Brightness]  # mean of the network's training data
+    unit: Literal["cell", "pixel"] = "cell"  # what is removed at once
+    grid: tuple[Cells, Cells] | None = None  # rows, columns of the maps' common grid; None: each map's own
+    enlargement: Literal["nearest", "bilinear"] = "nearest"  # from that grid to pixels, where they are the unit
+    cuts: Literal["even", "floor", "stride", "stride_after", "stride_between", "rounded"] = "even"
+    steps: int = Field(default=32, ge=1)  # fractions after the first, at most all cells; for the strides: cells a step
+    area: Literal["fractions", "even", "points", "count", "mean"] = "fractions"  # how a curve becomes a number
+    second: Literal["insertion", "lerf"] = "insertion"  # LeRF: removal again, least relevant first
+    ties: TieRule = "expected"  # random orders of tied cells, a level at a time, row by row, or row by row backwards
     orders: int = Field(default=8, ge=2, multiple_of=2)  # in reversed pairs
-    seed: int = 0
-    batch_size: int = Field(default=256, ge=1)
+    seed: int = 0  # of tie orders and of noise in a baseline
+    score: ScoreName = "probability"
+    target: TargetRule = "predicted"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the network; ranks and areas are float32
+    batch_size: int | None = Field(default=None, ge=1)  # masked images scored at once; None: left to the caller
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CurveProtocol":
+        if self.ties == "group" and (self.cuts, self.area) != ("even", "fractions"):
+            raise ValueError(
+                "ties = 'group' reads whole levels: it goes with cuts = 'even' and area = 'fractions' only"
+            )
+        return self
+
+    @property
+    def baselines(self) -> tuple[BaselineName, BaselineName]:
+        """Of deletion and of insertion."""
+        return self.baseline, self.insertion_baseline or self.baseline
 
     @property
     def hash(self) -> str:
         """Eight hexadecimal digits of the SHA-256 of all choices that change numbers."""
-        choices = self.model_dump(mode="json", exclude=_IDLE[self.ties])
-        return hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:8]
+        return digest(self.model_dump(mode="json", exclude=self._idle()))
+
+    def _idle(self) -> set[str]:
+        """Fields that cannot change a number beside the others."""
+        idle = {"batch_size"}
+        if self.ties == "group":
+            idle |= {"cuts", "steps"}
+        if self.ties != "expected":
+            idle |= {"orders"}
+            idle |= set() if WITH_SEED & {*self.baselines} else {"seed"}
+        if self.unit == "cell":
+            idle |= {"enlargement"}
+        if not WITH_COLOUR & {*self.baselines}:
+            idle |= {"colour"}
+        if self.baselines[0] == self.baselines[1]:
+            idle |= {"insertion_baseline"}
+        return idle
+
+
+# Each peer's rule as its code has it, as far as masks of whole pixels can say it. RISE and Xplique sort upwards and
+# flip, so ties go backwards; the others sort downwards. Where a peer's sort is unstable or `topk`, its order of ties is
+# the machine's, and the stable order stands for it here. Zero after the normalisation is the mean colour. Xplique
+# leaves baseline and score to its user; 0 and the probability are the usual ones.
+PRESETS: dict[str, dict[str, object]] = {
+    "default": {},
+    "rise": {"insertion_baseline": "blur_rise", "cuts": "stride", "area": "even", "ties": "reverse"},
+    "torchcam": {"cuts": "stride", "ties": "index"},
+    "quantus": {"baseline": "image_minimum", "cuts": "stride_after", "area": "count", "ties": "index"},
+    "xplique": {"cuts": "floor", "steps": 10, "area": "even", "ties": "reverse"},
+    "latec": {"insertion_baseline": "blur_latec", "cuts": "stride_between", "area": "points", "ties": "index"},
+    "iba": {
+        "baseline": "image_mean",
+        "cuts": "rounded",
+        "steps": 100,
+        "area": "mean",
+        "second": "lerf",
+        "ties": "index",
+    },
+}
+
+
+def preset(name: str, size: Grid, colour: tuple[float, float, float], *, grid: Grid | None = None) -> CurveProtocol:
+    """The protocol called `name` for images of `size` pixels; `grid` is the comparison's, for "default" alone.
+
+    A step of RISE and of Quantus is a row of pixels (224 in their examples), of LATEC 50 pixels, of TorchCAM a 20th of
+    the image; IBA removes tiles of 8 x 8 pixels. Quantus ranks the channels of a pixel apart; with maps that are equal
+    in all channels, three times as many features a step are the same.
+
+    >>> preset("torchcam", (32, 32), (0.5, 0.5, 0.5)).steps
+    52
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, list(PRESETS))
+    strides = {"rise": size[1], "quantus": size[1], "latec": 50, "torchcam": -(-size[0] * size[1] // 20)}
+    places: dict[str, dict[str, object]] = {
+        "default": {"grid": grid},
+        "torchcam": {"unit": "pixel", "enlargement": "bilinear"},
+        "iba": {"grid": (max(1, size[0] // 8), max(1, size[1] // 8))},
+    }
+    steps = {"steps": strides[name]} if name in strides else {}
+    return CurveProtocol.model_validate(
+        {"colour": colour} | PRESETS[name] | steps | places.get(name, {"unit": "pixel"})
+    )
+
+
+class Card(Settings):
+    """A protocol, and what it was applied to and with: enough to tell whether two numbers are the same measurement.
+
+    >>> protocol = CurveProtocol(colour=(0.5, 0.5, 0.5))
+    >>> Card(protocol=protocol, data="1f", weights="2e", versions={"torch": "2.11"}).hash.startswith(protocol.hash)
+    True
+    """
+
+    protocol: CurveProtocol
+    data: str  # hash of the images and targets
+    weights: str  # hash of the network
+    versions: dict[str, str]  # recorded; no choice, so not hashed
+
+    @property
+    def hash(self) -> str:
+        """The protocol's eight digits, by which tables compare, then four of the data and the weights."""
+        return f"{self.protocol.hash}-{digest([self.data, self.weights])[:4]}"
+
+
+def digest(content: object) -> str:
+    """Eight hexadecimal digits of the SHA-256 of something that JSON can say.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

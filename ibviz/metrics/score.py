@@ -1,33 +1,137 @@
-"""From a network to the number a masked image is judged by."""
+"""From a network to the number a masked image is judged by: which class, and which function of its logits."""
 
 from collections.abc import Callable
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ibviz.errors import InputError
+from ibviz.config import TargetRule
+from ibviz.errors import InputError, unknown
 from ibviz.types import Images, Labels, Score, Scores
 
 Logits = Float[Tensor, "b classes"]
+TARGETS: tuple[str, ...] = get_args(TargetRule)
 
 
-def probability(network: Callable[[Images], Logits], targets: Labels) -> Score:
-    """Softmax probability of each image's target class, in float32 whatever the network computes in.
+class Targets(NamedTuple):
+    """Class that each image is judged by; with `against`, by its score minus that class's."""
 
-    `targets` covers the whole comparison and lies on the network's device. Autocast is the network's own affair.
+    classes: Labels
+    against: Labels | None = None
+
+
+def scorer(
+    network: Callable[[Images], Logits],
+    targets: Targets | Labels,
+    *,
+    kind: str = "probability",
+    precision: str = "float32",
+) -> Score:
+    """Score of each image's target class, one of `SCORES`, in float32 whatever the network computes in.
+
+    `targets` cover the whole comparison and lie on the network's device. `precision` "bfloat16" runs the network alone
+    under autocast.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)).eval()
-    >>> score = probability(network, torch.tensor([0, 1]))
+    >>> score = scorer(network, torch.tensor([0, 1]), kind="logit")
     >>> score(torch.zeros(3, 3, 2, 2), torch.tensor([0, 0, 1])).shape
     torch.Size([3])
     """
     if getattr(network, "training", False):
         raise InputError("the network is in training mode, where masked images change each other; call .eval() first")
+    if kind not in SCORES:
+        raise unknown("score", kind, list(SCORES))
+    classes, against = targets if isinstance(targets, Targets) else Targets(targets)
 
     def score(states: Images, rows: Labels) -> Scores:
-        with torch.inference_mode():
+        with (
+            torch.inference_mode(),
+            torch.autocast(states.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+        ):
             logits = network(states)
-        return logits.float().softmax(1).gather(1, targets[rows].unsqueeze(1)).squeeze(1)
+        found = SCORES[kind](logits.float(), classes[rows])
+        return found if against is None else found - SCORES[kind](logits.float(), against[rows])
 
     return score
+
+
+def probability(logits: Logits, classes: Labels) -> Scores:
+    """Softmax probability, in [0, 1].
+
+    >>> probability(torch.zeros(1, 4), torch.tensor([2]))
+    tensor([0.2500])
+    """
+    return logits.softmax(1).gather(1, classes[:, None]).squeeze(1)
+
+
+def log_probability(logits: Logits, classes: Labels) -> Scores:
+    """Log of the softmax probability, in nats, at most 0.
+
+    >>> log_probability(torch.zeros(1, 1), torch.tensor([0]))
+    tensor([0.])
+    """
+    return logits.log_softmax(1).gather(1, classes[:, None]).squeeze(1)
+
+
+def logit(logits: Logits, classes: Labels) -> Scores:
+    """The logit itself, unbounded; not comparable between networks.
+
+    >>> logit(torch.tensor([[1.0, 5.0]]), torch.tensor([1]))
+    tensor([5.])
+    """
+    return logits.gather(1, classes[:, None]).squeeze(1)
+
+
+def log_odds(logits: Logits, classes: Labels) -> Scores:
+    """log(p / (1 - p)) in nats, unbounded; computed from the logits, so exact where p rounds to 1.
+
+    >>> log_odds(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
+    tensor([100.])
+    """
+    if logits.shape[1] < 2:
+        raise InputError("log-odds need at least two classes: the only one has probability 1; judge by the logit")
+    others = logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
+    return logit(logits, classes) - others
+
+
+def accuracy(logits: Logits, classes: Labels) -> Scores:
+    """1 where the class is the predicted one, 0 elsewhere.
+
+    >>> accuracy(torch.tensor([[1.0, 5.0]]), torch.tensor([0]))
+    tensor([0.])
+    """
+    return (logits.argmax(1) == classes).float()
+
+
+SCORES: dict[str, Callable[[Logits, Labels], Scores]] = {
+    "probability": probability,
+    "log_probability": log_probability,
+    "logit": logit,
+    "log_odds": log_odds,
+    "accuracy": accuracy,
+}
+
+
+def targets_by(rule: str, logits: Logits, labels: Labels | None = None) -> Targets:
+    """Class of each image by one of `TARGETS`, from the answers to the unchanged images.
+
+    `predicted`; `true`, which needs the label of every image; `runner_up`, the second most likely class; `contrast`,
+    the predicted class against the runner-up.
+
+    >>> targets_by("contrast", torch.tensor([[0.0, 3.0, 2.0]]))
+    Targets(classes=tensor([1]), against=tensor([2]))
+    """
+    if rule not in TARGETS:
+        raise unknown("target", rule, list(TARGETS))
+    if rule == "true":
+        if labels is None or bool((labels < 0).any()):
+            raise InputError("target 'true' needs the label of every image; give labels, or judge the predicted class")
+        return Targets(labels)
+    best = logits.float().topk(min(2, logits.shape[1]), dim=1).indices
+    if rule == "predicted":
+        return Targets(best[:, 0])
+    if best.shape[1] < 2:
+        raise InputError(f"target {rule!r} needs a network of at least two classes; got logits {tuple(logits.shape)}")
+    return Targets(best[:, 1]) if rule == "runner_up" else Targets(best[:, 0], best[:, 1])

@@ -1,16 +1,17 @@
 """The distinct masked states behind a set of curves, planned before any of them is scored."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ibviz.errors import InputError
 from ibviz.metrics.protocol import CurveProtocol
-from ibviz.metrics.ties import cell_order, levels, shuffles
+from ibviz.metrics.ties import cell_order, levels, tie_orders
 
-ENTRIES_AT_ONCE = 2**20  # of orders times cells or points per plan: bounds memory, changes no number
+ENTRIES_AT_ONCE = 2**18  # of orders times cells or points per plan: bounds memory, changes no number
 
 
 class Plan(NamedTuple):
@@ -21,37 +22,81 @@ class Plan(NamedTuple):
 
     start: int
     ranks: Int[Tensor, "b orders cells"]
-    cuts: Int[Tensor, " points"]
+    cuts: Int[Tensor, " points"]  # both ends included
+    read: slice  # the points that count for the curves
     states: Int[Tensor, " states"]  # one flat index into `lookup` for each distinct state
     lookup: Int[Tensor, "2 b orders points"]  # position in `states`; deletion, then insertion
 
 
-def plans(values: Float[Tensor, "b cells"], protocol: CurveProtocol) -> Iterator[Plan]:
-    """Plan the curves of flat maps, a bounded number of images at a time.
+def plans(values: Float[Tensor, "b cells"], protocol: CurveProtocol, *, most: int | None = None) -> Iterator[Plan]:
+    """Plan the curves of flat maps, a bounded number of images at a time, at most `most`.
 
-    >>> protocol = CurveProtocol(baseline=(0, 0, 0), grid=(1, 2), ties="group")
+    >>> protocol = CurveProtocol(colour=(0, 0, 0), ties="group")
     >>> [len(plan.states) for plan in plans(torch.tensor([[0.1, 0.9], [0.5, 0.5]]), protocol)]
     [6]
     """
-    cuts = torch.tensor(_cuts(values, protocol), device=values.device)
-    orders = shuffles(values.shape[1], protocol.orders, protocol.seed).to(values.device)
+    points, read = _points(values, protocol)
+    cuts = torch.tensor(points, device=values.device)
+    orders = _orders(values, protocol)
     at_once = max(1, ENTRIES_AT_ONCE // (len(orders) * max(values.shape[1], len(cuts))))
+    at_once = min(at_once, most or at_once)
+    shared = len({*protocol.baselines}) == 1
     for start in range(0, len(values), at_once):
-        yield _plan(start, _ranks(values[start : start + at_once], orders, protocol), cuts)
+        ranks = _ranks(values[start : start + at_once], orders, protocol)
+        yield _plan(start, ranks, cuts, read, shared=shared)
 
 
-def cut_points(cells: int, steps: int) -> list[int]:
-    """Counts of cells at which a curve is read: evenly spread, both ends included, the same from either end.
+def even(cells: int, steps: int) -> list[int]:
+    """Evenly spread counts of cells, both ends included, the same from either end.
 
     An odd number of cells has no middle, so an even number of steps becomes one more: otherwise reading a curve
     backwards would meet other states, and insertion minus deletion would not change sign with the map.
 
-    >>> cut_points(6, 4), cut_points(5, 4), cut_points(2, 32)
+    >>> even(6, 4), even(5, 4), even(2, 32)
     ([0, 2, 3, 4, 6], [0, 1, 2, 3, 4, 5], [0, 1, 2])
     """
     steps = min(steps, cells)
     steps += cells % 2 and not steps % 2
     return [round(step * cells / steps) for step in range(steps + 1)]  # halves to even: symmetric for even counts
+
+
+def stride(cells: int, steps: int) -> list[int]:
+    """Every `steps` cells and the end, the last step being the short one: RISE, TorchCAM.
+
+    >>> stride(10, 4)
+    [0, 4, 8, 10]
+    """
+    return [*range(0, cells, steps), cells]
+
+
+def floor(cells: int, steps: int) -> list[int]:
+    """Equal fractions rounded down, which may repeat: Xplique.
+
+    >>> floor(10, 4)
+    [0, 2, 5, 7, 10]
+    """
+    return [step * cells // steps for step in range(steps + 1)]
+
+
+def rounded(cells: int, steps: int) -> list[int]:
+    """The image, then one cell more than each of `steps` rounded fractions below 1: the code of IBA.
+
+    >>> rounded(4, 100), rounded(10, 4)
+    ([0, 1, 2, 3, 4], [0, 1, 4, 8])
+    """
+    fractions = {round(step * cells / (steps - 1)) for step in range(steps)} if steps > 1 else {0}
+    return [0, *(count + 1 for count in sorted(fractions) if count < cells)]
+
+
+# Counts of cells at which a curve is read. Quantus leaves the image out; LATEC leaves out both ends.
+CUTS: dict[str, Callable[[int, int], list[int]]] = {
+    "even": even,
+    "floor": floor,
+    "stride": stride,
+    "stride_after": lambda cells, steps: stride(cells, steps)[1:],
+    "stride_between": lambda cells, steps: stride(cells, steps)[1:-1],
+    "rounded": rounded,
+}
 
 
 def below_cuts(
@@ -66,24 +111,42 @@ def below_cuts(
     return bins.scatter_add_(2, ranks + 1, amounts.expand_as(ranks)).cumsum(2)[:, :, cuts]
 
 
-def kept_cells(plan: Plan, states: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n cells"], Int[Tensor, " n"]]:
-    """Cells that still show the image in some of a plan's `states`, and the image of the comparison each is made from.
+def kept_cells(plan: Plan, states: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n cells"], Bool[Tensor, " n"], Tensor]:
+    """Cells that still show the image in some of a plan's `states`, whether they are of insertion, and the image's row.
 
-    >>> protocol = CurveProtocol(baseline=(0, 0, 0), grid=(1, 2), ties="group")
+    The row counts from the plan's start.
+
+    >>> protocol = CurveProtocol(colour=(0, 0, 0), ties="group")
     >>> [plan] = plans(torch.tensor([[0.1, 0.9]]), protocol)
     >>> kept_cells(plan, torch.tensor([1]))  # deletion, second point
-    (tensor([[ True, False]]), tensor([0]))
+    (tensor([[ True, False]]), tensor([False]), tensor([0]))
     """
-    inserting, row, order, point = torch.unravel_index(states, plan.lookup.shape)
+    direction, row, order, point = torch.unravel_index(states, plan.lookup.shape)
+    inserting = direction.bool()
     ranks = plan.ranks.flatten(0, 1).index_select(0, row * plan.ranks.shape[1] + order)
     removed = ranks < plan.cuts[point].unsqueeze(1)
-    return removed == inserting.bool().unsqueeze(1), row + plan.start
+    return removed == inserting.unsqueeze(1), inserting, row
 
 
-def _cuts(values: Float[Tensor, "b cells"], protocol: CurveProtocol) -> list[int]:
+def _points(values: Float[Tensor, "b cells"], protocol: CurveProtocol) -> tuple[list[int], slice]:
+    """All cuts with both ends, and which of them the curve is read at."""
     if protocol.ties == "group":  # maps with fewer levels than the richest repeat their last point, which adds no area
-        return list(range(int(levels(values).max()) + 2))
-    return cut_points(values.shape[1], protocol.steps)
+        return list(range(int(levels(values).max()) + 2)), slice(None)
+    cells = values.shape[1]
+    read = CUTS[protocol.cuts](cells, protocol.steps)
+    if len(read) < 2:
+        raise InputError(
+            f"cuts {protocol.cuts!r} at {protocol.steps} leave {len(read)} points of {cells} cells; "
+            "a curve needs two: take fewer cells a step or a finer grid"
+        )
+    points = [0] * (read[0] != 0) + read + [cells] * (read[-1] != cells)
+    begin = points.index(read[0])
+    return points, slice(begin, begin + len(read))
+
+
+def _orders(values: Float[Tensor, "b cells"], protocol: CurveProtocol) -> Int[Tensor, "_ cells"]:
+    rule = "index" if protocol.ties == "group" else protocol.ties  # groups have one order, of whole levels
+    return tie_orders(values.shape[1], rule, orders=protocol.orders, seed=protocol.seed).to(values.device)
 
 
 def _ranks(
@@ -94,21 +157,29 @@ def _ranks(
     return torch.stack([cell_order(values, order) for order in orders], dim=1)
 
 
-def _plan(start: int, ranks: Int[Tensor, "b orders cells"], cuts: Int[Tensor, " points"]) -> Plan:
-    found, lookup = _identities(ranks, cuts).unique(return_inverse=True)
+def _plan(
+    start: int, ranks: Int[Tensor, "b orders cells"], cuts: Int[Tensor, " points"], read: slice, *, shared: bool
+) -> Plan:
+    found, lookup = _identities(ranks, cuts, shared=shared).unique(return_inverse=True)
     entries = torch.arange(lookup.numel(), device=lookup.device)
     last = torch.full_like(found, lookup.numel())
     states = last.scatter_reduce_(0, lookup.flatten(), entries, "amin")  # any member would do; the first is repeatable
-    return Plan(start, ranks, cuts, states, lookup)
+    return Plan(start, ranks, cuts, read, states, lookup)
 
 
-def _identities(ranks: Int[Tensor, "b orders cells"], cuts: Int[Tensor, " points"]) -> Int[Tensor, "2 b orders points"]:
-    """Equal for equal kept sets of one image, otherwise different but for one chance in 2^63 per pair.
+def _identities(
+    ranks: Int[Tensor, "b orders cells"], cuts: Int[Tensor, " points"], *, shared: bool
+) -> Int[Tensor, "2 b orders points"]:
+    """Equal for equal masked states of one image, otherwise different but for one chance in 2^63 per pair.
 
-    The sum of fixed random keys of the kept cells, and one more for the image; sums wrap, so order cannot matter.
+    The sum of fixed random keys of the kept cells, and one more for the image; sums wrap, so order cannot matter. Under
+    two baselines only the whole image is `shared` by deletion and insertion.
     """
     generator = torch.Generator().manual_seed(0)
     keys = torch.randint(-(2**63), 2**63 - 1, (ranks.shape[2],), generator=generator).to(ranks.device)
-    below = below_cuts(keys, ranks, cuts)
+    added, whole = below_cuts(keys, ranks, cuts), keys.sum()
+    kept = torch.stack([whole - added, added])
+    if not shared:
+        kept[1] += (added != whole) * 0x2545F4914F6CDD1D
     images = torch.arange(len(ranks), device=ranks.device) * 0x5851F42D4C957F2D
-    return torch.stack([keys.sum() - below, below]) + images.view(1, -1, 1, 1)
+    return kept + images.view(1, -1, 1, 1)

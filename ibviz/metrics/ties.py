@@ -50,6 +50,20 @@ def shuffles(cells: int, orders: int, seed: int) -> Int[Tensor, "orders cells"]:
     return torch.stack([order for forth in drawn for order in (forth, forth.flip(0))])
 
 
+def tie_orders(cells: int, rule: str, *, orders: int, seed: int) -> Int[Tensor, "_ cells"]:
+    """Orders in which tied cells go: seeded ("expected"), row by row ("index"), or that backwards ("reverse").
+
+    >>> tie_orders(3, "reverse", orders=8, seed=0)
+    tensor([[2, 1, 0]])
+    """
+    by_index = torch.arange(cells).unsqueeze(0)
+    return {
+        "expected": lambda: shuffles(cells, orders, seed),
+        "index": lambda: by_index,
+        "reverse": lambda: by_index.flip(1),
+    }[rule]()
+
+
 def levels(values: Float[Tensor, "b cells"]) -> Int[Tensor, "b cells"]:
     """Index of every cell's value among the distinct values of its map, 0 for the highest.
 

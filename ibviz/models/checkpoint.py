@@ -29,18 +29,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file of `write_tensors` whose header says it is a `kind`."""
+    header = read_header(path, kind)
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dictionary
+
+
+def read_header(path: Path, kind: str) -> dict[str, Any]:
+    """Read the header alone; that of another kind is refused."""
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except SafetensorError as error:
         raise InputError(f"{path} is not a safetensors file ({error}); expected an ibviz {kind}") from error
     if header.get("kind") != kind:
         found = header.get("kind", "tensors without an ibviz header")
         raise InputError(f"{path} holds {found}; expected an ibviz {kind}, as `ibviz train` writes it")
-    return tensors, header
+    return header
 
 
 def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> None:

@@ -2,21 +2,23 @@
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.config import ObjectiveConfig
 from ibviz.models.bottleneck import KL
-from ibviz.models.classifier import IBClassifier, Inspection
+from ibviz.models.classifier import Draw, IBClassifier, Inspection
 from ibviz.types import Images, Labels
 
 Scalar = Float[Tensor, ""]
 
 
 class Losses(NamedTuple):
-    """Batch means: `total`, `cross_entropy` and `rate` in nats, the quantiser's two in squared attention."""
+    """Batch means: `total`, `cross_entropy` and `rate` in nats, the quantiser's two in squared attention.
+
+    Cross-entropy is against the labels as smoothed.
+    """
 
     total: Scalar
     cross_entropy: Scalar
@@ -48,14 +50,15 @@ class Objective(nn.Module):
         super().__init__()
         self.classifier, self.config = classifier, config
 
-    def forward(self, images: Images, labels: Labels, generator: torch.Generator | None = None) -> Losses:
+    def forward(self, images: Images, labels: Labels, draw: Draw) -> Losses:
         """One noisy pass over a batch."""
-        return self.losses(self.classifier.inspect(images, samples=(1, 1), generator=generator), labels)
+        return self.losses(self.classifier.decide(images, (1, 1), draw), labels)
 
     def losses(self, seen: Inspection, labels: Labels) -> Losses:
         """Every term of an inspection."""
         config = self.config
-        cross_entropy = F.cross_entropy(seen.logits.float(), labels)
+        smoothing = config.label_smoothing
+        cross_entropy = F.cross_entropy(seen.logits.float(), labels, label_smoothing=smoothing)
         rate = rate_loss(seen, kl=config.kl)
         codebook, commitment = self._quantizer_losses(seen)
         total = cross_entropy + config.beta * rate + config.codebook * codebook + config.commitment * commitment

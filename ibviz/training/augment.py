@@ -1,25 +1,41 @@
 """Random crops and flips of a whole batch on its device."""
 
+from typing import NamedTuple
+
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.types import Images
 
 
-def augment(images: Images, generator: torch.Generator, *, padding: int, flip: bool) -> Images:
-    """Crop each image at random out of its reflect-padded self, and mirror half of them where `flip`.
+class Crops(NamedTuple):
+    """For each image the corner of its crop in its padded self, in pixels, and whether it is mirrored."""
 
-    >>> images = torch.rand(2, 3, 8, 8)
-    >>> bool((augment(images, torch.Generator(), padding=0, flip=False) == images).all())
+    top: Int[Tensor, " b"]
+    left: Int[Tensor, " b"]
+    mirrored: Bool[Tensor, " b"]
+
+
+def draw_crops(count: int, generator: torch.Generator, *, padding: int, flip: bool) -> Crops:
+    """Corners uniform over the padding on both sides, and half of the images mirrored where `flip`."""
+    device = generator.device
+    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator, device=device)
+    return Crops(top, left, torch.rand(count, generator=generator, device=device) < (0.5 if flip else 0.0))
+
+
+def augment(images: Images, crops: Crops, *, padding: int) -> Images:
+    """Crop each image out of its reflect-padded self, and mirror those that are drawn so.
+
+    >>> images, drawn = torch.rand(2, 3, 8, 8), draw_crops(2, torch.Generator(), padding=0, flip=False)
+    >>> bool((augment(images, drawn, padding=0) == images).all())
     True
     """
     count, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4, mode="reflect") if padding else images
-    shift = torch.randint(2 * padding + 1, (2, count, 1), generator=generator, device=images.device)
-    rows = shift[0] + torch.arange(height, device=images.device)
-    columns = shift[1] + torch.arange(width, device=images.device)
-    if flip:
-        mirrored = torch.rand((count, 1), generator=generator, device=images.device) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows = crops.top[:, None] + torch.arange(height, device=images.device)
+    columns = crops.left[:, None] + torch.arange(width, device=images.device)
+    columns = torch.where(crops.mirrored[:, None], columns.flip(1), columns)
     batch = torch.arange(count, device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

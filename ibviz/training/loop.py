@@ -3,11 +3,13 @@
 import math
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
@@ -21,20 +23,17 @@ from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
-from ibviz.training.augment import augment
+from ibviz.training.augment import Crops, augment, draw_crops
 from ibviz.training.check import check_images
-from ibviz.training.run import Row, Run, restore, save, start
+from ibviz.training.run import CHECKPOINT, Row, Run, restore, save, saves, start, update_average
 from ibviz.training.schedule import learning_rate
+from ibviz.training.share import Share, WholeBatchDropout, shares
+from ibviz.training.supply import Batch, Resident, Streamed, StreamedSet, sample, supply
+from ibviz.training.track import tracking
+from ibviz.types import Labels, Pixels
 
 CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
 VALIDATION_BATCH = 256
-
-
-class Resident(NamedTuple):
-    """A split on the device, as uint8."""
-
-    images: Tensor
-    labels: Tensor
 
 
 def train(
@@ -43,108 +42,146 @@ def train(
     *,
     root: Path | None = None,
     resume: bool = False,
+    log: str | None = None,
     report: Callable[[Row], object] = print,
 ) -> list[Row]:
     """Train a recipe into `folder` and return its log, one row an epoch.
 
-    After each epoch `checkpoint.safetensors` (weights, optimizer, recipe), `log.parquet` and, where validation
-    accuracy is the best so far, `model.safetensors` are replaced whole. `resume` goes on after the last finished epoch
-    and ends with the weights of an uninterrupted run. `report` sees each new row. A loss that is not finite stops the
-    run with an `InputError` that names the step; the last checkpoint stays.
+    Every `save_every` epochs and after the last, `checkpoint.safetensors` (weights, their average, optimizer, recipe),
+    `log.parquet` and, where validation accuracy is the best so far, `model.safetensors` are replaced whole. `resume`
+    goes on after the last saved epoch and ends with the weights of an uninterrupted run. `report` sees each
+    new row, and so does the tracker that `log` names, `tensorboard` or `wandb`. A loss that is not finite stops the run
+    with an `InputError` that names the step; the last checkpoint stays.
     """
-    if (folder / "checkpoint.safetensors").exists() and not resume:
+    if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
-    ensure_folder(folder)
+    with tracking(log, recipe, folder) as accelerator:
+        ensure_folder(folder)
+        return _train(recipe, folder, root, accelerator, report)
+
+
+def _train(
+    recipe: Recipe, folder: Path, root: Path | None, accelerator: Accelerator, report: Callable[[Row], object]
+) -> list[Row]:
     training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
     check_images(recipe, (training, validation))
-    run = start(recipe, folder, describe_input(training))
+    run = start(recipe, folder, describe_input(training), accelerator)
     rows = restore(run)
-    resident = to_device(training, run.accelerator.device), to_device(validation, run.accelerator.device)
+    supplies = supply(training, accelerator.device), supply(validation, accelerator.device)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for epoch in range(len(rows) + 1, recipe.training.epochs + 1):
-            rows.append(train_epoch(run, epoch, *resident))
-            save(run, rows)
-            if run.accelerator.is_main_process:
+            rows.append(train_epoch(run, epoch, *supplies))
+            if saves(epoch, recipe.training):
+                save(run, rows)
+            if accelerator.is_main_process:
                 report(rows[-1])
+            accelerator.log(rows[-1], step=epoch)
     return rows
 
 
-def describe_input(images: ImageSet) -> InputConfig:
+def describe_input(images: ImageSet | StreamedSet) -> InputConfig:
     """What a network trained on these images expects."""
-    mean, std = statistics(images.images)
+    pixels = sample(images)
+    mean, std = statistics(pixels)
     if min(std) == 0:
         raise InputError("a colour channel has one value in all training images; such images cannot be normalised")
-    return InputConfig(size=images.images.shape[-1], mean=mean, std=std, class_names=images.class_names)
+    return InputConfig(size=pixels.shape[-1], mean=mean, std=std, class_names=images.class_names)
 
 
-def to_device(images: ImageSet, device: torch.device) -> Resident:
-    """Move pixels and labels, once."""
-    return Resident(images.images.to(device), images.labels.to(device))
-
-
-def train_epoch(run: Run, epoch: int, training: Resident, validation: Resident) -> Row:
+def train_epoch(run: Run, epoch: int, training: Resident | Streamed, validation: Resident | Streamed) -> Row:
     """One pass over the training images, and the row it leaves in the log."""
-    begun, rate = time.monotonic(), learning_rate(epoch, run.recipe.training)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate * group["share"]
+    begun = time.monotonic()
     losses = _run_steps(run, epoch, training)
-    seconds = time.monotonic() - begun
-    row = {"epoch": epoch, "learning_rate": rate, "seconds": round(seconds, 2)} | _loss_columns(losses)
-    judged = validate(run.model, validation)
+    row = {
+        "epoch": epoch,
+        "learning_rate": learning_rate(epoch, run.recipe.training),
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    judged = validate(run.judged, validation, run.accelerator)
     if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
         raise not_finite(f"on validation after epoch {epoch}", run.folder)
-    return row | {f"validation_{name}": value for name, value in judged.items()}
+    return row | _loss_columns(losses) | {f"validation_{name}": value for name, value in judged.items()}
 
 
-def _run_steps(run: Run, epoch: int, training: Resident) -> Losses:
+def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:
     """Every batch of an epoch once; the mean of each term over the steps."""
     run.objective.train()
-    device = training.images.device
-    seed = stream_seed(run.recipe.training.seed, epoch, run.accelerator.process_index + 1)
-    generator = torch.Generator(device).manual_seed(seed)
-    seen: list[Tensor] = []
+    plan = _plan(run, epoch, len(training.labels))
+    batches = training.batches([share.rows(rows) for rows, passes in plan for share in passes])
+    losses: list[Tensor] = []  # one row a step, checked in blocks
+    block: list[Tensor] = []
+    device = run.accelerator.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)  # for dropout, which takes no generator
-        batches = _batches(run, epoch, len(training.labels))
-        shown = progress(batches, f"epoch {epoch}", show=run.accelerator.is_main_process)
-        for step, rows in enumerate(shown, 1):
-            seen.append(_step(run, training, rows.to(device), generator))
-            if step % CHECK_EVERY == 0 or step == len(batches):
-                _check_finite(run, seen, epoch)
-    return Losses(*_over_processes(run, seen).mean(0))
+        for step, (_, passes) in enumerate(progress(plan, f"epoch {epoch}", show=run.accelerator.is_main_process), 1):
+            _set_rate(run, epoch, (step - 1) / len(plan))
+            block.append(_step(run, batches, passes, stream_seed(run.recipe.training.seed, epoch, step)))
+            if len(block) == CHECK_EVERY or step == len(plan):
+                losses.append(_checked(run, block, f"of epoch {epoch}", step - len(block)))
+                block = []
+    return Losses(*torch.cat(losses).mean(0))
 
 
-def _over_processes(run: Run, losses: list[Tensor]) -> Tensor:
-    """Terms of each step, averaged over the processes, so that all of them see the same."""
-    return cast(Tensor, run.accelerator.reduce(torch.stack(losses), "mean"))
-
-
-def _step(run: Run, training: Resident, rows: Tensor, generator: torch.Generator) -> Tensor:
-    config = run.recipe.training
-    images = augment(to_float(training.images[rows]), generator, padding=config.crop_padding, flip=config.flip)
-    images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        losses = Losses(*run.objective(images, training.labels[rows], generator))
-    run.accelerator.backward(losses.total)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    return torch.stack(losses).detach()
-
-
-def _batches(run: Run, epoch: int, count: int) -> list[Tensor]:
-    """Row numbers of each batch, in an order that depends on seed and epoch alone; this process's share of it."""
-    config, world = run.recipe.training, run.accelerator.num_processes
+def _plan(run: Run, epoch: int, count: int) -> list[tuple[Tensor, list[Share]]]:
+    """Row numbers of each batch, in an order that depends on seed and epoch alone, and this process's shares of it."""
+    config, processes, process = run.recipe.training, run.accelerator.num_processes, run.accelerator.process_index
     generator = torch.Generator().manual_seed(stream_seed(config.seed, epoch, 0))
     batches = torch.randperm(count, generator=generator).split(config.batch_size)
-    enough = 2 * world  # batch norm cannot train on a single image
-    shares = [batch[run.accelerator.process_index :: world] for batch in batches if len(batch) >= enough]
-    if not shares:
-        raise InputError(f"{count} images in batches of {config.batch_size} are too few for {world} processes")
-    return shares
+    enough = config.accumulate * max(2, processes)  # batch norm needs two images, every process one
+    kept = [rows for rows in batches if len(rows) >= enough]
+    if not kept:
+        raise InputError(f"{count} images in batches of {config.batch_size} are too few for {processes} processes")
+    deal = partial(shares, process=process, processes=processes, passes=config.accumulate)
+    return [(rows, deal(len(rows))) for rows in kept]
+
+
+def _set_rate(run: Run, epoch: int, within: float) -> None:
+    rate = learning_rate(epoch, run.recipe.training, within=within)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group["share"]
+
+
+def _step(run: Run, batches: Iterator[Batch], passes: list[Share], seed: int) -> Tensor:
+    """One step of the optimizer, on a batch in one or more passes; this process's part in each mean loss."""
+    terms = []
+    for share in passes:
+        last = share is passes[-1]
+        with nullcontext() if last else run.accelerator.no_sync(run.objective):  # gradients travel once a step
+            terms.append(_pass(run, *next(batches), share, seed))
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    if run.average is not None and run.recipe.training.ema is not None:
+        update_average(run.average, run.model, run.recipe.training.ema)
+    return torch.stack(terms).sum(0)
+
+
+def _pass(run: Run, pixels: Pixels, labels: Labels, share: Share, seed: int) -> Tensor:
+    """Add the gradients of one share of a batch.
+
+    All that is random follows from the step's seed and is drawn for the whole batch, whoever holds its rows.
+    """
+    if not len(pixels):
+        raise InputError("none of the images of a batch could be read; take broken files out of the data")
+    config, device = run.recipe.training, pixels.device
+    generator = torch.Generator(device).manual_seed(seed)
+    torch.manual_seed(seed)  # for dropout, which takes no generator
+    for module in run.model.modules():
+        if isinstance(module, WholeBatchDropout):
+            module.share = share
+    drawn = draw_crops(share.whole, generator, padding=config.crop_padding, flip=config.flip)
+    crops = Crops(*(share.rows(part, len(pixels)) for part in drawn))
+    images = augment(to_float(pixels), crops, padding=config.crop_padding)
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        losses = Losses(*run.objective(images, labels, partial(share.randn, generator=generator)))
+    weight = share.weight(run.accelerator.num_processes)
+    run.accelerator.backward(losses.total * weight)
+    return torch.stack(losses).detach() * weight
 
 
 def stream_seed(seed: int, epoch: int, stream: int) -> int:
     """One number for each recipe seed, epoch and stream of randomness, in the 32 bits that the CPU's generator reads.
+
+    Stream 0 is the order of an epoch, stream n its step n.
 
     >>> len({stream_seed(seed, epoch, stream) for seed in range(3) for epoch in range(3) for stream in range(3)})
     27
@@ -152,10 +189,14 @@ def stream_seed(seed: int, epoch: int, stream: int) -> int:
     return zlib.crc32(f"{seed} {epoch} {stream}".encode())
 
 
-def _check_finite(run: Run, losses: list[Tensor], epoch: int) -> None:
-    broken = (~_over_processes(run, losses)[:, 0].isfinite()).nonzero()
+def _checked(run: Run, block: list[Tensor], where: str, before: int) -> Tensor:
+    """Terms of some steps as means over their whole batches, after a look at whether they are finite."""
+    losses = run.accelerator.reduce(torch.stack(block), "mean")
+    assert isinstance(losses, Tensor)
+    broken = (~losses[:, 0].isfinite()).nonzero()
     if len(broken):
-        raise not_finite(f"at step {int(broken[0]) + 1} of epoch {epoch}", run.folder)
+        raise not_finite(f"at step {before + int(broken[0]) + 1} {where}", run.folder)
+    return losses
 
 
 def not_finite(where: str, folder: Path) -> InputError:
@@ -181,22 +222,41 @@ def _loss_columns(losses: Losses) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def validate(model: IBClassifier, images: Resident) -> dict[str, float]:
-    """Deterministic accuracy (fraction), cross-entropy (nats), rate (bits) and number of anchors in use."""
-    correct = cross_entropy = rate = images.images.new_zeros((), dtype=torch.float32)
-    used = torch.zeros(model.config.anchors or 0, dtype=torch.bool, device=images.images.device)
+def validate(
+    model: IBClassifier, images: Resident | Streamed, accelerator: Accelerator | None = None
+) -> dict[str, float]:
+    """Deterministic accuracy (fraction), cross-entropy (nats), rate (bits) and number of anchors in use.
+
+    Processes of an `accelerator` take every other image each and add up what they find.
+    """
+    first, step = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    rows = torch.arange(first, len(images.labels), step)
+    device = next(model.parameters()).device
+    totals = torch.zeros(4 + (model.config.anchors or 0), dtype=torch.float64, device=device)
     with evaluating(model):
-        for pixels, labels in zip(*(part.split(VALIDATION_BATCH) for part in images), strict=True):
-            seen = model.inspect(to_float(pixels).contiguous(memory_format=torch.channels_last))
-            correct = correct + (seen.logits.argmax(1) == labels).sum()
-            cross_entropy = cross_entropy + F.cross_entropy(seen.logits, labels, reduction="sum")
-            rate = rate + seen.rate.sum()
-            if seen.attention.index is not None:
-                used[seen.attention.index.flatten()] = True
-    count = len(images.labels)
+        for pixels, labels in images.batches(rows.split(VALIDATION_BATCH)):
+            if len(pixels):
+                totals += _judge(model, pixels, labels)
+    if accelerator is not None and accelerator.num_processes > 1:
+        totals = accelerator.reduce(totals, "sum")
+    assert isinstance(totals, Tensor)
+    count, correct, cross_entropy, rate, *cells = totals.tolist()
     return {
-        "accuracy": correct.item() / count,
-        "cross_entropy_nats": cross_entropy.item() / count,
-        "rate_bits": bits(rate.item() / count),
-        "anchors_used": int(used.sum()),
+        "accuracy": correct / count,
+        "cross_entropy_nats": cross_entropy / count,
+        "rate_bits": bits(rate / count),
+        "anchors_used": sum(number > 0 for number in cells),
     }
+
+
+def _judge(model: IBClassifier, pixels: Pixels, labels: Labels) -> Tensor:
+    """Images, correct ones, summed cross-entropy and rate, then cells of each anchor."""
+    seen = model.inspect(to_float(pixels).contiguous(memory_format=torch.channels_last))
+    correct = (seen.logits.argmax(1) == labels).sum()
+    cross_entropy = F.cross_entropy(seen.logits.float(), labels, reduction="sum")
+    sums = torch.stack([correct.new_tensor(len(labels)), correct, cross_entropy, seen.rate.sum()]).double()
+    if seen.attention.index is None:
+        return sums
+    cells = seen.attention.index.flatten()
+    used = torch.zeros(model.config.anchors or 0, dtype=torch.float64, device=cells.device)
+    return torch.cat([sums, used.index_add_(0, cells, torch.ones_like(cells, dtype=torch.float64))])

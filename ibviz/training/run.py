@@ -1,93 +1,169 @@
-"""A training run: built from its recipe, saved after each epoch, restored to the bit."""
+"""A training run: built from its recipe, saved after its epochs, restored to the bit."""
 
+import copy
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ibviz.config import InputConfig, Recipe
+from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
 from ibviz.files import read_rows, write_rows
-from ibviz.models.checkpoint import load_state, read_tensors, save_model, write_tensors
+from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Objective
 from ibviz.training.check import check_network
+from ibviz.training.share import share_batches
 
 Row = dict[str, Any]
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class Run(NamedTuple):
-    """What training changes (model, optimizer) and what it needs beside them."""
+    """What training changes (model, average, optimizer) and what it needs beside them."""
 
     recipe: Recipe
     folder: Path
     accelerator: Accelerator
     model: IBClassifier
+    average: IBClassifier | None  # of the weights over the steps so far
     objective: nn.Module  # around the model; possibly wrapped for data parallelism
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def judged(self) -> IBClassifier:
+        """The weights that are validated and kept as the model."""
+        return self.average or self.model
 
 
-def start(recipe: Recipe, folder: Path, spec: InputConfig) -> Run:
+def start(recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelerator) -> Run:
     """Build everything anew from the recipe's seed; the global random state is left as it was."""
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())  # else torchrun on a CPU would not distribute
+    config = recipe.training
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
+        torch.manual_seed(config.seed)
         model = IBClassifier(recipe.model, spec)
     check_network(recipe, model, spec)
-    objective = Objective(model, recipe.objective).to(memory_format=torch.channels_last)
-    objective, optimizer = accelerator.prepare(objective, sgd(model, recipe))
-    return Run(recipe, folder, accelerator, model, objective, optimizer)
+    model.to(accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    average = None if config.ema is None else copy.deepcopy(model).eval()
+    processes = accelerator.num_processes
+    share_batches(model, processes=processes, passes=config.accumulate, device=accelerator.device)
+    objective = Objective(model, recipe.objective)
+    if config.compile:
+        objective.compile()
+    wrapped, optimizer = accelerator.prepare(objective, OPTIMIZERS[config.optimizer](groups_of(model, config), config))
+    return Run(recipe, folder, accelerator, model, average, wrapped, optimizer)
 
 
-def sgd(model: IBClassifier, recipe: Recipe) -> torch.optim.SGD:
-    """SGD in which the anchors have their own share of the learning rate and no weight decay."""
-    config = recipe.training
+def groups_of(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
+    """All parameters; the anchors with their own share of the learning rate and no weight decay."""
     anchors = [] if model.quantizer is None else [model.quantizer.anchors]
     rest = [p for p in model.parameters() if all(p is not anchor for anchor in anchors)]
-    groups = [{"params": rest, "share": 1.0}, {"params": anchors, "share": config.anchor_lr, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return [{"params": rest, "share": 1.0}, {"params": anchors, "share": config.anchor_lr, "weight_decay": 0.0}]
+
+
+def sgd(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
+    """SGD with momentum, not Nesterov's."""
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+
+
+def adam(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam with the recipe's momentum for its first beta."""
+    betas = (config.momentum, 0.999)
+    return torch.optim.Adam(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], TrainingConfig], torch.optim.Optimizer]] = {
+    "sgd": sgd,
+    "adam": adam,
+}
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move every weight and running statistic a step towards the model's; counts are copied.
+
+    After t steps it holds decay^t of the initial value and (1 - decay)·decay^(t - i) of that of step i.
+    """
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    moving = [pair for pair in pairs if pair[0].is_floating_point()]
+    get_ema_multi_avg_fn(decay)([mean for mean, _ in moving], [new for _, new in moving], 0)
+    for mean, new in pairs:
+        if not mean.is_floating_point():
+            mean.copy_(new)
+
+
+def saves(epoch: int, config: TrainingConfig) -> bool:
+    """Whether a checkpoint is written after this 1-based epoch: each `save_every` of them, and the last."""
+    return epoch % config.save_every == 0 or epoch == config.epochs
 
 
 def save(run: Run, rows: list[Row]) -> None:
-    """Write the log, then the model if this epoch is the best on validation, then the checkpoint that counts."""
+    """Write the log, then the model if it is the best of those saved, then the checkpoint that counts."""
     if not run.accelerator.is_main_process:
         return
     write_rows(run.folder / "log.parquet", rows)
-    if rows[-1]["validation_accuracy"] >= max(row["validation_accuracy"] for row in rows):
+    if rows[-1] is best_row(rows, run.recipe.training):
         facts = {"recipe": run.recipe.model_dump(), "epoch": len(rows), "accuracy": rows[-1]["validation_accuracy"]}
-        save_model(run.folder / "model.safetensors", run.model, facts)
-    tensors = run.model.state_dict() | _momentum(run.optimizer)
+        save_model(run.folder / "model.safetensors", run.judged, facts)
     header = {"kind": "checkpoint", "recipe": run.recipe.model_dump(), "epoch": len(rows)}
-    write_tensors(run.folder / "checkpoint.safetensors", tensors, header)
+    write_tensors(run.folder / CHECKPOINT, _state(run), header)
+
+
+def best_row(rows: Sequence[Row], config: TrainingConfig) -> Row:
+    """The row of the model that is kept: best on validation among the saved epochs, the latest of equals."""
+    saved = [row for row in rows if saves(row["epoch"], config)]
+    return max(saved, key=lambda row: (row["validation_accuracy"], row["epoch"]))
 
 
 def restore(run: Run) -> list[Row]:
-    """Put the last finished epoch back and return its log; nothing to restore gives an empty one."""
-    path = run.folder / "checkpoint.safetensors"
+    """Put the last saved epoch back and return its log; nothing to restore gives an empty one."""
+    path = run.folder / CHECKPOINT
     if not path.exists():
         return []
-    tensors, header = read_tensors(path, "checkpoint")
-    if header["recipe"] != json.loads(run.recipe.model_dump_json()):
-        raise InputError(f"{run.folder} was trained by another recipe; resume with that one or give another folder")
-    rows = read_rows(run.folder / "log.parquet")[: header["epoch"]]
-    if len(rows) < header["epoch"]:
-        raise InputError(f"{run.folder}/log.parquet lacks epochs of the checkpoint; train anew into another folder")
-    momentum = {key: tensor for key, tensor in tensors.items() if key.startswith("momentum.")}
-    load_state(run.model, {key: tensor for key, tensor in tensors.items() if key not in momentum}, path)
-    for index, parameter in enumerate(_parameters(run.optimizer)):
-        if f"momentum.{index}" in momentum:
-            buffer = torch.empty_like(parameter).copy_(momentum[f"momentum.{index}"])  # keeps the memory format
-            run.optimizer.state[parameter]["momentum_buffer"] = buffer
+    rows = stored_rows(run.recipe, run.folder)
+    tensors, _ = read_tensors(path, "checkpoint")
+    load_state(run.model, _within(tensors, "model"), path)
+    if run.average is not None:
+        load_state(run.average, _within(tensors, "average"), path)
+    parameters = _parameters(run.optimizer)
+    for key, tensor in _within(tensors, "optimizer").items():
+        index, name = key.split(".")
+        parameter = parameters[int(index)]
+        place = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor, device=parameter.device)
+        run.optimizer.state[parameter][name] = place.copy_(tensor)  # in the parameter's memory format
     return rows
+
+
+def stored_rows(recipe: Recipe, folder: Path) -> list[Row]:
+    """The log up to the checkpoint in `folder`, which must be of this recipe; read from its header alone."""
+    header = read_header(folder / CHECKPOINT, "checkpoint")
+    if header["recipe"] != json.loads(recipe.model_dump_json()):
+        raise InputError(f"{folder} was trained by another recipe; resume with that one or give another folder")
+    rows = read_rows(folder / "log.parquet")[: header["epoch"]]
+    if len(rows) < header["epoch"]:
+        raise InputError(f"{folder}/log.parquet lacks epochs of the checkpoint; train anew into another folder")
+    return rows
+
+
+def _state(run: Run) -> dict[str, Tensor]:
+    optimizer = {
+        f"optimizer.{index}.{name}": value
+        for index, parameter in enumerate(_parameters(run.optimizer))
+        for name, value in run.optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+    average = {} if run.average is None else run.average.state_dict(prefix="average.")
+    return run.model.state_dict(prefix="model.") | average | optimizer
+
+
+def _within(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}."): tensor for key, tensor in tensors.items() if key.startswith(f"{part}.")}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _momentum(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    buffers = [optimizer.state[parameter].get("momentum_buffer") for parameter in _parameters(optimizer)]
-    return {f"momentum.{index}": buffer for index, buffer in enumerate(buffers) if buffer is not None}

@@ -7,14 +7,14 @@ import torch
 from networks import bottlenecked, quadrants
 
 from ibviz.attribution.methods import explain
-from ibviz.benchmark.evaluation import comparison_grid, evaluate, values
+from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate, values
 from ibviz.benchmark.statistics import estimate
-from ibviz.benchmark.suite import fingerprint, fitting, run_suite
+from ibviz.benchmark.suite import fitting, run_suite
 from ibviz.config import DataConfig, MethodConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.files import read_rows
-from ibviz.metrics import CurveProtocol, faithfulness, pointing_game, probability
+from ibviz.metrics import CurveProtocol, Targets, faithfulness, planned_states, pointing_game, random_order_area, scorer
 from ibviz.types import AttentionMap
 
 
@@ -50,12 +50,13 @@ def test_the_planted_map_wins_and_its_negation_loses(evaluation):
 def test_rows_are_those_of_the_metrics_called_directly(evaluation):
     images, labels, masks = planted()
     maps, model = masks[:, ::4, ::4].float(), quadrants()
-    protocol = CurveProtocol(baseline=(0, 0, 0), grid=(4, 4))
-    direct = faithfulness(probability(model, labels), images, maps, protocol=protocol)
+    protocol = CurveProtocol(colour=(0, 0, 0), grid=(4, 4))
+    direct = faithfulness(scorer(model, labels), images, maps, protocol=protocol)
     rows = [row for row in evaluation.rows if row["method"] == "exact"]
     assert [row["value"] for row in rows if row["metric"] == "deletion"] == direct.deletion_auc.tolist()
     assert [row["value"] for row in rows if row["metric"] == "pointing_game"] == pointing_game(maps, masks).hit.tolist()
-    assert {row["protocol"] for row in evaluation.rows} == {protocol.hash}
+    assert {row["protocol"] for row in evaluation.rows} == {evaluation.card.hash}
+    assert evaluation.protocol.hash == protocol.hash
     assert all(row["correct"] for row in evaluation.rows)
 
 
@@ -81,6 +82,54 @@ def test_the_grid_is_that_of_the_attention_else_the_coarsest():
     assert comparison_grid({"fine": fine, "coarse": coarse, "attention": trained}) == (4, 4)
 
 
+def test_maps_of_another_grid_are_judged_on_it_as_well_and_shown_apart():
+    images, labels, masks = planted()
+    maps = {"coarse": torch.rand(4, 4, 4), "fine": torch.rand(4, 16, 16), "finest": torch.rand(4, 32, 32)}
+    found = evaluate(quadrants(), images, maps, labels=labels, masks=masks)
+    native = [row for row in found.rows if row["native"]]
+    assert {(row["method"], row["grid"]) for row in native} == {("fine", "16 x 16")}
+    direct = faithfulness(scorer(quadrants(), labels), images, maps["fine"], protocol=CurveProtocol(colour=(0, 0, 0)))
+    assert [row["value"] for row in native if row["metric"] == "srg"] == pytest.approx(direct.srg.tolist(), abs=1e-6)
+    assert {row["protocol"] for row in native}.isdisjoint(row["protocol"] for row in found.rows if not row["native"])
+    table, own = found.table().split("do not compare across grids")
+    assert "finest" in table
+    assert "fine " in own
+    assert "coarse" not in own
+
+
+def test_the_area_of_a_random_order_stands_beside_the_numbers():
+    images, labels, masks = planted()
+    maps = {"m": masks[:, ::4, ::4].float()}
+    for ties in ("expected", "group"):
+        protocol = CurveProtocol(colour=(0, 0, 0), grid=(4, 4), ties=ties)
+        found = evaluate(quadrants(), images, maps, labels=labels, protocol=protocol)
+        direct = random_order_area(scorer(quadrants(), labels), images, (4, 4), protocol=protocol)
+        rows = [row["random_order"] for row in found.rows if row["method"] == "m" and row["metric"] == "srg"]
+        assert rows == pytest.approx(direct.tolist(), abs=1e-6)
+        assert f"area of a random order {sum(rows) / 4:.3f}" in found.legend()
+
+
+def test_the_class_and_the_score_are_those_of_the_protocol():
+    images, _, _ = planted()
+    protocol = CurveProtocol(colour=(0, 0, 0), grid=(4, 4), target="true", score="logit")
+    wrong = torch.tensor([1, 0, 3, 2])
+    found = evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, labels=wrong, protocol=protocol)
+    assert [row["target"] for row in found.rows if row["method"] == "m" and row["metric"] == "srg"] == wrong.tolist()
+    logits = quadrants()(images).gather(1, wrong[:, None]).squeeze(1)
+    assert [row["f_image"] for row in found.rows[:4]] == pytest.approx(logits.tolist(), abs=1e-5)
+    assert "logit of the true class" in found.legend()
+    with pytest.raises(InputError, match="needs the label of every image"):
+        evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, protocol=protocol)
+
+
+def test_passes_are_counted_before_they_are_made():
+    images, labels, _ = planted()
+    found = evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, labels=labels)
+    assert found.forward_passes == sum(
+        planned_states(values(one), (16, 16), found.protocol) for one in found.maps.values()
+    )
+
+
 def test_maps_of_other_images_and_names_of_controls_are_refused():
     images, _, masks = planted()
     with pytest.raises(InputError, match="'m' explains 3 images; expected 4"):
@@ -100,7 +149,7 @@ def test_saved_tables_say_the_same(evaluation, tmp_path):
     printed = (tmp_path / "table.csv").read_text()
     assert "exact,False,pointing_game,1.0,1.0,1.0,4,0" in printed
     assert "| *uniform* |" in (tmp_path / "table.md").read_text()
-    assert "Protocol " + evaluation.protocol.hash in evaluation.table()
+    assert "Protocol " + evaluation.card.hash in evaluation.table()
 
 
 def test_a_bootstrap_interval_is_the_percentiles_of_resampled_means():
@@ -125,7 +174,7 @@ def test_a_suite_writes_its_circumstances(tmp_path):
     suite = SuiteConfig(data=DataConfig(), images=4, steps=4, methods=methods)
     run = run_suite(suite, bottlenecked(), tmp_path)
     facts = json.loads((tmp_path / "circumstances.json").read_text())
-    assert facts["protocol"]["hash"] == run.evaluation.protocol.hash
+    assert facts["card"]["hash"] == run.evaluation.card.hash
     assert SuiteConfig(**facts["suite"]) == suite
     assert run.evaluation.protocol.grid == (12, 12)
     direct = values(explain(bottlenecked(), run.images.images.float() / 255, "grad_cam", layer="network.stem"))
@@ -159,8 +208,14 @@ def test_an_unknown_label_is_neither_right_nor_wrong():
     assert {row["image"]: row["correct"] for row in rows} == {0: True, 1: True, 2: None, 3: True}
 
 
-def test_weights_have_a_fingerprint():
-    one, same, other = bottlenecked(), bottlenecked(), bottlenecked()
+def test_a_card_knows_its_weights_and_its_data():
+    images, labels, _ = planted()
+    protocol, judged = CurveProtocol(colour=(0, 0, 0)), Targets(labels)
+    one, same, other = bottlenecked(), bottlenecked().to(memory_format=torch.channels_last), bottlenecked()
     with torch.no_grad():
         next(other.parameters())[0] += 1e-6
-    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    first, again, third = (card_of(model, images, judged, protocol) for model in (one, same, other))
+    assert first == again
+    assert first.weights != third.weights
+    assert first.data == third.data
+    assert card_of(one, images, Targets(labels.flip(0)), protocol).data != first.data

@@ -181,7 +181,10 @@ def test_an_svg_shows_the_colours_of_the_png(tmp_path):
     assert any(np.abs(middle(colour.astype(int)) - expected).max() <= 2 for colour in colours)
 
 
-@pytest.mark.parametrize(("images", "methods", "height", "width"), [(1, 1, 32, 32), (8, 8, 32, 32), (5, 3, 20, 80)])
+@pytest.mark.parametrize(
+    ("images", "methods", "height", "width"),
+    [(1, 1, 32, 32), (8, 8, 32, 32), (5, 3, 20, 80), (2, 26, 32, 32), (1, 31, 20, 30)],
+)
 def test_all_text_is_inside_the_figure_and_none_overlaps(images, methods, height, width):
     index = torch.arange(images * 9).view(images, 3, 3) % 20
     rows = {f"A rather long method, {n}": torch.rand(images, 4, 4) for n in range(methods - 1)}
@@ -197,6 +200,20 @@ def test_all_text_is_inside_the_figure_and_none_overlaps(images, methods, height
     inner = [box.padded(-2) for box in boxes]
     clashes = [(texts[a], texts[b]) for a in range(len(inner)) for b in range(a) if inner[a].overlaps(inner[b])]
     assert not clashes
+
+
+def test_a_table_higher_than_a_page_is_folded_into_blocks_with_the_images_above_each():
+    rows = {f"Method {n}": torch.full((2, 4, 4), float(n + 1)) for n in range(25)}
+    drawn = panel(grey(2, 32, 32), rows)
+    width, height = drawn.figure.get_size_inches()
+    assert width <= 7.01
+    assert height <= 9
+    pictures = [axes for axes in drawn.figure.axes if axes.images and not axes.axison]
+    corners = [(round(axes.get_position().x0, 4), round(axes.get_position().y0, 4)) for axes in pictures]
+    assert len(set(corners)) == len(corners) == 3 * 2 + 25 * 2
+    assert sorted({x for x, _ in corners}) == sorted({x for x, y in corners if y == max(y for _, y in corners)})
+    values = [axes.images[-1].get_array() for axes in pictures[6:]]
+    assert [float(one.max()) for one in values] == [float(n + 1) for n in range(25) for _ in range(2)]
 
 
 def test_twenty_anchors_keep_twenty_ticks_and_few_labels():

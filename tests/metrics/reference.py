@@ -52,7 +52,7 @@ def trapezoid(fractions, scores):
 
 def curve(score, image, row, states, protocol):
     """Score of the image at each set of kept cells."""
-    return [float(score(masked(image, kept, protocol.grid, protocol.baseline)[None], row)) for kept in states]
+    return [float(score(masked(image, kept, protocol.grid, protocol.colour)[None], row)) for kept in states]
 
 
 def areas(score, image, row, removed, protocol):

@@ -5,12 +5,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import interpolate
 from torch.testing import assert_close
 
 from ibviz.errors import InputError
-from ibviz.metrics import Curve, CurveProtocol, area, faithfulness, on_grid, planned_states, shuffles, tie_report
+from ibviz.metrics import (
+    Curve,
+    CurveProtocol,
+    abpc,
+    aopc,
+    faithfulness,
+    least_first,
+    normalised,
+    on_grid,
+    planned_states,
+    preset,
+    shuffles,
+    tie_report,
+    trapezoid,
+)
 from ibviz.metrics import states as states_module
-from ibviz.metrics.states import cut_points, kept_cells, plans
+from ibviz.metrics.states import even, kept_cells, plans
 from tests.metrics.reference import areas, distinct_states, level_sets, masked, removal_sets, share
 
 MEAN_COLOUR = (0.4, 0.5, 0.6)
@@ -18,7 +33,7 @@ RULES = ("expected", "group")
 
 
 def protocol(grid=(4, 4), **choices) -> CurveProtocol:
-    return CurveProtocol(**({"baseline": MEAN_COLOUR, "grid": grid} | choices))
+    return CurveProtocol(**({"colour": MEAN_COLOUR, "grid": grid} | choices))
 
 
 def images(count=3, size=(8, 8), seed=0) -> torch.Tensor:
@@ -62,7 +77,9 @@ def orders_of(values, choices):
     """Removed sets at every point, for every tie order, by the slow reference."""
     if choices.ties == "group":
         return [level_sets(values)]
-    cuts = cut_points(len(values), choices.steps)
+    cuts, row_by_row = even(len(values), choices.steps), list(range(len(values)))
+    if choices.ties != "expected":
+        return [removal_sets(values, row_by_row if choices.ties == "index" else row_by_row[::-1], cuts)]
     return [removal_sets(values, order.tolist(), cuts) for order in shuffles(len(values), choices.orders, choices.seed)]
 
 
@@ -73,7 +90,7 @@ def numbers(result):
 # Against plain loops
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [*RULES, "index", "reverse"])
 @pytest.mark.parametrize(("grid", "size"), [((4, 4), (8, 8)), ((2, 5), (4, 7)), ((3, 3), (7, 5)), ((1, 1), (3, 2))])
 @pytest.mark.parametrize("steps", [4, 32])
 def test_equals_erasing_cell_by_cell(rule, grid, size, steps):
@@ -97,7 +114,7 @@ def test_linear_score_has_its_closed_form_for_any_order_and_baseline(rule):
     """Removing cell c at the k-th of n steps costs its share s(c) of f(x) - f(baseline) from there on."""
     x, maps, score = images(4), torch.rand(4, 4, 4), Linear(4, (8, 8))
     for baseline in (MEAN_COLOUR, (0.0, 0.0, 0.0), (1.0, 0.2, 0.9)):
-        result = faithfulness(score, x, maps, protocol=protocol(ties=rule, baseline=baseline))
+        result = faithfulness(score, x, maps, protocol=protocol(ties=rule, colour=baseline))
         change = score.weights * (x - torch.tensor(baseline).view(3, 1, 1))
         lost = change.unflatten(3, (4, 2)).unflatten(2, (4, 2)).sum((1, 3, 5)).flatten(1)  # by each cell
         rank = maps.flatten(1).argsort(descending=True).argsort()
@@ -249,7 +266,7 @@ def test_removed_sets_are_nested_and_their_share_is_the_fraction():
     maps, choices = level_maps(2, (3, 5)), protocol((3, 5), orders=2)
     x = torch.ones(2, 3, 7, 11)
     seen = Counted(lambda states, _: states.mean((1, 2, 3)))
-    result = faithfulness(seen, x, maps, protocol=protocol((3, 5), orders=2, baseline=(0, 0, 0)))
+    result = faithfulness(seen, x, maps, protocol=protocol((3, 5), orders=2, colour=(0, 0, 0)))
     assert_close(result.deletion.scores, 1 - result.deletion.fractions)  # kept share, pixel for pixel
     assert_close(result.insertion.scores, result.insertion.fractions)
     for row in range(2):
@@ -257,7 +274,7 @@ def test_removed_sets_are_nested_and_their_share_is_the_fraction():
             assert all(smaller < larger for smaller, larger in pairwise(removed))
     [plan] = plans(maps.flatten(1), choices)
     for lookup in plan.lookup.flatten(0, 2):
-        kept, _ = kept_cells(plan, plan.states[lookup])
+        kept, _, _ = kept_cells(plan, plan.states[lookup])
         assert bool((kept[1:] <= kept[:-1]).all()) or bool((kept[1:] >= kept[:-1]).all())
 
 
@@ -277,7 +294,7 @@ def test_fractions_are_pixels_not_cells_where_it_does_not():
 @settings(deadline=None, max_examples=60, database=None)
 @given(st.integers(1, 200), st.integers(1, 64))
 def test_cuts_are_symmetric_distinct_and_complete(cells, steps):
-    cuts = cut_points(cells, steps)
+    cuts = even(cells, steps)
     assert cuts == [cells - cut for cut in reversed(cuts)]
     assert cuts == sorted(set(cuts))
     assert (cuts[0], cuts[-1]) == (0, cells)
@@ -297,12 +314,12 @@ def test_images_with_different_numbers_of_levels_share_a_batch_in_group():
 
 def test_area_is_the_trapezoid_of_the_mean_curve_where_the_grid_divides_the_image():
     result = faithfulness(wavy, images(), level_maps(), protocol=protocol())
-    assert_close(area(result.deletion), result.deletion_auc)
-    assert_close(area(result.insertion), result.insertion_auc)
+    assert_close(trapezoid(result.deletion), result.deletion_auc)
+    assert_close(trapezoid(result.insertion), result.insertion_auc)
 
 
 def test_area_is_float32():
-    assert area(Curve(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bfloat16))).dtype == torch.float32
+    assert trapezoid(Curve(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bfloat16))).dtype == torch.float32
 
 
 # Ties
@@ -338,7 +355,116 @@ def test_ties_are_reported_on_the_grid_of_the_protocol():
     assert_close(result.ties, tie_report(on_grid(maps, (4, 4))))
 
 
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
+def test_negation_turns_ties_row_by_row_backwards(grid):
+    """So neither rule alone is antisymmetric, and LeRF by the same rule is not MoRF backwards (D16)."""
+    x, maps = images(), level_maps(3, grid)
+    one, other = (
+        faithfulness(wavy, x, some, protocol=protocol(grid, ties=rule))
+        for some, rule in ((maps, "index"), (-maps, "reverse"))
+    )
+    assert_close(one.srg, -other.srg, atol=1e-6, rtol=0)
+    same = faithfulness(wavy, x, -maps, protocol=protocol(grid, ties="index"))
+    assert float((same.srg + one.srg).abs().max()) > 1e-3
+
+
+# What is removed at once, and how maps reach it
+
+
+@settings(deadline=None, max_examples=10, database=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.sampled_from(["expected", "group", "index"]))
+def test_pixels_are_cells_of_one_pixel(rows, columns, ties):
+    """Any rectangular size; nearest enlargement keeps the levels as ties."""
+    x, maps = images(2, (5, 7)), level_maps(2, (rows, columns))
+    by_pixel = protocol((rows, columns), unit="pixel", ties=ties, steps=6, orders=2)
+    by_cell = protocol((5, 7), ties=ties, steps=6, orders=2)
+    one, other = faithfulness(wavy, x, maps, protocol=by_pixel), faithfulness(wavy, x, maps, protocol=by_cell)
+    assert_close(numbers(one), numbers(other), atol=1e-7, rtol=0)
+    assert one.ties.levels.tolist() == [int(m.unique().numel()) for m in maps]
+
+
+def test_bilinear_enlargement_is_torchs_and_another_ranking_than_nearest():
+    """D23: two libraries, one map, other ranks; here it is a choice with a hash."""
+    x, maps = images(), torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    smooth = interpolate(maps.unsqueeze(1), (8, 8), mode="bilinear", align_corners=False).squeeze(1)
+    bilinear = protocol(unit="pixel", enlargement="bilinear")
+    one = numbers(faithfulness(wavy, x, maps, protocol=bilinear))
+    assert_close(one, numbers(faithfulness(wavy, x, smooth, protocol=protocol((8, 8)))), atol=1e-7, rtol=0)
+    nearest = faithfulness(wavy, x, maps, protocol=protocol(unit="pixel"))
+    assert float((numbers(nearest) - one).abs().max()) > 1e-3
+
+
+def test_without_a_grid_each_map_keeps_its_own():
+    x, maps = images(), level_maps(3, (2, 8))
+    one, other = (faithfulness(wavy, x, maps, protocol=protocol(grid)) for grid in (None, (2, 8)))
+    assert torch.equal(numbers(one), numbers(other))
+
+
+# Readings of the curves
+
+
+def test_lerf_is_the_insertion_curve_backwards_and_abpc_is_srg():
+    x, maps = images(), torch.rand(3, 4, 4)
+    found = faithfulness(wavy, x, maps, protocol=protocol())
+    lerf = faithfulness(wavy, x, -maps, protocol=protocol()).deletion
+    assert_close(least_first(found.insertion).scores, lerf.scores)
+    assert_close(least_first(found.insertion).fractions, lerf.fractions)
+    second = faithfulness(wavy, x, maps, protocol=protocol(second="lerf"))
+    assert_close(second.insertion.scores, lerf.scores)
+    assert second.forward_passes == planned_states(maps, (8, 8), protocol(second="lerf"))
+    assert_close(abpc(found.deletion, least_first(found.insertion)), found.srg, atol=1e-6, rtol=0)
+
+
+def test_aopc_is_the_mean_drop_and_needs_no_baseline():
+    found = faithfulness(wavy, images(), torch.rand(3, 4, 4), protocol=protocol())
+    drops = [[float(row[0] - value) for value in row] for row in found.deletion.scores]
+    assert_close(aopc(found.deletion), torch.tensor([sum(row) / len(row) for row in drops]), atol=1e-6, rtol=0)
+
+
+def test_normalised_curves_do_not_see_an_affine_change_of_the_score():
+    x, maps = images(), torch.rand(3, 4, 4)
+    one, other = (
+        faithfulness(score, x, maps, protocol=protocol()) for score in (wavy, lambda s, rows: 3 * wavy(s, rows) - 2)
+    )
+    curves = [normalised(found.deletion, found.f_image, found.f_baseline) for found in (one, other)]
+    assert_close(curves[0].scores, curves[1].scores, atol=1e-5, rtol=1e-4)
+    assert_close(curves[0].scores[:, [0, -1]], torch.tensor([[1.0, 0.0]]).expand(3, 2))
+
+
+def test_a_network_that_answers_always_alike_has_no_normalised_curve():
+    found = faithfulness(lambda s, _: torch.ones(len(s)), images(), torch.rand(3, 4, 4), protocol=protocol())
+    assert bool(normalised(found.deletion, found.f_image, found.f_baseline).scores.isnan().all())
+    assert torch.equal(found.srg, torch.zeros(3))
+
+
+def test_two_networks_have_two_numbers():
+    """D13."""
+    x, maps = images(), torch.rand(3, 4, 4)
+    networks = (wavy, lambda s, rows: wavy(1 - s, rows))
+    one, other = (numbers(faithfulness(score, x, maps, protocol=protocol())) for score in networks)
+    assert float((one - other).abs().min()) > 1e-4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_same():
+    """D17."""
+    score, x, maps = Linear(3, (8, 8)), images(), level_maps()
+    here = numbers(faithfulness(score, x, maps, protocol=protocol()))
+    score.weights = score.weights.cuda()
+    there = numbers(faithfulness(score, x.cuda(), maps.cuda(), protocol=protocol()))
+    assert_close(there.cpu(), here, atol=1e-6, rtol=0)
+
+
 # Every state once
+
+
+def test_passes_grow_with_images_and_steps():
+    maps = torch.rand(6, 8, 8)
+    one, twice, finer = (
+        planned_states(some, (16, 16), protocol((8, 8), steps=steps))
+        for some, steps in ((maps[:3], 16), (maps, 16), (maps[:3], 32))
+    )
+    assert (one, twice, finer) == (3 * 32, 6 * 32, 3 * 64)
 
 
 @settings(deadline=None, max_examples=20, database=None)
@@ -351,7 +477,7 @@ def test_planned_scored_and_distinct_states_are_the_same_number(rule, rows, colu
     everything = frozenset(range(rows * columns))
     literal = sum(distinct_states(orders_of(m.flatten().tolist(), choices), everything) for m in maps)
     assert len(seen.seen) == len(set(seen.seen)) == literal
-    assert result.forward_passes == planned_states(maps, choices) == literal
+    assert result.forward_passes == planned_states(maps, (4, 5), choices) == literal
     assert max(seen.batches) <= 5
 
 
@@ -392,9 +518,28 @@ def test_what_cannot_be_judged_is_refused(x, maps, message):
         faithfulness(wavy, x, maps, protocol=protocol())
 
 
+def test_a_map_larger_than_the_image_is_refused_on_its_own_grid():
+    with pytest.raises(InputError, match=r"grid of \(16, 16\) cells on images of \(8, 8\) pixels"):
+        faithfulness(wavy, images(1), torch.rand(1, 16, 16), protocol=protocol(None))
+
+
+def test_a_rule_that_leaves_no_curve_is_refused():
+    """50 pixels a step, neither end: on 8 x 8 pixels one point is left, whose area would be a silent 0."""
+    with pytest.raises(InputError, match="leave 1 points of 64 cells; a curve needs two"):
+        faithfulness(wavy, images(), torch.rand(3, 8, 8), protocol=preset("latec", (8, 8), MEAN_COLOUR))
+
+
+@pytest.mark.parametrize("rule", [*RULES, "index", "reverse"])
+def test_one_cell_and_one_pixel_have_a_defined_result(rule):
+    for size in ((8, 8), (1, 1)):
+        found = faithfulness(wavy, images(2, size), torch.zeros(2, 1, 1), protocol=protocol(None, ties=rule))
+        assert_close(found.srg, torch.zeros(2), atol=1e-6, rtol=0)
+        assert found.forward_passes == 4
+
+
 def test_planning_nothing_is_refused():
     with pytest.raises(InputError, match="at least one map"):
-        planned_states(torch.rand(0, 4, 4), protocol())
+        planned_states(torch.rand(0, 4, 4), (8, 8), protocol())
 
 
 def test_nan_of_the_network_stays_nan():

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from ibviz.errors import InputError
 from ibviz.metrics import pointing_game
-from ibviz.metrics.pointing_game import scaled_tolerance, within
+from ibviz.metrics.localisation.pointing_game import scaled_tolerance, within
 from tests.metrics.reference import near, pointing
 
 

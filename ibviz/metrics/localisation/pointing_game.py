@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import finite, on_grid
-from ibviz.types import Grid, Maps, Masks, Scores
+from ibviz.metrics.grid import Enlargement, enlarged, finite
+from ibviz.types import Grid, Labels, Maps, Masks, Scores
 
+LESS_THAN_15 = 14.98  # squared distances between pixels are whole numbers, and 14.98 squared lies above 224
 PIXELS_AT_ONCE = 2**22  # bounds memory, changes no number
 
 
-class PointingGame(NamedTuple):
+class Pointing(NamedTuple):
     """Per image; NaN in all fields where the region is empty, for the caller to exclude and count."""
 
     hit: Scores  # share of the tied maximal pixels that hit: the expectation of a fair choice among them
@@ -24,22 +25,24 @@ class PointingGame(NamedTuple):
     chance: Scores  # what a uniformly drawn pixel would score
 
 
-def pointing_game(maps: Maps, regions: Masks, *, tolerance: float | None = None) -> PointingGame:
-    """Hits of each map's maximum, enlarged to the region's size by nearest blocks, within `tolerance` of the region.
+def pointing_game(
+    maps: Maps, regions: Masks, *, tolerance: float | None = None, enlargement: Enlargement = "nearest"
+) -> Pointing:
+    """Hits of each map's maximum, enlarged to the region's size, within `tolerance` of the region.
 
     Tolerance is a Euclidean distance in pixels between pixel centres, by default 15 px at a shorter side of 224, scaled
     to the image; 0 asks for the region itself. A map finer than the image is averaged into pixels.
 
     >>> box = torch.tensor([[[True, False, False, False]]])
     >>> pointing_game(torch.tensor([[[0.7, 0.2]]]), box, tolerance=0.0)
-    PointingGame(hit=tensor([0.5000]), best=tensor([1.]), worst=tensor([0.]), chance=tensor([0.2500]))
+    Pointing(hit=tensor([0.5000]), best=tensor([1.]), worst=tensor([0.]), chance=tensor([0.2500]))
     """
     size = (regions.shape[1], regions.shape[2])
     distance = scaled_tolerance(size) if tolerance is None else tolerance
     at_once = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
     pairs = zip(finite(maps).split(at_once), regions.split(at_once), strict=True)
-    parts = [_pointed(some, there, within(there, distance)) for some, there in pairs]
-    return PointingGame(*(torch.cat(field) for field in zip(*parts, strict=True)))
+    parts = [_pointed(enlarged(some, size, enlargement), there, within(there, distance)) for some, there in pairs]
+    return Pointing(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
 def scaled_tolerance(size: Grid) -> float:
@@ -74,9 +77,46 @@ def _squared_row_distance(regions: Masks) -> Float[Tensor, "b h w"]:
     return torch.minimum(columns - left, right - columns).square()
 
 
-def _pointed(maps: Maps, regions: Masks, near: Masks) -> PointingGame:
-    enlarged = on_grid(maps, (regions.shape[1], regions.shape[2])).flatten(1)
-    top = enlarged == enlarged.amax(1, keepdim=True)
+def torchray_pointing_game(maps: Maps, regions: Masks) -> Pointing:
+    """TorchRay's rule: bilinear enlargement, the first maximum in row-major order, less than 15 px from the region.
+
+    The 15 pixels are not scaled, so that on small images nearly every point hits. TorchRay reports the `macro` of
+    `averages`, over images and the classes in them.
+
+    >>> torchray_pointing_game(torch.tensor([[[0.5, 0.5]]]), torch.tensor([[[True, False]]])).hit
+    tensor([1.])
+    """
+    size = (regions.shape[1], regions.shape[2])
+    values = enlarged(maps, size, "bilinear").flatten(1)
+    first = torch.nn.functional.one_hot(values.argmax(1), values.shape[1]).float().unflatten(1, size)
+    return _pointed(first, regions, within(regions, LESS_THAN_15))
+
+
+class Averages(NamedTuple):
+    """Means over images with a defined value; NaN where there is none."""
+
+    micro: float  # over images
+    macro: float  # over classes, of the mean of each
+    n: int
+    excluded: int  # images whose value is NaN
+
+
+def averages(values: Scores, classes: Labels) -> Averages:
+    """Mean over images and over classes of a per-image value, such as `pointing_game(...).hit`; NaN is left out.
+
+    >>> averages(torch.tensor([1.0, 1.0, 0.0, math.nan]), torch.tensor([0, 0, 1, 1]))
+    Averages(micro=0.6666666666666666, macro=0.5, n=3, excluded=1)
+    """
+    kept = ~values.isnan()
+    found, classes = values[kept].double(), classes[kept]
+    present = [found[classes == one].mean() for one in classes.unique()]
+    macro = float(torch.stack(present).mean()) if present else math.nan
+    return Averages(float(found.mean()), macro, len(found), len(values) - len(found))
+
+
+def _pointed(values: Maps, regions: Masks, near: Masks) -> Pointing:
+    values = values.flatten(1)
+    top = values == values.amax(1, keepdim=True)
     hits = top & near.flatten(1)
     fields = (
         hits.sum(1) / top.sum(1),
@@ -85,4 +125,4 @@ def _pointed(maps: Maps, regions: Masks, near: Masks) -> PointingGame:
         near.flatten(1).float().mean(1),
     )
     empty = ~regions.flatten(1).any(1)
-    return PointingGame(*(field.masked_fill(empty, math.nan) for field in fields))
+    return Pointing(*(field.masked_fill(empty, math.nan) for field in fields))

@@ -1,0 +1,53 @@
+"""Trained attention as one of Captum's attribution methods; apart, because Captum takes a second to import."""
+
+import warnings
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from captum.attr import Attribution
+from captum.log import log_usage  # pyright: ignore[reportAttributeAccessIssue] - chosen when imported
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from ibviz.attribution.intrinsic import attention
+from ibviz.attribution.methods import evaluating
+from ibviz.models.classifier import IBClassifier
+from ibviz.types import Images
+
+
+class IBAttention(Attribution):
+    """Attention of an `IBClassifier` behind Captum's face, for its tools, such as `NoiseTunnel`.
+
+    >>> import torch
+    >>> from ibviz.config import InputConfig, ModelConfig
+    >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
+    >>> IBAttention(IBClassifier(ModelConfig(), spec)).attribute(torch.rand(2, 3, 48, 48)).shape
+    torch.Size([2, 1, 12, 12])
+    """
+
+    def __init__(self, model: IBClassifier) -> None:
+        """Take the classifier; it runs in eval mode and is left as it was."""
+        super().__init__(model)
+        self.model = model
+
+    @log_usage()  # NoiseTunnel calls what it wraps
+    def attribute(  # pyright: ignore[reportIncompatibleVariableOverride] - Captum declares it as an attribute
+        self, inputs: Images, target: Any = None, upsample: Literal["nearest", "bilinear"] | None = None
+    ) -> Float[Tensor, "b 1 gh gw"]:
+        """Attention, quantised where the model has anchors, on its own grid or enlarged to the images by `upsample`.
+
+        Any `target` Captum may pass is accepted; the map does not depend on it, of which the first such call in a
+        process warns.
+        """
+        if target is not None:
+            _warn_of_target()
+        with evaluating(self.model):
+            maps = attention(self.model, inputs, torch.zeros(len(inputs), dtype=torch.long)).values().unsqueeze(1)
+        return maps if upsample is None else F.interpolate(maps, inputs.shape[2:], mode=upsample)
+
+
+@cache
+def _warn_of_target() -> None:
+    warnings.warn("trained attention is made before any class is considered; `target` changes nothing", stacklevel=4)

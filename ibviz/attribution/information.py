@@ -1,0 +1,203 @@
+"""Information bottleneck attribution: how much noise a layer's features bear before the class is lost."""
+
+import math
+from typing import Annotated, NamedTuple
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, InstanceOf
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from ibviz.attribution.gradients import Count, differentiable
+from ibviz.models.grids import (
+    Features,
+    Layout,
+    find_layer,
+    from_grid,
+    layer_for_attention,
+    replaced_output,
+    spatial_layers,
+    to_grid,
+)
+from ibviz.types import Images, Labels, Maps
+
+START = 5.0  # logit of the share of signal before the first step: almost all
+RATE = 1.0  # Adam's learning rate
+REACH = 2  # cells; smoothing by a Gaussian of deviation 1 is cut off there
+FLOOR = 0.01  # of the mean deviation: less is taken for a unit that never changes
+
+Price = Annotated[float, Field(ge=0)]
+
+
+class FeatureStatistics(NamedTuple):
+    """Mean and population deviation of a layer's features: of every unit or, with one cell a side, of every channel."""
+
+    mean: Features
+    deviation: Features
+
+
+class Tap(NamedTuple):
+    """A place in a network where features are read and replaced."""
+
+    model: nn.Module
+    module: nn.Module
+    layout: Layout
+    multiplies: bool  # whether the layers after it take several rows of features for one image
+
+
+class Given(NamedTuple):
+    """What is fixed while the noise of a batch is optimised."""
+
+    tap: Tap
+    images: Images
+    targets: Labels
+    features: Features
+    statistics: FeatureStatistics
+
+
+def iba(  # noqa: PLR0913 - three inputs, seven options
+    model: nn.Module,
+    images: Images,
+    targets: Labels,
+    *,
+    layer: str | None = None,
+    statistics: InstanceOf[FeatureStatistics] | None = None,
+    beta: Price = 10.0,
+    steps: Count = 10,
+    samples: Count = 10,
+    seed: int = 0,
+    batch_size: Count = 64,
+) -> Maps:
+    """Per-sample IBA (Schulz 2020): bits that a cell lets pass, summed over channels; never negative.
+
+    Every unit is blended with normal noise such that cross-entropy + `beta` · mean KL, in nats, falls in `steps` of
+    Adam, over `samples` draws of noise a step, the same for every image. It happens at the submodule `layer`, by
+    default one through which all of the network passes: where something passes by, the bits bound nothing. Noise has
+    the `statistics` of the layer's features, best taken from a data set by `estimate`; where they are not given, those
+    of each channel over the cells of the one image, so that a map depends on no other image.
+    """
+    tap = tap_at(model, images, layer)
+    maps = []
+    for index in torch.arange(len(images), device=images.device).split(max(1, batch_size // samples)):
+        features = read(tap, images[index])
+        known = statistics or own_statistics(features)
+        generator = torch.Generator(images.device).manual_seed(seed)
+        with differentiable(images[index]) as inputs:
+            given = Given(tap, inputs.detach(), targets[index], features, known)
+            share = optimise(given, beta=beta, steps=steps, samples=samples, rows=batch_size, generator=generator)
+        maps.append(information(features, share, known).sum(1) / math.log(2))
+    return torch.cat(maps).float()
+
+
+def information(features: Features, share: Features, statistics: FeatureStatistics) -> Features:
+    """KL in nats of every unit, blended with a share of noise, to the noise alone: closed form of two normals.
+
+    >>> known = FeatureStatistics(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+    >>> information(torch.full((1, 1, 1, 1), 2.0), torch.ones(1, 1, 1, 1), known).item()  # nothing but noise
+    0.0
+    """
+    signal = (1 - share) * (features - statistics.mean) / statistics.deviation
+    return (signal.square() + share.square() - 2 * share.log() - 1) / 2
+
+
+@torch.no_grad()
+def estimate(model: nn.Module, images: Images, *, layer: str | None = None, batch_size: int = 64) -> FeatureStatistics:
+    """Mean and deviation of every unit of a layer over the images of a data set, for `iba`; the model in eval mode.
+
+    >>> pixels = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    >>> estimate(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), pixels, layer="0").deviation[0, 0]
+    tensor([[0.5000, 0.5000],
+            [0.5000, 0.5000]])
+    """
+    tap = tap_at(model, images, layer)
+    total, squares = torch.zeros(1), torch.zeros(1)
+    for part in images.split(batch_size):
+        features = read(tap, part).double()  # as squares cancel
+        total, squares = total.to(features) + features.sum(0), squares.to(features) + features.square().sum(0)
+    mean = total / len(images)
+    deviation = (squares / len(images) - mean.square()).clamp(min=0).sqrt()
+    return FeatureStatistics(mean.to(images).unsqueeze(0), _floored(deviation.to(images).unsqueeze(0)))
+
+
+def own_statistics(features: Features) -> FeatureStatistics:
+    """Mean and deviation of every channel over the cells of each image."""
+    mean = features.mean((2, 3), keepdim=True)
+    return FeatureStatistics(mean, _floored(features.std((2, 3), correction=0, keepdim=True)))
+
+
+def _floored(deviation: Features) -> Features:
+    least = FLOOR * deviation.flatten(1).mean(1).view(-1, 1, 1, 1)
+    return torch.maximum(deviation, least).clamp(min=torch.finfo(deviation.dtype).tiny)
+
+
+def tap_at(model: nn.Module, images: Images, layer: str | None) -> Tap:
+    """The named layer, or one chosen as for attention."""
+    name = layer_for_attention(model, images[:1]) if layer is None else layer
+    layout = find_layer(spatial_layers(model, images[:1]), name)
+    tap = Tap(model, model.get_submodule(name), layout, multiplies=True)
+    return tap._replace(multiplies=_takes_more_rows(tap, images[:1].repeat(2, 1, 1, 1)))
+
+
+def _takes_more_rows(tap: Tap, pair: Images) -> bool:
+    features = read(tap, pair).repeat(2, 1, 1, 1)
+    try:
+        with torch.no_grad():
+            return len(run_with(tap, pair, features)) == len(features)
+    except (RuntimeError, TypeError):  # they meet something with one row for each image, or promise that many
+        return False
+
+
+def read(tap: Tap, images: Images) -> Features:
+    """Features of a layer, float32 or finer, out of reach of later layers that work in place."""
+    kept: list[Tensor] = []
+
+    def keep(output: Tensor) -> Tensor:
+        kept.append(to_grid(output, tap.layout).to(images.dtype, copy=True))
+        return output
+
+    with torch.no_grad(), replaced_output(tap.module, keep):
+        tap.model(images)
+    return kept[0]
+
+
+def run_with(tap: Tap, images: Images, features: Float[Tensor, "rows c gh gw"]) -> Float[Tensor, "rows classes"]:
+    """Logits where `features`, of which an image may have several rows, sample-major, stand for the layer's own."""
+    given = images if tap.multiplies else images.repeat(len(features) // len(images), 1, 1, 1)
+
+    def replace(output: Tensor) -> Tensor:
+        return from_grid(features.to(output.dtype), output, tap.layout)
+
+    with replaced_output(tap.module, replace):
+        return tap.model(given)
+
+
+def optimise(given: Given, *, beta: float, steps: int, samples: int, rows: int, generator: torch.Generator) -> Features:
+    """Share of noise in every unit after the last step; at most `rows` noisy images, or one draw, in a pass."""
+    logit = torch.full_like(given.features, START).requires_grad_()
+    optimizer = torch.optim.Adam([logit], lr=RATE)
+    shape = (samples, 1, *given.features.shape[1:])
+    for _ in range(steps):
+        noise = torch.randn(shape, generator=generator, device=logit.device, dtype=logit.dtype)
+        price = beta * information(given.features, noise_share(logit), given.statistics).flatten(1).mean(1).sum()
+        [logit.grad] = torch.autograd.grad(price, [logit])
+        for part in noise.split(max(1, rows // len(logit))):
+            logit.grad += torch.autograd.grad(_misfit(given, logit, part) / samples, [logit])[0]
+        optimizer.step()
+    return noise_share(logit.detach())
+
+
+def _misfit(given: Given, logit: Features, noise: Float[Tensor, "s 1 c gh gw"]) -> Float[Tensor, ""]:
+    """Cross-entropy of the targets under some draws of noise, summed over draws and images."""
+    share, (mean, deviation) = noise_share(logit), given.statistics
+    blended = (1 - share) * given.features + share * (mean + deviation * noise)
+    logits = run_with(given.tap, given.images, blended.flatten(0, 1))
+    return F.cross_entropy(logits.to(logit.dtype), given.targets.repeat(len(noise)), reduction="sum")
+
+
+def noise_share(logit: Features) -> Features:
+    """Share of noise, from the logit of the share of signal, smoothed over neighbouring cells."""
+    distance = torch.arange(-REACH, REACH + 1, device=logit.device, dtype=logit.dtype)
+    taps = (-distance.square() / 2).softmax(0).view(1, 1, 1, -1)
+    planes = F.pad((-logit).sigmoid().flatten(0, 1).unsqueeze(1), (REACH,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(planes, taps), taps.transpose(2, 3)).view_as(logit)

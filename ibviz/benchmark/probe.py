@@ -1,0 +1,114 @@
+"""The batch size and memory format at which a network is fastest: a short trial, remembered."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from ibviz.metrics.protocol import CurveProtocol
+from ibviz.types import Grid, Images
+
+BATCHES = {"cpu": (4, 16, 64)}  # on a CPU the largest is rarely the fastest
+OTHERWISE = (16, 64, 256)
+TRIALS = 3  # the first pays for what is set up
+SECONDS = 0.3  # a batch that takes longer is tried but once, and none larger
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+class Pace(NamedTuple):
+    """How to run a network, and what it then takes."""
+
+    batch_size: int
+    memory_format: str  # a key of `FORMATS`
+    seconds: float  # an image
+
+
+_KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[torch.device, Grid, str], Pace]]" = WeakKeyDictionary()
+
+
+def fastest(network: nn.Module, size: Grid, device: torch.device, *, precision: str = "float32") -> Pace:
+    """Try a few batch sizes in both formats on images of `size`, once for each network, device, size and precision.
+
+    Takes a second or two on a CPU. It changes speed and the last bits of a score, never a ranking. The network has to
+    be in eval mode and is left in the format it came in.
+
+    >>> fastest(nn.Conv2d(3, 1, 1), (8, 8), torch.device("cpu")).batch_size in BATCHES["cpu"]
+    True
+    """
+    known = _KNOWN.setdefault(network, {})
+    key = (device, size, precision)
+    if key not in known:
+        known[key] = min((pace for name in FORMATS for pace in _paces(network, size, device, name, precision)),
+                         key=lambda pace: pace.seconds)  # fmt: skip
+    return known[key]
+
+
+@contextmanager
+def in_format(network: nn.Module, name: str) -> Iterator[None]:
+    """Hold the network's weights in a memory format inside the block."""
+    weights = [weight for weight in network.parameters() if weight.dim() == 4]
+    before = [FORMATS["contiguous" if weight.is_contiguous() else "channels_last"] for weight in weights]
+    with torch.inference_mode(False):  # weights copied in inference mode could never be trained again
+        network.to(memory_format=FORMATS[name])
+    try:
+        yield
+    finally:
+        with torch.inference_mode(False):
+            for weight, wanted in zip(weights, before, strict=True):
+                weight.data = weight.data.contiguous(memory_format=wanted)
+
+
+@contextmanager
+def at_best_pace(model: nn.Module, images: Images, protocol: CurveProtocol) -> Iterator[tuple[Images, CurveProtocol]]:
+    """The images and the protocol, in the format and with the batch size at which the network is fastest.
+
+    A batch size that the protocol names is kept, and so is the format then. The network must be in eval mode.
+    """
+    if protocol.batch_size is not None:
+        yield images, protocol
+        return
+    pace = fastest(model, (images.shape[2], images.shape[3]), images.device, precision=protocol.precision)
+    with in_format(model, pace.memory_format):
+        yield (
+            images.contiguous(memory_format=FORMATS[pace.memory_format]),
+            protocol.model_copy(update={"batch_size": pace.batch_size}),
+        )
+
+
+def _paces(network: nn.Module, size: Grid, device: torch.device, name: str, precision: str) -> Iterator[Pace]:
+    with in_format(network, name):
+        for batch_size in BATCHES.get(device.type, OTHERWISE):
+            images = torch.rand(batch_size, 3, *size, device=device).contiguous(memory_format=FORMATS[name])
+            try:
+                seconds = _seconds(network, images, precision)
+            except torch.OutOfMemoryError:
+                break
+            yield Pace(batch_size, name, seconds / batch_size)
+            if seconds > SECONDS:
+                break
+
+
+@torch.no_grad()
+def _seconds(network: nn.Module, images: Images, precision: str) -> float:
+    """Least time of a few passes."""
+    least, device = math.inf, images.device.type
+    for _ in range(TRIALS):
+        _finish(images.device)
+        begun = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            network(images)
+        _finish(images.device)
+        least = min(least, time.perf_counter() - begun)
+        if least > SECONDS:
+            break
+    return least
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,170 @@
+"""Removed pixels guessed from those that are left: ROAD's linear imputer and OpenCV's inpainting."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
+
+from ibviz.errors import InputError
+from ibviz.types import Grid, Images, Masks
+
+NOISE = 0.01  # standard deviation, brightness in [0, 1]; as in the authors' code
+ERROR = 1e-5  # estimated largest error of a pixel at which its image counts as solved
+ITERATIONS = 1000  # about ten are usual; long narrow images take more
+COARSEST = 4  # pixels a side
+SWEEPS = 4  # of Jacobi on the coarsest level
+ENTRIES_AT_ONCE = {"cpu": 2**19}  # brightness values solved at once: what a cache holds; changes no number
+OTHERWISE = 2**25
+RADIUS = 3.0  # pixels that OpenCV looks around
+
+Field = Float[Tensor, "n 1 h w"]  # one colour of one image a row
+
+
+@torch.no_grad()
+def road(images: Images, removed: Masks, *, seed: int) -> Images:
+    """Noisy linear imputation of ROAD (Rong 2022): each removed pixel becomes the weighted mean of its neighbours.
+
+    Direct neighbours weigh 1/6, diagonal ones 1/12, renormalised at the border; the sparse linear system is solved for
+    all images at once, on their device, to 1e-4. Gaussian noise of 0.01 is added to removed pixels, the same
+    field for every image, so that no result depends on its company; the outcome is kept in [0, 1]. An image without a
+    pixel left becomes its own mean colour: what a single pixel left, drawn at random, gives on average.
+
+    >>> images = torch.tensor([0.0, 0.5, 1.0]).expand(1, 3, 1, 3)
+    >>> road(images, torch.tensor([[[False, True, False]]]), seed=0)[0, 0].round(decimals=1)
+    tensor([[0.0000, 0.5000, 1.0000]])
+    """
+    _check(images)
+    at_once = max(1, ENTRIES_AT_ONCE.get(images.device.type, OTHERWISE) // images[:1].numel())
+    noise = NOISE * torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
+    pairs = zip(images.float().split(at_once), removed.split(at_once), strict=True)
+    filled = torch.cat([_filled(some, gone) for some, gone in pairs]) + noise.to(images.device)
+    return torch.where(removed.unsqueeze(1), filled.clamp(0, 1).to(images.dtype), images)
+
+
+def inpaint(images: Images, removed: Masks) -> Images:
+    """Fill removed pixels by OpenCV's fast marching (Telea 2004), one image after another on the host, in 8 bits.
+
+    Pixels that are left keep their exact values; an image without one becomes its own mean colour.
+
+    >>> images = torch.full((1, 3, 3, 3), 0.2)
+    >>> inpaint(images, torch.eye(3, dtype=torch.bool)[None])[0, 0, 1].round(decimals=1)
+    tensor([0.2000, 0.2000, 0.2000])
+    """
+    _check(images)
+    host = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    holes = removed.byte().cpu().numpy()
+    filled = np.stack([_telea(image, hole) for image, hole in zip(host, holes, strict=True)])
+    result = torch.from_numpy(filled).permute(0, 3, 1, 2).to(images.device).to(images.dtype) / 255
+    result = torch.where(_all(removed), images.mean((2, 3), keepdim=True), result)
+    return torch.where(removed.unsqueeze(1), result, images)
+
+
+def _telea(image: UInt8[np.ndarray, "h w 3"], hole: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    import cv2  # noqa: PLC0415 - slow to import
+
+    return cv2.inpaint(np.ascontiguousarray(image), hole, RADIUS, cv2.INPAINT_TELEA)
+
+
+def _check(images: Images) -> None:
+    if not images.numel():
+        raise InputError(f"expected at least one image of at least one pixel; got shape {tuple(images.shape)}")
+
+
+def _all(removed: Masks) -> Bool[Tensor, "b 1 1 1"]:
+    return removed.flatten(1).all(1).view(-1, 1, 1, 1)
+
+
+def _filled(images: Images, removed: Masks) -> Images:
+    """Solve `weights * value = sum over neighbours of weight * value` at removed pixels, given the others."""
+    size = (images.shape[2], images.shape[3])
+    levels = _levels(removed, size)
+    mean = images.mean((2, 3), keepdim=True)  # an offset that makes the answer of a fully removed image 0
+    known = torch.where(removed.unsqueeze(1), 0, images - mean)
+    known = pad(known.flatten(0, 1).unsqueeze(1), levels[0].padding)
+    solved = _solve(levels, _neighbours(known).mul_(levels[0].free))
+    return solved[:, 0, : size[0], : size[1]].unflatten(0, images.shape[:2]) + mean
+
+
+class _Level(NamedTuple):
+    """The system at one resolution, each level half as fine as the one before."""
+
+    free: Field  # 1 where a value is sought
+    weight: Field  # sum of the weights of the neighbours that exist
+    inverse: Field  # of `weight` at free pixels, otherwise 0
+    padding: tuple[int, int, int, int]
+
+
+def _levels(removed: Masks, size: Grid) -> list[_Level]:
+    depth = max(0, (min(size) // COARSEST).bit_length() - 1)
+    padding = (0, -size[1] % 2**depth, 0, -size[0] % 2**depth)
+    inside = pad(torch.ones(1, 1, *size, device=removed.device), padding)
+    left = pad((~removed).float().unsqueeze(1), padding).repeat_interleave(3, 0)
+    levels = []
+    for side in (2**step for step in range(depth + 1)):
+        if side > 1:
+            inside, left = max_pool2d(inside, 2), max_pool2d(left, 2)  # a cell that holds a pixel left is left
+        # A value that is left acts from its pixel's centre, which a coarse cell's centre is too far away from.
+        weight = _neighbours(inside) + _neighbours(left) * ((side - 1) / (side + 1))
+        levels.append(_Level(inside - left, weight, (inside - left) / weight.clamp(min=1e-6), padding))
+    return levels
+
+
+def _neighbours(values: Field) -> Field:
+    """Weighted sum over the eight neighbours."""
+    return _blurred(values).sub_(values, alpha=4).div_(12)
+
+
+def _blurred(values: Field) -> Field:
+    """Weigh a pixel 4, direct neighbours 2 and diagonal ones 1: (1 2 1) x (1 2 1), axis by axis."""
+    rows = values + values
+    rows[:, :, 1:] += values[:, :, :-1]
+    rows[:, :, :-1] += values[:, :, 1:]
+    both = rows + rows
+    both[..., 1:] += rows[..., :-1]
+    both[..., :-1] += rows[..., 1:]
+    return both
+
+
+def _residual(level: _Level, wanted: Field, values: Field) -> Field:
+    """What is missing to solve the level's system; `values` are 0 where nothing is sought."""
+    return (_neighbours(values).mul_(level.free)).add_(wanted).addcmul_(level.weight, values, value=-1)
+
+
+def _solve(levels: list[_Level], wanted: Field) -> Field:
+    """Conjugate gradients, preconditioned by a multigrid cycle; what is solved stands still, whatever its company."""
+    solution, residual, direction = torch.zeros_like(wanted), wanted, torch.zeros_like(wanted)
+    before = torch.ones_like(wanted[:, :1, :1, :1])
+    for _ in range(ITERATIONS):
+        correction = _cycle(levels, residual)
+        going = correction.abs().amax((1, 2, 3), keepdim=True) >= ERROR  # the correction is about the error
+        if not going.any():
+            break
+        now = _dot(residual, correction)
+        direction = correction.addcmul_(direction, torch.where(going, now / before, 0))
+        change = _residual(levels[0], torch.zeros_like(wanted), direction)
+        step = torch.where(going, -now / _dot(direction, change), 0)
+        solution.addcmul_(direction, step)
+        residual = residual.addcmul(change, step)
+        before = now
+    return solution
+
+
+def _dot(one: Field, other: Field) -> Float[Tensor, "n 1 1 1"]:
+    return (one * other).sum((1, 2, 3), keepdim=True)
+
+
+def _cycle(levels: list[_Level], wanted: Field) -> Field:
+    """One V-cycle from 0, a symmetric approximate inverse; Jacobi smooths by 3 a sweep with these weights."""
+    level, *coarser = levels
+    values = wanted * level.inverse
+    if not coarser:
+        for _ in range(SWEEPS):
+            values.addcmul_(_residual(level, wanted, values), level.inverse)
+        return values
+    below = avg_pool2d(_blurred(_residual(level, wanted, values)), 2).div_(4).mul_(coarser[0].free)
+    step = _blurred(interpolate(_cycle(coarser, below), scale_factor=2))
+    values.addcmul_(step, level.free, value=1 / 16)
+    return values.addcmul_(_residual(level, wanted, values), level.inverse)

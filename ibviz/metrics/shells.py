@@ -1,0 +1,201 @@
+"""torchmetrics classes over the pure functions: they sum over batches and processes, and never run a network.
+
+`update` takes arguments by keyword, so that one `MetricCollection` serves all: `collection.update(deletion=curve,
+insertion=curve, maps=maps, regions=regions, boxes=boxes)`. States are sums, whose memory does not grow with the number
+of images; `reduction="none"` keeps a value for each image instead. Images without a defined value are left out, and
+counted in `excluded`.
+"""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from ibviz.metrics.curves import Curve, trapezoid
+from ibviz.metrics.grid import Enlargement
+from ibviz.metrics.localisation.boxes import DELTAS, THRESHOLDS, Contours, box_accuracy, box_hits, overlaps
+from ibviz.metrics.localisation.energy import energy_pointing_game
+from ibviz.metrics.localisation.pointing_game import pointing_game
+from ibviz.types import Grid, Maps, Masks, Scores
+
+Reduction = Literal["mean", "none"]
+
+
+class _PerImage(Metric, ABC):
+    """Mean over images, or the value of each; states carry the metric's name.
+
+    torchmetrics lets metrics of a collection whose states agree after the first batch share them from then on; deletion
+    and insertion of a uniform map do agree, so their states must not be called the same.
+    """
+
+    is_differentiable: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
+    full_state_update: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
+    higher_is_better: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
+    plot_lower_bound: ClassVar[float] = 0.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    plot_upper_bound: ClassVar[float] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    excluded: Int[Tensor, ""]
+
+    def __init__(self, *, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        self.reduction, self.name = reduction, type(self).__name__.lower()
+        if reduction == "none":
+            self.add_state(f"{self.name}_values", [], dist_reduce_fx="cat")
+        else:
+            self.add_state(f"{self.name}_sum", torch.zeros(()), dist_reduce_fx="sum")
+            self.add_state(f"{self.name}_n", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("excluded", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def _add(self, values: Scores) -> None:
+        self.excluded += values.isnan().sum()
+        if self.reduction == "none":
+            getattr(self, f"{self.name}_values").append(values)
+        else:
+            setattr(self, f"{self.name}_sum", getattr(self, f"{self.name}_sum") + values.nansum())
+            setattr(self, f"{self.name}_n", getattr(self, f"{self.name}_n") + (~values.isnan()).sum())
+
+    def compute(self) -> Float[Tensor, "*b"]:
+        """Mean over images with a defined value, NaN if there is none; or all values, NaN where undefined."""
+        if self.reduction == "none":
+            values = getattr(self, f"{self.name}_values")
+            return dim_zero_cat(values) if len(values) else torch.zeros(0, device=self.device)
+        return getattr(self, f"{self.name}_sum") / getattr(self, f"{self.name}_n")
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the value, or the values given, as torchmetrics does."""
+        return self._plot(val, ax)
+
+
+class Deletion(_PerImage):
+    """Area under the deletion curve; lower is better.
+
+    >>> metric = Deletion()
+    >>> metric.update(deletion=Curve(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])))
+    >>> metric.compute()
+    tensor(0.5000)
+    """
+
+    higher_is_better = False
+
+    def update(self, deletion: Curve) -> None:
+        """Add the curves of a batch."""
+        self._add(trapezoid(deletion))
+
+
+class Insertion(_PerImage):
+    """Area under the insertion curve; higher is better."""
+
+    def update(self, insertion: Curve) -> None:
+        """Add the curves of a batch."""
+        self._add(trapezoid(insertion))
+
+
+class SRG(_PerImage):
+    """Insertion minus deletion from one baseline (Blücher 2024); a random order has 0, higher is better."""
+
+    plot_lower_bound = -1.0
+
+    def update(self, deletion: Curve, insertion: Curve) -> None:
+        """Add both curves of a batch, which start and end at the same two scores if the baseline was one."""
+        self._add(trapezoid(insertion) - trapezoid(deletion))
+
+
+class PointingGame(_PerImage):
+    """Expected hit of `ibviz.metrics.pointing_game`; higher is better."""
+
+    def __init__(
+        self, *, tolerance: float | None = None, enlargement: Enlargement = "nearest", reduction: Reduction = "mean"
+    ) -> None:
+        """Take the options of the function."""
+        super().__init__(reduction=reduction)
+        self.tolerance = tolerance
+        self.enlargement: Enlargement = enlargement
+
+    def update(self, maps: Maps, regions: Masks) -> None:
+        """Add a batch of maps and the regions of their objects."""
+        self._add(pointing_game(maps, regions, tolerance=self.tolerance, enlargement=self.enlargement).hit)
+
+
+class EnergyPointingGame(_PerImage):
+    """Energy of `ibviz.metrics.energy_pointing_game`, or the chance-normalised one; higher is better."""
+
+    plot_lower_bound = -1.0
+
+    def __init__(
+        self, *, normalised: bool = False, enlargement: Enlargement = "nearest", reduction: Reduction = "mean"
+    ) -> None:
+        """Take the options of the function."""
+        super().__init__(reduction=reduction)
+        self.normalised = normalised
+        self.enlargement: Enlargement = enlargement
+
+    def update(self, maps: Maps, regions: Masks) -> None:
+        """Add a batch of maps and the regions of their objects."""
+        found = energy_pointing_game(maps, regions, enlargement=self.enlargement)
+        self._add(found.normalised if self.normalised else found.energy)
+
+
+class MaxBoxAcc(Metric):
+    """`ibviz.metrics.max_box_acc` over batches, version 2 by default; higher is better.
+
+    `chosen_on` is the `hits` of a metric that has seen the other split: thresholds are taken from there. Without it
+    only the oracle is defined.
+
+    >>> boxes = [torch.tensor([[0.0, 0.0, 1.0, 1.0]])]
+    >>> metric = MaxBoxAcc(size=(2, 2))
+    >>> metric.update(maps=torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), boxes=boxes)
+    >>> metric.compute()
+    {'max_box_acc': tensor(nan), 'max_box_acc_oracle': tensor(1.)}
+    """
+
+    is_differentiable: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
+    full_state_update: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
+    higher_is_better: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
+    plot_lower_bound: ClassVar[float] = 0.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    plot_upper_bound: ClassVar[float] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    hits: Int[Tensor, "deltas thresholds"]
+    boxed: Int[Tensor, ""]
+    chosen_on: Int[Tensor, "deltas thresholds"] | None
+    excluded: Int[Tensor, ""]
+
+    def __init__(
+        self,
+        *,
+        size: Grid,
+        deltas: Sequence[float] = DELTAS,
+        contours: Contours = "all",
+        enlargement: Enlargement = "bilinear",
+        chosen_on: Int[Tensor, "deltas thresholds"] | None = None,
+    ) -> None:
+        """Take the options of `overlaps` and `max_box_acc`; `size` is rows and columns of the images."""
+        super().__init__()
+        self.size, self.deltas = size, deltas
+        self.contours: Contours = contours
+        self.enlargement: Enlargement = enlargement
+        self.register_buffer("chosen_on", chosen_on, persistent=False)
+        self.add_state("hits", torch.zeros(len(deltas), THRESHOLDS, dtype=torch.long), dist_reduce_fx="sum")
+        for name in ("boxed", "excluded"):
+            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, maps: Maps, boxes: Sequence[Float[Tensor, "_ 4"]]) -> None:
+        """Add a batch of maps and, for each image, its boxes as x0, y0, x1, y1 in pixels."""
+        found = overlaps(maps, boxes, self.size, contours=self.contours, enlargement=self.enlargement)
+        missing = found[:, 0].isnan().sum()
+        self.hits += box_hits(found, self.deltas)
+        self.boxed += len(found) - missing
+        self.excluded += missing
+
+    def compute(self) -> dict[str, Float[Tensor, ""]]:
+        """Accuracy at the chosen thresholds, NaN without any, and the oracle beside it."""
+        n = int(self.boxed)
+        result = box_accuracy(self.hits, self.chosen_on, n=n, excluded=int(self.excluded))
+        numbers = {"max_box_acc": result.accuracy, "max_box_acc_oracle": result.oracle}
+        return {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the value, or the values given, as torchmetrics does."""
+        return self._plot(val, ax)

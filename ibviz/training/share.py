@@ -1,0 +1,137 @@
+"""Several processes or passes train as one: each holds rows of a whole batch, and draws and counts for all of it."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+
+class Share(NamedTuple):
+    """The rows of a whole batch that one pass of one process holds: every `step`-th from `first`."""
+
+    first: int
+    step: int
+    whole: int  # images of the batch, over all processes and passes
+
+    def rows(self, batch: Tensor, count: int | None = None) -> Tensor:
+        """This share of what is there for the whole batch; its first `count`, where fewer could be read.
+
+        >>> Share(1, 2, 5).rows(torch.arange(5))
+        tensor([1, 3])
+        """
+        return batch[self.first :: self.step][:count]
+
+    def randn(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Standard normal `(draws, rows here, ...)`: drawn for the whole batch, so that no split changes it."""
+        draws, count, *rest = shape
+        drawn = torch.randn((draws, self.whole, *rest), generator=generator, device=generator.device)
+        return self.rows(drawn.transpose(0, 1), count).transpose(0, 1)
+
+    def weight(self, processes: int) -> float:
+        """What a mean over this share counts in the mean over processes, summed over passes, of the whole batch.
+
+        >>> [Share(first, 2, 5).weight(2) for first in (0, 1)]
+        [1.2, 0.8]
+        """
+        return len(range(self.first, self.whole, self.step)) * processes / self.whole
+
+
+def shares(whole: int, *, process: int, processes: int, passes: int) -> list[Share]:
+    """The shares of one process in a batch: every pass takes each `passes`-th row, every process its part of those.
+
+    >>> [list(range(5))[first::step] for first, step, _ in shares(5, process=1, processes=2, passes=2)]
+    [[2], [3]]
+    """
+    return [Share(number + process * passes, processes * passes, whole) for number in range(passes)]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over all processes, of values forwards and of gradients backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004 - the signature of autograd
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004 - see above
+        return _Sum.apply(*gradients)  # pyright: ignore[reportReturnType] - apply is untyped
+
+
+class WholeBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose statistics in training are those of all processes' images, on any device.
+
+    What `torch.nn.SyncBatchNorm` is on CUDA; summed in double precision around the common mean, so nothing cancels.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
+        """Normalise by the whole batch in training, by the running statistics otherwise."""
+        if not self.training:
+            return super().forward(input)
+        values = input.float()
+        local = values.sum((0, 2, 3), dtype=torch.float64)
+        total = _sum(torch.cat([local, local.new_tensor([values.numel() / len(local)])]))
+        count = total[-1]
+        centred = values - (total[:-1] / count).float()[:, None, None]
+        variance = _sum(centred.square().sum((0, 2, 3), dtype=torch.float64)) / count
+        self._remember((total[:-1] / count).detach(), (variance * count / (count - 1)).detach())
+        scale = torch.rsqrt(variance + self.eps).float() * self.weight
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.float(), self.momentum)
+        self.running_var.lerp_(variance.float(), self.momentum)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return _Sum.apply(values)  # pyright: ignore[reportReturnType] - apply is untyped
+
+
+class WholeBatchDropout(nn.Module):
+    """Dropout that draws for the whole batch of `share` from torch's generator and keeps this share's rows."""
+
+    share = Share(0, 1, 0)
+
+    def __init__(self, probability: float) -> None:
+        """Drop with `probability`, and scale what stays."""
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Unchanged outside training."""
+        if not self.training:
+            return features
+        shape = (self.share.whole, *features.shape[1:])
+        ones = torch.empty_strided(shape, features.stride(), dtype=features.dtype, device=features.device).fill_(1)
+        mask = F.dropout(ones, self.probability)  # the numbers that one process would draw for these strides
+        return features * self.share.rows(mask, len(features))
+
+
+def share_batches(model: nn.Module, *, processes: int, passes: int, device: torch.device) -> None:
+    """Put in the place of batch norm and dropout what trains a whole batch in several shares; parameters keep names.
+
+    Layers of other types (stochastic depth, batch norms of timm with an activation inside) stay as they are.
+    """
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d and processes > 1:
+                setattr(parent, name, _whole_batch_norm(child, device))
+            if type(child) is nn.Dropout and processes * passes > 1:
+                setattr(parent, name, WholeBatchDropout(child.p))
+
+
+def _whole_batch_norm(norm: nn.BatchNorm2d, device: torch.device) -> nn.Module:
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+    assert norm.momentum is not None
+    whole = WholeBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    whole.load_state_dict(norm.state_dict())
+    return whole

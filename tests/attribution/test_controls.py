@@ -1,0 +1,68 @@
+"""Maps without knowledge, against other libraries and their own rules."""
+
+import numpy as np
+import pytest
+import torch
+from networks import bottlenecked, quadrants
+from skimage.filters import sobel
+from torch import Tensor, nn
+
+from ibviz.attribution.controls import LUMINANCE, edges, other_image, random_cells, random_pixels
+from ibviz.attribution.methods import explain
+from ibviz.errors import InputError
+
+close = torch.testing.assert_close
+NOTHING = nn.Identity()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(5, 3, 16, 20, generator=torch.Generator().manual_seed(1))
+
+
+def labels(images: Tensor) -> Tensor:
+    return torch.zeros(len(images), dtype=torch.long)
+
+
+def test_edges_are_scikit_images(images):
+    grey = np.tensordot(images.double().numpy(), np.array(LUMINANCE), axes=(1, 0))
+    expected = np.stack([sobel(one) for one in grey]) / 2**0.5  # differences over two pixels, mean of both squares
+    close(edges(NOTHING, images.double(), labels(images)).double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_random_pixels_are_independent_of_the_batch(images):
+    noise = random_pixels(NOTHING, images, labels(images), seed=3)
+    assert torch.equal(noise[1:3], random_pixels(NOTHING, images[1:3], labels(images)[1:3], seed=3))
+    assert torch.equal(noise, random_cells(NOTHING, images, labels(images), grid=(16, 20), seed=3))
+    assert len(noise.unique()) > 0.99 * noise.numel()
+
+
+def test_another_images_map_is_somebody_elses_and_each_is_used_once():
+    model, images = bottlenecked(anchors=None), torch.rand(5, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    own = model.inspect(images).attention.mean.detach()
+    found = explain(model, images, "other_image")
+    assert isinstance(found, Tensor)
+    givers = [[bool((one - map_).abs().max() < 1e-6) for map_ in own].index(True) for one in found]
+    assert sorted(givers) == list(range(5))
+    assert all(giver != taker for taker, giver in enumerate(givers))
+
+
+def test_who_gives_to_whom_depends_neither_on_order_nor_on_chunks():
+    model, images = bottlenecked(), torch.rand(5, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    found = explain(model, images, "other_image", batch_size=2)
+    assert isinstance(found, Tensor)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    close(found[order], explain(model, images[order], "other_image", batch_size=64), rtol=1e-5, atol=1e-6)
+
+
+def test_without_trained_attention_it_is_grad_cam_of_the_others_own_class():
+    model, images = quadrants(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    predicted = model(images).argmax(1)
+    expected = explain(model, images, "grad_cam", targets=predicted)
+    assert isinstance(expected, Tensor)
+    close(explain(model, images, "other_image", targets=1 - predicted.clamp(max=1)), expected.flip(0))
+
+
+def test_a_single_image_has_no_other():
+    with pytest.raises(InputError, match="at least 2 images"):
+        other_image(bottlenecked(), torch.rand(1, 3, 48, 48), torch.tensor([0]))

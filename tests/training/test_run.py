@@ -1,0 +1,221 @@
+"""What recipes switch on, against closed forms; runs that are cut off and go on."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from networks import bottlenecked
+from torch import nn
+
+from ibviz.config import ObjectiveConfig, Recipe, Sweep, TrainingConfig
+from ibviz.data.sources import load_split
+from ibviz.errors import InputError
+from ibviz.files import read_rows
+from ibviz.models.checkpoint import load_model, read_header, read_tensors
+from ibviz.models.objective import Objective
+from ibviz.training import loop, sweep, track
+from ibviz.training.loop import train
+from ibviz.training.run import OPTIMIZERS, best_row, saves, update_average
+from ibviz.training.supply import Streamed, supply
+from ibviz.training.sweep import run_sweep
+
+
+def silent(*facts: object) -> None:
+    """No output in tests."""
+
+
+def small(**training: object) -> Recipe:
+    given = {"epochs": 3, "lr": 0.02} | training
+    return Recipe.model_validate({"data": {"limit": 96}, "model": {"latent": 8}, "training": given})
+
+
+def test_the_average_of_weights_is_its_closed_form_and_counts_are_copied():
+    model = nn.BatchNorm2d(2)
+    average, decay, history = copy.deepcopy(model), 0.8, []
+    for step in range(5):
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([step**2, -step]))
+            model.get_buffer("running_mean").fill_(step + 1)
+        model.get_buffer("num_batches_tracked").fill_(step + 7)
+        history.append(model.weight.detach().clone())
+        update_average(average, model, decay)
+    expected = decay**5 * torch.ones(2) + sum((1 - decay) * decay ** (4 - i) * one for i, one in enumerate(history))
+    torch.testing.assert_close(average.weight.detach(), expected)
+    means = sum((1 - decay) * decay ** (4 - i) * (i + 1) for i in range(5))
+    torch.testing.assert_close(average.get_buffer("running_mean"), torch.full((2,), means))
+    assert average.num_batches_tracked == 11
+
+
+def test_label_smoothing_spreads_a_share_over_all_classes():
+    images, labels = torch.rand(4, 3, 48, 48), torch.tensor([0, 1, 2, 9])
+    model, smoothing = bottlenecked(), 0.3
+    seen = model.inspect(images)
+    logs = seen.logits.log_softmax(1)
+    expected = -(1 - smoothing) * logs[torch.arange(4), labels].mean() - smoothing * logs.mean()
+    losses = Objective(model, ObjectiveConfig(label_smoothing=smoothing)).losses(seen, labels)
+    torch.testing.assert_close(losses.cross_entropy, expected)
+
+
+def test_adam_is_the_authors():
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    config = TrainingConfig(optimizer="adam", lr=1e-4, momentum=0.5, weight_decay=0.0)
+    optimizer = OPTIMIZERS["adam"]([{"params": [weight]}], config)
+    first, second, expected = torch.zeros(2), torch.zeros(2), weight.detach().clone()
+    for step in range(1, 4):
+        weight.grad = torch.tensor([0.3 * step, -2.0])
+        first, second = 0.5 * first + 0.5 * weight.grad, 0.999 * second + 0.001 * weight.grad**2
+        expected = expected - 1e-4 * (first / (1 - 0.5**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+def cut_off(recipe: Recipe, folder: Path, after: int) -> None:
+    def stop(row: dict) -> None:
+        if row["epoch"] == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, folder, report=stop)
+
+
+@pytest.mark.parametrize(
+    ("training", "after"),
+    [
+        (
+            {"epochs": 2, "optimizer": "adam", "lr": 1e-3, "momentum": 0.5, "ema": 0.9, "schedule": {"kind": "cosine"}},
+            1,
+        ),
+        ({"save_every": 2, "accumulate": 2, "warmup": [0.01]}, 2),
+    ],
+)
+def test_a_cut_off_run_ends_with_the_same_bytes(training, after, tmp_path):
+    recipe = small(**training)
+    train(recipe, tmp_path / "whole", report=silent)
+    cut_off(recipe, tmp_path / "broken", after)
+    train(recipe, tmp_path / "broken", resume=True, report=silent)
+    for name in ("checkpoint.safetensors", "model.safetensors"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_averaged_weights_are_judged_and_kept(tmp_path):
+    rows = train(small(epochs=1, ema=0.5), tmp_path, report=silent)
+    tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
+    model = load_model(tmp_path / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, tensors[f"average.{name}"])
+    assert not torch.equal(model.decoder.state_dict()["0.weight"], tensors["model.decoder.0.weight"])
+    validation = supply(load_split(small().data, "validation", None), torch.device("cpu"))
+    assert loop.validate(model, validation)["accuracy"] == rows[0]["validation_accuracy"]
+
+
+def test_checkpoints_come_every_few_epochs_and_the_best_of_those_is_kept():
+    config = TrainingConfig(epochs=7, save_every=3)
+    assert [epoch for epoch in range(1, 8) if saves(epoch, config)] == [3, 6, 7]
+    accuracies = [0.1, 0.9, 0.4, 0.9, 0.9, 0.5, 0.5]
+    rows = [{"epoch": n, "validation_accuracy": value} for n, value in enumerate(accuracies, 1)]
+    assert best_row(rows, config)["epoch"] == 7
+    assert best_row(rows[:3], config)["epoch"] == 3
+
+
+class OnDisk:
+    """A streamed set made of one in memory, some of whose images are broken."""
+
+    def __init__(self, images, broken: tuple[int, ...] = ()) -> None:
+        self.images, self.broken = images, torch.tensor(broken, dtype=torch.long)
+        self.labels, self.class_names, self.names = images.labels, images.class_names, images.names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        whole = indices[~torch.isin(indices, self.broken)]
+        return self.images.images[whole], self.labels[whole]
+
+
+def test_a_streamed_set_trains_to_the_same_bytes_as_a_resident_one(tmp_path, monkeypatch):
+    recipe = small(epochs=1, accumulate=2)
+    train(recipe, tmp_path / "resident", report=silent)
+    monkeypatch.setattr(loop, "load_split", lambda *given: OnDisk(load_split(*given)))
+    train(recipe, tmp_path / "streamed", report=silent)
+    for name in ("checkpoint.safetensors", "model.safetensors"):
+        assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "resident" / name).read_bytes()
+
+
+def test_broken_images_of_a_streamed_set_are_left_out(tmp_path, monkeypatch):
+    images = load_split(small().data, "validation", None)
+    judged = loop.validate(bottlenecked(), Streamed(OnDisk(images, (3, 500)), images.labels, torch.device("cpu")))
+    kept = torch.isin(torch.arange(1000), torch.tensor([3, 500]), invert=True)
+    whole = images._replace(images=images.images[kept], labels=images.labels[kept])
+    assert judged == pytest.approx(loop.validate(bottlenecked(), supply(whole, torch.device("cpu"))))
+    monkeypatch.setattr(loop, "load_split", lambda *given: OnDisk(load_split(*given), tuple(range(40))))
+    train(small(epochs=1), tmp_path, report=silent)
+    monkeypatch.setattr(loop, "load_split", lambda *given: OnDisk(load_split(*given), tuple(range(1, 96))))
+    with pytest.raises(InputError, match="none of the images of a batch could be read"):
+        train(small(epochs=1, batch_size=8), tmp_path / "none", report=silent)
+
+
+def test_rows_go_to_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+
+    rows = train(small(epochs=2), tmp_path, log="tensorboard", report=silent)
+    [folder] = {path.parent for path in (tmp_path / "logs/ibviz").glob("events*")}
+    written = EventAccumulator(str(folder))
+    written.Reload()
+    logged = [(event.step, event.value) for event in written.Scalars("validation_accuracy")]
+    assert logged == [(row["epoch"], pytest.approx(row["validation_accuracy"])) for row in rows]
+
+
+def test_a_tracker_that_is_missing_or_unknown_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(track, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"--log wandb needs the package wandb: pip install 'ibviz\[tracking\]'"):
+        train(small(), tmp_path, log="wandb", report=silent)
+    with pytest.raises(InputError, match="unknown tracker 'mlflow'; known: tensorboard, wandb"):
+        train(small(), tmp_path, log="mlflow", report=silent)
+
+
+GRID = {"model.anchors": (3, "none"), "training.seed": (0,)}
+
+
+def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_table(tmp_path, monkeypatch):
+    plan = Sweep.model_validate(small(epochs=1).model_dump(exclude_unset=True) | {"sweep": GRID})
+    trained: list[str] = []
+
+    def recording(recipe, folder, **options):
+        trained.append(folder.name)
+        return train(recipe, folder, **options)
+
+    def stop(name: str, _: dict) -> None:
+        if name == "anchors=none,seed=0":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "train", recording)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(plan, tmp_path, report=stop)
+    assert not (tmp_path / "table.md").exists()
+    begun = (tmp_path / "anchors=3,seed=0/model.safetensors").stat().st_mtime_ns
+    table = run_sweep(plan, tmp_path, report=silent)
+    assert trained == ["anchors=3,seed=0", "anchors=none,seed=0"]  # both were finished: nothing is trained again
+    assert (tmp_path / "anchors=3,seed=0/model.safetensors").stat().st_mtime_ns == begun
+    assert [(row["model.anchors"], row["training.seed"]) for row in table] == [(3, 0), (None, 0)]
+    assert read_rows(tmp_path / "table.parquet") == table
+    for row, folder in zip(table, trained, strict=True):
+        facts = read_header(tmp_path / folder / "model.safetensors", "model")
+        assert facts["model"]["anchors"] == row["model.anchors"]
+        assert facts["facts"]["accuracy"] == row["validation_accuracy"]
+    assert "| none | 0 | 1 |" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"objective.betta": [1.0]}, r"run betta=1.0 of the sweep: unknown key objective.betta; known here: beta,"),
+        ({"model.anchors": [1]}, "run anchors=1 of the sweep: model.anchors: Input should be greater"),
+        ({"training.lr.x": [1]}, "the sweep names lr.x, but lr holds 0.02 and no keys of its own"),
+    ],
+)
+def test_a_sweep_over_keys_that_are_not_there_is_refused(grid, message, tmp_path):
+    plan = Sweep.model_validate(small().model_dump(exclude_unset=True) | {"sweep": grid})
+    with pytest.raises(InputError, match=message):
+        run_sweep(plan, tmp_path, report=silent)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,119 @@
+"""Several processes, and several passes, train what one pass of one process trains."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from ibviz.config import InputConfig, Recipe, read_toml
+from ibviz.files import read_rows
+from ibviz.models.checkpoint import read_tensors
+from ibviz.training import loop
+from ibviz.training.run import start
+from ibviz.training.share import Share, WholeBatchDropout, shares
+from ibviz.training.supply import Resident
+
+# 45 images in batches of 25, two passes each: shares of 7, 6, 6 and 6 images, then a batch of 20. With batch norm,
+# dropout, noise, crops, flips and averages. At a rate of 0.1 rounding would soon put a cell on the other side of an
+# anchor's boundary, and from there on weights go apart.
+TOML = """
+[data]
+limit = 45
+[model]
+backbone = "wrn10_2"
+anchors = 5
+latent = 8
+[training]
+epochs = 1
+batch_size = 25
+accumulate = 2
+lr = 0.02
+flip = true
+ema = 0.9
+"""
+
+
+def test_two_processes_end_with_the_weights_of_one(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(TOML)
+    rows = loop.train(read_toml(recipe, Recipe), tmp_path / "alone", report=lambda _: None)
+    torchrun = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "ibviz", "train", str(recipe), "--out", str(tmp_path / "together")]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   1") == 1  # one process speaks
+    together, alone = (state(tmp_path / name) for name in ("together", "alone"))
+    for name, tensor in alone.items():  # running variances are far above 1
+        rtol = 1e-5 if "running" in name else 0
+        torch.testing.assert_close(together[name], tensor, rtol=rtol, atol=1e-5)
+    for one, two in zip(rows, read_rows(tmp_path / "together/log.parquet"), strict=True):
+        assert two | {"seconds": 0} == pytest.approx(one | {"seconds": 0}, rel=1e-4)
+
+
+def state(run: Path) -> dict[str, torch.Tensor]:
+    tensors, _ = read_tensors(run / "checkpoint.safetensors", "checkpoint")
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")}
+
+
+def without_batch_norm(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
+
+
+@pytest.mark.parametrize("backbone", ["digits", "wrn10_2"])
+def test_passes_add_up_to_the_step_of_the_whole_batch(backbone, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    resident, rows = Resident(pixels, torch.arange(7) % 3), torch.randperm(7, generator=generator)
+    spec = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b", "c"))
+    stepped, losses = [], []
+    for passes in (1, 3):  # of 3, 2 and 2 images
+        training = {"accumulate": passes, "flip": True, "lr": 0.01}
+        recipe = Recipe.model_validate({"model": {"backbone": backbone, "latent": 8}, "training": training})
+        run = start(recipe, tmp_path, spec, Accelerator(cpu=True))
+        without_batch_norm(run.model)
+        run.objective.train()
+        held = shares(7, process=0, processes=1, passes=passes)
+        losses.append(loop._step(run, resident.batches([share.rows(rows) for share in held]), held, seed=3))
+        stepped.append(run.model.state_dict())
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(stepped[1], stepped[0], rtol=0, atol=1e-5)
+
+
+def test_shares_hold_each_row_once_and_weigh_as_many_as_they_hold():
+    for whole, processes, passes in ((5, 2, 2), (12, 3, 2), (7, 1, 3)):
+        dealt = [shares(whole, process=one, processes=processes, passes=passes) for one in range(processes)]
+        held = [share for one in dealt for share in one]
+        assert sorted(int(row) for share in held for row in share.rows(torch.arange(whole))) == list(range(whole))
+        for share in held:
+            assert share.weight(processes) == pytest.approx(len(share.rows(torch.arange(whole))) / whole * processes)
+        for number in range(passes):  # a pass of all processes is every so-manieth row, whatever their number
+            rows = [int(row) for one in dealt for row in one[number].rows(torch.arange(whole))]
+            assert sorted(rows) == list(range(number, whole, passes))
+
+
+def test_noise_of_a_share_is_its_part_of_the_whole_batch_s():
+    whole = torch.randn((2, 5, 3), generator=torch.Generator().manual_seed(1))
+    drawn = Share(1, 2, 5).randn((2, 2, 3), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(drawn, whole[:, 1::2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_of_a_share_is_its_part_of_the_whole_batch_s(layout):
+    features = torch.rand(5, 4, 3, 3).contiguous(memory_format=layout)
+    torch.manual_seed(2)
+    whole = F.dropout(features, 0.3)
+    dropout = WholeBatchDropout(0.3)
+    dropout.share = Share(1, 2, 5)
+    torch.manual_seed(2)
+    torch.testing.assert_close(dropout(features[1::2].contiguous(memory_format=layout)), whole[1::2])
+    assert torch.equal(dropout.eval()(features), features)
