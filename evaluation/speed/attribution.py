@@ -79,7 +79,7 @@ def vgg32() -> Race:
     spec = InputConfig(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=tuple("0123456789"))
     model = IBClassifier(ModelConfig(backbone="vgg32"), spec).eval()
     targets = torch.arange(2)
-    return Race(model, torch.rand(2, 3, 32, 32), targets, "encoder.2", "stem.0")
+    return Race(model, torch.rand(2, 3, 32, 32), targets, "network.encoder.2", "network.stem.0")
 
 
 def ours(race: Race, method: str) -> Run:

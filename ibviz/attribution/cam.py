@@ -20,9 +20,9 @@ from ibviz.errors import InputError, not_finite
 from ibviz.models.grids import (
     Features,
     Layout,
-    find_layer,
     from_grid,
     influential_layers,
+    layout_of,
     replaced_output,
     spatial_layers,
     to_grid,
@@ -157,7 +157,7 @@ def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.
     The one owner of hooks for all of these methods; what it puts into the network is gone after the block.
     """
     name = choose_layer(model, images) if layer is None else layer
-    layout = find_layer(remembered(spatial_layers, model, images), name)
+    layout = remembered(spatial_layers, model, images).get(name) or layout_of(model, images[:1], name)  # or its error
     grid = nn.Identity()
     with replaced_output(model.get_submodule(name), lambda out: from_grid(grid(to_grid(out, layout)), out, layout)):
         yield grid

@@ -204,14 +204,11 @@ def differentiable(images: Images) -> Iterator[Images]:
 
 @contextmanager
 def modifiable(model: nn.Module, images: Images, method: str, way_out: str) -> Iterator[tuple[nn.Module, Images]]:
-    """Copies of network and images for methods that hook into activations: none in place, all in full precision.
+    """Copies of network and images for methods that hook into activations, without autocast.
 
     Whatever goes wrong, the network itself is untouched. What Captum refuses becomes an `InputError`.
     """
     network = copy.deepcopy(model)
-    for module in network.modules():
-        if getattr(module, "inplace", False):
-            cast(Any, module).inplace = False
     try:
         with warnings.catch_warnings(), torch.autocast(images.device.type, enabled=False):
             warnings.filterwarnings("ignore", message="Setting ")  # Captum announces its hooks

@@ -172,11 +172,11 @@ def test_layers_are_looked_for_once_while_a_network_stays_the_same(images):
         return {"layer": Layout("bchw", (2, 2), len(list(model.modules())))}
 
     for _ in range(2):
-        assert cam.remembered(look, model, images)["layer"].channels == 10
+        assert cam.remembered(look, model, images)["layer"].channels == 11
     assert looks == [1]
     cam.remembered(look, model, images[..., :10])
     model.add_module("between", nn.Sequential(nn.Identity()))
-    assert cam.remembered(look, model, images)["layer"].channels == 11
+    assert cam.remembered(look, model, images)["layer"].channels == 12
     assert looks == [1, 1, 1]
     gone = weakref.ref(model)
     del model
@@ -185,7 +185,10 @@ def test_layers_are_looked_for_once_while_a_network_stays_the_same(images):
 
 
 def test_a_layer_without_a_grid_lists_those_that_have_one(images):
-    for layer, message in (("layer4", "unknown layer 'layer4'"), ("head.3", "unknown layer 'head.3'; known: .*body")):
+    for layer, message in (
+        ("layer4", "unknown layer 'layer4'"),
+        ("head.3", r"head.3 gives \(1, 3\), which holds no grid .*: body"),
+    ):
         with pytest.raises(InputError, match=message):
             explain(TwoParts(), images, "layer_cam", layer=layer)
     flat = nn.Sequential(nn.AvgPool2d(6), nn.Flatten(), nn.Linear(12, 2))
@@ -228,5 +231,5 @@ def test_what_holds_outside_does_not_matter_nor_frozen_weights(method, around, i
     expected = values(explain(model, pictures, method, targets=targets))
     model.requires_grad_(False)
     with around():
-        found = values(explain(model, pictures.clone(), method, targets=targets))
+        found = values(explain(model, pictures.clone(), method, targets=targets.clone()))  # made inside as well
     close(found.clone(), expected)

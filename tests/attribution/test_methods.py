@@ -127,26 +127,17 @@ def test_every_method_gives_finite_maps_on_its_grid_and_leaves_no_trace(method, 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_do_not_change_a_map(method, images):
     model, images = network_for(method).double(), images.double()  # so that only the batching can make a difference
-    one, *others = (maps_of(model, images, method, batch_size=size) for size in (1, 8, 64))
+    one, *others = (maps_of(model, images[:3], method, batch_size=size) for size in (1, 8, 64))
     for other in others:  # 8: a few passes, 64: all changed copies of all images in few
         close(one, other, rtol=1e-5, atol=1e-5 * one.abs().max().item())  # these maps can be small
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_pass_holds_more_images_than_the_batch(method, images):
-    class Counting(nn.Module):
-        def __init__(self, network: nn.Module) -> None:
-            super().__init__()
-            self.network, self.most = network, 0
-
-        def forward(self, images: Tensor) -> Tensor:
-            Counting.most = max(Counting.most, len(images))
-            return self.network(images)
-
-    Counting.most = 0
-    if "attention" not in method:
-        maps_of(Counting(network_for(method)), images, method, targets=torch.zeros(5, dtype=torch.long), batch_size=2)
-    assert Counting.most <= (4 if method == "deep_lift" else 2)  # DeepLIFT runs images and baselines together
+    model, rows = network_for(method), [0]
+    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))  # noqa: ARG005
+    maps_of(model, images, method, targets=torch.zeros(5, dtype=torch.long), batch_size=2)
+    assert max(rows) <= (4 if method == "deep_lift" else 2)  # DeepLIFT runs images and baselines together
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -129,7 +129,7 @@ def test_superpixels_of_a_linear_network_have_the_sum_of_their_pixels(images):
 def test_kernel_shap_tends_to_shapley_values_and_adds_up(images):
     model = TwoParts()
     pieces = superpixels(images, 5)
-    maps = kernel_shap(model, images, TARGETS, segments=5, samples=4000)
+    maps = kernel_shap(model, images, TARGETS, segments=5, samples=1500)
     for k, target in enumerate(TARGETS.tolist()):
 
         def game(team: tuple[int, ...], k: int = k, target: int = target) -> float:
@@ -144,7 +144,7 @@ def test_kernel_shap_tends_to_shapley_values_and_adds_up(images):
         found = [maps[k][pieces[k] == piece][0].item() for piece in range(players)]
         spread = max(values) - min(values)
         assert sum(found) == pytest.approx(game(tuple(range(players))) - game(()), abs=1e-4)
-        assert found == pytest.approx(values, abs=0.05 * spread)
+        assert found == pytest.approx(values, abs=0.1 * spread)
 
 
 def test_superpixel_methods_are_captums(images):
