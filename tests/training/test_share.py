@@ -78,8 +78,8 @@ def test_passes_add_up_to_the_step_of_the_whole_batch(backbone, tmp_path):
     for passes in (1, 3):  # of 3, 2 and 2 images
         training = {"accumulate": passes, "flip": True, "lr": 0.01}
         recipe = Recipe.model_validate(
-                {"data": {"source": "cifar10"}, "model": {"backbone": backbone, "latent": 8}, "training": training}
-            )
+            {"data": {"source": "cifar10"}, "model": {"backbone": backbone, "latent": 8}, "training": training}
+        )
         run = start(recipe, tmp_path, spec, Accelerator(cpu=True))
         without_batch_norm(run.model)
         run.objective.train()
