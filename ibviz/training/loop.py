@@ -62,8 +62,8 @@ def train(  # noqa: PLR0913 - what, and where
         ensure_folder(folder)
         with accelerator.main_process_first():  # which downloads, where there is something to download
             training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
-            check_images(recipe, (training, validation))
-            run = start(recipe, folder, describe_input(training), accelerator, weights=weights)
+        check_images(recipe, (training, validation))
+        run = start(recipe, folder, describe_input(training), accelerator, weights=weights)
         return _train(run, training, validation, report)
 
 

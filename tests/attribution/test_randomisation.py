@@ -109,7 +109,7 @@ def test_the_model_is_restored_to_the_bit_also_after_an_error(cascading, images)
 
 def test_trained_attention_depends_on_its_own_layers_only():
     model, images = bottlenecked(anchors=None), torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
-    last, first = randomise(model, images, "attention", layers=["decoder", "stem"])
+    last, first = randomise(model, images, "attention", layers=["decoder", "network.stem"])
     close(last.similarity["spearman"], torch.ones(2), check_dtype=False)
     assert first.similarity["spearman"].max() < 0.99
 
