@@ -1,12 +1,13 @@
 """How fast a training step is beside a straightforward loop and beside its own limit; and how much memory it takes.
 
-usage: python evaluation/speed/training.py [--network vgg32] [--batch 32] [--blocks 7] [--steps 1] [--json FILE]
+usage: python evaluation/speed/training.py [--network vgg32] [--batch 32] [--precision bf16] [--blocks 7] [--json FILE]
        python evaluation/speed/training.py --memory [--json FILE]
 
 Three loops train the same network on the same random images, in turn, block by block:
   ours             the step of `ibviz train`: pixels on the device, crops and flips there, noise, objective, optimizer
   straightforward  DataLoader, transforms image by image, float32, the same objective, torch's SGD as it comes
   limit            forward and backward of the bare network on one float batch, cross-entropy alone, no optimizer
+Ours and the limit run in the precision of the recipes, bf16, or in float32 with --precision no.
 """
 
 import argparse
@@ -139,11 +140,13 @@ def timed(block: Block, steps: int, device: torch.device) -> float:
 def race(arguments: argparse.Namespace) -> dict[str, Any]:
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     device, size, batch = accelerator.device, NETWORKS[arguments.network], arguments.batch
-    precision = "bf16" if device.type == "cuda" else "no"
-    training = {"batch_size": batch, "precision": precision, "flip": True, "lr": 1e-3}
-    recipe = Recipe.model_validate(
-        {"model": {"backbone": arguments.network, "latent": 256}, "training": training | json.loads(arguments.set)}
-    )
+    training = {"batch_size": batch, "precision": arguments.precision, "flip": True, "lr": 1e-3}
+    given = {
+        "data": {"source": "cifar10"},
+        "model": {"backbone": arguments.network, "latent": 256},
+        "training": training | json.loads(arguments.set),
+    }
+    recipe = Recipe.model_validate(given)
     loops = {
         "ours": ours(recipe, size, accelerator),
         "straightforward": straightforward(recipe, size, device, arguments.workers),
@@ -160,7 +163,7 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
         f"ours / {name}": spread([other / own for own, other in zip(seconds["ours"], seconds[name], strict=True)])
         for name in ("straightforward", "limit")
     }
-    return {"images a second": speed, "ratio, block by block": ratios, "batch": batch, "precision": precision}
+    return {"images a second": speed, "ratio, block by block": ratios, "batch": batch, "precision": arguments.precision}
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -219,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=NETWORKS, default="vgg32")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--precision", choices=("bf16", "no"), default="bf16", help="of ours and the limit; as recipes")
     parser.add_argument("--blocks", type=int, default=7)
     parser.add_argument("--steps", type=int, default=1, help="in a block")
     parser.add_argument("--workers", type=int, default=0, help="of the straightforward loop's DataLoader")
