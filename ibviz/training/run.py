@@ -118,7 +118,8 @@ def save(run: Run, rows: list[Row]) -> None:
         judged = {key.removeprefix("validation_"): value for key, value in rows[-1].items() if "validation_" in key}
         facts = {"recipe": run.recipe.model_dump(), "epoch": len(rows), "validation": judged}
         save_model(run.folder / "model.safetensors", run.judged, facts)
-    header = {"kind": "checkpoint", "recipe": run.recipe.model_dump(), "epoch": len(rows)}
+    classes = len(run.model.spec.class_names)
+    header = {"kind": "checkpoint", "recipe": run.recipe.model_dump(), "epoch": len(rows), "classes": classes}
     write_tensors(run.folder / CHECKPOINT, _state(run), header)
 
 
@@ -134,7 +135,10 @@ def restore(run: Run) -> list[Row]:
     if not path.exists():
         return []
     rows = stored_rows(run.recipe, run.folder)
-    tensors, _ = read_tensors(path, "checkpoint")
+    tensors, header = read_tensors(path, "checkpoint")
+    if header["classes"] != (count := len(run.model.spec.class_names)):
+        raise InputError(f"{path} was trained on {header['classes']} classes, the data has {count}; resume with "
+                         "the data of that run or give another folder")  # fmt: skip
     load_state(run.model, _within(tensors, "model"), path)
     if run.average is not None:
         load_state(run.average, _within(tensors, "average"), path)

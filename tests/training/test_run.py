@@ -109,6 +109,18 @@ def test_a_cut_off_run_ends_with_the_same_bytes(training, after, tmp_path):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_data_of_another_number_of_classes_does_not_resume(tmp_path, monkeypatch):
+    train(small(epochs=2, save_every=1), tmp_path, report=silent)
+    more = small(epochs=2, save_every=1)
+
+    def relabelled(*given: Any) -> ImageSet:
+        return split_in_memory(*given)._replace(class_names=tuple("0123456789AB"))
+
+    monkeypatch.setattr(loop, "load_split", relabelled)
+    with pytest.raises(InputError, match="was trained on 10 classes, the data has 12"):
+        train(more, tmp_path, resume=True, report=silent)
+
+
 def test_the_averaged_weights_are_judged_and_kept(tmp_path):
     rows = train(small(epochs=1, ema=0.5), tmp_path, report=silent)
     tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
