@@ -24,7 +24,7 @@ def side(recipe: Recipe) -> int:
 def test_the_network_of_every_recipe_takes_its_images(path):
     recipe = read_toml(path, Recipe)
     names = tuple(map(str, range(CLASSES.get(recipe.data.source, 10))))
-    spec = InputConfig(size=side(recipe), mean=(0.5,) * 3, std=(0.2,) * 3, class_names=names)
+    spec = InputConfig(size=side(recipe), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=names)
     if recipe.model.backbone.startswith("torchvision/"):  # looks for its layer with real numbers
         model = IBClassifier(recipe.model, spec)
     else:
