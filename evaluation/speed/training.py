@@ -186,6 +186,8 @@ def memory() -> dict[str, Any]:
 def step(path: Path) -> dict[str, Any]:
     """Two steps: the optimizer's state comes with the first. On a CPU all of the process counts, on a GPU tensors."""
     recipe = read_toml(path, Recipe)
+    model = recipe.model.model_copy(update={"pretrained": False})  # random weights take the same room
+    recipe = recipe.model_copy(update={"model": model})
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     size = recipe.data.image_size or NETWORKS["digits"]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
