@@ -112,8 +112,7 @@ def load_official(
     averaged weights where a file holds both.
     """
     state = read_container(path, weights)
-    config = _config(convert(state))
-    return from_official(state, spec or _usual_input(config.backbone, _classes(convert(state))))
+    return from_official(state, spec or _usual_input(convert(state)))
 
 
 def read_container(path: Path, weights: str = "net") -> dict[str, Tensor]:
@@ -144,7 +143,8 @@ def _descend(content: Any, keys: tuple[str, ...]) -> Any:
     return content
 
 
-def _usual_input(backbone: str, classes: int) -> InputConfig:
+def _usual_input(renamed: Mapping[str, Tensor]) -> InputConfig:
+    backbone, classes = _backbone(renamed), _classes(renamed)
     mean, std = NORMALISATION[backbone]
     size = 224 if backbone in ("vgg16", "wrn50_2") else 32
     return InputConfig(size=size, mean=mean, std=std, class_names=tuple(map(str, range(classes))))
