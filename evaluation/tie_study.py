@@ -27,7 +27,6 @@ from torch.nn.functional import pad
 
 from ibviz.attribution.methods import explain, predict
 from ibviz.benchmark.probe import at_best_pace
-from ibviz.benchmark.statistics import estimate
 from ibviz.figures.curves import COLOURS
 from ibviz.figures.output import Panel, account
 from ibviz.figures.settings import FAINT, WIDTH, settings
@@ -35,6 +34,7 @@ from ibviz.metrics import CurveProtocol, Faithfulness, faithfulness, pointing_ga
 from ibviz.metrics.grid import enlarged, on_grid, unit
 from ibviz.models.loading import WrappedClassifier, wrap
 from ibviz.progress import progress
+from ibviz.statistics import estimate
 from ibviz.types import Images, Labels, Maps
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

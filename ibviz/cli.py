@@ -39,7 +39,7 @@ def main() -> None:
 @app.command()
 def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     """Train on the embedded images, judge the attention beside baselines and controls, draw figures."""
-    from ibviz.workflows import run_demo  # noqa: PLC0415 - torch takes seconds to import
+    from ibviz.workflows.evaluate import run_demo  # noqa: PLC0415 - torch takes seconds to import
 
     accuracy, run = run_demo(out, resume=resume, report=_print_epoch)
     print(f"\ntest accuracy: {accuracy:.1%} on unseen digits and photographs")
@@ -86,7 +86,8 @@ def explain(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Draw the maps of an image's predicted class and the runner-up by several methods, and keep them exactly."""
     from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
-    from ibviz.workflows import ALL, choose_methods, explain_files, load_on, refuse  # noqa: PLC0415
+    from ibviz.workflows.explain import ALL, choose_methods, explain_files, refuse  # noqa: PLC0415
+    from ibviz.workflows.model import load_on  # noqa: PLC0415
 
     network = load_on(str(model), weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
@@ -105,7 +106,8 @@ def evaluate(
 ) -> None:
     """Judge the methods of SUITE (TOML) by deletion, insertion and the pointing game, beside controls."""
     from ibviz.config import SuiteConfig, read_toml  # noqa: PLC0415 - see above
-    from ibviz.workflows import evaluate_suite, load_on  # noqa: PLC0415
+    from ibviz.workflows.evaluate import evaluate_suite  # noqa: PLC0415
+    from ibviz.workflows.model import load_on  # noqa: PLC0415
 
     config = read_toml(suite, SuiteConfig)
     name = model or config.model
@@ -126,7 +128,8 @@ def compare_protocols(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Judge one method's maps under every preset, and say which choice of a protocol moves the number how much."""
     from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
-    from ibviz.workflows import choose_methods, compare_protocols_on, load_on  # noqa: PLC0415
+    from ibviz.workflows.explain import choose_methods, compare_protocols_on  # noqa: PLC0415
+    from ibviz.workflows.model import load_on  # noqa: PLC0415
 
     network = load_on(str(model), weights, device)
     [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()

@@ -13,9 +13,10 @@ from networks import bottlenecked
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ibviz import cli, workflows
+from ibviz import cli
 from ibviz.attribution.methods import METHODS, explain
 from ibviz.models.checkpoint import load_model, save_model
+from ibviz.workflows import explain as explaining
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_i
     run, model, tmp_path, monkeypatch
 ):
     few = ("attention", "raw_attention", "grad_cam", "uniform")
-    monkeypatch.setattr(workflows, "METHODS", {name: METHODS[name] for name in few})
+    monkeypatch.setattr(explaining, "METHODS", {name: METHODS[name] for name in few})
     image = picture(tmp_path / "a.png", size=(48, 48))
     code, _, error = run("explain", image, "--model", model, "--out", tmp_path / "out", "--methods", "all")
     assert code == 0

@@ -191,3 +191,15 @@ def concatenate(parts: list[Explanation]) -> Explanation:
         index=torch.cat(indices) if indices else None,
         anchors=maps[0].anchors,
     )
+
+
+def rows_of(explanation: Explanation, places: slice | Tensor) -> Explanation:
+    """The explanation of some of its images: a slice of them, or the numbers of their places.
+
+    >>> rows_of(torch.zeros(3, 2, 2), slice(1, 3)).shape
+    torch.Size([2, 2, 2])
+    """
+    if not isinstance(explanation, AttentionMap):
+        return explanation[places]
+    index = None if explanation.index is None else explanation.index[places]
+    return AttentionMap(explanation.mean[places], explanation.deviation[places], index, explanation.anchors)

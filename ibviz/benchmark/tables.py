@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ibviz.benchmark.statistics import Estimate, estimate
 from ibviz.metrics.protocol import Card, CurveProtocol
+from ibviz.statistics import Estimate, estimate
 
 Row = dict[str, Any]
 

@@ -8,13 +8,13 @@ from networks import bottlenecked, quadrants
 
 from ibviz.attribution.methods import explain
 from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate, values
-from ibviz.benchmark.statistics import estimate
 from ibviz.benchmark.suite import fitting, run_suite
 from ibviz.config import DataConfig, MethodConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.metrics import CurveProtocol, Targets, faithfulness, planned_states, pointing_game, random_order_area, scorer
+from ibviz.statistics import estimate
 from ibviz.types import AttentionMap
 
 

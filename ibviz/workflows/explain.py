@@ -1,4 +1,4 @@
-"""Whole jobs of the command line, from files to files: explain pictures, run a suite with its figures, the demo."""
+"""Pictures explained from files to panels and exact maps; one map judged under every protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,24 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import CONTROLS, METHODS, Explanation, bind, explain, options_of, predict
+from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict, rows_of
 from ibviz.benchmark.compare_protocols import compare_protocols, page
-from ibviz.benchmark.suite import SuiteRun, run_suite
-from ibviz.config import DataConfig, Recipe, SuiteConfig
+from ibviz.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
-from ibviz.data.image_set import select, to_float
+from ibviz.data.image_set import to_float
 from ibviz.data.listing import load as decode
-from ibviz.data.sources import find_part, load_images, view_of
+from ibviz.data.sources import find_part, view_of
 from ibviz.errors import InputError
-from ibviz.figures import curves, panel
+from ibviz.figures import panel
 from ibviz.files import ensure_folder
 from ibviz.models.checkpoint import write_tensors
-from ibviz.models.classifier import IBClassifier
-from ibviz.models.loading import Classifier, load
+from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.training.loop import train, validate
-from ibviz.training.supply import supply
 from ibviz.types import AttentionMap, Images
 
 COLUMNS = 6  # pictures side by side in a figure
@@ -36,15 +32,6 @@ def refuse(method: str, error: InputError) -> None:
     """A method that was asked for by name has to fit the model."""
     del method
     raise error
-
-
-def load_on(name: str, weights: Path | None, device: str) -> Classifier:
-    """Load a classifier onto a device; `auto` is the first GPU, or the CPU where there is none."""
-    model = load(name, weights=weights).to(memory_format=torch.channels_last)  # convolutions prefer it
-    try:
-        return model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str, dict[str, Any]]:
@@ -157,20 +144,10 @@ def explain_images(
         except InputError as error:
             unfit(name, error)
         else:
-            maps[method.label] = _rows(found, places) if method.target_free else found
+            maps[method.label] = rows_of(found, places) if method.target_free else found
     named = [f"{model.spec.class_names[index]} {value:.2f}" for index, value in
              zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)]  # fmt: skip
     return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]
-
-
-def captions_of(model: Classifier, probabilities: Tensor, labels: Tensor | None = None) -> list[str]:
-    """Predicted class and its probability; below it the true class where the prediction is wrong."""
-    names, best = model.spec.class_names, probabilities.max(1)
-    truth = best.indices.tolist() if labels is None else labels.tolist()
-    return [
-        f"{names[index]} {value:.2f}" + (f"\n(is {names[label]})" if index != label >= 0 else "")
-        for index, value, label in zip(best.indices.tolist(), best.values.tolist(), truth, strict=True)
-    ]
 
 
 def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, Any]) -> None:
@@ -182,63 +159,3 @@ def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, 
         else:
             tensors[name] = explanation.mean if isinstance(explanation, AttentionMap) else explanation
     write_tensors(path, tensors, {"kind": "maps", "record": record})
-
-
-def describe(model: Classifier) -> dict[str, Any]:
-    """What a sidecar says of a model."""
-    if isinstance(model, IBClassifier):
-        return {"kind": "ibviz", **model.config.model_dump()}
-    return {"kind": type(model.network).__name__, "size": model.spec.size}
-
-
-def evaluate_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | None = None) -> SuiteRun:
-    """Run a suite, then draw a panel of its first images and the curves of all methods."""
-    run = run_suite(suite, model, out, root=root)
-    draw_panel(run, model, out / "panel")
-    draw_curves(run, out / "curves")
-    return run
-
-
-def draw_panel(run: SuiteRun, model: Classifier, stem: Path) -> None:
-    """The first images of a suite with every method that is no control, and the object outlined."""
-    maps = {name: _rows(one, slice(COLUMNS)) for name, one in run.evaluation.maps.items() if name not in CONTROLS}
-    chosen = select(run.images, torch.arange(min(COLUMNS, len(run.images.labels))))
-    record = {
-        "images": list(chosen.names),
-        "chosen": "first of the suite's images",
-        "model": describe(model),
-        "protocol": run.evaluation.card.hash,
-    }
-    captions = captions_of(model, run.probabilities[:COLUMNS], chosen.labels)
-    drawn = panel(to_float(chosen.images), maps, captions=captions, boxes=chosen.boxes, record=record)
-    for suffix in (".png", ".pdf"):
-        drawn.save(stem.with_suffix(suffix))
-
-
-def _rows(explanation: Explanation, places: slice | Tensor) -> Explanation:
-    if not isinstance(explanation, AttentionMap):
-        return explanation[places]
-    index = None if explanation.index is None else explanation.index[places]
-    return AttentionMap(explanation.mean[places], explanation.deviation[places], index, explanation.anchors)
-
-
-def draw_curves(run: SuiteRun, stem: Path) -> None:
-    """Mean deletion and insertion curves with their bands, controls in grey."""
-    pairs = run.evaluation.curves.items()
-    names = ("deletion", "insertion")
-    sides = {
-        side: {name: (pair[index].fractions, pair[index].scores) for name, pair in pairs}
-        for index, side in enumerate(names)
-    }
-    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.card.hash})
-    for suffix in (".png", ".pdf"):
-        drawn.save(stem.with_suffix(suffix))
-
-
-def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> tuple[float, SuiteRun]:
-    """Train the embedded recipe into `out`, judge and draw the result; also its accuracy on all test images."""
-    train(Recipe(), out, resume=resume, report=report)
-    model = load_on(str(out), None, "auto")
-    assert isinstance(model, IBClassifier)
-    test = supply(load_images(DataConfig(), "test", None), next(model.parameters()).device)
-    return validate(model, test)["accuracy"], evaluate_suite(SuiteConfig(), model, out / "results")

@@ -1,0 +1,1 @@
+"""Whole jobs of the command line, from files to files."""
