@@ -197,7 +197,7 @@ def timed(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
         try:
             run()
             times[name] = []
-        except (InputError, AssertionError, RuntimeError, TypeError, AttributeError) as error:
+        except (InputError, AssertionError, RuntimeError, TypeError, AttributeError, ValueError) as error:
             print(f"  {name} cannot run: {str(error)[:150]}", file=sys.stderr)
     for _ in range(repeats):
         for name, seconds in times.items():

@@ -22,6 +22,7 @@ from ibviz.models.checkpoint import write_tensors
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Images
+from ibviz.workflows.model import describe
 
 COLUMNS = 6  # pictures side by side in a figure
 ALL = "all"
