@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ibviz import anchors as anchors
     from ibviz import attribution as attribution
     from ibviz import figures as figures
     from ibviz import metrics as metrics
@@ -25,7 +26,7 @@ HOMES = {
     "load": "ibviz.models.loading",
     "wrap": "ibviz.models.loading",
 }
-PACKAGES = ("attribution", "figures", "metrics")
+PACKAGES = ("anchors", "attribution", "figures", "metrics")
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ibviz.config import InputConfig, ModelConfig
+from ibviz.errors import InputError
 from ibviz.models.attention import SpatialAttention
 from ibviz.models.backbones import Parts
 from ibviz.models.bottleneck import GaussianBottleneck, kl_exact
@@ -145,6 +146,23 @@ class IBClassifier(nn.Module, ModelHubMixin):
             rate=kl_exact(latent_mean.float(), latent_deviation.float()).mean(0),
         )
 
+    def with_gate(self, images: Images, values: Float[Tensor, "s b gh gw"]) -> Float[Tensor, "s b classes"]:
+        """Logits with given values in the place of the attention: `s` maps for each image, through the latent mean.
+
+        The network runs once up to the gate. With `inspect(images).attention.values()[None]` these are the logits
+        of `model(images)` in eval mode. Raises `InputError` for values on another grid or of other images.
+        """
+
+        def gate(features: Tensor) -> Tensor:
+            expected = (len(features), *features.shape[2:])
+            if values.shape[1:] != expected:
+                raise InputError(f"values for the gate are (maps, images, rows, columns), here (any, "
+                                 f"{', '.join(map(str, expected))}); got {tuple(values.shape)}")  # fmt: skip
+            return self._gated(features, values.to(features.dtype))
+
+        latent_mean, _ = self.bottleneck(self.network(self.normalize(images), gate))
+        return self.decoder(latent_mean).unflatten(0, values.shape[:2])
+
     def _save_pretrained(self, save_directory: Path) -> None:
         from ibviz.models.checkpoint import save_model  # noqa: PLC0415 - which is built on this module
 
@@ -169,8 +187,10 @@ class IBClassifier(nn.Module, ModelHubMixin):
         mean, deviation = self.attention(features)
         values = mean.unsqueeze(0) if samples is None else mean + deviation * draw((samples[0], *mean.shape))
         entered, index = (values, None) if self.quantizer is None else self.quantizer(values)
-        gated = GATES[self.config.gate](features, entered.unsqueeze(2)).flatten(0, 1)
-        return Attended(self._attention_map(mean, deviation), Gate(values, index), gated)
+        return Attended(self._attention_map(mean, deviation), Gate(values, index), self._gated(features, entered))
+
+    def _gated(self, features: Tensor, values: Tensor) -> Tensor:
+        return GATES[self.config.gate](features, values.unsqueeze(2)).flatten(0, 1)
 
     def _attention_map(self, mean: Tensor, deviation: Tensor) -> AttentionMap:
         if self.quantizer is None:

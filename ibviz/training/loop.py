@@ -105,11 +105,17 @@ def train_epoch(run: Run, epoch: int, training: Resident | Streamed, validation:
         "epoch": epoch,
         "learning_rate": learning_rate(epoch, run.recipe.training),
         "seconds": round(time.monotonic() - begun, 2),
+        "anchors": anchor_values(run.judged),
     }
     judged = validate(run.judged, validation, run.accelerator)
     if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
         raise not_finite(f"on validation after epoch {epoch}", run.folder)
     return row | _loss_columns(losses) | {f"validation_{name}": value for name, value in judged.items()}
+
+
+def anchor_values(model: IBClassifier) -> list[float]:
+    """Anchors in the order of their table, to six decimals; none where attention is continuous."""
+    return [] if model.quantizer is None else [round(value, 6) for value in model.quantizer.anchors.tolist()]
 
 
 def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:

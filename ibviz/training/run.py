@@ -117,6 +117,7 @@ def save(run: Run, rows: list[Row]) -> None:
     if rows[-1] is best_row(rows, run.recipe.training):
         judged = {key.removeprefix("validation_"): value for key, value in rows[-1].items() if "validation_" in key}
         facts = {"recipe": run.recipe.model_dump(), "epoch": len(rows), "validation": judged}
+        facts["anchors"] = [row.get("anchors", []) for row in rows]  # after each epoch; older logs lack them
         save_model(run.folder / "model.safetensors", run.judged, facts)
     classes = len(run.model.spec.class_names)
     header = {"kind": "checkpoint", "recipe": run.recipe.model_dump(), "epoch": len(rows), "classes": classes}

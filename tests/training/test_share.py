@@ -53,6 +53,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         rtol = 1e-5 if "running" in name else 0
         torch.testing.assert_close(together[name], tensor, rtol=rtol, atol=1e-5)
     for one, two in zip(rows, read_rows(tmp_path / "together/log.parquet"), strict=True):
+        assert two.pop("anchors") == pytest.approx(one.pop("anchors"), abs=1e-5)
         assert two | {"seconds": 0} == pytest.approx(one | {"seconds": 0}, rel=1e-4)
 
 

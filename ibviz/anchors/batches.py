@@ -1,0 +1,51 @@
+"""Images of a study in batches on the model's device, and for each image another one."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from ibviz.data.image_set import ImageSet, to_float
+from ibviz.errors import InputError
+from ibviz.models.classifier import IBClassifier
+from ibviz.progress import progress
+from ibviz.types import Images
+
+Rows = Int[Tensor, " b"]
+
+
+def batches(images: ImageSet, batch_size: int, label: str) -> Iterator[Rows]:
+    """Numbers of the images of each batch.
+
+    >>> images = ImageSet(torch.zeros(3, 3, 1, 1, dtype=torch.uint8), torch.zeros(3).long(), ("a",), tuple("xyz"))
+    >>> list(batches(images, 2, "count"))
+    [tensor([0, 1]), tensor([2])]
+    """
+    parts = torch.arange(len(images.labels)).split(batch_size)
+    yield from progress(parts, label, total=len(parts))
+
+
+def pictures(images: ImageSet, rows: Rows, model: nn.Module) -> Images:
+    """The images at `rows` in [0, 1], where the model is."""
+    return to_float(images.images[rows].to(next(model.parameters()).device))
+
+
+def with_attention(model: nn.Module) -> IBClassifier:
+    """The model itself, if it was trained with attention of its own."""
+    if not isinstance(model, IBClassifier):
+        raise InputError(f"{type(model).__name__} has no trained attention; expected a run of `ibviz train`, or a "
+                         "network that `ibviz.attach` gave one")  # fmt: skip
+    return model
+
+
+def derangement(count: int, seed: int) -> Rows:
+    """For each of `count` images another one, each once: a random cycle through all of them (Sattolo 1986).
+
+    >>> derangement(4, seed=0)
+    tensor([1, 3, 0, 2])
+    """
+    if count < 2:
+        raise InputError(f"another image for each needs at least 2 images; got {count}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return torch.empty_like(order).scatter(0, order, order.roll(-1))

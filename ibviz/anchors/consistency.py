@@ -1,0 +1,217 @@
+"""Whether attention stays the same when an image changes in ways that leave its object: a study of ours.
+
+The authors' code hints at such a study (low frequencies, patches, cosine similarity at 0.85, 0.90, 0.95) but does not
+hold it, and no number of theirs is known. What is measured here is our own definition.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from ibviz.anchors.batches import batches, derangement, pictures, with_attention
+from ibviz.attribution.methods import evaluating
+from ibviz.data.image_set import ImageSet
+from ibviz.metrics.grid import enlarged
+from ibviz.models.classifier import Inspection
+from ibviz.statistics import Estimate, estimate
+from ibviz.types import Images, Labels, Maps, Scores
+
+Corners = Int[Tensor, "b 2"]  # row and column of a patch's first pixel
+THRESHOLDS = (0.85, 0.9, 0.95)
+RADII = (4, 6, 8, 10, 12)  # cycles an image
+PATCH = 4  # a side of the image in sides of the patch: 8 pixels of 32
+
+
+class Material(NamedTuple):
+    """What edits of a batch are made from."""
+
+    attention: Maps  # mean, of the images as they are
+    others: Images  # another image for each
+    place: Float[Tensor, "b 2"]  # uniform: where a free patch goes
+    source: Float[Tensor, "b 2"]  # uniform: from where in the other image a patch comes
+    colour: Float[Tensor, "b 3"]  # uniform
+
+
+def low_pass(images: Images, radius: int) -> Images:
+    """Keep waves of at most `radius` cycles an image, in any direction; back in [0, 1] by cutting off.
+
+    >>> stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 3, 16, 16)  # 8 cycles
+    >>> low_pass(stripes, 4).unique(), low_pass(stripes, 8).unique()
+    (tensor([0.5000]), tensor([0., 1.]))
+    """
+    height, width = images.shape[2:]
+    down = torch.fft.fftfreq(height, 1 / height, device=images.device)
+    across = torch.fft.rfftfreq(width, 1 / width, device=images.device)
+    kept = torch.hypot(down[:, None], across) <= radius
+    return torch.fft.irfft2(torch.fft.rfft2(images) * kept, s=(height, width)).clamp(0, 1)
+
+
+def paste(images: Images, patches: Float[Tensor, "b 3 s s"], corners: Corners) -> Images:
+    """Each image with its patch at its corner.
+
+    >>> paste(torch.zeros(1, 3, 2, 3), torch.ones(1, 3, 1, 1), torch.tensor([[1, 2]]))[0, 0]
+    tensor([[0., 0., 0.],
+            [0., 0., 1.]])
+    """
+    changed = images.permute(0, 2, 3, 1).clone()
+    changed[_window(corners, patches.shape[-1])] = patches.permute(0, 2, 3, 1)
+    return changed.permute(0, 3, 1, 2)
+
+
+def crop(images: Images, corners: Corners, side: int) -> Float[Tensor, "b 3 s s"]:
+    """A square of `side` pixels of each image, at its corner.
+
+    >>> crop(torch.arange(4.0).view(1, 1, 2, 2).expand(1, 3, 2, 2), torch.tensor([[1, 0]]), 1)[0, 0]
+    tensor([[2.]])
+    """
+    return images.permute(0, 2, 3, 1)[_window(corners, side)].permute(0, 3, 1, 2)
+
+
+def _window(corners: Corners, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    rows, columns = (corners[:, axis, None] + torch.arange(side, device=corners.device) for axis in (0, 1))
+    batch = torch.arange(len(corners), device=corners.device)[:, None, None]
+    return batch, rows[:, :, None], columns[:, None, :]
+
+
+def side_of(images: Images) -> int:
+    """Side of a patch in pixels: a quarter of the image's shorter one.
+
+    >>> side_of(torch.zeros(1, 3, 32, 32))
+    8
+    """
+    return max(1, round(min(images.shape[2:]) / PATCH))
+
+
+def anywhere(images: Images, uniform: Float[Tensor, "b 2"]) -> Corners:
+    """Corners of a patch, each as likely as any other, from numbers in [0, 1)."""
+    free = [size - side_of(images) + 1 for size in images.shape[2:]]
+    return (uniform * uniform.new_tensor(free)).long()
+
+
+def by_attention(images: Images, attention: Maps, *, most: bool) -> Corners:
+    """Corners where a patch covers the most attention, or the least.
+
+    >>> attention = torch.tensor([[[0.1, 0.2], [0.9, 0.3]]])
+    >>> by_attention(torch.zeros(1, 3, 4, 4), attention, most=True).tolist()
+    [[2, 0]]
+    """
+    pixels = enlarged(attention, (images.shape[2], images.shape[3]), "nearest")
+    covered = F.avg_pool2d(pixels.unsqueeze(1), side_of(images), stride=1)
+    best = covered.flatten(1).argmax(1) if most else covered.flatten(1).argmin(1)
+    return torch.stack([best // covered.shape[-1], best % covered.shape[-1]], dim=1)
+
+
+def _colour(images: Images, material: Material) -> Float[Tensor, "b 3 s s"]:
+    return material.colour[:, :, None, None].expand(-1, -1, *[side_of(images)] * 2)
+
+
+def _cut_out(images: Images, material: Material) -> Float[Tensor, "b 3 s s"]:
+    return crop(material.others, anywhere(images, material.source), side_of(images))
+
+
+PATCHES: dict[str, Callable[[Images, Material], Tensor]] = {"one colour": _colour, "another image": _cut_out}
+PLACES: dict[str, Callable[[Images, Material], Corners]] = {
+    "anywhere": lambda images, material: anywhere(images, material.place),
+    "on the most attention": lambda images, material: by_attention(images, material.attention, most=True),
+    "on the least attention": lambda images, material: by_attention(images, material.attention, most=False),
+}
+CONTROL = "another image altogether"  # what similarity means where nothing is the same
+
+
+def edits(images: Images, material: Material) -> Iterator[tuple[str, Images]]:
+    """Every edit of a batch under its name, the control last."""
+    for radius in RADII:
+        yield f"low-pass, {radius} cycles", low_pass(images, radius)
+    for filling, patch in PATCHES.items():
+        for place, corners in PLACES.items():
+            yield f"patch of {filling}, {place}", paste(images, patch(images, material), corners(images, material))
+    yield CONTROL, material.others
+
+
+class Consistency(NamedTuple):
+    """One number for each edit and image; `correct` is of the images as they are, NaN without a label."""
+
+    edits: tuple[str, ...]
+    correct: Scores
+    cosine: Float[Tensor, "e n"]  # of the attention means before and after, in [0, 1]
+    accuracy: Float[Tensor, "e n"]  # change of 1 for right and 0 for wrong; NaN without a label
+    flipped: Float[Tensor, "e n"]  # 1 where another class is predicted
+
+    def rows(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """One row for each edit and image, the images under their names."""
+        columns = {name: part.tolist() for name, part in zip(self._fields[2:], self[2:], strict=True)}
+        return [
+            {"image": image, "name": names[image], "edit": edit}
+            | {name: column[place][image] for name, column in columns.items()}
+            for place, edit in enumerate(self.edits)
+            for image in range(len(names))
+        ]
+
+
+def consistency(model: nn.Module, images: ImageSet, *, seed: int = 0, batch_size: int = 64) -> Consistency:
+    """Compare the attention of every image with that of its edits.
+
+    Low-pass filters; patches of a quarter of the side, of a random colour or cut out of another image, anywhere, where
+    they cover the most attention, and where they cover the least; and as a control another image altogether. Where
+    attention is nearly constant every similarity is near 1, the control's as well. All draws follow from `seed`.
+    """
+    model = with_attention(model)
+    count = len(images.labels)
+    partners = derangement(count, seed)
+    drawn = torch.rand(count, 7, generator=torch.Generator().manual_seed(seed))
+    names: tuple[str, ...] = ()
+    parts = []
+    with evaluating(model), torch.inference_mode():
+        for rows in batches(images, batch_size, "editing images"):
+            own, others = (pictures(images, some, model) for some in (rows, partners[rows]))
+            seen = model.inspect(own)
+            place, source, colour = drawn[rows].to(own.device).split([2, 2, 3], dim=1)
+            material = Material(seen.attention.mean, others, place, source, colour)
+            after = {name: model.inspect(changed) for name, changed in edits(own, material)}
+            parts.append(_compared(seen, list(after.values()), images.labels[rows].to(own.device)))
+            names = tuple(after)
+    return Consistency(names, *(torch.cat(columns, dim=-1).cpu() for columns in zip(*parts, strict=True)))
+
+
+def _compared(seen: Inspection, after: Sequence[Inspection], labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    best = torch.stack([one.logits.argmax(1) for one in (seen, *after)])
+    right = (best == labels).float().masked_fill(labels < 0, torch.nan)
+    maps = torch.stack([one.attention.mean.float().flatten(1) for one in (seen, *after)])
+    flipped = (best[1:] != best[0]).float()
+    return right[0], F.cosine_similarity(maps[1:], maps[:1], dim=-1), right[1:] - right[0], flipped
+
+
+class Line(NamedTuple):
+    """One edit over all images: shares of them whose attention is at least so similar, by threshold."""
+
+    edit: str
+    cosine: Estimate
+    similar: dict[float, Estimate]
+    similar_of_correct: dict[float, Estimate]  # of the images that are right as they are
+    accuracy: Estimate  # change of it
+    flips: Estimate
+
+
+def summarise_edits(found: Consistency) -> list[Line]:
+    """One line for each edit, with 95 % bootstrap intervals over images."""
+    return [_line(*one, found.correct == 1) for one in zip(found.edits, *found[2:], strict=True)]
+
+
+def _line(edit: str, cosine: Tensor, accuracy: Tensor, flipped: Tensor, right: Tensor) -> Line:
+    above = {threshold: (cosine >= threshold).float() for threshold in THRESHOLDS}
+    return Line(
+        edit,
+        _estimate(cosine),
+        {threshold: _estimate(one) for threshold, one in above.items()},
+        {threshold: _estimate(one[right]) for threshold, one in above.items()},
+        _estimate(accuracy),
+        _estimate(flipped),
+    )
+
+
+def _estimate(values: Tensor) -> Estimate:
+    return estimate(values.tolist())
