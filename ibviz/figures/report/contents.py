@@ -1,13 +1,16 @@
 """What a report is made of: words, numbers and arrays, and no model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from ibviz.figures.rows import RowMaps
 from ibviz.statistics import Estimate
+
+Numbers: TypeAlias = Sequence[float] | NDArray[np.float64]
 
 
 class Line(NamedTuple):
@@ -23,10 +26,10 @@ class Line(NamedTuple):
 class Band(NamedTuple):
     """Mean curve of a method with the 95 % interval around it, all of one length."""
 
-    fractions: Sequence[float]
-    mean: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    fractions: Numbers
+    mean: Numbers
+    low: Numbers
+    high: Numbers
 
 
 class Comparison(NamedTuple):
@@ -37,7 +40,7 @@ class Comparison(NamedTuple):
     card: Mapping[str, Any]
     lines: Sequence[Line]
     curves: Mapping[str, Mapping[str, Band]]  # by side, as "deletion", then by method
-    values: Mapping[str, Mapping[str, Sequence[float]]]  # by method, then by heading
+    values: Mapping[str, Mapping[str, Numbers]]  # by method, then by heading
     notes: Sequence[str] = ()
 
 

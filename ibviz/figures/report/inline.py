@@ -3,12 +3,9 @@
 import base64
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ibviz.figures.report.contents import Numbers
 from ibviz.statistics import Estimate
 
 # What ends a script element or begins a tag; all that is not ASCII, U+2028 among it, is escaped by `json` already.
@@ -33,7 +30,7 @@ def number(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def numbers(values: Sequence[float] | NDArray[np.float64]) -> list[float | None]:
+def numbers(values: Numbers) -> list[float | None]:
     """Numbers for a page."""
     return [number(value) for value in values]
 

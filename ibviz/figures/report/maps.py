@@ -104,7 +104,7 @@ def _even_ticks(scale: Scale) -> list[tuple[float, str]]:
     """Both ends and the middle; an end at which values were cut says so."""
     low, middle, high = scale.labels
     low, high = (f"≤ {low}" if scale.extend == "both" else low), (f"≥ {high}" if scale.extend != "neither" else high)
-    return [(0, low), (0.5, middle), (1, high)]
+    return [(0.0, low), (0.5, middle), (1.0, high)]
 
 
 def _pack_quantised(one: Drawn, anchors: Sequence[float]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ const named = (text) => make("bdi", {}, text);
 
 const number = (value, digits = 3) =>
   value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(0\.?0*)$/, "$1").replace("-", "\u2212");
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
 const width = (share) => `${(100 * share).toFixed(3)}%`;
 const thousands = (value) => value.toLocaleString("en");
 

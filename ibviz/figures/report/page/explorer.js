@@ -9,7 +9,7 @@ function startExplorer() {
   if (!maps.length) return;
   const choice = make("select", { id: "explorer-method" }, ...maps.map((map, at) => make("option", { value: at }, map.method)));
   choice.addEventListener("change", () => explore(maps[choice.value]));
-  const from = slider("lowest"), to = slider("highest");
+  const [from, to] = [slider("lowest", Math.max), slider("highest", Math.min)];
   Object.assign(explorer, {
     from, to,
     list: make("div", { class: "anchor-list", role: "group", "aria-label": "Anchors; arrow keys move, Enter picks, Shift extends" }),
@@ -38,11 +38,13 @@ function startExplorer() {
   explore(maps[0]);
 }
 
-function slider(name) {
+/** An end of the range; it pushes the other end along. */
+function slider(name, limit) {
   const made = make("input", { type: "range", min: 0, step: 1, "aria-label": `${name} anchor of the range` });
   made.addEventListener("input", () => {
-    const [low, high] = [Number(explorer.from.value), Number(explorer.to.value)].sort((a, b) => a - b);
-    choose(explorer.order.slice(low, high + 1));
+    const [from, to] = [Number(explorer.from.value), Number(explorer.to.value)];
+    const place = Number(made.value);
+    choose(explorer.order.slice(limit(from, place), limit(to, place) + 1));
   });
   return made;
 }
