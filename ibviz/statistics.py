@@ -16,7 +16,7 @@ PValues = Float[np.ndarray, "columns columns"]
 RESAMPLES = 2000
 FLIPS = 19_999  # a p value is at least 1 / 20,000, so that it can survive a correction for hundreds of pairs
 LEVEL = 0.05
-ENTRIES = 1_000_000  # of drawn numbers held at once
+ENTRIES = 2_000_000  # of drawn numbers held at once
 
 
 class Estimate(NamedTuple):
