@@ -38,14 +38,19 @@ class Shard(NamedTuple):
     present: Bool[Tensor, " b"]
 
 
-def pack(explanation: Explanation, present: Bool[Tensor, " b"] | None = None) -> Shard:
+def pack(explanation: Explanation | None, present: Bool[Tensor, " b"] | None = None) -> Shard:
     """The form in which maps are stored; maps that are the same for all images are kept once.
+
+    None stands for a method that failed on all images, which `present` then counts.
 
     >>> unpack(pack(torch.tensor([[[1.0, -0.1]]])))
     tensor([[[ 1.0000, -0.1000]]])
     >>> pack(torch.ones(64, 8, 8)).tensors["maps"].shape
     torch.Size([1, 8, 8])
     """
+    if explanation is None:
+        assert present is not None
+        return Shard({}, torch.zeros(len(present), dtype=torch.bool))
     count = len(explanation.mean if isinstance(explanation, AttentionMap) else explanation)
     present = torch.ones(count, dtype=torch.bool) if present is None else present.cpu()
     if isinstance(explanation, AttentionMap) and explanation.index is not None and explanation.anchors is not None:
@@ -63,9 +68,11 @@ def unpack(shard: Shard) -> Explanation:
     """The maps of a shard, in float32; those of a trained attention as an `AttentionMap`.
 
     Its mean is what is stored, the quantised values where there are anchors, and its deviation NaN, which is not.
-    Where some are missing, the result is a plain tensor with NaN in their place.
+    Where some are missing, the result is a plain tensor with NaN in their place; where all are, of a single cell.
     """
     tensors, present = shard
+    if not tensors:
+        return torch.full((len(present), 1, 1), torch.nan)
     if "anchors" in tensors:
         index, anchors = tensors["index"].long(), tensors["anchors"]
         found: Explanation = _attention(anchors[index], index, anchors)
@@ -122,7 +129,7 @@ def read_maps(folder: Path, model: str, method: str, images: slice | None = None
     `images` picks some of them, by default all; only the shards that hold them are read. An `AttentionMap` where
     the method is a trained attention, else a tensor; see `unpack`.
     """
-    paths = sorted(place_of(folder, model, method).glob("*-*.safetensors"))
+    paths = sorted(place_of(folder, model, method).glob("[0-9]*-*.safetensors"))
     if not paths:
         raise InputError(f"no maps of {method!r} by {model!r} in {folder}; there are: {_known(folder)}")
     counts = [_count(path) for path in paths]
@@ -155,9 +162,11 @@ def _attention(values: Maps, index: Tensor | None = None, anchors: Tensor | None
 
 def _joined(parts: list[Explanation]) -> Explanation:
     """Consecutive parts as one; a plain tensor where any is one, because a map is missing there."""
-    if any(not isinstance(part, AttentionMap) for part in parts):
-        parts = [part.values() if isinstance(part, AttentionMap) else part for part in parts]
-    return concatenate(parts)
+    if all(isinstance(part, AttentionMap) for part in parts):
+        return concatenate(parts)
+    plain = [part.values() if isinstance(part, AttentionMap) else part for part in parts]
+    grid = next((one.shape[1:] for one in plain if not one.isnan().all()), plain[0].shape[1:])
+    return torch.cat([one.expand(-1, *grid) if one.isnan().all() else one for one in plain])
 
 
 def _count(path: Path) -> int:
