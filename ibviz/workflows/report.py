@@ -46,7 +46,7 @@ def report_of(results: Results, images: int | None = None) -> Report:
         lead=_lead(facts, lines),
         pictures=_pictures(kept, facts),
         models={name: _subject(results, name, kept["image"].tolist()) for name in facts["models"]},
-        comparisons=[_comparison(results, table, *key, kept["image"].tolist()) for key, table in tables],
+        comparisons=[_comparison(results, table, key, kept["image"].tolist()) for key, table in tables],
         circumstances=_circumstances(facts),
         failures=[*(f"{one['method']} of {one['model']}, {len(one['images'])} images: {one['error']}"
                     for one in facts["failures"]),
@@ -107,7 +107,8 @@ def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> R
     return read_maps(results.folder, model, method, slice(images[0], images[-1] + 1))
 
 
-def _comparison(results: Results, table: Frame, model: str, protocol: str, images: Sequence[int]) -> Comparison:
+def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Sequence[int]) -> Comparison:
+    model, protocol = key
     facts = results.circumstances
     found = facts["models"][model].get("protocols", {}).get(protocol)
     card = facts["protocols"][protocol] | ({"hash": found} if found else {})

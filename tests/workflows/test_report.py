@@ -52,7 +52,7 @@ def test_maps_and_predictions_are_those_of_the_folder(folder):
     path = write_report(folder)
     assert path == folder / "report.html"
     data = data_of(path)
-    results = read_results(folder)
+    predictions: Any = read_results(folder).predictions
     assert list(data["models"]) == ["one", "two"]
     assert [one["label"] for one in data["pictures"]] == [CLASSES[i % 3] for i in range(PICTURES)]
     for name, model in data["models"].items():
@@ -63,7 +63,7 @@ def test_maps_and_predictions_are_those_of_the_folder(folder):
         assert whole is not None
         np.testing.assert_array_equal(cells, whole[:PICTURES].numpy())
         assert cam["missing"] == [5]
-        said = results.predictions.query("model == @name")[:PICTURES]
+        said = predictions[predictions["model"] == name][:PICTURES]
         for shown, predicted, image in zip(model["predictions"], said["predicted"], said["image"], strict=True):
             assert shown["name"] == CLASSES[predicted]
             assert shown["correct"] == (predicted == image % 3)
@@ -76,7 +76,8 @@ def test_boxes_are_shares_of_the_sides(folder):
 
 
 def test_table_and_curves_are_means_over_all_images_and_values_those_of_the_pictures(folder):
-    report, rows = report_of(read_results(folder)), read_results(folder).rows
+    report = report_of(read_results(folder))
+    rows: Any = read_results(folder).rows
     assert [one.model for one in report.comparisons] == ["one", "two"]
     for one in report.comparisons:
         own = rows[(rows["model"] == one.model) & ~rows["native"]]
