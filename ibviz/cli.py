@@ -173,6 +173,19 @@ def anchors(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="What `ibviz evaluate` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; report.html in the folder if not given.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images at most, of those kept as pictures.")] = None,
+) -> None:
+    """Make one HTML page to explore a result: table, curves, maps of each image, anchors; no server, no network."""
+    from ibviz.workflows.report import write_report  # noqa: PLC0415 - see above
+
+    path = write_report(folder, out, images=images)
+    print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
 def compare_protocols(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
     model: Model = "digits",
@@ -190,6 +203,18 @@ def compare_protocols(  # noqa: PLR0913 - one parameter a flag
     network = load_on(str(model), weights, device)
     [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
     print(compare_protocols_on(source, network, name, options, limit=limit))
+
+
+@app.command()
+def figure(
+    sidecar: Annotated[Path, typer.Argument(help="The .json beside a figure, with its data beside it.")],
+    out: Annotated[Path | None, typer.Option(help="PNG, PDF or SVG; by default in place, in every format.")] = None,
+) -> None:
+    """Draw a figure again from its sidecar, identically under the same libraries."""
+    from ibviz.workflows.figure import redraw_files  # noqa: PLC0415 - see above
+
+    for path in redraw_files(sidecar, out):
+        print(path)
 
 
 def _print_epoch(row: dict[str, Any]) -> None:
