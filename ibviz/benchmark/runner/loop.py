@@ -38,6 +38,7 @@ from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.benchmark.runner.result import finish, finished
 from ibviz.benchmark.suite import check_metrics, entries
 from ibviz.config import SuiteConfig
+from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.listing import tolerate
 from ibviz.data.sources import Chosen, choose_images
@@ -96,11 +97,10 @@ def run(
     after the last of them and ends with the files of an uninterrupted run; it also takes the maps that are stored.
     Processes share the batches. A folder that another run holds, or that holds another run, is refused.
     """
-    ensure_folder(out)
     networks = networks_of(models)
     with owned(out) if processes.first else nullcontext():
         plan = processes.agreed(lambda: _plan(suite, networks, chosen, out, resume))
-        keep_plan(out, plan)
+        keep_plan(out, plan)  # where a process has a folder of its own
         if not finished(out, plan):
             with ready(networks, plan):
                 _work(networks, plan, chosen, out, processes)
@@ -112,11 +112,14 @@ def run(
 
 
 def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path, resume: bool) -> Plan:
-    """The plan of the folder where there is one, otherwise a new one."""
+    """The plan of the folder where there is one, otherwise a new one that is kept there; of the first process alone."""
+    ensure_folder(out)
     there = read_plan(out)
     sweep(out, all_maps=there is None)
     if there is None:
-        return decide(suite, networks, chosen, out)
+        plan = decide(suite, networks, chosen, out)
+        keep_plan(out, plan)
+        return plan
     if not resume:
         raise InputError(f"{out} already holds a run; go on with --resume or give another folder")
     check_resumed(out, there, identity(suite, {one.label: one.weights for one in networks}, data_hash(chosen)))
@@ -232,13 +235,6 @@ def _images(images: ImageSet, seen: View, pictures: int) -> list[Row]:
     return [
         {"image": image, "name": name, "label": None if label < 0 else label,
          "box": None if box is None or math.isnan(box[0]) else box,
-         "object_share": share, "picture": png(images.images[image]) if image < pictures else None}
+         "object_share": share, "picture": to_png(images.images[image]) if image < pictures else None}
         for image, (name, label, box, share) in enumerate(known)
     ]  # fmt: skip
-
-
-def png(pixels: Tensor) -> bytes:
-    """An image `(3, h, w)` of bytes as PNG, which keeps every one of them."""
-    from torchvision.io import encode_png  # noqa: PLC0415 - slow to import
-
-    return encode_png(pixels).numpy().tobytes()
