@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ibviz.errors import InputError
 from ibviz.figures.report.contents import Effect, Subject
 from ibviz.figures.report.inline import as_text, interval
-from ibviz.figures.rows import TIMES, Row, RowMaps, row_of
+from ibviz.figures.rows import TIMES, Row, RowMaps, rows_of
 from ibviz.figures.scale import Scale, Values, level_labels, thinned
 from ibviz.types import AttentionMap, Grid
 
@@ -29,14 +29,29 @@ class Drawn(NamedTuple):
     given: RowMaps  # of the images that are there
     present: Bool[np.ndarray, " n"]
 
+    @property
+    def label(self) -> str:
+        """Name of the method."""
+        return self.row.content.label
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns."""
+        _, rows, columns = self.row.content.values.shape
+        return rows, columns
+
+    @property
+    def anchors(self) -> Values | None:
+        """Value of each anchor by its number, where the map has anchors."""
+        return self.row.content.anchors
+
 
 def pack_maps(name: str, subject: Subject, size: Grid) -> list[dict[str, Any]]:
     """Maps of a model for pictures of `size`; a method all of whose maps are missing is left out."""
     found = [_drawn(label, given, len(subject.predictions), size) for label, given in subject.maps.items()]
     drawn = [one for one in found if one is not None]
-    continuous = [one.row.values.shape for one in drawn if one.row.anchors is None]
-    side = display_side([(rows, columns) for _, rows, columns in continuous], len(subject.predictions))
-    with_anchors = [one.row.label for one in drawn if one.row.anchors is not None]
+    side = display_side([one.grid for one in drawn if one.anchors is None], len(subject.predictions))
+    with_anchors = [one.label for one in drawn if one.anchors is not None]
     for label in subject.effects:
         if label not in with_anchors:
             known = ", ".join(with_anchors) or "none"
@@ -66,33 +81,34 @@ def _drawn(label: str, given: RowMaps, count: int, size: Grid) -> Drawn | None:
     if not isinstance(given, AttentionMap) and len(given) == count:
         present = ~given.isnan().flatten(1).any(1).cpu().numpy()
         given = given[torch.from_numpy(present)]
-    return Drawn(row_of(label, given, int(present.sum()), size), given, present) if present.any() else None
+    if not present.any():
+        return None
+    [row] = rows_of({label: given}, int(present.sum()), size, {})
+    return Drawn(row, given, present)
 
 
 def _pack(one: Drawn, side: int, effects: Mapping[str, Effect]) -> dict[str, Any]:
-    row = one.row
-    missing = np.flatnonzero(~one.present).tolist()
-    if row.anchors is None:
-        return {"method": row.label, "missing": missing, **_pack_continuous(one, side)}
-    effect = _pack_effect(row.label, effects.get(row.label), len(row.anchors))
-    return {"method": row.label, "missing": missing, "effect": effect, **_pack_quantised(one, row.anchors)}
+    shared = {"method": one.label, "missing": np.flatnonzero(~one.present).tolist()}
+    if one.anchors is None:
+        return shared | _pack_continuous(one, side)
+    effect = _pack_effect(one.label, effects.get(one.label), len(one.anchors))
+    return shared | _pack_quantised(one, one.anchors) | {"effect": effect}
 
 
 def _pack_continuous(one: Drawn, side: int) -> dict[str, Any]:
     """Values between the limits of the scale, in 255 steps."""
     row, (low, high) = one.row, one.row.scale.limits
-    grid = row.values.shape[1], row.values.shape[2]
-    shown, values = _reduced(grid, side), row.values
-    if shown != grid:
+    shown, values = _reduced(one.grid, side), row.content.values
+    if shown != one.grid:
         values = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(values), shown).numpy()
     steps = np.rint((values - low) / (high - low) * (SHADES - 1)).clip(0, SHADES - 1).astype(np.uint8)
-    remarks = [f"shown as means over {shown[0]}{TIMES}{shown[1]} cells"] if shown != grid else []
+    remarks = [f"shown as means over {shown[0]}{TIMES}{shown[1]} cells"] if shown != one.grid else []
     return {
-        "note": _note(row, remarks),
+        "note": _note(one, remarks),
         "grid": shown,
         "cells": _cells(steps, one.present),
         "bytes": 1,
-        "smooth": row.interpolation != "nearest" or shown != grid,
+        "smooth": row.interpolation != "nearest" or shown != one.grid,
         "colours": _colours(row.scale, np.linspace(low, high, SHADES)),
         "ticks": _even_ticks(row.scale),
         "anchors": None,
@@ -107,7 +123,7 @@ def _even_ticks(scale: Scale) -> list[tuple[float, str]]:
     return [(0.0, low), (0.5, middle), (1.0, high)]
 
 
-def _pack_quantised(one: Drawn, anchors: Sequence[float]) -> dict[str, Any]:
+def _pack_quantised(one: Drawn, anchors: Values) -> dict[str, Any]:
     """Anchor numbers exactly as they are, and the anchors they stand for."""
     assert isinstance(one.given, AttentionMap)
     assert one.given.index is not None
@@ -117,20 +133,20 @@ def _pack_quantised(one: Drawn, anchors: Sequence[float]) -> dict[str, Any]:
     middles = (np.arange(len(levels)) + 0.5) / len(levels)
     ticks = zip(middles.tolist(), thinned(tuple(labels.values()), TICKS), strict=True)
     return {
-        "note": _note(one.row, []),
-        "grid": one.row.values.shape[1:],
+        "note": _note(one, []),
+        "grid": one.grid,
         "cells": _cells(one.given.index.cpu().numpy().astype(kind), one.present),
         "bytes": kind.itemsize,
         "smooth": False,
-        "colours": _colours(one.row.scale, np.array(anchors)),
+        "colours": _colours(one.row.scale, anchors),
         "ticks": [tick for tick in ticks if tick[1]],
-        "anchors": [{"value": value, "label": labels[value]} for value in anchors],
+        "anchors": [{"value": value, "label": labels[value]} for value in anchors.tolist()],
     }
 
 
-def _note(row: Row, remarks: Sequence[str]) -> str:
-    grid = TIMES.join(map(str, row.values.shape[1:]))
-    return "; ".join([f"{grid} cells, {row.enlargement}", f"scale: {row.scale.rule}", *remarks])
+def _note(one: Drawn, remarks: Sequence[str]) -> str:
+    grid = TIMES.join(map(str, one.grid))
+    return "; ".join([f"{grid} cells, {one.row.enlargement}", f"scale: {one.row.scale.rule}", *remarks])
 
 
 def _cells(present: NDArray[Any], where: Bool[np.ndarray, " n"]) -> str:

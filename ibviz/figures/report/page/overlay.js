@@ -2,6 +2,8 @@
 
 const SHARP = 336; // pixels that the longer side of a canvas has at least, where there is room
 const HIGHLIGHT = [255, 170, 0]; // no grey: what is lit can be told from what is not
+const [DARK, LIGHT] = data.tones;
+const [RED, GREEN, BLUE] = data.luminance;
 const LIT = 0.6;
 const DIM = 0.75;
 
@@ -20,10 +22,7 @@ async function paintPhotograph(canvas, picture, least = SHARP) {
 
 /** Grey of a pixel between the two tones: the map's lightness must stand out from the photograph's. */
 function toned(pixels, at) {
-  const [dark, light] = data.tones;
-  const [red, green, blue] = data.luminance;
-  const luminance = red * pixels[at] + green * pixels[at + 1] + blue * pixels[at + 2];
-  return 255 * dark + (light - dark) * luminance;
+  return 255 * DARK + (LIGHT - DARK) * (RED * pixels[at] + GREEN * pixels[at + 1] + BLUE * pixels[at + 2]);
 }
 
 /** For each pixel along a side, the cell that covers it. */
@@ -112,7 +111,7 @@ function colourBar(map, opacity) {
   const canvas = make("canvas", { class: "bar", width: order.length, height: 1, "aria-hidden": true });
   const context = canvas.getContext("2d");
   const frame = context.createImageData(order.length, 1);
-  const grey = (1 - opacity) * 255 * ((data.tones[0] + data.tones[1]) / 2);
+  const grey = (1 - opacity) * 255 * ((DARK + LIGHT) / 2);
   order.forEach((k, at) => {
     for (let part = 0; part < 3; part++) frame.data[4 * at + part] = grey + opacity * colours[3 * k + part];
     frame.data[4 * at + 3] = 255;
