@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ibviz.attribution.methods import METHODS, explain
-from ibviz.attribution.superpixels import superpixels
+from ibviz.attribution.perturbation import superpixels
 from ibviz.config import InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
