@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ibviz.attribution.gradients import Count, differentiable, guided_gradient, rows_a_pass
 from ibviz.attribution.perturbation import asked, enlarged, logits_of
-from ibviz.errors import InputError, not_finite
+from ibviz.errors import InputError, NoMapError, not_finite
 from ibviz.models.grids import (
     Features,
     Layout,
@@ -143,7 +143,7 @@ def choose_layer(model: nn.Module, images: Images) -> str:
     fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
     if not fitting:
         listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
-        raise InputError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
+        raise NoMapError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
                          f"{listed}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
     return fitting[-1]
 

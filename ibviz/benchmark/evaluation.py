@@ -16,7 +16,7 @@ from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.tables import Line, comma_separated, legend, markdown, summarize, text
 from ibviz.data.image_set import rasterise
-from ibviz.errors import InputError
+from ibviz.errors import InputError, NoMapError
 from ibviz.files import replacing, write_rows
 from ibviz.metrics.curves import Curve, Faithfulness, faithfulness, planned_states, random_order_area
 from ibviz.metrics.localisation.pointing_game import pointing_game
@@ -231,7 +231,7 @@ def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> 
     options: dict[str, dict[str, Any]] = {"random_cells": {"grid": grid}}
     found: dict[str, Explanation] = {}
     for label, name in CONTROLS.items():
-        with suppress(InputError):
+        with suppress(NoMapError):
             found[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
     return found
 
