@@ -151,6 +151,15 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
         )
 
 
+def test_the_rest_of_a_classifier_with_attention_takes_rows_of_its_stem(monkeypatch):
+    model, images, seen = bottlenecked(), torch.rand(2, 3, 48, 48), list[int]()
+    model.get_submodule("network.stem").register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))  # noqa: ARG005
+    once = cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem")
+    assert seen == [2, 1, 1, 1]
+    monkeypatch.setattr(cam, "takes_rows", lambda *arguments: False)  # noqa: ARG005
+    close(cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem"), once, rtol=1e-4, atol=1e-6)
+
+
 def test_the_layer_is_the_last_to_finish_with_a_grid_of_four_that_matters(images):
     assert cam.choose_layer(quadrants(), torch.rand(1, 3, 16, 16)) == "network.cells"
     assert cam.choose_layer(TwoParts(), images).startswith("head")
