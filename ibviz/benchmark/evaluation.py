@@ -17,7 +17,7 @@ from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.tables import Line, comma_separated, legend, markdown, summarize, text
 from ibviz.config import UNNAMED, SuiteConfig
 from ibviz.data.image_set import rasterise
-from ibviz.errors import InputError
+from ibviz.errors import InputError, NoMapError
 from ibviz.files import replacing, write_rows
 from ibviz.metrics.curves import Curve
 from ibviz.metrics.grid import finite
@@ -178,7 +178,7 @@ def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> 
     options: dict[str, dict[str, Any]] = {"random_cells": {"grid": grid}}
     found: dict[str, Explanation] = {}
     for label, name in CONTROLS.items():
-        with suppress(InputError):
+        with suppress(NoMapError):
             found[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
     return found
 

@@ -86,7 +86,7 @@ def explain_files(
     }
     written, left = [], dict(methods)
     pages = range(0, len(names), COLUMNS // classes)
-    for number, start in enumerate(progress(pages, "explaining"), 1):
+    for number, start in enumerate(progress(pages, "pages", show=len(pages) > 1), 1):
         shown = slice(start, start + COLUMNS // classes)
         images = to_float(pixels[shown]).to(device)
         maps, captions = explain_images(model, images, left, classes=classes, unfit=unfit)
@@ -135,7 +135,7 @@ def explain_images(
     best = predict(model, images).topk(classes)
     places = torch.arange(len(images), device=images.device).repeat_interleave(classes)
     maps: dict[str, Explanation] = {}
-    for name, options in methods.items():
+    for name, options in progress(methods.items(), "methods", total=len(methods), show=len(methods) > 1):
         method = METHODS[name]
         shown, targets = (
             (images, best.indices[:, 0]) if method.target_free else (images[places], best.indices.flatten())
