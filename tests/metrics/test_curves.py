@@ -357,7 +357,7 @@ def test_ties_are_reported_on_the_grid_of_the_protocol():
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
 def test_negation_turns_ties_row_by_row_backwards(grid):
-    """So neither rule alone is antisymmetric, and LeRF by the same rule is not MoRF backwards (D16)."""
+    """So neither rule alone is antisymmetric, and LeRF by the same rule is not MoRF backwards."""
     x, maps = images(), level_maps(3, grid)
     one, other = (
         faithfulness(wavy, x, some, protocol=protocol(grid, ties=rule))
@@ -384,7 +384,7 @@ def test_pixels_are_cells_of_one_pixel(rows, columns, ties):
 
 
 def test_bilinear_enlargement_is_torchs_and_another_ranking_than_nearest():
-    """D23: two libraries, one map, other ranks; here it is a choice with a hash."""
+    """Two libraries, one map, other ranks."""
     x, maps = images(), torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
     smooth = interpolate(maps.unsqueeze(1), (8, 8), mode="bilinear", align_corners=False).squeeze(1)
     bilinear = protocol(unit="pixel", enlargement="bilinear")
@@ -437,24 +437,6 @@ def test_a_network_that_answers_always_alike_has_no_normalised_curve():
     found = faithfulness(lambda s, _: torch.ones(len(s)), images(), torch.rand(3, 4, 4), protocol=protocol())
     assert bool(normalised(found.deletion, found.f_image, found.f_baseline).scores.isnan().all())
     assert torch.equal(found.srg, torch.zeros(3))
-
-
-def test_two_networks_have_two_numbers():
-    """D13."""
-    x, maps = images(), torch.rand(3, 4, 4)
-    networks = (wavy, lambda s, rows: wavy(1 - s, rows))
-    one, other = (numbers(faithfulness(score, x, maps, protocol=protocol())) for score in networks)
-    assert float((one - other).abs().min()) > 1e-4
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_gives_the_same():
-    """D17."""
-    score, x, maps = Linear(3, (8, 8)), images(), level_maps()
-    here = numbers(faithfulness(score, x, maps, protocol=protocol()))
-    score.weights = score.weights.cuda()
-    there = numbers(faithfulness(score, x.cuda(), maps.cuda(), protocol=protocol()))
-    assert_close(there.cpu(), here, atol=1e-6, rtol=0)
 
 
 # Every state once
