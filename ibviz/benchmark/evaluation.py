@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict
 from ibviz.benchmark.probe import at_best_pace
-from ibviz.benchmark.tables import Line, comma_separated, legend, markdown, summarize, text
+from ibviz.benchmark.sheets import legend
+from ibviz.benchmark.tables import Tables, tabulate, text, write_tables
 from ibviz.data.image_set import rasterise
 from ibviz.errors import InputError
-from ibviz.files import replacing, write_rows
+from ibviz.files import write_rows
 from ibviz.metrics.curves import Curve, Faithfulness, faithfulness, planned_states, random_order_area
 from ibviz.metrics.localisation.pointing_game import pointing_game
 from ibviz.metrics.protocol import Card, CurveProtocol
@@ -28,8 +30,6 @@ from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Maps, Masks, 
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,19 @@ class Evaluation:
         """The choices behind the numbers."""
         return self.card.protocol
 
-    def lines(self, *, native: bool = False) -> list[Line]:
-        """Means and intervals of each method on the common grid, or of those judged on their own as well."""
-        return summarize([row for row in self.rows if row["native"] == native])
+    @cached_property
+    def tables(self) -> Tables:
+        """Estimates, ranks and tests of all methods, to be read in any format of `ibviz.benchmark.tables`."""
+        card = self.card.model_dump(mode="json") | {"hash": self.card.hash}
+        return tabulate(self.frame(), {"protocols": {"default": card}})
 
     def table(self) -> str:
-        """Means with 95 % intervals, methods above controls, and what they rest on."""
-        return self._page(text)
+        """Means with 95 % intervals, methods above controls, how they compare, and what the numbers rest on."""
+        return text(self.tables).rstrip()
 
     def legend(self) -> str:
         """How the numbers were made, in words."""
-        return legend(self.rows, self.card)
+        return legend(*self.tables)
 
     def frame(self) -> "DataFrame":
         """The rows as a pandas table."""
@@ -66,16 +68,9 @@ class Evaluation:
         return DataFrame(self.rows)
 
     def save(self, folder: Path) -> None:
-        """Write `rows.parquet`, `table.csv` and `table.md` into a folder."""
+        """Write `rows.parquet` and the tables into a folder."""
         write_rows(folder / "rows.parquet", self.rows)
-        with replacing(folder / "table.csv") as beside:
-            beside.write_text(comma_separated(self.lines()))
-        with replacing(folder / "table.md") as beside:
-            beside.write_text(f"{self._page(markdown)}\n")
-
-    def _page(self, draw: Any) -> str:
-        own = self.lines(native=True)
-        return "\n\n".join([draw(self.lines()), self.legend(), *([f"{NATIVE}\n\n{draw(own)}"] if own else [])])
+        write_tables(folder, self.tables)
 
 
 def evaluate(  # noqa: PLR0913 - what is known of the images is named apart

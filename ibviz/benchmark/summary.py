@@ -88,7 +88,7 @@ def _completed(rows: Frame) -> Frame:
         rows = rows.assign(hash=rows["protocol"], protocol="default")
     absent: dict[str, Any] = {"model": "network", "object_share": np.nan}
     rows = rows.assign(**{name: value for name, value in absent.items() if name not in rows})
-    return rows.astype(dict.fromkeys(("model", "protocol", "hash", "method", "metric"), "category"))
+    return rows.astype(dict.fromkeys(("model", "protocol", "method", "metric"), "category"))
 
 
 def _wide(part: Frame) -> Frame:
