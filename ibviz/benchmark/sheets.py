@@ -13,6 +13,7 @@ from ibviz.metrics.protocol import CurveProtocol
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 ARROWS = {1: "↑", -1: "↓"}
 MISSING = "-"
+FACTS = {"f_baseline": "{:.3f} on the baseline alone", "random_order": "area of a random order {:.3f}"}
 
 
 class Sheet(NamedTuple):
@@ -51,7 +52,7 @@ def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
     if "srg" in set(single["metric"]):
         found.append("SRG = insertion - deletion; a random order has 0.")
     for protocol, part in single.groupby("protocol", sort=False):
-        found += _protocol(_read(circumstances["protocols"], str(protocol)), str(protocol), part)
+        found += _protocol(circumstances, str(protocol), part)
     if "pointing_game" in set(single["metric"]):
         found.append("Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object; "
                      "'uniform' is the chance rate; macro: mean over classes.")  # fmt: skip
@@ -64,22 +65,26 @@ def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
     return "\n".join(found)
 
 
-def _protocol(protocol: CurveProtocol, name: str, lines: Frame) -> list[str]:
+def _protocol(circumstances: Mapping[str, Any], name: str, lines: Frame) -> Iterator[str]:
     """The choices of one protocol, and what every model says to its baseline and to a random order."""
-    several = lines["model"].nunique() > 1
-    found = [f"Protocol {name}: {_replacement(protocol)}, {_ties(protocol)}; {_judged(protocol)}."]
+    models: dict[str, list[str]] = {}
     for model, part in lines.groupby("model", sort=False):
-        first = part.iloc[0]
-        images = int(first["n"] + first["excluded"])
-        who = f"{model}: " if several else ""
-        found.append(f"{who}n = {images} images; {first['f_baseline']:.3f} on the baseline alone; area of a random "
-                     f"order {first['random_order']:.3f}. Protocol {first['hash']}.")  # fmt: skip
-    return found
+        first, who = part.iloc[0], f"{model}: " if lines["model"].nunique() > 1 else ""
+        facts = [f"{who}n = {first['n'] + first['excluded']} images"]
+        facts += [words.format(first[key]) for key, words in FACTS.items() if not math.isnan(first[key])]
+        protocol = _read(circumstances, str(model), name)
+        choices = f"{_replacement(protocol)}, {_ties(protocol)}; {_judged(protocol)}"
+        models.setdefault(choices, []).append(f"{'; '.join(facts)}. Protocol {first['hash']}.")
+    for choices, facts in models.items():
+        yield f"Protocol {name}: {choices}."
+        yield from facts
 
 
-def _read(protocols: Mapping[str, Any], name: str) -> CurveProtocol:
+def _read(circumstances: Mapping[str, Any], model: str, name: str) -> CurveProtocol:
+    """The protocol as it was for a model: the colour of its baseline, for one, is that of the model's training data."""
+    own = circumstances.get("models", {}).get(model, {}).get("protocols", circumstances["protocols"])
     try:
-        return CurveProtocol.model_validate(protocols[name]["protocol"])
+        return CurveProtocol.model_validate(own[name]["protocol"])
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(f"the circumstances say nothing this ibviz understands of protocol {name!r}, under which rows "
                          f"were measured; expected its card under 'protocols': {error}") from error  # fmt: skip
