@@ -142,6 +142,7 @@ def card_of(model: Classifier, images: Images, judged: Targets, protocol: CurveP
 def fingerprint(tensors: list[Tensor]) -> str:
     """Twelve hexadecimal digits of the SHA-256 of tensors' bytes, in row-major order whatever their memory format.
 
+    >>> import torch
     >>> fingerprint([torch.zeros(2)])
     'af5570f5a181'
     """
@@ -154,6 +155,7 @@ def fingerprint(tensors: list[Tensor]) -> str:
 def comparison_grid(explanations: Mapping[str, Explanation]) -> Grid:
     """Grid of the first trained attention, otherwise the coarsest of all.
 
+    >>> import torch
     >>> comparison_grid({"fine": torch.rand(1, 32, 32), "coarse": torch.rand(1, 8, 8)})
     (8, 8)
     """
