@@ -189,11 +189,11 @@ def _print_epoch_of(name: str, row: dict[str, Any]) -> None:
 
 def _print_results(folder: Path) -> None:
     from ibviz.benchmark.results import read_results  # noqa: PLC0415 - see above
-    from ibviz.workflows.evaluate import accuracy_of, page_of  # noqa: PLC0415
+    from ibviz.workflows.evaluate import accuracy_of  # noqa: PLC0415
 
     results = read_results(folder)
     if skipped := results.circumstances["skipped"]:
         print(f"{len(skipped)} images skipped, unreadable: {', '.join(skipped[:10])}")
     for name, (accuracy, count) in accuracy_of(results).items():
         print(f"accuracy of {name} on the {count} labelled images judged: {accuracy:.1%}")
-    print(f"\n{page_of(results)}\n\ntables, rows and figures: {folder}")
+    print(f"\n{(folder / 'table.txt').read_text()}\ntables, rows and figures: {folder}")
