@@ -1,0 +1,79 @@
+"""The folder that `ibviz evaluate` writes, read back: what a table, a figure or a page needs, without a model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ibviz.errors import InputError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+CIRCUMSTANCES = "circumstances.json"
+COLUMNS = {
+    "rows": (
+        *("model", "image", "method", "control", "native", "grid", "protocol", "hash", "metric", "value", "tie_sd"),
+        *("target", "label", "correct", "f_image", "f_baseline", "random_order"),
+        *("levels", "tie_fraction", "zero_share", "object_share"),
+    ),
+    "images": ("image", "name", "label", "box", "object_share", "picture"),
+    "predictions": ("model", "image", "predicted", "probability", "runner_up", "runner_up_probability"),
+    "curves": ("model", "method", "control", "protocol", "image", "side", "fractions", "scores"),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a suite found, as tables whose columns are those of `COLUMNS`; a missing label is NaN."""
+
+    folder: Path
+    circumstances: dict[str, Any]
+    rows: "DataFrame"  # one for each image x model x method x metric x protocol
+    images: "DataFrame"  # `picture` holds the bytes of a PNG, of the first images only
+    predictions: "DataFrame"  # one for each model x image
+    curves: "DataFrame"  # `fractions` and `scores` hold arrays; on the common grid
+
+
+def read_results(folder: Path) -> Results:
+    """Read what `ibviz evaluate SUITE --out folder` left; a folder of anything else is an `InputError`.
+
+    >>> read_results(Path("nowhere"))
+    Traceback (most recent call last):
+    ...
+    ibviz.errors.InputError: nowhere is no folder; expected what `ibviz evaluate SUITE --out nowhere` writes
+    """
+    wanted = f"expected what `ibviz evaluate SUITE --out {folder}` writes"
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; {wanted}")
+    files = [CIRCUMSTANCES, *(f"{name}.parquet" for name in COLUMNS)]
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder} holds no finished result, for it lacks {', '.join(missing)}; {wanted}")
+    frames = {name: _frame(folder / f"{name}.parquet", columns) for name, columns in COLUMNS.items()}
+    return Results(folder, _circumstances(folder / CIRCUMSTANCES), **frames)
+
+
+def _circumstances(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} as JSON: {error}; run the suite again") from error
+    if not isinstance(facts, dict):
+        raise InputError(f"{path} holds a {type(facts).__name__}; expected the circumstances of a run by name")
+    return facts
+
+
+def _frame(path: Path, columns: tuple[str, ...]) -> "DataFrame":
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}; run the suite again") from error
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise InputError(f"{path} has no column {', '.join(missing)}: an older ibviz wrote it, or something else; "
+                         "run the suite again")  # fmt: skip
+    return table.to_pandas()

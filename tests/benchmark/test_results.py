@@ -1,0 +1,54 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from results import CONTROLS, METHODS, write_results
+
+from ibviz.benchmark.results import COLUMNS, read_results
+from ibviz.errors import InputError
+
+
+def test_a_folder_is_read_as_it_was_written(tmp_path):
+    found = read_results(write_results(tmp_path / "a", images=6, models=("one", "two"), pictures=2))
+    assert found.folder == tmp_path / "a"
+    assert found.circumstances == json.loads((tmp_path / "a" / "circumstances.json").read_text())
+    assert len(found.rows) == 2 * 6 * (4 * len(METHODS) + 3)
+    assert set(found.rows["method"][found.rows["control"]]) == set(CONTROLS)
+    assert found.images["picture"].notna().tolist() == [True] * 2 + [False] * 4
+    assert bytes(found.images["picture"].tolist()[0]).startswith(b"\x89PNG")
+    assert found.images["label"].isna().tolist() == [False] * 5 + [True]
+    area = found.curves.apply(lambda row: np.trapezoid(row["scores"], row["fractions"]), axis=1)
+    keys = ["model", "image", "method", "side"]
+    common = found.rows.query("not native").assign(side=found.rows["metric"])
+    joined = found.curves.assign(area=area).merge(common, on=keys)
+    assert len(joined) == len(found.curves)
+    assert joined["area"].tolist() == pytest.approx(joined["value"].tolist(), abs=1e-6)
+
+
+def test_a_folder_without_a_result_is_one_clear_error(tmp_path):
+    with pytest.raises(InputError, match=r"lacks circumstances.json, rows.parquet, images.parquet, pred.*`ibviz eval"):
+        read_results(tmp_path)
+    folder = write_results(tmp_path / "a")
+    (folder / "curves.parquet").unlink()
+    with pytest.raises(InputError, match=r"holds no finished result, for it lacks curves.parquet; expected what"):
+        read_results(folder)
+
+
+@pytest.mark.parametrize("name", [f"{one}.parquet" for one in COLUMNS])
+def test_files_of_something_else_are_one_clear_error(tmp_path, name):
+    folder = write_results(tmp_path)
+    (folder / name).write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(InputError, match=rf"cannot read .*{name} as Parquet"):
+        read_results(folder)
+    pd.DataFrame({"image": [0]}).to_parquet(folder / name)
+    with pytest.raises(InputError, match=rf"{name} has no column .*run the suite again"):
+        read_results(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_broken_circumstances_are_one_clear_error(tmp_path, content):
+    folder = write_results(tmp_path)
+    (folder / "circumstances.json").write_text(content)
+    with pytest.raises(InputError, match=r"circumstances.json"):
+        read_results(folder)
