@@ -173,6 +173,14 @@ class InputConfig(Settings):
     resize: int | None = None  # short side before the centre crop; None: `size`
 
 
+class NamedModel(Settings):
+    """A network of a suite: what `ibviz.load` takes, under a label of its own."""
+
+    name: str  # run folder, file, or the name of a library's network
+    weights: Path | None = None  # local safetensors file of a library's network
+    label: str | None = None  # None: the last part of the name
+
+
 class MethodConfig(Settings):
     """One row of a comparison: a method of `ibviz.attribution.METHODS` with its options, under a label of its own."""
 
@@ -181,28 +189,46 @@ class MethodConfig(Settings):
     options: dict[str, Any] = {}
 
 
-class SuiteConfig(Settings):
-    """What is compared with what; the default judges the embedded data set. Controls are added to the methods."""
+class ProtocolConfig(Settings):
+    """One rule by which maps are judged: a preset, and what differs from it; None leaves a choice to the preset."""
 
-    model: str | None = None  # run, file or torchvision name; the flag --model goes before it
+    preset: Literal["default", "rise", "torchcam", "quantus", "xplique", "latec", "iba"] = "default"
+    label: str | None = None  # None: the preset's name
+    baseline: BaselineName | None = None
+    insertion_baseline: BaselineName | None = None
+    unit: Literal["cell", "pixel"] | None = None  # of removal
+    grid: tuple[int, int] | None = None  # rows, columns; None: the first attention's, or the coarsest map's
+    steps: int | None = Field(default=None, ge=1)
+    ties: TieRule | None = None
+    orders: int | None = Field(default=None, ge=2, multiple_of=2)
+    score: ScoreName | None = None
+    precision: Literal["float32", "bfloat16"] | None = None  # of the network
+    batch_size: int | None = Field(default=None, ge=1)  # masked images at once; None: the fastest, by a short trial
+    seed: int | None = None
+
+
+class SuiteConfig(Settings):
+    """Models x methods x metrics x protocols on some images; the default judges the embedded data set.
+
+    Controls are added to the methods.
+    """
+
+    models: tuple[NamedModel, ...] = ()  # of one input size; the flag --model stands for them
     data: DataConfig = DataConfig()
     split: Literal["train", "validation", "test"] = "test"
-    images: int = Field(default=100, ge=2)  # scored, chosen by `seed`
+    images: int | None = Field(default=100, ge=2)  # chosen by `seed`; None: all of the split
+    batch: int = Field(default=64, ge=2)  # images explained, judged and stored at once: memory, and what a kill costs
+    target: TargetRule = "predicted"  # class that is explained and judged
     methods: tuple[MethodConfig, ...] = (
         MethodConfig(method="attention"),
         MethodConfig(method="attention_mean"),
         MethodConfig(method="grad_cam"),
         MethodConfig(method="integrated_gradients"),
     )
-    steps: int = Field(default=32, ge=1)
-    ties: TieRule = "expected"
-    tie_orders: int = Field(default=8, ge=2, multiple_of=2)
-    unit: Literal["cell", "pixel"] = "cell"  # of removal
-    baseline: BaselineName = "mean_colour"
-    score: ScoreName = "probability"
-    target: TargetRule = "predicted"
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the network
-    batch_size: int | None = Field(default=None, ge=1)  # None: the fastest, found by a short trial
+    metrics: tuple[str, ...] = Field(default=("srg", "deletion", "insertion", "pointing_game"), min_length=1)
+    protocols: tuple[ProtocolConfig, ...] = Field(default=(ProtocolConfig(),), min_length=1)
+    native: bool = True  # judge maps of another grid by curves on their own as well
+    pictures: int = Field(default=16, ge=0)  # first images kept as they are, for figures and reports
     seed: int = 0
 
 

@@ -9,32 +9,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict
+from ibviz.benchmark.judging import Rules, Seen, curves_in, judge, passes_of, rows_of_findings
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.tables import Line, comma_separated, legend, markdown, summarize, text
+from ibviz.config import UNNAMED, SuiteConfig
 from ibviz.data.image_set import rasterise
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
-from ibviz.metrics.curves import Curve, Faithfulness, faithfulness, planned_states, random_order_area
-from ibviz.metrics.localisation.pointing_game import pointing_game
+from ibviz.metrics.curves import Curve
+from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
-from ibviz.metrics.score import Targets, scorer, targets_by
+from ibviz.metrics.score import Targets, targets_by
 from ibviz.models.loading import Classifier
-from ibviz.progress import progress
-from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Maps, Masks, Score, Scores
+from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Maps, Masks
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+DEFAULT = "default"  # label of the one protocol of `evaluate`
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row for each image, method and metric; the maps and mean curves behind them; the card they share."""
+    """One row for each image, method and metric; the maps and curves behind them; the card they share."""
 
     rows: list[dict[str, Any]]  # `native` ones on a method's own grid, where that is another one
     maps: dict[str, Explanation]
@@ -107,77 +108,20 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     judged = targets_by(protocol.target, predict(model, images), labels)
     if targets is not None:
         judged = judged._replace(classes=targets.to(images.device))
-    with evaluating(model), at_best_pace(model, images, protocol) as (images, protocol):
-        score = scorer(model, judged, kind=protocol.score, precision=protocol.precision)
-        job = _Job(score, images, regions, judged.classes, labels, card_of(model, images, judged, protocol))
-        return _judge(job, dict(explanations) | controls(model, images, judged.classes, job.grid))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What all maps of a comparison share."""
-
-    score: Score
-    images: Images
-    regions: Masks | None
-    targets: Labels
-    labels: Labels | None
-    card: Card
-
-    @property
-    def grid(self) -> Grid:
-        assert self.card.protocol.grid is not None
-        return self.card.protocol.grid
-
-
-def _judge(job: _Job, maps: dict[str, Explanation]) -> Evaluation:
-    common = job.card.protocol
-    own = common.model_copy(update={"grid": None})
-    numbers = {name: values(one).to(job.images.device) for name, one in maps.items()}
-    native = [name for name, one in numbers.items() if name not in CONTROLS and _has_own_grid(one, job)]
-    runs = [(name, common) for name in maps] + [(name, own) for name in native]
-    size = (job.images.shape[2], job.images.shape[3])
-    passes = sum(planned_states(numbers[name], size, protocol) for name, protocol in runs)
-    found = [
-        (name, protocol, faithfulness(job.score, job.images, numbers[name], protocol=protocol))
-        for name, protocol in progress(runs, f"judging, {passes:,} forward passes", total=len(runs))
-    ]
-    shared = {name: one for name, protocol, one in found if protocol is common}
-    by_chance = _by_chance(job, shared)
-    rows = [
-        row
-        for name, protocol, judged in found
-        for row in _rows(job, _fixed(job, name, numbers[name], protocol), judged, by_chance, numbers[name])
-    ]
-    curves = {name: (one.deletion, one.insertion) for name, one in shared.items()}
-    return Evaluation(rows, maps, curves, job.card, passes)
-
-
-def _fixed(job: _Job, name: str, maps: Maps, protocol: CurveProtocol) -> dict[str, Any]:
-    """What all rows of one method on one grid say."""
-    rows, columns = protocol.grid or maps.shape[1:]
-    card = job.card.model_copy(update={"protocol": protocol})
-    grid = f"{rows} x {columns}"
-    return {
-        "method": name,
-        "control": name in CONTROLS,
-        "native": protocol.grid is None,
-        "grid": grid,
-        "protocol": card.hash,
-    }
-
-
-def _has_own_grid(maps: Maps, job: _Job) -> bool:
-    rows, columns = maps.shape[1:]
-    return (rows, columns) != job.grid and rows <= job.images.shape[2] and columns <= job.images.shape[3]
-
-
-def _by_chance(job: _Job, found: Mapping[str, Faithfulness]) -> Scores:
-    """Area of random orders on the common grid; where ties are shuffled, the uniform control is just that."""
-    protocol = job.card.protocol
-    if protocol.ties == "expected" and protocol.second == "insertion":
-        return found["uniform"].deletion_auc
-    return random_order_area(job.score, job.images, job.grid, protocol=protocol)
+    card = card_of(model, images, judged, protocol)
+    metrics = SuiteConfig().metrics if regions is not None else curves_in(SuiteConfig().metrics)
+    with evaluating(model), at_best_pace(model, images, protocol) as (fitted, paced):
+        assert paced.grid is not None
+        maps = dict(explanations) | controls(model, fitted, judged.classes, paced.grid)
+        numbers = {name: values(one).to(images.device) for name, one in maps.items()}
+        seen = Seen(fitted, judged, labels, regions)
+        found = judge(model, seen, numbers, Rules({DEFAULT: paced}, metrics))
+    own = card.model_copy(update={"protocol": protocol.model_copy(update={"grid": None})})
+    rows = [{"model": UNNAMED, **row, "hash": (own if row["native"] else card).hash}
+            for row in rows_of_findings(found, seen)]  # fmt: skip
+    curves = {one.method: (one.curves.deletion, one.curves.insertion)
+              for one in found if one.curves is not None and not one.native}  # fmt: skip
+    return Evaluation(rows, maps, curves, card, passes_of(found))
 
 
 def default_protocol(model: Classifier, explanations: Mapping[str, Explanation], **choices: Any) -> CurveProtocol:
@@ -245,49 +189,7 @@ def _check(images: Images, explanations: Mapping[str, Explanation]) -> None:
     if not explanations:
         raise InputError("there is nothing to judge; expected explanations such as {'attention': seen.attention}")
     for name, explanation in explanations.items():
-        if len(values(explanation)) != len(images):
+        if len(finite(values(explanation))) != len(images):
             raise InputError(f"{name!r} explains {len(values(explanation))} images; expected {len(images)}")
         if name in CONTROLS:
             raise InputError(f"{name!r} is the name of a control, which is added anyway; rename the explanation")
-
-
-def _rows(
-    job: _Job, fixed: dict[str, Any], judged: Faithfulness, by_chance: Scores, maps: Maps
-) -> list[dict[str, Any]]:
-    """One host copy for each column, then plain rows."""
-    metrics: dict[str, tuple[Tensor, Tensor]] = {
-        "srg": (judged.srg, judged.srg_tie_sd),
-        "deletion": (judged.deletion_auc, judged.deletion_tie_sd),
-        "insertion": (judged.insertion_auc, judged.insertion_tie_sd),
-    }
-    if job.regions is not None and not fixed["native"]:
-        hit = pointing_game(maps, job.regions).hit
-        metrics["pointing_game"] = (hit, torch.zeros_like(hit))
-    columns = _columns(job, judged, None if fixed["native"] else by_chance)
-    return [
-        {"image": image, **fixed, "metric": metric, "value": value, "tie_sd": tie_sd}
-        | {key: column[image] for key, column in columns.items()}
-        for metric, (found, spread) in metrics.items()
-        for image, (value, tie_sd) in enumerate(zip(found.tolist(), spread.tolist(), strict=True))
-    ]
-
-
-def _columns(job: _Job, judged: Faithfulness, by_chance: Scores | None) -> dict[str, list[Any]]:
-    """What is known of each image beside a metric's value."""
-    facts = {
-        "target": job.targets,
-        "label": job.labels,
-        "f_image": judged.f_image,
-        "f_baseline": judged.f_baseline,
-        "random_order": by_chance,
-        "levels": judged.ties.levels,
-        "tie_fraction": judged.ties.tie_fraction,
-        "zero_share": judged.ties.zero_share,
-    }
-    columns = {key: [None] * len(job.targets) if column is None else column.tolist() for key, column in facts.items()}
-    columns["label"] = [None if label is None or label < 0 else label for label in columns["label"]]
-    columns["correct"] = [
-        None if label is None else label == target
-        for label, target in zip(columns["label"], columns["target"], strict=True)
-    ]
-    return columns

@@ -49,8 +49,11 @@ def fastest(network: nn.Module, size: Grid, device: torch.device, *, precision: 
 
 
 @contextmanager
-def in_format(network: nn.Module, name: str) -> Iterator[None]:
-    """Hold the network's weights in a memory format inside the block."""
+def in_format(network: nn.Module, name: str | None) -> Iterator[None]:
+    """Hold the network's weights in a memory format inside the block; None leaves them as they are."""
+    if name is None:
+        yield
+        return
     weights = [weight for weight in network.parameters() if weight.dim() == 4]
     before = [FORMATS["contiguous" if weight.is_contiguous() else "channels_last"] for weight in weights]
     with torch.inference_mode(False):  # weights copied in inference mode could never be trained again

@@ -1,104 +1,83 @@
-"""A suite run from its file: images chosen, explained, judged, saved with the circumstances."""
+"""What a suite asks for, checked before any work is done: labels, options, and data that belong to the networks."""
 
-import json
-import platform
-import sys
-import time
-from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from pydantic import ValidationError
 
-from ibviz.attribution.methods import CONTROLS, METHODS, bind, explain, predict
-from ibviz.benchmark.evaluation import Evaluation, default_protocol, evaluate
-from ibviz.config import MethodConfig, SuiteConfig
-from ibviz.data.image_set import Fault, ImageSet, regions, to_float
-from ibviz.data.sources import load_images
-from ibviz.errors import InputError
-from ibviz.files import ensure_folder, replacing
-from ibviz.metrics.score import targets_by
+from ibviz.attribution.methods import CONTROLS, METHODS, bind
+from ibviz.benchmark.evaluation import training_colour
+from ibviz.benchmark.judging import METRICS
+from ibviz.config import ProtocolConfig, SuiteConfig, describe
+from ibviz.data.image_set import ImageSet
+from ibviz.errors import InputError, unknown
+from ibviz.metrics.protocol import CurveProtocol, preset
 from ibviz.models.loading import Classifier
+from ibviz.types import Grid
+
+One = TypeVar("One")
 
 
-class SuiteRun(NamedTuple):
-    """What a suite looked at, what the network says to it, and how the explanations were judged."""
+class Entry(NamedTuple):
+    """A method of a suite under its label."""
 
-    images: ImageSet
-    probabilities: torch.Tensor
-    evaluation: Evaluation
-
-
-def run_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | None = None) -> SuiteRun:
-    """Judge the suite's methods on its images and write rows, tables and circumstances into `out`."""
-    begun = time.time()
-    ensure_folder(out)
-    named = _named(suite.methods)
-    chosen = fitting(load_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed), model)
-    device = next(model.parameters()).device
-    images = to_float(chosen.images).to(device, memory_format=torch.channels_last)
-    probabilities = predict(model, images)
-    targets = targets_by(suite.target, probabilities, chosen.labels.to(device)).classes
-    explanations = {
-        label: explain(model, images, method.method, targets=targets, **method.options)
-        for label, method in named.items()
-    }
-    choices = suite.model_dump(include={"steps", "ties", "seed", "unit", "baseline", "score", "target", "precision"})
-    evaluation = evaluate(
-        model,
-        images,
-        explanations,
-        targets=targets,
-        labels=chosen.labels,
-        masks=regions(chosen),
-        protocol=default_protocol(model, explanations, orders=suite.tie_orders, batch_size=suite.batch_size, **choices),
-    )
-    evaluation.save(out)
-    write_circumstances(out, suite, evaluation, model, seconds=time.time() - begun, faults=chosen.faults)
-    return SuiteRun(chosen, probabilities, evaluation)
+    method: str  # a key of `METHODS`
+    options: Mapping[str, Any]
+    control: bool = False
 
 
-def write_circumstances(
-    out: Path,
-    suite: SuiteConfig,
-    evaluation: Evaluation,
-    model: Classifier,
-    *,
-    seconds: float,
-    faults: Sequence[Fault],
-) -> None:
-    """Say in `circumstances.json` how the numbers beside it came about, and which chosen images could not be read."""
-    device = next(model.parameters()).device
-    on_gpu = device.type == "cuda"
-    facts = {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "images": len({row["image"] for row in evaluation.rows}),
-        "skipped": [fault.name for fault in faults],
-        "suite": suite.model_dump(mode="json"),
-        "card": evaluation.card.model_dump(mode="json") | {"hash": evaluation.card.hash},
-        "forward_passes": evaluation.forward_passes,
-        "captum": version("captum"),
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
-        "seconds": round(seconds, 1),
-    }
-    with replacing(out / "circumstances.json") as beside:
-        beside.write_text(json.dumps(facts, indent=1) + "\n")
+def entries(suite: SuiteConfig) -> dict[str, Entry]:
+    """Methods by their labels, then the controls, once their names and options are known to be right.
 
-
-def _named(methods: tuple[MethodConfig, ...]) -> dict[str, MethodConfig]:
-    """Methods by their labels, checked before any work is done."""
-    named: dict[str, MethodConfig] = {}
-    for method in methods:
+    >>> list(entries(SuiteConfig()))[:3]
+    ['Attention', 'Attention, mean', 'Grad-CAM']
+    """
+    for method in suite.methods:
         bind(method.method, method.options)
-        label = method.label or METHODS[method.method].label
-        if label in CONTROLS:
-            raise InputError(f"{label!r} is a control, which every suite has anyway; leave it out")
-        if label in named:
-            raise InputError(f"two methods are called {label!r}; give one of them another label")
-        named[label] = method
+    named = labelled(suite.methods, lambda one: one.label or METHODS[one.method].label, "methods")
+    taken = [label for label in named if label in CONTROLS]
+    if taken:
+        raise InputError(f"{taken[0]!r} is a control, which every suite has anyway; leave it out")
+    own = {label: Entry(one.method, one.options) for label, one in named.items()}
+    return own | {label: Entry(name, {}, control=True) for label, name in CONTROLS.items()}
+
+
+def labelled(some: Iterable[One], label: Callable[[One], str], kind: str) -> dict[str, One]:
+    """What a suite lists, by labels of which no two are the same."""
+    named: dict[str, One] = {}
+    for one in some:
+        name = label(one)
+        if name in named:
+            raise InputError(f"two {kind} are called {name!r}; give one of them another label")
+        named[name] = one
     return named
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Refuse a metric nobody knows.
+
+    >>> check_metrics(["srg"])
+    """
+    for name in names:
+        if name not in METRICS:
+            raise unknown("metric", name, list(METRICS))
+
+
+def protocols_of(suite: SuiteConfig, model: Classifier, grid: Grid | None) -> dict[str, CurveProtocol]:
+    """The protocols of a suite by their labels, with the grid and the mean colour that follow from the comparison."""
+    named = labelled(suite.protocols, lambda one: one.label or one.preset, "protocols")
+    return {label: _protocol(one, suite, model, grid) for label, one in named.items()}
+
+
+def _protocol(config: ProtocolConfig, suite: SuiteConfig, model: Classifier, grid: Grid | None) -> CurveProtocol:
+    size = (model.spec.size, model.spec.size)
+    usual = preset(config.preset, size, training_colour(model), grid=grid)
+    changes = config.model_dump(exclude={"preset", "label"}, exclude_none=True) | {"target": suite.target}
+    try:
+        return CurveProtocol.model_validate(usual.model_dump() | changes)
+    except ValidationError as error:
+        raise InputError(f"protocol {config.label or config.preset!r}: {describe(error, CurveProtocol)}") from error
 
 
 def fitting(images: ImageSet, model: Classifier) -> ImageSet:

@@ -72,16 +72,24 @@ def checked(listing: Listing, where: str) -> Listing:
 
 
 def load(part: Part, view: View) -> ImageSet:
-    """Decode a split into one tensor, its corrupt images left out and listed; more than 1 % of them is an error.
+    """Decode a split into one tensor, its corrupt images left out and listed; more than 1 % of them is an error."""
+    found = decoded(part, view, show=True)
+    tolerate(found.faults, len(part.rows))
+    return found
+
+
+def decoded(part: Part, view: View, *, show: bool = False) -> ImageSet:
+    """Decode rows as `load` does, however many of them are corrupt; with a progress bar where it is to be shown.
 
     >>> black = Sample(lambda: Image.new("RGB", (9, 9)))
     >>> pair = Listing(torch.tensor([0, 1]), ("a", "b"), ("x", "y"), lambda rows: (black for _ in rows))
-    >>> load(Part(pair, torch.tensor([1])), View(None)).images.shape
+    >>> decoded(Part(pair, torch.tensor([1])), View(None)).images.shape
     torch.Size([1, 3, 9, 9])
     """
     listing, rows = part
-    images, kept, notes, faults = torch.empty(0), [], [], []
-    for row, found in zip(rows.tolist(), progress(look(part, view), "reading images", total=len(rows)), strict=True):
+    images, kept, notes, faults = torch.empty(0, 3, 0, 0, dtype=torch.uint8), [], [], []
+    seen = progress(look(part, view), "reading images", total=len(rows), show=show)
+    for row, found in zip(rows.tolist(), seen, strict=True):
         if isinstance(found, Fault):
             faults.append(found)
             continue
@@ -90,7 +98,6 @@ def load(part: Part, view: View) -> ImageSet:
         images[len(kept)] = _same_size(found.pixels, images, listing.names[row])
         kept.append(row)
         notes.append(found.note)
-    tolerate(faults, len(rows))
     names = tuple(listing.names[row] for row in kept)
     whole = ImageSet(images[: len(kept)], listing.labels[kept], listing.class_names, names, faults=tuple(faults))
     return _annotated(whole, notes)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -12,7 +13,7 @@ from ibviz.data import synthetic
 from ibviz.data.download import failed, fetch_parquet, fetched
 from ibviz.data.folder import LAYOUT, has_splits, list_folder, split_folder
 from ibviz.data.image_set import ImageSet, select
-from ibviz.data.listing import Listing, Part, Split, hold_out, limited, load
+from ibviz.data.listing import Listing, Part, Split, decoded, hold_out, limited, load
 from ibviz.data.objects import View
 from ibviz.data.parquet import list_parquet, split_files
 from ibviz.data.published.arrays import READERS, list_arrays
@@ -22,6 +23,7 @@ from ibviz.data.published.tiny_imagenet import list_tiny_imagenet
 from ibviz.data.published.voc import list_voc
 from ibviz.data.streaming import ImageStream
 from ibviz.errors import InputError, unknown
+from ibviz.types import Labels
 
 Lister = Callable[[Split], Listing | None]  # None: there is no such split
 
@@ -68,6 +70,34 @@ def load_images(
         return select(whole, limited(torch.arange(len(whole.labels)), count, seed))
     part = find_part(config, split, root)
     return load(part._replace(rows=limited(part.rows, count, seed)), view_of(config))
+
+
+class Chosen(NamedTuple):
+    """Images chosen from a split, of which nothing is decoded before it is read."""
+
+    labels: Labels
+    class_names: tuple[str, ...]
+    names: tuple[str, ...]
+    read: Callable[[int, int], ImageSet]  # numbers from, up to; corrupt images are left out and listed
+
+
+def choose_images(
+    config: DataConfig, split: Split, root: Path | None, *, count: int | None = None, seed: int = 0
+) -> Chosen:
+    """The images that `load_images` would load, to be read a few at a time: memory does not grow with their number.
+
+    >>> choose_images(DataConfig(), "test", None, count=9).read(2, 5).images.shape
+    torch.Size([3, 3, 48, 48])
+    """
+    if config.source == "digits":
+        drawn = load_images(config, split, root, count=count, seed=seed)
+        return Chosen(drawn.labels, drawn.class_names, drawn.names,
+                      lambda start, stop: select(drawn, torch.arange(start, stop)))  # fmt: skip
+    listing, rows = find_part(config, split, root)
+    kept, view = limited(rows, count, seed), view_of(config)
+    names = tuple(listing.names[row] for row in kept.tolist())
+    return Chosen(listing.labels[kept], listing.class_names, names,
+                  lambda start, stop: decoded(Part(listing, kept[start:stop]), view))  # fmt: skip
 
 
 def find_part(config: DataConfig, split: Split, root: Path | None) -> Part:

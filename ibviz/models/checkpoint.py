@@ -21,10 +21,14 @@ HEADER = "ibviz"  # the one metadata key: safetensors writes several in no fixed
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors under a JSON header; the same input gives the same bytes, and a failure keeps the old file."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    encoded = save(plain, metadata={HEADER: json.dumps(header, sort_keys=True)})
     with replacing(path) as beside:
-        beside.write_bytes(encoded)
+        beside.write_bytes(encode(tensors, header))
+
+
+def encode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+    """What `write_tensors` writes."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, metadata={HEADER: json.dumps(header, sort_keys=True)})
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

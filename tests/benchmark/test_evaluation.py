@@ -1,4 +1,3 @@
-import json
 import math
 
 import numpy as np
@@ -6,10 +5,8 @@ import pytest
 import torch
 from networks import bottlenecked, quadrants
 
-from ibviz.attribution.methods import explain
 from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate, values
-from ibviz.benchmark.suite import fitting, run_suite
-from ibviz.config import DataConfig, MethodConfig, SuiteConfig
+from ibviz.benchmark.suite import fitting
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.files import read_rows
@@ -55,7 +52,7 @@ def test_rows_are_those_of_the_metrics_called_directly(evaluation):
     rows = [row for row in evaluation.rows if row["method"] == "exact"]
     assert [row["value"] for row in rows if row["metric"] == "deletion"] == direct.deletion_auc.tolist()
     assert [row["value"] for row in rows if row["metric"] == "pointing_game"] == pointing_game(maps, masks).hit.tolist()
-    assert {row["protocol"] for row in evaluation.rows} == {evaluation.card.hash}
+    assert {row["hash"] for row in evaluation.rows} == {evaluation.card.hash}
     assert evaluation.protocol.hash == protocol.hash
     assert all(row["correct"] for row in evaluation.rows)
 
@@ -90,7 +87,7 @@ def test_maps_of_another_grid_are_judged_on_it_as_well_and_shown_apart():
     assert {(row["method"], row["grid"]) for row in native} == {("fine", "16 x 16")}
     direct = faithfulness(scorer(quadrants(), labels), images, maps["fine"], protocol=CurveProtocol(colour=(0, 0, 0)))
     assert [row["value"] for row in native if row["metric"] == "srg"] == pytest.approx(direct.srg.tolist(), abs=1e-6)
-    assert {row["protocol"] for row in native}.isdisjoint(row["protocol"] for row in found.rows if not row["native"])
+    assert {row["hash"] for row in native}.isdisjoint(row["hash"] for row in found.rows if not row["native"])
     table, own = found.table().split("do not compare across grids")
     assert "finest" in table
     assert "fine " in own
@@ -164,27 +161,6 @@ def test_a_bootstrap_interval_is_the_percentiles_of_resampled_means():
 def test_images_without_a_value_are_excluded_and_counted():
     assert estimate([0.0, 1.0, math.nan])[3:] == (2, 1)
     assert math.isnan(estimate([math.nan]).mean)
-
-
-def test_a_suite_writes_its_circumstances(tmp_path):
-    methods = (
-        MethodConfig(method="attention"),
-        MethodConfig(method="grad_cam", label="CAM", options={"layer": "network.stem"}),
-    )
-    suite = SuiteConfig(data=DataConfig(), images=4, steps=4, methods=methods)
-    run = run_suite(suite, bottlenecked(), tmp_path)
-    facts = json.loads((tmp_path / "circumstances.json").read_text())
-    assert facts["card"]["hash"] == run.evaluation.card.hash
-    assert SuiteConfig(**facts["suite"]) == suite
-    assert run.evaluation.protocol.grid == (12, 12)
-    direct = values(explain(bottlenecked(), run.images.images.float() / 255, "grad_cam", layer="network.stem"))
-    torch.testing.assert_close(values(run.evaluation.maps["CAM"]), direct)
-
-
-def test_two_methods_of_one_name_are_refused(tmp_path):
-    suite = SuiteConfig(methods=(MethodConfig(method="grad_cam"), MethodConfig(method="grad_cam")))
-    with pytest.raises(InputError, match="two methods are called 'Grad-CAM'"):
-        run_suite(suite, bottlenecked(), tmp_path)
 
 
 def named(*names: str) -> ImageSet:

@@ -1,0 +1,144 @@
+"""Maps of one batch: from the store where they are, otherwise computed and stored; a failure is kept beside them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ibviz.attribution.methods import Explanation, concatenate, explain, predict
+from ibviz.benchmark.evaluation import fingerprint
+from ibviz.benchmark.judging import Seen
+from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
+from ibviz.benchmark.suite import Entry, fitting
+from ibviz.data.image_set import ImageSet, regions, to_float
+from ibviz.errors import InputError
+from ibviz.metrics.protocol import digest
+from ibviz.metrics.score import targets_by
+from ibviz.models.loading import Classifier
+
+WORDS = 400  # characters of an error that are kept
+
+
+class Failure(NamedTuple):
+    """What a method said instead of maps, of images by their places in the batch."""
+
+    places: list[int]
+    error: str
+
+
+class Network(NamedTuple):
+    """One of the networks of a run."""
+
+    label: str
+    model: Classifier
+    weights: str  # their hash
+
+
+class View(NamedTuple):
+    """A batch as a network sees it, and what it says to it."""
+
+    seen: Seen
+    probabilities: Tensor
+    start: int  # number of the first image of the batch, the unreadable ones counted
+    data: str  # hash of images and targets
+
+
+class Explained(NamedTuple):
+    """Maps by the labels of their methods, NaN where one failed, and what failed."""
+
+    maps: dict[str, Explanation]
+    failures: dict[str, list[Failure]]
+
+
+def view(network: Network, batch: ImageSet, start: int, target: str, *, annotated: bool) -> View:
+    """Look at a batch through a network: classes, targets, and the regions of data that knows objects."""
+    fitted = fitting(batch, network.model)
+    images = to_float(fitted.images).to(device_of(network.model), memory_format=_format(network.model))
+    probabilities = predict(network.model, images)
+    labels, there = fitted.labels.to(images.device), regions(fitted)
+    if annotated:
+        there = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool) if there is None else there
+    targets = targets_by(target, probabilities, labels)
+    seen = Seen(images, targets, labels, None if there is None else there.to(images.device))
+    return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
+
+
+def device_of(model: Classifier) -> torch.device:
+    """Where a network runs."""
+    return model.normalize.mean.device
+
+
+def _format(model: Classifier) -> torch.memory_format:
+    """The memory format of a network's convolutions, in which it wants to read."""
+    first = next((weight for weight in model.parameters() if weight.dim() == 4), None)
+    return torch.contiguous_format if first is None or first.is_contiguous() else torch.channels_last
+
+
+def explained(network: Network, seen: View, methods: Mapping[str, Entry], out: Path | None) -> Explained:
+    """Maps of a batch by all methods, as they are stored, whether they are found there or computed now.
+
+    Without `out` nothing is read or written.
+    """
+    maps: dict[str, Explanation] = {}
+    failures: dict[str, list[Failure]] = {}
+    for label, entry in methods.items():
+        shard, failed = _shard(network, seen, label, entry, out)
+        maps[label] = unpack(shard)
+        if failed:
+            failures[label] = failed
+    return Explained(maps, failures)
+
+
+def _shard(network: Network, seen: View, label: str, entry: Entry, out: Path | None) -> tuple[Shard, list[Failure]]:
+    of = digest([network.weights, entry.method, dict(entry.options), seen.data])
+    path = None if out is None else find_shard(out, network.label, label, seen.start)
+    if path is not None:
+        shard, header = read_shard(path)
+        if header["of"] != of:
+            raise InputError(f"{path} holds maps of {header['of']}, this run asks for {of}: other images, weights or "
+                             "options than when it began; give another folder")  # fmt: skip
+        return shard, [Failure(*failure) for failure in header["failures"]]
+    maps, present, failed = _computed(network.model, seen.seen, entry)
+    shard = pack(maps, present)
+    if out is not None:
+        about = {"model": network.label, "method": label, "of": of, "failures": failed}
+        write_shard(out, shard, start=seen.start, of=about)
+    return shard, failed
+
+
+def _computed(
+    model: Classifier, seen: Seen, entry: Entry
+) -> tuple[Explanation | None, Bool[Tensor, " b"], list[Failure]]:
+    """Maps of all images at once or, where that fails, of one after the other, so that one does not stop the rest."""
+    count, targets = len(seen.images), seen.targets.classes
+    try:
+        return explain(model, seen.images, entry.method, targets=targets, **entry.options), _all(count), []
+    except Exception as error:  # whatever it is, the other methods go on
+        whole = error
+    found: list[Explanation | None] = []
+    failures: list[Failure] = []
+    for place in range(count):
+        one = slice(place, place + 1)
+        try:
+            found.append(explain(model, seen.images[one], entry.method, targets=targets[one], **entry.options))
+        except Exception as error:
+            found.append(None)
+            failures.append(Failure([place], describe_error(error)))
+    good = [one for one in found if one is not None]
+    if not good:
+        return None, ~_all(count), [Failure(list(range(count)), describe_error(whole))]
+    present = torch.tensor([one is not None for one in found])
+    return concatenate([good[0] if one is None else one for one in found]), present, failures
+
+
+def _all(count: int) -> Bool[Tensor, " {count}"]:
+    return torch.ones(count, dtype=torch.bool)
+
+
+def describe_error(error: Exception) -> str:
+    """An error in one line; its kind where it is not one of ours."""
+    text = " ".join(str(error).split())[:WORDS]
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,154 @@
+"""Results in whole parts, one a batch, beside each other until all are there; then as one file of each kind."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ibviz.benchmark.store import FOLDER
+from ibviz.errors import InputError
+from ibviz.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARTS = "parts"
+FACTS = "facts.json"
+GROUP = 2**15  # rows of a row group of the final files, at least: bounds memory
+HASHES = "hash"  # the one column that is known only when all parts are
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def schemas() -> "dict[str, pa.Schema]":
+    """The tables of a part; those of the whole differ by the column `hash` of `rows`."""
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    text, number, real, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+    series = pa.list_(pa.float32())
+    return {
+        "rows": pa.schema({
+            "model": text, "image": number, "method": text, "control": truth, "native": truth, "grid": text,
+            "protocol": text, HASHES: text, "metric": text, "value": real, "tie_sd": real, "target": number,
+            "label": number, "correct": truth, "f_image": real, "f_baseline": real, "random_order": real,
+            "levels": number, "tie_fraction": real, "zero_share": real, "object_share": real,
+        }),
+        "images": pa.schema({
+            "image": number, "name": text, "label": number, "box": pa.list_(real), "object_share": real,
+            "picture": pa.binary(),
+        }),
+        "predictions": pa.schema({
+            "model": text, "image": number, "predicted": number, "probability": real, "runner_up": number,
+            "runner_up_probability": real,
+        }),
+        "curves": pa.schema({
+            "model": text, "method": text, "control": truth, "protocol": text, "image": number, "side": text,
+            "fractions": series, "scores": series,
+        }),
+    }  # fmt: skip
+
+
+def part_of(out: Path, batch: int) -> Path:
+    """Folder of a batch's part.
+
+    >>> part_of(Path("out"), 7).as_posix()
+    'out/parts/000007'
+    """
+    return out / PARTS / f"{batch:06d}"
+
+
+def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping[str, Any]) -> None:
+    """Write the tables and facts of a batch, all of them or nothing: beside, then renamed."""
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    part = part_of(out, batch)
+    beside = part.with_name(f".{part.name}.{os.getpid()}.part")
+    try:
+        beside.mkdir(parents=True)
+        for name, schema in schemas().items():
+            rows = [dict(row) for row in tables[name]]
+            pq.write_table(pa.Table.from_pylist(rows, schema), beside / f"{name}.parquet")
+        (beside / FACTS).write_text(json.dumps(facts))
+        for path in beside.iterdir():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+        beside.rename(part)
+    except OSError as error:
+        raise InputError(f"cannot write {part}: {error.strerror or error}; what is finished is kept: make room and go "
+                         "on with --resume") from error  # fmt: skip
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def read_facts(out: Path, batch: int) -> dict[str, Any]:
+    """What a part says beside its tables."""
+    return json.loads((part_of(out, batch) / FACTS).read_text())
+
+
+def missing(out: Path, batches: int) -> list[int]:
+    """Batches of which there is no part."""
+    return [batch for batch in range(batches) if not part_of(out, batch).is_dir()]
+
+
+def assemble(out: Path, counts: Sequence[int], hashes: Callable[["pa.Table"], list[str]]) -> None:
+    """Put the parts together, in order, a few at a time; images are numbered through.
+
+    `counts` are the images of each part, `hashes` says the hash of each row of a table.
+    """
+    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+
+    for name, schema in schemas().items():
+        path = out / f"{name}.parquet"
+        with replacing(path) as beside, pq.ParquetWriter(beside, schema) as writer:
+            for group in _groups(_tables(out, name, counts)):
+                whole = group if name != "rows" else _with_hashes(group, hashes(group))
+                writer.write_table(whole, row_group_size=len(whole) or None)
+
+
+def _tables(out: Path, name: str, counts: Sequence[int]) -> "Iterator[pa.Table]":
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    before = 0
+    for batch, count in enumerate(counts):
+        table = pq.read_table(part_of(out, batch) / f"{name}.parquet")
+        place = table.column_names.index("image")
+        numbers = pc.add(table["image"], pa.scalar(before, pa.int64()))  # pyright: ignore[reportAttributeAccessIssue]
+        yield table.set_column(place, "image", numbers)
+        before += count
+
+
+def _groups(tables: "Iterator[pa.Table]") -> "Iterator[pa.Table]":
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= GROUP:
+            yield pa.concat_tables(held).combine_chunks()
+            held = []
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def _with_hashes(rows: "pa.Table", hashes: list[str]) -> "pa.Table":
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    return rows.set_column(rows.column_names.index(HASHES), HASHES, pa.array(hashes, pa.string()))
+
+
+def sweep(out: Path, *, all_maps: bool = False) -> None:
+    """Remove what killed processes left half-written, in a folder that nobody else writes to.
+
+    `all_maps` removes whole ones as well: those of a run that was killed before it had a plan.
+    """
+    shards = (out / FOLDER).rglob("*.safetensors")
+    for left in [*out.glob(".*.part*"), *(out / PARTS).glob(".*.part"), *shards]:
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif all_maps or left.name.startswith("."):
+            left.unlink(missing_ok=True)

@@ -1,0 +1,219 @@
+"""What is decided once for a run and kept in its folder, so that every process and every resumption does the same."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from ibviz.attribution.methods import evaluating
+from ibviz.benchmark.evaluation import comparison_grid, fingerprint, values
+from ibviz.benchmark.judging import LOCALISATION
+from ibviz.benchmark.probe import Pace, fastest, in_format
+from ibviz.benchmark.runner.explaining import Network, device_of, explained, view
+from ibviz.benchmark.store import place_of
+from ibviz.benchmark.suite import Entry, entries, protocols_of
+from ibviz.config import Settings, SuiteConfig
+from ibviz.data.image_set import ImageSet
+from ibviz.data.sources import Chosen
+from ibviz.errors import InputError
+from ibviz.files import replacing
+from ibviz.metrics.protocol import CurveProtocol, digest
+from ibviz.models.loading import Classifier
+from ibviz.types import Grid
+
+FILE = "plan.json"
+NO_OBJECTS = "the data has no boxes or masks"
+
+
+class LeftOut(Settings):
+    """What a table lacks, and why."""
+
+    model: str | None = None  # None: of all
+    method: str | None = None
+    metric: str | None = None
+    reason: str
+
+
+class ModelPlan(Settings):
+    """How one network is run."""
+
+    name: str  # what it was loaded by
+    weights: str  # hash
+    class_names: tuple[str, ...]
+    size: int  # side of its input, pixels
+    memory_format: str | None  # a key of `probe.FORMATS`; None: as it was loaded
+    protocols: dict[str, CurveProtocol]  # by label, with grid and batch size
+    methods: tuple[str, ...]  # labels of those that fit
+
+
+class Plan(Settings):
+    """All decisions of a run."""
+
+    suite: SuiteConfig
+    data: str  # hash of names and labels of the chosen images
+    images: int  # chosen, the unreadable ones counted
+    grid: tuple[int, int] | None = None  # of the comparison
+    annotated: bool  # whether the data knows where objects are
+    metrics: tuple[str, ...]
+    models: dict[str, ModelPlan] = Field(default_factory=dict)  # by label
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Hashes of all that a resumption must have in common with the run it goes on with."""
+        return identity(self.suite, {label: one.weights for label, one in self.models.items()}, self.data)
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """Numbers of the first image of each batch, and of that after its last."""
+        return batches(self.images, self.suite.batch)
+
+
+def identity(suite: SuiteConfig, weights: Mapping[str, str], data: str) -> dict[str, str]:
+    """What a run is, in hashes; where the networks lie does not count."""
+    rules = [one.model_dump(mode="json") for one in suite.protocols]
+    rest = suite.model_dump(mode="json", exclude={"models", "protocols"})
+    version = CurveProtocol.model_fields["version"].default
+    hashes = {"suite": digest(rest), "protocols": digest([version, rules]), "weights": digest(dict(weights))}
+    return hashes | {"data": data}
+
+
+def batches(images: int, most: int) -> list[tuple[int, int]]:
+    """Equal shares of at most about `most` images, and of at least two, where there are two.
+
+    >>> batches(7, 3), batches(3, 2)
+    ([(0, 2), (2, 4), (4, 7)], [(0, 3)])
+    """
+    number = max(1, min(math.ceil(images / most), images // 2))
+    edges = [images * one // number for one in range(number + 1)]
+    return list(pairwise(edges))
+
+
+def networks_of(models: Mapping[str, Classifier]) -> list[Network]:
+    """The networks with the hashes of their weights."""
+    return [
+        Network(label, model, fingerprint([tensor for _, tensor in sorted(model.state_dict().items())]))
+        for label, model in models.items()
+    ]
+
+
+def data_hash(chosen: Chosen) -> str:
+    """Hash of what is known of the images before any is decoded."""
+    return digest([chosen.names, chosen.class_names, chosen.labels.tolist()])
+
+
+def read_plan(out: Path) -> Plan | None:
+    """The plan of a folder, if it has one."""
+    try:
+        return Plan.model_validate_json((out / FILE).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{out / FILE} is no plan of this version of ibviz ({str(error).splitlines()[0]}); give "
+                         "another folder") from error  # fmt: skip
+
+
+def keep_plan(out: Path, plan: Plan) -> None:
+    """Write the plan, unless the folder has it; one that has another is refused."""
+    there = read_plan(out)
+    if there is None:
+        with replacing(out / FILE) as beside:
+            beside.write_text(json.dumps(plan.model_dump(mode="json"), indent=1) + "\n")
+    elif there != plan:
+        raise InputError(f"{out} holds parts of another run, with another plan; give another folder")
+
+
+def check_resumed(out: Path, there: Plan, now: Mapping[str, str]) -> None:
+    """Refuse to go on with other suite, protocols, weights or data."""
+    for name, ours in now.items():
+        theirs = there.identity[name]
+        if theirs != ours:
+            raise InputError(f"{out} was begun with {name} {theirs}; this run has {name} {ours}: repeat the command "
+                             "it was begun with, or give another folder")  # fmt: skip
+
+
+def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path | None) -> Plan:
+    """Try everything on the first batch; its maps are stored, so that nothing is computed for this alone."""
+    start, stop = batches(len(chosen.labels), suite.batch)[0]
+    first = chosen.read(start, stop)
+    if not len(first.labels):
+        raise InputError(f"none of the first {stop} images can be read: {first.faults[0].reason}")
+    annotated = any(one is not None for one in (first.masks, first.boxes, first.objects))
+    plan = Plan(suite=suite, data=data_hash(chosen), images=len(chosen.labels), annotated=annotated,
+                metrics=_metrics(suite.metrics, annotated), left_out=_unmeasured(suite.metrics, annotated))  # fmt: skip
+    for network in networks:
+        plan = _with(plan, network, first, out)
+    return plan
+
+
+def _metrics(names: Sequence[str], annotated: bool) -> tuple[str, ...]:
+    kept = tuple(name for name in names if annotated or name not in LOCALISATION)
+    if not kept:
+        raise InputError(f"{NO_OBJECTS}, which {', '.join(names)} need; add another metric, such as srg")
+    return kept
+
+
+def _unmeasured(names: Sequence[str], annotated: bool) -> tuple[LeftOut, ...]:
+    return tuple(LeftOut(metric=name, reason=NO_OBJECTS) for name in names if name in LOCALISATION and not annotated)
+
+
+def _with(plan: Plan, network: Network, first: ImageSet, out: Path | None) -> Plan:
+    """The plan with one more network: its pace, and what of the methods fits it."""
+    suite, model = plan.suite, network.model
+    pace = _pace(suite, network)
+    with in_format(model, None if pace is None else pace.memory_format):
+        seen = view(network, first, 0, suite.target, annotated=plan.annotated)
+        named = entries(suite)
+        own = explained(network, seen, {label: one for label, one in named.items() if not one.control}, out)
+        fit = {label: maps for label, maps in own.maps.items() if not values(maps).isnan().all()}
+        if not fit and plan.grid is None:
+            label, [failure, *_] = next(iter(own.failures.items()))
+            raise InputError(f"none of the methods fits {network.label}; {label}: {failure.error}")
+        grid = plan.grid or comparison_grid(fit)
+        knowing_nothing = {label: one for label, one in with_grid(named, grid).items() if one.control}
+        known = explained(network, seen, knowing_nothing, out)
+    fit |= {label: maps for label, maps in known.maps.items() if not values(maps).isnan().all()}
+    unfit = {label: one[0].error for label, one in (own.failures | known.failures).items() if label not in fit}
+    _forget(out, network.label, unfit)
+    protocols = {
+        label: one if one.batch_size else one.model_copy(update={"batch_size": pace and pace.batch_size})
+        for label, one in protocols_of(suite, model, grid).items()
+    }
+    names = {one.label or one.name: one.name for one in suite.models}
+    planned = ModelPlan(name=names.get(network.label, network.label), weights=network.weights,
+                        class_names=model.spec.class_names, size=model.spec.size,
+                        memory_format=pace and pace.memory_format, protocols=protocols,
+                        methods=tuple(label for label in named if label in fit))  # fmt: skip
+    left_out = tuple(LeftOut(model=network.label, method=label, reason=error) for label, error in unfit.items())
+    return plan.model_copy(update={"grid": grid, "models": {**plan.models, network.label: planned},
+                                   "left_out": (*plan.left_out, *left_out)})  # fmt: skip
+
+
+def _pace(suite: SuiteConfig, network: Network) -> Pace | None:
+    """The fastest way, unless all protocols name a batch size."""
+    precisions = [one.precision or "float32" for one in suite.protocols if one.batch_size is None]
+    if not precisions:
+        return None
+    side, device = network.model.spec.size, device_of(network.model)
+    with evaluating(network.model):
+        return fastest(network.model, (side, side), device, precision=precisions[0])
+
+
+def _forget(out: Path | None, model: str, methods: Iterable[str]) -> None:
+    """Remove what is stored of methods that fit no image."""
+    if out is None:
+        return
+    for method in methods:
+        shutil.rmtree(place_of(out, model, method), ignore_errors=True)
+
+
+def with_grid(methods: Mapping[str, Entry], grid: Grid) -> dict[str, Entry]:
+    """The methods, random cells on the comparison's grid."""
+    return {
+        label: one._replace(options={"grid": list(grid)}) if one.method == "random_cells" and one.control else one
+        for label, one in methods.items()
+    }

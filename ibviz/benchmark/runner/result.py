@@ -1,0 +1,182 @@
+"""From whole parts to one result with its circumstances; and parts of several folders brought together first."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts
+from ibviz.benchmark.runner.plan import Plan, keep_plan, read_plan, with_grid
+from ibviz.benchmark.store import FOLDER
+from ibviz.benchmark.suite import entries
+from ibviz.data.image_set import Fault
+from ibviz.data.listing import tolerate
+from ibviz.errors import InputError
+from ibviz.files import command, ensure_folder, owned, replacing
+from ibviz.metrics.protocol import Card, digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CIRCUMSTANCES = "circumstances.json"
+Facts = dict[str, Any]
+
+
+def finished(out: Path, plan: Plan) -> bool:
+    """Whether the result of this plan is there."""
+    path = out / CIRCUMSTANCES
+    return path.is_file() and json.loads(path.read_text()).get("plan") == plan_hash(plan)
+
+
+def plan_hash(plan: Plan) -> str:
+    """Eight digits that tell plans apart."""
+    return digest(plan.model_dump(mode="json"))
+
+
+def finish(out: Path, plan: Plan) -> None:
+    """Put all parts together, say how they came about, and remove them."""
+    facts = [read_facts(out, batch) for batch in range(len(plan.bounds))]
+    tolerate([Fault(name, f"cannot read {name}") for one in facts for name in one["skipped"]], plan.images)
+    counts = [one["images"] for one in facts]
+    if not any(counts):
+        raise InputError("none of the images can be read")
+    cards = {(model, label): card for model in plan.models for label, card in _cards(plan, model, facts).items()}
+    assemble(out, counts, lambda rows: _hashes(rows, cards))
+    text = json.dumps(_circumstances(plan, facts, cards), indent=1) + "\n"
+    with replacing(out / CIRCUMSTANCES) as beside:
+        beside.write_text(text)
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+
+
+def _cards(plan: Plan, model: str, facts: Sequence[Facts]) -> dict[str, Card]:
+    """A network's protocols, with hashes of what they were applied to and the versions of what ran."""
+    planned, data = plan.models[model], digest([one["data"][model] for one in facts])
+    return {
+        label: Card(protocol=protocol, data=data, weights=planned.weights, versions=versions())
+        for label, protocol in planned.protocols.items()
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what a number depends on."""
+    return {name: version(name) for name in ("ibviz", "torch", "torchvision", "numpy", "captum")}
+
+
+def _hashes(rows: "pa.Table", cards: Mapping[tuple[str, str], Card]) -> list[str]:
+    """The hash of each row's card: on a map's own grid, that of the protocol without one."""
+    known = {
+        (*key, native): (_own_grid(card) if native else card).hash for key, card in cards.items() for native in (0, 1)
+    }
+    columns = (rows[name].to_pylist() for name in ("model", "protocol", "native"))
+    return [known[model, protocol, int(native)] for model, protocol, native in zip(*columns, strict=True)]
+
+
+def _own_grid(card: Card) -> Card:
+    return card.model_copy(update={"protocol": card.protocol.model_copy(update={"grid": None})})
+
+
+def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str, str], Card]) -> dict[str, Any]:
+    first = next(iter(plan.models))
+    grid = plan.grid
+    assert grid is not None
+    return {
+        "command": command(),
+        "commit": commit(),
+        "plan": plan_hash(plan),
+        "suite": plan.suite.model_dump(mode="json"),
+        "models": {label: one.model_dump(include={"name", "weights", "class_names", "size"})
+                   | {"protocols": {protocol: card.hash for (model, protocol), card in cards.items() if model == label}}
+                   for label, one in plan.models.items()},
+        "methods": {label: {"method": one.method, "options": dict(one.options), "control": one.control}
+                    for label, one in with_grid(entries(plan.suite), grid).items()},
+        "protocols": {label: card.model_dump(mode="json") | {"hash": card.hash}
+                      for (model, label), card in cards.items() if model == first},
+        "images": sum(one["images"] for one in facts),
+        "skipped": [name for one in facts for name in one["skipped"]],
+        "failures": _failures(facts),
+        "left_out": [one.model_dump() for one in plan.left_out],
+        "forward_passes": sum(one["forward_passes"] for one in facts),
+        "seconds": round(sum(one["seconds"] for one in facts), 1),
+        "device": "; ".join(dict.fromkeys(one["device"] for one in facts)),
+        "python": platform.python_version(),
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def _failures(facts: Sequence[Facts]) -> list[dict[str, Any]]:
+    """One entry for each network, method and error, with the numbers of all its images."""
+    images: dict[tuple[str, str, str], list[int]] = {}
+    before = 0
+    for one in facts:
+        for failure in one["failures"]:
+            key = (failure["model"], failure["method"], failure["error"])
+            images.setdefault(key, []).extend(before + place for place in failure["images"])
+        before += one["images"]
+    return [
+        {"model": model, "method": method, "images": some, "error": error}
+        for (model, method, error), some in images.items()
+    ]
+
+
+def commit() -> str | None:
+    """The commit of the folder the command runs in, `-dirty` where files differ from it; None outside of a checkout."""
+    with suppress(OSError, subprocess.CalledProcessError):
+        asked = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    return None
+
+
+def merge(folders: Sequence[Path], out: Path) -> None:
+    """Bring the parts and maps of processes that wrote into folders of their own into `out`, and put them together.
+
+    Where it can be, a file is linked instead of copied.
+    """
+    plans = {folder: read_plan(folder) for folder in folders}
+    for folder, plan in plans.items():
+        if plan is None:
+            raise InputError(f"{folder} holds no run; expected a folder of `ibviz evaluate`")
+    first, plan = next((folder, plan) for folder, plan in plans.items() if plan is not None)
+    for folder, other in plans.items():
+        if other is not None and plan_hash(other) != plan_hash(plan):
+            raise InputError(f"{folder} has plan {plan_hash(other)}, {first} has {plan_hash(plan)}: only processes of "
+                             "one run can be merged")  # fmt: skip
+    ensure_folder(out)
+    with owned(out):
+        keep_plan(out, plan)
+        for folder in folders:
+            _bring(folder, out, plan)
+        if gone := missing(out, len(plan.bounds)):
+            raise InputError(f"{len(gone)} of {len(plan.bounds)} batches are in none of the folders, the first number "
+                             f"{gone[0]}: go on with --resume where they were begun, or in {out}")  # fmt: skip
+        finish(out, plan)
+
+
+def _bring(folder: Path, out: Path, plan: Plan) -> None:
+    """Link or copy what `out` lacks; a part is whole or not there."""
+    try:
+        for batch in range(len(plan.bounds)):
+            part, own = part_of(folder, batch), part_of(out, batch)
+            if part.is_dir() and not own.is_dir():
+                beside = own.with_name(f".{own.name}.{os.getpid()}.part")
+                shutil.copytree(part, beside, copy_function=_link)
+                beside.rename(own)
+        if (folder / FOLDER).is_dir():
+            ignored = shutil.ignore_patterns(".*")
+            shutil.copytree(folder / FOLDER, out / FOLDER, copy_function=_link, ignore=ignored, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise InputError(f"cannot bring {folder} to {out}: {error}") from error
+
+
+def _link(source: str, target: str) -> None:
+    if Path(target).exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)

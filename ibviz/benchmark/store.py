@@ -1,0 +1,179 @@
+"""Maps kept exactly: what metrics and figures read, whether it was computed a moment or a year ago.
+
+A shard holds the maps of one network and method for one batch of images. Quantised maps are the index of each cell's
+level and the table of anchors. Others are float16 times a power of two for each image, which keeps ratios and signs as
+they are and lets no small gradient vanish: the largest value of a map lies near the upper end of float16, so that only
+what is 2^-39 of it becomes 0. Values closer to each other than 1 part in 2048 may become one, that is, ties.
+
+    maps/MODEL/METHOD/00000064-3f0c….safetensors      number of the first image, SHA-256 of the file
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
+
+import torch
+from jaxtyping import Bool
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load
+from torch import Tensor
+
+from ibviz.attribution.methods import Explanation, concatenate, rows_of
+from ibviz.errors import InputError
+from ibviz.files import replacing
+from ibviz.models.checkpoint import encode, read_header
+from ibviz.types import AttentionMap, Maps
+
+FOLDER = "maps"
+TOP = 15  # the largest value of a map is stored between 2^14 and 2^15, below the 65504 of float16
+DIGITS = 16  # of the SHA-256 in a shard's name
+
+
+class Shard(NamedTuple):
+    """The maps of a batch as they are stored; `present` is false where a map is missing because its method failed."""
+
+    tensors: dict[str, Tensor]
+    present: Bool[Tensor, " b"]
+
+
+def pack(explanation: Explanation | None, present: Bool[Tensor, " b"] | None = None) -> Shard:
+    """The form in which maps are stored; maps that are the same for all images are kept once.
+
+    None stands for a method that failed on all images, which `present` then counts.
+
+    >>> unpack(pack(torch.tensor([[[1.0, -0.1]]])))
+    tensor([[[ 1.0000, -0.1000]]])
+    >>> pack(torch.ones(64, 8, 8)).tensors["maps"].shape
+    torch.Size([1, 8, 8])
+    """
+    if explanation is None:
+        assert present is not None
+        return Shard({}, torch.zeros(len(present), dtype=torch.bool))
+    count = len(explanation.mean if isinstance(explanation, AttentionMap) else explanation)
+    present = torch.ones(count, dtype=torch.bool) if present is None else present.cpu()
+    if isinstance(explanation, AttentionMap) and explanation.index is not None and explanation.anchors is not None:
+        narrow = torch.uint8 if len(explanation.anchors) <= 256 else torch.int32
+        return Shard({"index": explanation.index.cpu().to(narrow), "anchors": explanation.anchors.cpu()}, present)
+    trained = isinstance(explanation, AttentionMap)
+    maps = (explanation.mean if isinstance(explanation, AttentionMap) else explanation).detach().cpu()
+    maps = maps[:1] if bool((maps == maps[:1]).all()) else maps
+    exponents = torch.frexp(maps.abs().amax((1, 2)).float()).exponent - TOP
+    halves = (maps.double() * torch.exp2(-exponents.double())[:, None, None]).half()
+    return Shard({"attention" if trained else "maps": halves, "exponents": exponents.to(torch.int16)}, present)
+
+
+def unpack(shard: Shard) -> Explanation:
+    """The maps of a shard, in float32; those of a trained attention as an `AttentionMap`.
+
+    Its mean is what is stored, the quantised values where there are anchors, and its deviation NaN, which is not.
+    Where some are missing, the result is a plain tensor with NaN in their place; where all are, of a single cell.
+    """
+    tensors, present = shard
+    if not tensors:
+        return torch.full((len(present), 1, 1), torch.nan)
+    if "anchors" in tensors:
+        index, anchors = tensors["index"].long(), tensors["anchors"]
+        found: Explanation = _attention(anchors[index], index, anchors)
+    else:
+        halves = tensors.get("attention", tensors.get("maps"))
+        assert halves is not None
+        maps = (halves.double() * torch.exp2(tensors["exponents"].double())[:, None, None]).float()
+        maps = maps.expand(len(present), -1, -1)
+        found = _attention(maps) if "attention" in tensors else maps
+    if present.all():
+        return found
+    plain = found.values() if isinstance(found, AttentionMap) else found
+    return plain.masked_fill(~present[:, None, None], torch.nan)
+
+
+def write_shard(folder: Path, shard: Shard, *, start: int, of: Mapping[str, Any]) -> Path:
+    """Store the maps of a batch whose first image is number `start`; `of` says what they are maps of.
+
+    `of` holds at least `model` and `method`, the labels under which `read_maps` finds them. Equal maps give equal
+    files of equal names; a failure leaves nothing behind.
+    """
+    header = {"kind": "maps", "start": start, **of}
+    encoded = encode({**shard.tensors, "present": shard.present}, header)
+    place = place_of(folder, of["model"], of["method"])
+    path = place / f"{start:08d}-{hashlib.sha256(encoded).hexdigest()[:DIGITS]}.safetensors"
+    with replacing(path) as beside:
+        beside.write_bytes(encoded)
+    return path
+
+
+def find_shard(folder: Path, model: str, method: str, start: int) -> Path | None:
+    """The shard of a batch, if it is stored."""
+    return next(iter(sorted(place_of(folder, model, method).glob(f"{start:08d}-*.safetensors"))), None)
+
+
+def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
+    """A shard and its header; a file that is not what its name says is refused."""
+    header = read_header(path, "maps")
+    encoded = path.read_bytes()
+    if hashlib.sha256(encoded).hexdigest()[:DIGITS] != path.stem.partition("-")[2]:
+        raise InputError(f"{path} was changed after it was written: its name is not its checksum; delete it and run "
+                         "with --resume")  # fmt: skip
+    try:
+        tensors = load(encoded)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file: {error}") from error
+    present = tensors.pop("present")
+    return Shard(tensors, present), header
+
+
+def read_maps(folder: Path, model: str, method: str, images: slice | None = None) -> Explanation:
+    """Maps of a folder of `ibviz evaluate` by the labels of network and method, in the order of `images.parquet`.
+
+    `images` picks some of them, by default all; only the shards that hold them are read. An `AttentionMap` where
+    the method is a trained attention, else a tensor; see `unpack`.
+    """
+    paths = sorted(place_of(folder, model, method).glob("[0-9]*-*.safetensors"))
+    if not paths:
+        raise InputError(f"no maps of {method!r} by {model!r} in {folder}; there are: {_known(folder)}")
+    counts = [_count(path) for path in paths]
+    chosen = torch.arange(sum(counts))[images or slice(None)]
+    parts, begin = [], 0
+    for path, count in zip(paths, counts, strict=True):
+        places = chosen[(chosen >= begin) & (chosen < begin + count)] - begin
+        if len(places):
+            parts.append(rows_of(unpack(read_shard(path)[0]), places))
+        begin += count
+    return _joined(parts)
+
+
+def place_of(folder: Path, model: str, method: str) -> Path:
+    """Folder of the shards of a network and method; what no file name may hold is written in percent codes.
+
+    >>> place_of(Path("out"), "timm/resnet50", "Grad-CAM, last layer").as_posix()
+    'out/maps/timm%2Fresnet50/Grad-CAM, last layer'
+    """
+    return folder / FOLDER / _file_name(model) / _file_name(method)
+
+
+def _file_name(label: str) -> str:
+    return quote(label, safe=" ,()+").replace(".", "%2E")  # so that no label is "." or ".."
+
+
+def _attention(values: Maps, index: Tensor | None = None, anchors: Tensor | None = None) -> AttentionMap:
+    return AttentionMap(values, torch.full_like(values, torch.nan), index, anchors)
+
+
+def _joined(parts: list[Explanation]) -> Explanation:
+    """Consecutive parts as one; a plain tensor where any is one, because a map is missing there."""
+    if all(isinstance(part, AttentionMap) for part in parts):
+        return concatenate(parts)
+    plain = [part.values() if isinstance(part, AttentionMap) else part for part in parts]
+    grid = next((one.shape[1:] for one in plain if not one.isnan().all()), plain[0].shape[1:])
+    return torch.cat([one.expand(-1, *grid) if one.isnan().all() else one for one in plain])
+
+
+def _count(path: Path) -> int:
+    with safe_open(path, "pt") as file:
+        return file.get_slice("present").get_shape()[0]
+
+
+def _known(folder: Path) -> str:
+    known = [f"{unquote(place.parent.name)}: {unquote(place.name)}" for place in sorted((folder / FOLDER).glob("*/*"))]
+    return "; ".join(known) or "none"
