@@ -29,7 +29,7 @@ from ibviz.attribution.methods import explain, predict
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.figures.curves import COLOURS
 from ibviz.figures.output import Panel, account
-from ibviz.figures.settings import FAINT, WIDTH, settings
+from ibviz.figures.settings import DEFAULT, FAINT, TEMPLATES, settings
 from ibviz.metrics import CurveProtocol, Faithfulness, faithfulness, pointing_game, scorer, torchray_pointing_game
 from ibviz.metrics.grid import enlarged, on_grid, unit
 from ibviz.models.loading import WrappedClassifier, wrap
@@ -226,7 +226,7 @@ def summary(values: Tensor) -> dict[str, float]:
 def draw(rows: list[dict[str, Any]], record: dict[str, Any]) -> Panel:
     """What each rule does to the areas against row by row, in pairs, for each number of levels."""
     with settings():
-        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        figure = Figure(figsize=(TEMPLATES[DEFAULT].width, 3.2), layout="constrained")
         places = figure.subplots(1, 2)
         for axes, metric, title in zip(places, METRICS[:2], ("deletion", "insertion"), strict=True):
             axes.axhline(0, color=FAINT, linewidth=0.5)

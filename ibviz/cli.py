@@ -136,6 +136,18 @@ def compare_protocols(  # noqa: PLR0913 - one parameter a flag
     print(compare_protocols_on(source, network, name, options, limit=limit))
 
 
+@app.command()
+def figure(
+    sidecar: Annotated[Path, typer.Argument(help="The .json beside a figure, with its data beside it.")],
+    out: Annotated[Path | None, typer.Option(help="PNG, PDF or SVG; by default in place, in every format.")] = None,
+) -> None:
+    """Draw a figure again from its sidecar, identically under the same libraries."""
+    from ibviz.workflows.figure import redraw_files  # noqa: PLC0415 - see above
+
+    for path in redraw_files(sidecar, out):
+        print(path)
+
+
 def _print_epoch(row: dict[str, Any]) -> None:
     print(
         f"epoch {row['epoch']:3d}  {row['seconds']:6.1f} s  learning rate {row['learning_rate']:.4g}  "

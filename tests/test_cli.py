@@ -71,7 +71,13 @@ def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path
     )
     assert code == 0
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"panel-01.png", "panel-01.pdf", "panel-01.json", "maps-01.safetensors"}
+    assert written == {
+        "panel-01.png",
+        "panel-01.pdf",
+        "panel-01.json",
+        "panel-01.data.safetensors",
+        "maps-01.safetensors",
+    }
     assert "panel-01.png" in out
     record = json.loads((tmp_path / "out/panel-01.json").read_text())["record"]
     assert record["images"] == ["a.png", "b.png", "c.png"]

@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from ibviz.errors import InputError, unknown
-from ibviz.figures.output import Panel, account
+from ibviz.figures.output import Panel, finished
 from ibviz.figures.scale import Values
-from ibviz.figures.settings import WIDTH, settings
+from ibviz.figures.settings import DEFAULT, LEADING, Template, find_template, settings, text_width
 
 # Fractions `(points,)` for all images or `(n, points)` for each, ascending, and scores `(n, points)`; n and points may
 # differ between methods.
@@ -23,7 +24,8 @@ RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 SEED = 0
 POINTS = 101  # where images differ in their fractions
-HEIGHT = 2.0  # inches
+HEIGHT = 2.0  # inches, on paper
+WIDE = 5.0  # inches; on a narrower page a legend stands below
 # Okabe and Ito's colours without the yellow, which is lost on white; dashes tell the second round from the first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 ROUNDS = ("solid", (0, (5, 1)), (0, (1, 1)))
@@ -37,6 +39,7 @@ def curves(
     *,
     controls: Collection[str] = (),
     score: str = "probability",
+    template: str = DEFAULT,
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
     """Draw, side by side, the mean curve of each method over the images, in a 95 % percentile bootstrap band.
@@ -54,19 +57,44 @@ def curves(
         raise InputError(f"each side needs at least one curve; got { {side: list(sides[side]) for side in sides} }")
     styles = _styles([name for given in sides.values() for name in given], controls)
     arrays = {side: {name: _arrays(side, name, given[name]) for name in given} for side, given in sides.items()}
-    with settings():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout=ConstrainedLayoutEngine(wspace=0.06))
-        places = figure.subplots(1, len(arrays), sharey=True, squeeze=False)[0]
-        for axes, (side, given) in zip(places, arrays.items(), strict=True):
-            _draw_side(axes, side, given, styles)
-        places[0].set_ylabel(score)
-        lines = {str(line.get_label()): line for axes in places for line in axes.get_lines()}
-        handles = [lines[name] for name in styles]
-        figure.legend(handles, list(styles), loc="outside right center", frameon=False, handlelength=2.5)
+    page = find_template(template)
+    with settings(page, [*styles, *sides, score]):
+        figure = _draw(arrays, styles, score, page)
     facts = {side: {name: _facts(curve) for name, curve in given.items()} for side, given in arrays.items()}
     bands = {"interval": INTERVAL, "resamples": RESAMPLES, "seed": SEED}
-    drawn = {"score": score, "bands": bands, "controls": list(controls), "sides": facts}
-    return Panel(figure, account("curves", drawn, record))
+    arguments = {"sides": sides, "controls": list(controls), "score": score, "template": template}
+    return finished("curves", figure, {"bands": bands, "sides": facts}, arguments, record)
+
+
+def _draw(
+    arrays: Mapping[str, Mapping[str, tuple[Values, Values]]],
+    styles: Mapping[str, dict[str, Any]],
+    score: str,
+    page: Template,
+) -> Figure:
+    figure = Figure(figsize=(page.width, HEIGHT * page.unit), layout=ConstrainedLayoutEngine(wspace=0.06))
+    places = figure.subplots(1, len(arrays), sharey=True, squeeze=False)[0]
+    for axes, (side, given) in zip(places, arrays.items(), strict=True):
+        _draw_side(axes, side, given, styles, page.unit)
+    places[0].set_ylabel(score)
+    lines = {str(line.get_label()): line for axes in places for line in axes.get_lines()}
+    add_legend(figure, {name: lines[name] for name in styles}, page)
+    return figure
+
+
+def add_legend(figure: Figure, handles: Mapping[str, Artist], page: Template) -> None:
+    """Name the lines beside the axes or, on a narrow page, in columns below them, which makes the figure higher."""
+    style: dict[str, Any] = {"frameon": False, "handlelength": 2.5}
+    if page.width / page.unit >= WIDE:
+        figure.legend(list(handles.values()), list(handles), loc="outside right center", **style)
+        return
+    one = (
+        max(text_width(name, page.text) for name in handles) + 5.5 * page.text / 72
+    )  # line, its gap and the next one's
+    columns = max(1, min(len(handles), int(page.width / one)))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, **style)
+    rows = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + rows * 1.2 * LEADING * page.text / 72)
 
 
 def _arrays(side: str, name: str, curve: Curve) -> tuple[Values, Values]:
@@ -120,17 +148,26 @@ def _control_style(number: int) -> dict[str, Any]:
 
 
 def _draw_side(
-    axes: Axes, side: str, given: Mapping[str, tuple[Values, Values]], styles: Mapping[str, dict[str, Any]]
+    axes: Axes,
+    side: str,
+    given: Mapping[str, tuple[Values, Values]],
+    styles: Mapping[str, dict[str, Any]],
+    unit: float,
 ) -> None:
     for name, (fractions, scores) in given.items():
-        style = styles[name]
+        style = styles[name] | {"linewidth": styles[name]["linewidth"] * unit}
         axes.plot(fractions, scores.mean(0), label=name, **style)
         axes.fill_between(fractions, *bootstrap(scores), color=style["color"], alpha=0.18, linewidth=0, zorder=1)
     axes.set_title(side)
     axes.set_xlabel(XLABELS.get(side, "fraction"))
     axes.set_xlim(0, 1)
+    plain(axes, unit)
+
+
+def plain(axes: Axes, unit: float) -> None:
+    """Two thin axes and short ticks."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=2, width=0.4)
+    axes.tick_params(which="both", length=2 * unit, width=0.4 * unit)
 
 
 def _facts(curve: tuple[Values, Values]) -> dict[str, int]:

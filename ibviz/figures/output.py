@@ -1,20 +1,29 @@
-"""A finished figure, saved whole, with the account of how it was made beside it."""
+"""A finished figure, saved whole, with beside it the account of how it was made and the data it was made from."""
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
+from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, float32, uint8
 
 from ibviz.errors import InputError
-from ibviz.figures.settings import settings
+from ibviz.figures.settings import DEFAULT, find_template, settings
 from ibviz.files import replacing
+from ibviz.types import AttentionMap
 
 FORMAT = "ibviz figure"
-VERSION = 1
+VERSION = 2  # 1 had no data
+DATA = ".data.safetensors"
+DPI = 300
 # Dates and versions in a file would make two equal figures differ; the sidecar holds the versions.
 OPTIONS: dict[str, dict[str, Any]] = {
     ".pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
@@ -24,26 +33,34 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Panel:
-    """A figure and the account of how it was made; a notebook shows it, `save` writes both.
+    """A figure, the account of how it was made and its data; a notebook shows it, `save` writes all three.
 
     >>> Panel(Figure(), account("blank", {}, {"seed": 1})).account["record"]
     {'seed': 1}
     """
 
-    def __init__(self, figure: Figure, account: dict[str, Any]) -> None:
-        """Hold a figure that is drawn already."""
-        self.figure, self.account = figure, account
+    def __init__(self, figure: Figure, account: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Hold a figure that is drawn already, and the tensors that its account refers to."""
+        self.figure, self.account, self.tensors = figure, account, dict(tensors or {})
 
-    def save(self, path: str | Path, *, dpi: int = 300) -> None:
-        """Write PNG, PDF or SVG by the suffix, and `<stem>.json`, one for all formats of a stem, beside it."""
+    def save(self, path: str | Path, *, dpi: int = DPI, data: bool = True) -> None:
+        """Write PNG, PDF or SVG by the suffix, and beside it a sidecar and data, one each for all formats of a stem.
+
+        They are `<stem>.json` and `<stem>.data.safetensors`; without `data` the figure cannot be redrawn from them.
+        """
         path = Path(path)
         if path.suffix.lower() not in OPTIONS:
             raise InputError(f"a figure is saved as {', '.join(OPTIONS)}, by its suffix; got {str(path)!r}")
-        sidecar = path.with_suffix(".json")
-        text = json.dumps(_with_dpi(self.account, sidecar, path.suffix.lower(), dpi), indent=1, ensure_ascii=False)
-        with replacing(sidecar) as account, replacing(path) as figure:
-            account.write_text(text + "\n", encoding="utf-8")
-            self._write(figure, path.suffix.lower(), dpi)
+        sidecar, arrays = path.with_suffix(".json"), path.with_name(path.stem + DATA)
+        packed = save_tensors(self.tensors) if data and self.tensors else None
+        named = None if packed is None else {"file": arrays.name, "sha256": sha256(packed).hexdigest()}
+        told = _with_dpi({**self.account, "data": named}, sidecar, path.suffix.lower(), dpi)
+        with ExitStack() as files:
+            text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+            files.enter_context(replacing(sidecar)).write_text(text, encoding="utf-8")
+            if packed is not None:
+                files.enter_context(replacing(arrays)).write_bytes(packed)
+            self._write(files.enter_context(replacing(path)), path.suffix.lower(), dpi)
 
     def _repr_png_(self) -> bytes:
         drawn = BytesIO()
@@ -51,8 +68,18 @@ class Panel:
         return drawn.getvalue()
 
     def _write(self, target: Path | BytesIO, suffix: str, dpi: int) -> None:
-        with settings():
+        template = self.account.get("arguments", {}).get("template", DEFAULT)
+        with settings(find_template(template)):
             self.figure.savefig(target, format=suffix[1:], dpi=dpi, **OPTIONS[suffix])
+
+
+def finished(
+    kind: str, figure: Figure, facts: Mapping[str, Any], arguments: Mapping[str, Any], record: Mapping[str, Any] | None
+) -> Panel:
+    """A drawn figure with what it was drawn from: the keyword arguments of the function named `kind`, but `record`."""
+    tensors: dict[str, Tensor] = {}
+    packed = {name: pack(value, tensors, name) for name, value in arguments.items()}
+    return Panel(figure, account(kind, {**facts, "arguments": packed}, record), tensors)
 
 
 def account(kind: str, facts: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -71,19 +98,112 @@ def account(kind: str, facts: Mapping[str, Any], record: Mapping[str, Any] | Non
         ) from error
 
 
+def pack(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """An argument as JSON; its tensors go into `tensors`, exactly, pixels of 8 bits as such.
+
+    Whatever is not JSON of its own is a dictionary of one key, which says what it is.
+
+    >>> import torch
+    >>> kept: dict[str, Tensor] = {}
+    >>> pack({"CAM": torch.ones(1, 2, 2), "of": (1, 2)}, kept, "maps")
+    {'mapping': {'CAM': {'pixels': '0 maps/CAM'}, 'of': {'tuple': [1, 2]}}}
+    >>> kept["0 maps/CAM"].dtype
+    torch.uint8
+    """
+    if isinstance(value, Tensor):
+        return _pack_tensor(value, tensors, name)
+    if isinstance(value, AttentionMap):
+        exact = {"mean": value.mean} if value.index is None else {"index": value.index, "anchors": value.anchors}
+        return {"attention": {part: pack(one, tensors, f"{name}/{part}") for part, one in exact.items()}}
+    if isinstance(value, Mapping):
+        return {"mapping": {key: pack(one, tensors, f"{name}/{key}") for key, one in value.items()}}
+    if isinstance(value, tuple | list):
+        parts = [pack(one, tensors, f"{name}/{number}") for number, one in enumerate(value)]
+        return parts if isinstance(value, list) else {"tuple": parts}
+    return value
+
+
+def _pack_tensor(value: Tensor, tensors: dict[str, Tensor], name: str) -> dict[str, str]:
+    value = value.detach().cpu().contiguous().clone()
+    bytes_ = _as_bytes(value)
+    kind, kept = ("tensor", value) if bytes_ is None else ("pixels", bytes_)
+    equal = (key for key, one in tensors.items() if one.dtype == kept.dtype and one.equal(kept))
+    key = next(equal, f"{len(tensors)} {name}")
+    tensors[key] = kept
+    return {kind: key}
+
+
+def _as_bytes(value: Tensor) -> Tensor | None:
+    """Multiples of 1 / 255, as pixels of 8 bits are, as those bytes; None for anything else."""
+    if value.dtype != float32:
+        return None
+    bytes_ = (value.nan_to_num() * 255).round().clamp(0, 255).to(uint8)
+    return bytes_ if _pixels(bytes_).equal(value) else None
+
+
+def _pixels(bytes_: Tensor) -> Tensor:
+    return bytes_.float() / 255
+
+
+def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `pack` was given, but without the deviation of an attention map, which no figure shows."""
+    if isinstance(packed, list):
+        return [unpack(one, tensors) for one in packed]
+    if not isinstance(packed, dict):
+        return packed
+    [(kind, held)] = packed.items()
+    return UNPACK[kind](held, tensors)
+
+
+def _unpack_attention(held: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttentionMap:
+    parts = {part: unpack(one, tensors) for part, one in held.items()}
+    mean = parts["mean"] if "mean" in parts else parts["anchors"][parts["index"]]
+    return AttentionMap(mean, mean.new_zeros(mean.shape), parts.get("index"), parts.get("anchors"))
+
+
+UNPACK = {
+    "tensor": lambda key, tensors: tensors[key],
+    "pixels": lambda key, tensors: _pixels(tensors[key]),
+    "attention": _unpack_attention,
+    "mapping": lambda held, tensors: {key: unpack(one, tensors) for key, one in held.items()},
+    "tuple": lambda held, tensors: tuple(unpack(held, tensors)),
+}
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """What a sidecar says; any other file is refused."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; give the .json beside a figure") from error
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is not the sidecar of a figure and is left alone; give the .json beside a figure, or "
+            "save one under another name"
+        )
+    return told
+
+
+def read_data(sidecar: Path, named: Mapping[str, str] | None) -> dict[str, Tensor]:
+    """Tensors of a figure from the file that its sidecar names; refused where its hash is another than noted there."""
+    if named is None:
+        return {}
+    path = sidecar.with_name(Path(named["file"]).name)
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}, the data of {sidecar.name}: {error.strerror}") from error
+    if sha256(packed).hexdigest() != named["sha256"]:
+        raise InputError(f"{path} has changed since {sidecar.name} was written (its SHA-256 differs); restore it")
+    try:
+        return load_tensors(packed)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file: {error}") from error
+
+
 def _with_dpi(account: dict[str, Any], sidecar: Path, suffix: str, dpi: int) -> dict[str, Any]:
-    before = _read(sidecar)
+    before = read_sidecar(sidecar) if sidecar.exists() else {}
     same = {key: value for key, value in before.items() if key != "dpi"} == account
     return {**account, "dpi": {**(before["dpi"] if same else {}), suffix: dpi}}
-
-
-def _read(sidecar: Path) -> dict[str, Any]:
-    if not sidecar.exists():
-        return {}
-    try:
-        before = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError:
-        before = None
-    if not isinstance(before, dict) or before.get("format") != FORMAT:
-        raise InputError(f"{sidecar} is not the sidecar of a figure and is left alone; save under another name")
-    return before

@@ -1,31 +1,48 @@
-"""Images by methods: a column for each image, a row and one colour bar for each method."""
+"""Images by methods: a column for each image, a row for each method, a colour bar for each scale."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import Any
+from itertools import groupby, product
+from typing import Any, NamedTuple
 
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from ibviz.errors import InputError
-from ibviz.figures.layout import BAR, GAP, Label, Layout, Place, lay_out
-from ibviz.figures.output import Panel, account
+from ibviz.figures.layout import BAR, MARGIN, Label, Layout, Place, Texts, lay_out
+from ibviz.figures.output import Panel, finished
 from ibviz.figures.overlay import (
     BLEND,
+    THIN,
     TONES,
+    Look,
+    contour_levels,
     draw_box,
+    draw_contour,
     draw_map,
     draw_mask,
     draw_photo,
+    outline,
     photo_interpolation,
     printed,
     toned,
 )
-from ibviz.figures.rows import Row, RowMaps, check_boxes, check_images, row_of
-from ibviz.figures.scale import Values, thinned
-from ibviz.figures.settings import FAINT, LEADING, SMALL, TEXT, settings, text_height
-from ibviz.types import Boxes, Images, Masks
+from ibviz.figures.rows import (
+    TIMES,
+    Row,
+    RowMaps,
+    Shared,
+    Shown,
+    check_boxes,
+    check_images,
+    check_look,
+    rows_of,
+    shrunk,
+)
+from ibviz.figures.scale import Scale, Values, thinned
+from ibviz.figures.settings import DEFAULT, FAINT, LEADING, Template, find_template, settings, text_height, wrap
+from ibviz.types import AttentionMap, Boxes, Grid, Images, Masks
 
 
 def panel(  # noqa: PLR0913 - what lies on, over and beside the pictures is named apart
@@ -36,14 +53,23 @@ def panel(  # noqa: PLR0913 - what lies on, over and beside the pictures is name
     boxes: Boxes | None = None,
     masks: Masks | None = None,
     blend: float = BLEND,
+    fade: bool = False,
+    contours: Sequence[float] = (),
+    scales: Mapping[str, Shared] | None = None,
+    template: str = DEFAULT,
+    original_size: Grid | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
-    """Draw the plain images and below them a row of overlays for each method, with one scale and one colour bar.
+    """Draw the plain images and below them a row of overlays for each method, with a colour bar for each scale.
 
     Quantised attention is enlarged in nearest blocks and coloured by its anchors; other maps bilinearly, attention from
-    0 to 1, the rest from zero or symmetrically about it. `blend` is the share of the map in an overlay. A row of
-    NaN in `boxes` is an image without a box. The sidecar repeats `record`: model, data, methods, options, seeds, how
-    the images were chosen.
+    0 to 1, the rest from zero or symmetrically about it. In `scales`, rows of one name share a scale, and those of two
+    numbers have them as limits; other rows have each their own. `blend` is the share of the map in an overlay; with
+    `fade` it falls to none where a value is least or, of signed maps, zero. `contours` are lines at shares of the
+    scale, 0 to 1, on bars and on overlays of maps coarser than the images. A row of NaN in `boxes` is an image without
+    a box. `template` names where the figure will stand (`settings.TEMPLATES`). Images with a side over 1000 pixels are
+    drawn smaller and a note says so, as it does for `original_size`, pixels high and wide, of images made smaller
+    before. The sidecar repeats `record`: model, data, methods, options, seeds, how the images were chosen.
 
     >>> import torch
     >>> drawn = panel(torch.rand(2, 3, 32, 48), {"Grad-CAM": torch.rand(2, 4, 6)}, captions=["cat", "dog"])
@@ -51,72 +77,129 @@ def panel(  # noqa: PLR0913 - what lies on, over and beside the pictures is name
     'bilinear'
     """
     check_images(images, {"captions": captions, "boxes": boxes, "masks": masks})
-    if not 0 <= blend <= 1:
-        raise InputError(f"blend is the share of the map in an overlay, from 0 to 1; got {blend}")
+    look, page = check_look(Look(blend, fade, list(contours))), find_template(template)
     if boxes is not None:
         check_boxes(boxes, (images.shape[2], images.shape[3]))
-    photos = images.detach().cpu().double().clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    size = photos.shape[1], photos.shape[2]
-    rows = [row_of(label, given, len(photos), size) for label, given in maps.items()]
-    with settings():
-        ticks = [text for row in rows for text in row.scale.labels]
-        names = [(row.label, row.note) for row in rows]
-        layout, labels, heads = lay_out(names, ticks, captions or [], len(photos), size)
-        figure = Figure(figsize=layout.size)
-        _draw_photos(figure, layout, photos, heads, (boxes, masks))
-        for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
-            place = layout.place(number)
-            _draw_label(figure, layout, place, label)
-            _draw_overlays(figure, layout, place, row, photos, blend)
-            _draw_bar(figure, layout, place, row, blend)
-    return Panel(figure, account("panel", _facts(rows, photos, captions, blend), record))
+    shown = shrunk(Shown(images, dict(maps), boxes, masks, original_size))
+    rows = rows_of(shown.maps, len(images), shown.size, scales or {})
+    named = None if captions is None else list(captions)
+    figure = _draw(shown, rows, named or [], look, page)
+    beside = {"captions": named, "scales": dict(scales or {}), "template": template}
+    return finished("panel", figure, _facts(shown, rows), {**shown._asdict(), **beside, **look._asdict()}, record)
 
 
-def _facts(rows: list[Row], photos: Values, captions: Sequence[str] | None, blend: float) -> dict[str, Any]:
-    size = photos.shape[1], photos.shape[2]
+def overlay(
+    image: Float[Tensor, "3 h w"],
+    given: Float[Tensor, "_ _"] | AttentionMap,
+    *,
+    label: str = "",
+    caption: str = "",
+    **options: Any,
+) -> Panel:
+    """Draw one map on one image: a panel of a single cell, with that panel's options.
+
+    An `AttentionMap` is of a batch of one.
+
+    >>> import torch
+    >>> overlay(torch.rand(3, 32, 48), torch.rand(4, 6), label="Grad-CAM").account["images"]["count"]
+    1
+    """
+    maps = given if isinstance(given, AttentionMap) else given[None]
+    return panel(image[None], {label: maps}, captions=[caption] if caption else None, **options)
+
+
+def _facts(shown: Shown, rows: list[Row]) -> dict[str, Any]:
+    images = {"count": len(shown.images), "size": shown.size, "interpolation": photo_interpolation(shown.size)}
     return {
-        "images": {"count": len(photos), "size": size, "interpolation": photo_interpolation(size)},
-        "captions": None if captions is None else list(captions),
-        "blend": blend,
+        "images": {**images, "original_size": shown.original_size},
         "tones": TONES,
         "rows": [row.account() for row in rows],
     }
 
 
-def _cell(figure: Figure, layout: Layout, place: Place, column: int) -> Axes:
-    axes = figure.add_axes(layout.box(place, column, layout.cell[0]))
+class Canvas(NamedTuple):
+    """Where and how to draw."""
+
+    figure: Figure
+    layout: Layout
+    look: Look
+
+    @property
+    def text(self) -> Template:
+        """Its sizes of text."""
+        return self.layout.template
+
+
+def _draw(shown: Shown, rows: list[Row], captions: list[str], look: Look, page: Template) -> Figure:
+    photos = shown.images.detach().cpu().double().clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    names = [(row.content.label, row.note) for row in rows]
+    texts = Texts(names, [text for row in rows for text in row.scale.labels], captions, _foot(shown))
+    with settings(page, texts.all()):
+        texts = texts._replace(foot=wrap(texts.foot, page.small, page.width))
+        layout, labels, heads = lay_out(texts, len(photos), shown.size, page)
+        canvas = Canvas(Figure(figsize=layout.size), layout, look)
+        _draw_photos(canvas, photos, heads, shown)
+        greys = [toned(photo) for photo in photos]
+        places = [layout.place(number) for number in range(len(rows))]
+        for run in _runs(rows, places):
+            for number in run:
+                _draw_label(canvas, places[number], labels[number])
+                _draw_overlays(canvas, places[number], rows[number], greys)
+            _draw_bar(canvas, places[run[0]], rows[run[0]], len(run))
+        style: dict[str, Any] = {"fontsize": page.small, "color": FAINT, "va": "bottom"}
+        left, high = layout.left / layout.size[0], MARGIN * page.unit / layout.size[1]
+        canvas.figure.text(left, high, texts.foot, linespacing=LEADING, **style)
+    return canvas.figure
+
+
+def _foot(shown: Shown) -> str:
+    if shown.original_size is None:
+        return ""
+    (high, wide), (height, width) = shown.original_size, shown.size
+    return f"Images of {wide}{TIMES}{high} pixels, drawn as {width}{TIMES}{height}."
+
+
+def _runs(rows: list[Row], places: list[Place]) -> list[list[int]]:
+    """Numbers of neighbouring rows of one block with one scale, which share a colour bar."""
+    keys = [(place.block, id(row.scale)) for row, place in zip(rows, places, strict=True)]
+    return [list(run) for _, run in groupby(range(len(rows)), key=keys.__getitem__)]
+
+
+def _cell(canvas: Canvas, place: Place, column: int) -> Axes:
+    axes = canvas.figure.add_axes(canvas.layout.box(place, column, canvas.layout.cell[0]))
     axes.set_axis_off()
     return axes
 
 
-def _draw_photos(
-    figure: Figure, layout: Layout, photos: Values, heads: list[str], outlines: tuple[Boxes | None, Masks | None]
-) -> None:
-    boxes, masks = outlines
+def _draw_photos(canvas: Canvas, photos: Values, heads: list[str], shown: Shown) -> None:
+    layout = canvas.layout
     for block, (column, photo) in product(range(layout.blocks), enumerate(photos)):
-        axes = _cell(figure, layout, Place(block, 0), column)
+        axes = _cell(canvas, Place(block, 0), column)
         draw_photo(axes, photo)
-        if masks is not None:
-            draw_mask(axes, masks[column].cpu().numpy())
-        if boxes is not None and not boxes[column].isnan().all():
-            draw_box(axes, boxes[column].cpu().double().numpy())
+        if shown.masks is not None:
+            draw_mask(axes, shown.masks[column].cpu().numpy(), canvas.text.unit)
+        if shown.boxes is not None and not shown.boxes[column].isnan().all():
+            draw_box(axes, shown.boxes[column].cpu().double().numpy(), canvas.text.unit)
         if heads:
             style: dict[str, Any] = {"ha": "center", "va": "bottom", "linespacing": LEADING}
-            axes.text(0.5, 1 + GAP / layout.cell[1], heads[column], transform=axes.transAxes, **style)
+            axes.text(0.5, 1 + layout.gap / layout.cell[1], heads[column], transform=axes.transAxes, **style)
 
 
-def _draw_overlays(figure: Figure, layout: Layout, place: Place, row: Row, photos: Values, blend: float) -> None:
-    for column, (photo, values) in enumerate(zip(photos, row.values, strict=True)):
-        axes = _cell(figure, layout, place, column)
-        draw_photo(axes, toned(photo))
-        draw_map(axes, values, row.scale, interpolation=row.interpolation, blend=blend)
+def _draw_overlays(canvas: Canvas, place: Place, row: Row, greys: Sequence[Values]) -> None:
+    for column, (grey, values) in enumerate(zip(greys, row.content.values, strict=True)):
+        axes = _cell(canvas, place, column)
+        draw_photo(axes, grey)
+        draw_map(axes, values, row.scale, interpolation=row.interpolation, look=canvas.look)
+        for level in () if row.content.fine else contour_levels(row.scale, canvas.look):
+            draw_contour(axes, values, level, row.interpolation == "bilinear", canvas.text.unit)
 
 
-def _draw_label(figure: Figure, layout: Layout, place: Place, label: Label) -> None:
+def _draw_label(canvas: Canvas, place: Place, label: Label) -> None:
     """Put the name farther from the pictures than the note, or above it; both are centred on the row."""
+    layout, text = canvas.layout, canvas.text
     across, high = layout.size
-    middle, edge = layout.middle(place), layout.x(place, 0) - 2 * GAP
-    note, name = text_height(label.note, SMALL), text_height(label.name, TEXT)
+    middle, edge = layout.middle(place), layout.x(place, 0) - 2 * layout.gap
+    note, name = text_height(label.note, text.small), text_height(label.name, text.text)
     style: dict[str, Any] = {"linespacing": LEADING, "multialignment": "center" if layout.turned else "right"}
     if layout.turned:
         style.update(rotation=90, ha="right", va="center")
@@ -126,20 +209,30 @@ def _draw_label(figure: Figure, layout: Layout, place: Place, label: Label) -> N
         top = middle + (note + name) / 2
         corners = (edge, top), (edge, top - name)
     (x, y), (note_x, note_y) = corners
-    figure.text(x / across, y / high, label.name, fontsize=TEXT, **style)
-    figure.text(note_x / across, note_y / high, label.note, fontsize=SMALL, color=FAINT, **style)
+    canvas.figure.text(x / across, y / high, label.name, fontsize=text.text, **style)
+    canvas.figure.text(note_x / across, note_y / high, label.note, fontsize=text.small, color=FAINT, **style)
 
 
-def _draw_bar(figure: Figure, layout: Layout, place: Place, row: Row, blend: float) -> None:
-    """Draw the colours as an overlay shows them: over the middle grey of a photograph."""
-    scale, axes = row.scale, figure.add_axes(layout.box(place, layout.shape[1], BAR))
-    shown = ScalarMappable(scale.norm, printed(scale.colours, blend))
-    bar = figure.colorbar(shown, cax=axes, spacing="uniform", extend=scale.extend)
-    high = layout.cell[1] * 72
-    bar.set_ticks(scale.ticks, labels=thinned(scale.labels, max(2, int(high / (SMALL * LEADING)))))
-    axes.tick_params(length=1.5, width=0.4, pad=1)
+def _draw_bar(canvas: Canvas, place: Place, row: Row, rows: int) -> None:
+    """Draw the colours as an overlay shows them, over the middle grey of a photograph, beside `rows` rows."""
+    layout, scale, unit, small = canvas.layout, row.scale, canvas.text.unit, canvas.text.small
+    box = layout.box(place, layout.shape[1], BAR * unit, rows)
+    axes = canvas.figure.add_axes(box)
+    shown = ScalarMappable(scale.norm, printed(scale.colours, canvas.look.opacity(scale)))
+    bar = canvas.figure.colorbar(shown, cax=axes, spacing="uniform", extend=scale.extend)
+    high = box[3] * layout.size[1] * 72
+    bar.set_ticks(scale.ticks, labels=thinned(scale.labels, max(2, int(high / (small * LEADING)))))
+    axes.tick_params(length=1.5 * unit, width=0.4 * unit, pad=unit)
     bar.minorticks_off()
+    if not row.content.fine:
+        _mark_contours(axes, scale, canvas)
     ends = axes.get_yticklabels()
-    if row.anchors is None or high / len(ends) < SMALL:  # else they run into the bars above and below
+    if row.content.anchors is None or high / len(ends) < small:  # else they run into the bars above and below
         ends[0].set_verticalalignment("baseline")
         ends[-1].set_verticalalignment("top")
+
+
+def _mark_contours(axes: Axes, scale: Scale, canvas: Canvas) -> None:
+    """A line across the bar at the value of each contour."""
+    for level in contour_levels(scale, canvas.look):
+        axes.axhline(scale.mark(level), **outline(canvas.text.unit, THIN))

@@ -4,46 +4,113 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from ibviz.errors import InputError
-from ibviz.figures.overlay import photo_interpolation
-from ibviz.figures.scale import Scale, Values, anchor_scale, attention_scale, map_scale
+from ibviz.errors import InputError, unknown
+from ibviz.figures.overlay import Look, photo_interpolation
+from ibviz.figures.scale import Scale, Values, anchor_scale, attention_scale, fixed_scale, map_scale
 from ibviz.types import AttentionMap, Boxes, Grid, Images, Masks
 
 # `Maps`, but each row has its own grid, and a wrong batch is answered with the name of the row.
 RowMaps: TypeAlias = Float[Tensor, "_ _ _"] | AttentionMap
+Shared: TypeAlias = str | tuple[float, float]  # rows of the same name have one scale, as have rows of the same limits
 
+LARGEST_SIDE = (
+    1000  # pixels of a photograph; the largest cell of a panel shows 800 at 300 dpi on slides, at 600 on paper
+)
 TIMES = "\u00d7"
 
 
-class Row(NamedTuple):
-    """One method, ready to draw: values `(b, gh, gw)`, their scale and how they are enlarged."""
+class Content(NamedTuple):
+    """What a row shows, of whatever scale: values `(b, gh, gw)`, and whether they are anchors or attention."""
 
     label: str
     values: Values
+    attention: bool
+    fine: bool  # at least as fine as the photographs
+    anchors: Values | None = None
+
+
+class Row(NamedTuple):
+    """One method, ready to draw: its content, its scale and how it is enlarged."""
+
+    content: Content
     scale: Scale
     enlargement: str
     interpolation: str
-    anchors: list[float] | None = None
 
     @property
     def note(self) -> str:
         """What stands in small type beside the label."""
-        grid = TIMES.join(map(str, self.values.shape[1:]))
+        grid = TIMES.join(map(str, self.content.values.shape[1:]))
         return ", ".join([self.enlargement.removesuffix(" blocks"), grid, *self.scale.remarks])
 
     def account(self) -> dict[str, Any]:
         """Facts for the sidecar."""
+        anchors = self.content.anchors
         return {
-            "label": self.label,
-            "grid": self.values.shape[1:],
+            "label": self.content.label,
+            "grid": self.content.values.shape[1:],
             "enlargement": self.enlargement,
-            "quantised": self.anchors is not None,
-            "anchors": self.anchors,
+            "quantised": anchors is not None,
+            "anchors": None if anchors is None else anchors.tolist(),
             **self.scale.account(),
         }
+
+
+class Shown(NamedTuple):
+    """Images, maps and outlines as they are drawn; `original_size` is that of images which were made smaller."""
+
+    images: Images
+    maps: dict[str, RowMaps]
+    boxes: Boxes | None
+    masks: Masks | None
+    original_size: Grid | None
+
+    @property
+    def size(self) -> Grid:
+        """Pixels high and wide."""
+        return self.images.shape[2], self.images.shape[3]
+
+
+def shrunk(shown: Shown) -> Shown:
+    """Images with a side over `LARGEST_SIDE`, more than a page can show, made smaller with all that lies on them."""
+    height, width = shown.size
+    share = LARGEST_SIDE / max(shown.size)
+    if share >= 1:
+        return shown
+    size = max(1, round(share * height)), max(1, round(share * width))
+    ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
+    return Shown(
+        images=(_smaller(shown.images, size).clamp(0, 1) * 255).round() / 255,  # a sidecar's data holds them in 8 bits
+        maps={label: _smaller_map(given, size) for label, given in shown.maps.items()},
+        boxes=None if shown.boxes is None else shown.boxes * ratio.to(shown.boxes),
+        masks=None if shown.masks is None else _smaller(shown.masks[:, None].float(), size)[:, 0] >= 0.5,
+        original_size=shown.size,
+    )
+
+
+def _smaller(images: Tensor, size: Grid) -> Tensor:
+    return interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def _smaller_map(given: RowMaps, size: Grid) -> RowMaps:
+    """A map with pixels finer than the images will have; one of cells stays as it is."""
+    if isinstance(given, AttentionMap) or given.shape[1] <= size[0] or given.shape[2] <= size[1]:
+        return given
+    return _smaller(given[:, None], size)[:, 0]
+
+
+def check_look(look: Look) -> Look:
+    """Refuse shares outside 0 to 1."""
+    if not 0 <= look.blend <= 1:
+        raise InputError(f"blend is the share of the map in an overlay, from 0 to 1; got {look.blend}")
+    if not all(0 <= share <= 1 for share in look.contours):
+        raise InputError(f"contours are shares of the scale, from 0 to 1; got {list(look.contours)}")
+    return look
 
 
 def check_images(images: Images, beside: Mapping[str, Sequence[str] | Boxes | Masks | None]) -> None:
@@ -72,28 +139,64 @@ def check_boxes(boxes: Boxes, size: Grid) -> None:
         )
 
 
-def row_of(label: str, given: RowMaps, images: int, size: Grid) -> Row:
-    """Choose scale and enlargement: anchors in nearest blocks, pixels as they are, the rest bilinear."""
-    if not isinstance(given, AttentionMap):
-        values = _values(label, given, images)
-        return _continuous(label, values, map_scale(values, robust=_fine(values, size)), size)
-    if given.index is None or given.anchors is None:
-        values = _values(label, given.mean, images)
-        return _continuous(label, values, attention_scale(values), size)
-    anchors = given.anchors.detach().cpu().double().numpy()
-    _check_anchors(label, anchors, given.index)
-    values = _values(label, given.values(), images)
-    return Row(label, values, anchor_scale(anchors), "nearest blocks", "nearest", anchors.tolist())
+def rows_of(maps: Mapping[str, RowMaps], images: int, size: Grid, scales: Mapping[str, Shared]) -> list[Row]:
+    """Choose scale and enlargement of each row: anchors in nearest blocks, pixels as they are, the rest bilinear.
+
+    Rows with the same entry in `scales`, a name or limits, have one scale; a row that is not there has its own.
+    """
+    for label in scales:
+        if label not in maps:
+            raise unknown("row of scales", label, list(maps))
+    contents = [_content(label, given, images, size) for label, given in maps.items()]
+    groups: dict[object, list[Content]] = {}
+    for one in contents:
+        groups.setdefault(_group(one, scales), []).append(one)
+    chosen = {group: _scale_of(among, scales.get(among[0].label)) for group, among in groups.items()}
+    return [Row(one, chosen[_group(one, scales)], *_enlargement(one, size)) for one in contents]
 
 
-def _continuous(label: str, values: Values, scale: Scale, size: Grid) -> Row:
-    if _fine(values, size):
-        return Row(label, values, scale, "pixels", photo_interpolation(size))
-    return Row(label, values, scale, "bilinear", "bilinear")
+def _group(one: Content, scales: Mapping[str, Shared]) -> object:
+    shared = scales.get(one.label)
+    return ("own", one.label) if shared is None else ("shared", shared)
 
 
-def _fine(values: Values, size: Grid) -> bool:
-    return values.shape[1] >= size[0] and values.shape[2] >= size[1]
+def _content(label: str, given: RowMaps, images: int, size: Grid) -> Content:
+    attention, anchors = isinstance(given, AttentionMap), None
+    maps = given.mean if isinstance(given, AttentionMap) else given
+    if isinstance(given, AttentionMap) and given.index is not None and given.anchors is not None:
+        anchors = given.anchors.detach().cpu().double().numpy()
+        _check_anchors(label, anchors, given.index)
+        maps = given.values()
+    values = _values(label, maps, images)
+    return Content(label, values, attention, values.shape[1] >= size[0] and values.shape[2] >= size[1], anchors)
+
+
+def _scale_of(among: list[Content], shared: Shared | None) -> Scale:
+    """One scale for contents that may differ in kind: the strictest that fits all of them."""
+    values = np.concatenate([one.values.ravel() for one in among])
+    anchors = [one.anchors for one in among if one.anchors is not None]
+    limits = None if shared is None or isinstance(shared, str) else _limits(shared)
+    if len(anchors) == len(among):
+        return anchor_scale(np.concatenate(anchors), limits)
+    if limits is not None:
+        return fixed_scale(limits, values)
+    if all(one.attention for one in among):
+        return attention_scale(values)
+    return map_scale(values, robust=all(one.fine for one in among))
+
+
+def _limits(given: tuple[float, float]) -> tuple[float, float]:
+    low, high = given
+    if not -np.inf < low < high < np.inf:
+        raise InputError(f"limits of a scale are two ascending finite numbers, or a name that rows share; got {given}")
+    return low, high
+
+
+def _enlargement(one: Content, size: Grid) -> tuple[str, str]:
+    """Its name, and matplotlib's for it."""
+    if one.anchors is not None:
+        return "nearest blocks", "nearest"
+    return ("pixels", photo_interpolation(size)) if one.fine else ("bilinear", "bilinear")
 
 
 def _check_anchors(label: str, anchors: Values, index: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Which colour a value gets: one scale for each row, so that within it equal values look equal."""
+"""Which colour a value gets: one scale for a row, or for several, so that within it equal values look equal."""
 
 from typing import Any, NamedTuple
 
@@ -26,28 +26,57 @@ class Scale(NamedTuple):
     limits: tuple[float, float]
     ticks: tuple[float, ...]
     labels: tuple[str, ...]
+    strength: Values  # of each colour, from 0 to 1: how far its value is from none
     extend: str = "neither"
     remarks: tuple[str, ...] = ()  # what a reader must know, shown beside the label
+    levels: tuple[float, ...] = ()  # where there are anchors, ascending
+
+    def mark(self, value: float) -> float:
+        """Where on the bar what is less than `value` ends: at it, or at the edge of the next anchor's segment.
+
+        >>> anchor_scale(np.array([0.0, 0.1, 1.0])).mark(0.5)
+        0.55
+        """
+        if not self.levels:
+            return value
+        assert isinstance(self.norm, BoundaryNorm)
+        return float(self.norm.boundaries[np.searchsorted(self.levels, value)])
 
     def account(self) -> dict[str, Any]:
         """Facts for the sidecar."""
         return {"scale": self.rule, "limits": self.limits, "colours": self.colours.name, "extend": self.extend}
 
 
-def anchor_scale(anchors: Values) -> Scale:
-    """One colour for each distinct anchor, placed by its value between the least and the greatest.
+def anchor_scale(anchors: Values, limits: tuple[float, float] | None = None) -> Scale:
+    """One colour for each distinct anchor, placed by its value between `limits`, by default the least and the greatest.
 
     >>> anchor_scale(np.array([0.9, 0.1, 0.1])).labels
     ('0.10', '0.90')
     """
     levels = np.unique(anchors)
-    low, high = float(levels[0]), float(levels[-1])
-    shades = SEQUENTIAL((levels - low) / (high - low) if high > low else np.array([0.5]))
+    low, high = limits or (float(levels[0]), float(levels[-1]))
+    strength = ((levels - low) / (high - low)).clip(0, 1) if high > low else np.array([0.5])
     edges = _edges(levels)
     middles = (edges[:-1] + edges[1:]) / 2  # a uniform bar shows these in the middle of their segments
     norm = BoundaryNorm(edges, len(levels))
-    colours = ListedColormap(shades, name=SEQUENTIAL.name)
-    return Scale("anchors", norm, colours, (low, high), tuple(middles.tolist()), level_labels(levels))
+    colours = ListedColormap(SEQUENTIAL(strength), name=SEQUENTIAL.name)
+    rule = "anchors" if limits is None else "anchors, limits as asked for"
+    ticks, known = tuple(middles.tolist()), tuple(levels.tolist())
+    return Scale(rule, norm, colours, (low, high), ticks, level_labels(levels), strength, levels=known)
+
+
+def fixed_scale(limits: tuple[float, float], values: Values) -> Scale:
+    """Limits as asked for, diverging where they are symmetric about zero; arrows where `values` lie beyond.
+
+    >>> fixed_scale((-1.0, 1.0), np.array([0.5, 3.0])).extend
+    'max'
+    """
+    low, high = limits
+    below, above = values.min() < low, values.max() > high
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
+        (bool(below), bool(above)), "neither"
+    )
+    return _even("as asked for", DIVERGING if low == -high else SEQUENTIAL, limits)._replace(extend=extend)
 
 
 def _edges(levels: Values) -> Values:
@@ -99,7 +128,9 @@ def _cut(scale: Scale, extend: str) -> Scale:
 
 def _even(rule: str, colours: Colormap, limits: tuple[float, float]) -> Scale:
     ticks = (limits[0], sum(limits) / 2, limits[1])
-    return Scale(rule, Normalize(*limits), colours, limits, ticks, tuple(map(short, ticks)))
+    shares = np.linspace(0, 1, colours.N)
+    strength = np.abs(2 * shares - 1) if colours is DIVERGING else shares
+    return Scale(rule, Normalize(*limits), colours, limits, ticks, tuple(map(short, ticks)), strength)
 
 
 def short(value: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,10 @@ def test_one_sidecar_serves_all_formats_of_a_stem(tmp_path):
     drawn.save(tmp_path / "fig.png", dpi=100)
     drawn.save(str(tmp_path / "fig.PDF"))
     told = json.loads((tmp_path / "fig.json").read_text())
-    assert {path.name for path in tmp_path.iterdir()} == {"fig.png", "fig.PDF", "fig.json"}
-    assert told == {**drawn.account, "dpi": {".png": 100, ".pdf": 300}}
+    assert {path.name for path in tmp_path.iterdir()} == {"fig.png", "fig.PDF", "fig.json", "fig.data.safetensors"}
+    digest = sha256((tmp_path / "fig.data.safetensors").read_bytes()).hexdigest()
+    data = {"file": "fig.data.safetensors", "sha256": digest}
+    assert told == {**drawn.account, "data": data, "dpi": {".png": 100, ".pdf": 300}}
     panel(grey(1), {}).save(tmp_path / "fig.png")
     assert json.loads((tmp_path / "fig.json").read_text())["dpi"] == {".png": 300}
 

@@ -246,9 +246,9 @@ def test_the_sidecar_tells_how_each_row_was_made():
     rows = {"ours": quantised(index, [0.5, 0.25]), "cam": torch.rand(2, 4, 4), "ig": torch.rand(2, 32, 32) - 0.5}
     account = panel(grey(2), rows, captions=["a", "b"], blend=0.5, record={"seed": 7, "model": "vgg32"}).account
     ours, cam, pixel = account["rows"]
-    assert (account["format"], account["version"], account["kind"]) == ("ibviz figure", 1, "panel")
-    assert account["images"] == {"count": 2, "size": [32, 32], "interpolation": "nearest"}
-    assert (account["captions"], account["blend"]) == (["a", "b"], 0.5)
+    assert (account["format"], account["version"], account["kind"]) == ("ibviz figure", 2, "panel")
+    assert account["images"] == {"count": 2, "size": [32, 32], "interpolation": "nearest", "original_size": None}
+    assert (account["arguments"]["captions"], account["arguments"]["blend"]) == (["a", "b"], 0.5)
     assert account["record"] == {"seed": 7, "model": "vgg32"}
     assert {"ibviz", "matplotlib", "numpy"} <= set(account["libraries"])
     assert (ours["label"], ours["quantised"], ours["anchors"], ours["grid"]) == ("ours", True, [0.5, 0.25], [3, 5])

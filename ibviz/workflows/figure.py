@@ -1,0 +1,39 @@
+"""A figure drawn again from its sidecar and the data beside it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ibviz.errors import InputError, unknown
+from ibviz.figures import anchor_usage, curves, panel, rate_accuracy, table
+from ibviz.figures.output import DPI, Panel, read_data, read_sidecar, unpack
+
+FIGURES: dict[str, Callable[..., Panel]] = {
+    "anchor_usage": anchor_usage,
+    "curves": curves,
+    "panel": panel,
+    "rate_accuracy": rate_accuracy,
+    "table": table,
+}
+
+
+def redraw(sidecar: Path) -> Panel:
+    """Draw the figure of a sidecar again, by the same function from the same arguments."""
+    told = read_sidecar(sidecar)
+    if told["kind"] not in FIGURES:
+        raise unknown(f"kind of figure in {sidecar}", str(told["kind"]), list(FIGURES))
+    tensors = read_data(sidecar, told.get("data"))
+    try:
+        arguments = {name: unpack(value, tensors) for name, value in told["arguments"].items()}
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{sidecar} was made without data, or has lost the part {error}; draw the figure anew from "
+                         "its images and maps") from error  # fmt: skip
+    return FIGURES[told["kind"]](**arguments, record=told["record"])
+
+
+def redraw_files(sidecar: Path, out: Path | None) -> list[Path]:
+    """Draw a figure again, to `out` or in place of every format of it; return the files written."""
+    drawn, dpi = redraw(sidecar), read_sidecar(sidecar)["dpi"]
+    targets = [sidecar.with_suffix(suffix) for suffix in dpi] if out is None else [out]
+    for target in targets:
+        drawn.save(target, dpi=dpi.get(target.suffix.lower(), DPI))
+    return targets
