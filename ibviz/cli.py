@@ -17,7 +17,10 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the images, where the source needs one.")]
-Model = Annotated[str | None, typer.Option(help="Run folder, model.safetensors, or torchvision name such as resnet50.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Run folder, model.safetensors, digits (in the box), or a name such as timm/resnet50."),
+]
 Weights = Annotated[Path | None, typer.Option(help="Local safetensors file for a torchvision network.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 Log = Annotated[str | None, typer.Option(help="Rows to a tracker as well: tensorboard or wandb.")]
@@ -76,7 +79,7 @@ def train(  # noqa: PLR0913 - one parameter a flag
 @app.command()
 def explain(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
-    model: Model = "runs/demo",
+    model: Model = "digits",
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all that fit the model.")] = "",
     layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM and its like; chosen if not given.")] = None,
     out: Out = Path("explained"),
@@ -117,9 +120,25 @@ def evaluate(
 
 
 @app.command()
+def anchors(
+    checkpoint: Annotated[str, typer.Argument(help="Run folder, model.safetensors, or a name: digits is in the box.")],
+    out: Out = Path("anchors"),
+    data: Data = None,
+    limit: Annotated[int, typer.Option(min=2, help="Test images at most.")] = 500,
+    device: Device = "auto",
+) -> None:
+    """Say what the anchors of a trained attention are worth: usage, interventions, consistency."""
+    from ibviz.workflows.anchors import study_anchors  # noqa: PLC0415 - see above
+    from ibviz.workflows.model import load_on  # noqa: PLC0415
+
+    print(study_anchors(load_on(checkpoint, None, device), out, root=data, limit=limit))
+    print(f"\nnumbers and rows of single images: {out}")
+
+
+@app.command()
 def compare_protocols(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
-    model: Model = "runs/demo",
+    model: Model = "digits",
     method: Annotated[str, typer.Option(help="Whose maps are judged.")] = "grad_cam",
     layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM; chosen by grid if not given.")] = None,
     weights: Weights = None,

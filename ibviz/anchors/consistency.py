@@ -196,7 +196,7 @@ class Line(NamedTuple):
     flips: Estimate
 
 
-def summarise(found: Consistency) -> list[Line]:
+def summarise_edits(found: Consistency) -> list[Line]:
     """One line for each edit, with 95 % bootstrap intervals over images."""
     return [_line(*one, found.correct == 1) for one in zip(found.edits, *found[2:], strict=True)]
 

@@ -13,6 +13,7 @@ from ibviz.anchors.intervene import INTERVENTIONS, Effects, Variant
 from ibviz.statistics import RESAMPLES, Estimate, estimate
 
 LITTLE = 0.01  # of probability: an effect below it is called little
+NOTHING = 1e-6  # what float32 may make of no effect
 
 
 class Line(NamedTuple):
@@ -75,9 +76,8 @@ def rank_correlation(levels: np.ndarray, effects: np.ndarray, *, seed: int = 0) 
     known = ~np.isnan(effects)
     weights = np.random.default_rng(seed).multinomial(len(effects), [1 / len(effects)] * len(effects), RESAMPLES)
     weights = np.concatenate([np.ones((1, len(effects))), weights])  # first the images as they are
-    with np.errstate(invalid="ignore"):
-        means = weights @ np.where(known, effects, 0) / (weights @ known)
-    found = _spearman(levels, means)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a resample has no image of a level, or nothing has an effect
+        found = _spearman(levels, weights @ np.where(known, effects, 0) / (weights @ known))
     if np.isnan(found[0]):
         return Estimate(math.nan, math.nan, math.nan, len(effects), 0)
     low, high = np.nanquantile(found[1:], [0.025, 0.975])
@@ -92,8 +92,7 @@ def _spearman(levels: np.ndarray, means: np.ndarray) -> np.ndarray:
     both = [rankdata(np.where(absent, np.nan, one), axis=1, nan_policy="omit") for one in (levels, means)]
     x, y = (np.where(absent, 0, ranks - np.nansum(ranks, 1, keepdims=True) / (~absent).sum(1, keepdims=True))
             for ranks in both)  # fmt: skip
-    with np.errstate(invalid="ignore"):
-        return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
 
 
 def answer(lines: Sequence[Line]) -> str:
@@ -109,7 +108,7 @@ def answer(lines: Sequence[Line]) -> str:
 
 def _verdict(tried: Sequence[Line]) -> str:
     changes = [line.change for line in tried]
-    if all(one.mean == one.low == one.high == 0 for one in changes):
+    if all(max(abs(one.low), abs(one.high)) < NOTHING for one in changes):
         return "The attention is decoration: the network decides the same whatever it says."
     sure = [one.high < 0 or one.low > 0 for one in changes]
     if not any(sure):

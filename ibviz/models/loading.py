@@ -36,6 +36,7 @@ class WrappedClassifier(nn.Module):
 
 
 Classifier = IBClassifier | WrappedClassifier
+BOX = {"digits": Path(__file__).with_name("digits.safetensors")}  # trained networks that come with the package
 
 
 def wrap(
@@ -61,12 +62,16 @@ def wrap(
 def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     """Load a classifier in eval mode, on the CPU.
 
-    `name` is a run folder of `ibviz train`, its `model.safetensors`, a `.tar` or `.pth` file of the authors, a model on
-    the Hugging Face Hub (`owner/name`), or a classifier such as `timm/resnet50.a1_in1k` or `torchvision/resnet50`
-    (the prefix may be left out). A library's network comes with its published weights, or with those of a local
-    safetensors file given as `weights`.
+    `name` is "digits", the network in the box for the embedded images of 48 px; a run folder of `ibviz train`, its
+    `model.safetensors`, a `.tar` or `.pth` file of the authors, a model on the Hugging Face Hub (`owner/name`), or a
+    classifier such as `timm/resnet50.a1_in1k` or `torchvision/resnet50` (the prefix may be left out). A library's
+    network comes with its published weights, or with those of a local safetensors file given as `weights`. A folder of
+    your own that is called digits is meant by "./digits".
+
+    >>> load("digits").spec.size
+    48
     """
-    path, text = Path(name), str(name)
+    path, text = Path(BOX.get(name, name) if isinstance(name, str) else name), str(name)
     if weights is not None and path.exists():
         raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
     if path.is_dir():

@@ -6,7 +6,7 @@ from networks import bottlenecked
 
 from ibviz.anchors import consistency
 from ibviz.anchors.batches import derangement
-from ibviz.anchors.consistency import RADII, Line, anywhere, by_attention, crop, low_pass, paste, summarise
+from ibviz.anchors.consistency import RADII, Line, anywhere, by_attention, crop, low_pass, paste, summarise_edits
 from ibviz.data import digits
 
 close = torch.testing.assert_close
@@ -94,7 +94,7 @@ def test_the_study_does_not_depend_on_its_batches(found, scenes):
 def test_shares_above_the_thresholds_are_counted_over_all_and_over_the_right_ones(found):
     cosine = torch.tensor([0.84, 0.86, 0.91, 0.96, 0.85, 0.9, 1.0, 0.0]).expand(12, 8)
     right = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, torch.nan])
-    line: Line = summarise(found._replace(cosine=cosine, correct=right))[0]
+    line: Line = summarise_edits(found._replace(cosine=cosine, correct=right))[0]
     assert [round(one.mean, 6) for one in line.similar.values()] == [6 / 8, 4 / 8, 2 / 8]
     assert [round(one.mean, 6) for one in line.similar_of_correct.values()] == [3 / 4, 2 / 4, 1 / 4]
     assert line.similar_of_correct[0.9].n == 4
