@@ -1,5 +1,6 @@
 """The command line: parse, call the library once, print."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,9 +45,9 @@ def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     """Train on the embedded images, judge the attention beside baselines and controls, draw figures."""
     from ibviz.workflows.evaluate import run_demo  # noqa: PLC0415 - torch takes seconds to import
 
-    accuracy, run = run_demo(out, resume=resume, report=_print_epoch)
+    accuracy = run_demo(out, resume=resume, report=_print_epoch)
     print(f"\ntest accuracy: {accuracy:.1%} on unseen digits and photographs")
-    _print_results(run, out / "results")
+    _print_results(out / "results")
 
 
 @app.command()
@@ -104,19 +105,55 @@ def _print_unfit(method: str, error: InputError) -> None:
 
 
 @app.command()
-def evaluate(
-    suite: Path, out: Out, model: Model = None, data: Data = None, weights: Weights = None, device: Device = "auto"
+def evaluate(  # noqa: PLR0913 - one parameter a flag
+    sources: Annotated[list[Path], typer.Argument(help="SUITE.toml; with --merge, folders.", metavar="SUITE")],
+    out: Annotated[Path | None, typer.Option(help="Folder for what is written.")] = None,
+    model: Model = None,
+    data: Data = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    limit: Annotated[int | None, typer.Option(min=2, help="Images at most.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished batch.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="One result of folders of several processes.")] = False,
+    verify: Annotated[Path | None, typer.Option(help="A rows.parquet; a random 1 % of it is computed again.")] = None,
 ) -> None:
-    """Judge the methods of SUITE (TOML) by deletion, insertion and the pointing game, beside controls."""
-    from ibviz.config import SuiteConfig, read_toml  # noqa: PLC0415 - see above
-    from ibviz.workflows.evaluate import evaluate_suite  # noqa: PLC0415
-    from ibviz.workflows.model import load_on  # noqa: PLC0415
+    """Judge the methods of SUITE (TOML) by its metrics, beside controls; under torchrun on several processes."""
+    from ibviz.workflows.evaluate import evaluate_suite, merge_folders, verify_result  # noqa: PLC0415 - see above
 
-    config = read_toml(suite, SuiteConfig)
-    name = model or config.model
-    if name is None:
-        raise InputError(f'{suite} names no model; add model = "..." or give --model')
-    _print_results(evaluate_suite(config, load_on(name, weights, device), out, root=data), out)
+    if merge:
+        merge_folders(sources, _out(out))
+        _print_results(_out(out))
+        return
+    suite = _suite(sources, model, weights, limit)
+    if verify is not None:
+        verdict = verify_result(suite, verify, root=data, device=device)
+        print(verdict)
+        raise typer.Exit(int(verdict.differing > 0))
+    if not evaluate_suite(suite, _out(out), root=data, device=device, resume=resume):
+        print(f"each process has a folder of its own: ibviz evaluate --merge FOLDER... --out {out}-merged")
+    elif int(os.environ.get("RANK", "0")) == 0:
+        _print_results(_out(out))
+
+
+def _out(out: Path | None) -> Path:
+    if out is None:
+        raise InputError("give the folder for what is written, --out DIR")
+    return out
+
+
+def _suite(sources: list[Path], model: str | None, weights: Path | None, limit: int | None) -> Any:
+    """The suite of a file, with what flags say instead."""
+    from ibviz.config import NamedModel, SuiteConfig, read_toml  # noqa: PLC0415 - see above
+
+    if len(sources) > 1:
+        raise InputError(f"expected one suite; got {len(sources)}. Folders of one run go with --merge")
+    suite = read_toml(sources[0], SuiteConfig)
+    changes: dict[str, Any] = {} if model is None else {"models": (NamedModel(name=model, weights=weights),)}
+    if weights is not None and model is None:
+        raise InputError("--weights belongs to --model; those of a suite stand beside its [[models]]")
+    if limit is not None:
+        changes["images"] = limit if suite.images is None else min(limit, suite.images)
+    return suite.model_copy(update=changes)
 
 
 @app.command()
@@ -181,16 +218,13 @@ def _print_epoch_of(name: str, row: dict[str, Any]) -> None:
     _print_epoch(row)
 
 
-def _print_results(run: Any, folder: Path) -> None:
-    from ibviz.data.image_set import skipped  # noqa: PLC0415 - see above
+def _print_results(folder: Path) -> None:
+    from ibviz.benchmark.results import read_results  # noqa: PLC0415 - see above
+    from ibviz.workflows.evaluate import accuracy_of, page_of  # noqa: PLC0415
 
-    if run.images.faults:
-        print(skipped(run.images.faults))
-    labels = run.images.labels
-    known = labels >= 0
-    if known.any():
-        correct = (run.probabilities.argmax(1).cpu() == labels)[known].float().mean().item()
-        print(f"accuracy on the {int(known.sum())} labelled images judged: {correct:.1%}")
-    print()
-    print(run.evaluation.table())
-    print(f"\ntables, rows and figures: {folder}")
+    results = read_results(folder)
+    if skipped := results.circumstances["skipped"]:
+        print(f"{len(skipped)} images skipped, unreadable: {', '.join(skipped[:10])}")
+    for name, (accuracy, count) in accuracy_of(results).items():
+        print(f"accuracy of {name} on the {count} labelled images judged: {accuracy:.1%}")
+    print(f"\n{page_of(results)}\n\ntables, rows and figures: {folder}")

@@ -120,7 +120,7 @@ def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_i
 
 def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
     suite = tmp_path / "suite.toml"
-    suite.write_text('images = 4\nsteps = 4\nties = "group"\n[[methods]]\nmethod = "attention"\n')
+    suite.write_text('images = 4\n[[methods]]\nmethod = "attention"\n[[protocols]]\nsteps = 4\nties = "group"\n')
     code, out, _ = run("evaluate", suite, "--model", model, "--out", tmp_path / "results")
     assert code == 0
     assert "Attention" in out

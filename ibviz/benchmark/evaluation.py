@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -54,7 +54,7 @@ class Evaluation:
 
     def table(self) -> str:
         """Means with 95 % intervals, methods above controls, and what they rest on."""
-        return self._page(text)
+        return self.page(text)
 
     def legend(self) -> str:
         """How the numbers were made, in words."""
@@ -72,9 +72,10 @@ class Evaluation:
         with replacing(folder / "table.csv") as beside:
             beside.write_text(comma_separated(self.lines()))
         with replacing(folder / "table.md") as beside:
-            beside.write_text(f"{self._page(markdown)}\n")
+            beside.write_text(f"{self.page(markdown)}\n")
 
-    def _page(self, draw: Any) -> str:
+    def page(self, draw: Callable[[Sequence[Line]], str]) -> str:
+        """Tables as `draw` makes them, and what they rest on."""
         own = self.lines(native=True)
         return "\n\n".join([draw(self.lines()), self.legend(), *([f"{NATIVE}\n\n{draw(own)}"] if own else [])])
 

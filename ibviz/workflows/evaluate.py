@@ -1,77 +1,218 @@
 """A suite from its file to tables and figures in a folder; and the demo, which trains a network for it first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import CONTROLS, rows_of
-from ibviz.benchmark.suite import SuiteRun, run_suite
-from ibviz.config import DataConfig, Recipe, SuiteConfig
-from ibviz.data.image_set import select, to_float
-from ibviz.data.sources import load_images
+from ibviz.attribution.methods import Explanation
+from ibviz.benchmark.evaluation import Evaluation, values
+from ibviz.benchmark.results import Results, read_results
+from ibviz.benchmark.runner.loop import run_suite
+from ibviz.benchmark.runner.processes import together
+from ibviz.benchmark.runner.result import merge
+from ibviz.benchmark.runner.verify import Verdict, verify
+from ibviz.benchmark.store import read_maps
+from ibviz.benchmark.suite import labelled
+from ibviz.benchmark.tables import Line, comma_separated, markdown, text
+from ibviz.config import DataConfig, NamedModel, Recipe, SuiteConfig
+from ibviz.data.decode import decode, to_tensor
+from ibviz.data.image_set import to_float
+from ibviz.data.sources import choose_images, load_images
+from ibviz.errors import InputError
 from ibviz.figures import curves, panel
+from ibviz.files import replacing
+from ibviz.metrics.protocol import Card
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
 from ibviz.training.loop import train, validate
 from ibviz.training.supply import supply
 from ibviz.workflows.explain import COLUMNS
-from ibviz.workflows.model import describe, load_on
+from ibviz.workflows.model import load_on
+
+if TYPE_CHECKING:
+    pass
+
+SUFFIXES = (".png", ".pdf")
 
 
-def evaluate_suite(suite: SuiteConfig, model: Classifier, out: Path, *, root: Path | None = None) -> SuiteRun:
-    """Run a suite, then draw a panel of its first images and the curves of all methods."""
-    run = run_suite(suite, model, out, root=root)
-    draw_panel(run, model, out / "panel")
-    draw_curves(run, out / "curves")
-    return run
+def evaluate_suite(
+    suite: SuiteConfig, out: Path, *, root: Path | None = None, device: str = "auto", resume: bool = False
+) -> bool:
+    """Run a suite, alone or with the other processes of `torchrun`; the first draws and writes what `present` does.
+
+    False: parts of the result lie in folders of other processes, to be brought together by `merge_folders`.
+    """
+    with together() as processes:
+        with processes.first_first():
+            models = load_all(suite, device)
+        whole = run_suite(suite, models, out, root=root, resume=resume, processes=processes)
+        if whole and processes.first:
+            present(out)
+        return whole or not processes.first
 
 
-def draw_panel(run: SuiteRun, model: Classifier, stem: Path) -> None:
-    """The first images of a suite with every method that is no control, and the object outlined."""
-    maps = {name: rows_of(one, slice(COLUMNS)) for name, one in run.evaluation.maps.items() if name not in CONTROLS}
-    chosen = select(run.images, torch.arange(min(COLUMNS, len(run.images.labels))))
+def load_all(suite: SuiteConfig, device: str) -> dict[str, Classifier]:
+    """The networks of a suite by their labels."""
+    if not suite.models:
+        raise InputError("the suite names no model; add [[models]] with a name, or give --model")
+    named = labelled(suite.models, label_of, "models")
+    return {label: load_on(one.name, one.weights, device) for label, one in named.items()}
+
+
+def label_of(model: NamedModel) -> str:
+    """A network's label in tables.
+
+    >>> label_of(NamedModel(name="runs/digits")), label_of(NamedModel(name="timm/resnet50", label="ResNet-50"))
+    ('digits', 'ResNet-50')
+    """
+    return model.label or Path(model.name).name
+
+
+def merge_folders(folders: Sequence[Path], out: Path) -> None:
+    """One result of the folders of several processes; no network is needed."""
+    merge(folders, out)
+    present(out)
+
+
+def verify_result(suite: SuiteConfig, result: Path, *, root: Path | None, device: str) -> Verdict:
+    """Compute a random 1 % of a result again."""
+    chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
+    return verify(suite, load_all(suite, device), chosen, result)
+
+
+def present(folder: Path) -> None:
+    """Tables, a panel of the first images and the curves of all methods, from what lies in the folder."""
+    results = read_results(folder)
+    write_tables(results)
+    draw_panel(results, folder / "panel")
+    draw_curves(results, folder / "curves")
+
+
+def write_tables(results: Results) -> None:
+    """`table.md` and `table.csv`."""
+    with replacing(results.folder / "table.md") as beside:
+        beside.write_text(f"{page_of(results, markdown)}\n")
+    with replacing(results.folder / "table.csv") as beside:
+        beside.write_text(comma_separated([line for one in evaluations(results).values() for line in one.lines()]))
+
+
+def page_of(results: Results, draw: Callable[[Sequence[Line]], str] = text) -> str:
+    """A table for each network and protocol, and what is missing in them, with the reasons."""
+    found = evaluations(results)
+    parts = [part for (model, protocol), one in found.items()
+             for part in ([f"{model}, protocol {protocol}"] if len(found) > 1 else []) + [one.page(draw)]]  # fmt: skip
+    missing = [
+        f"Left out: {', '.join(str(one[key]) for key in ('model', 'method', 'metric') if one[key])}: {one['reason']}."
+        for one in results.circumstances["left_out"]
+    ] + [
+        f"Failed: {one['method']} of {one['model']} on {len(one['images'])} images: {one['error']}."
+        for one in results.circumstances["failures"]
+    ]
+    return "\n\n".join([*parts, *(["\n".join(missing)] if missing else [])])
+
+
+def evaluations(results: Results) -> dict[tuple[str, str], Evaluation]:
+    """What was found by each network and protocol; without curves there is no table yet."""
+    cards = {(model, protocol): Card.model_validate({key: value for key, value in card.items() if key != "hash"})
+             for model, one in results.circumstances["models"].items()
+             for protocol, card in one["protocols"].items()}  # fmt: skip
+    rows, passes = results.rows, results.circumstances["forward_passes"]
+    own = {key: rows[(rows["model"] == key[0]) & (rows["protocol"] == key[1])] for key in cards}
+    return {key: Evaluation(_plain(some), {}, {}, cards[key], passes)
+            for key, some in own.items() if "srg" in set(some["metric"])}  # fmt: skip
+
+
+def _plain(rows: Any) -> list[dict[str, Any]]:
+    known = rows["label"].notna()
+    return [row | {"label": int(row["label"]) if there else None}
+            for row, there in zip(rows.to_dict("records"), known, strict=True)]  # fmt: skip
+
+
+def draw_panel(results: Results, stem: Path) -> None:
+    """The first images of a suite with every method that is no control, and the object outlined; by the first network.
+
+    Methods that failed on one of them are left out, and there is no panel where no pictures were kept.
+    """
+    first = results.images[results.images["picture"].notna()].head(COLUMNS)
+    if first.empty:
+        return
+    label, model = next(iter(results.circumstances["models"].items()))
     record = {
-        "images": list(chosen.names),
+        "images": first["name"].tolist(),
         "chosen": "first of the suite's images",
-        "model": describe(model),
-        "protocol": run.evaluation.card.hash,
+        "model": {"label": label} | {key: model[key] for key in ("name", "weights", "size")},
+        "protocol": next(iter(model["protocols"].values()))["hash"],
     }
-    captions = captions_of(model, run.probabilities[:COLUMNS], chosen.labels)
-    drawn = panel(to_float(chosen.images), maps, captions=captions, boxes=chosen.boxes, record=record)
-    for suffix in (".png", ".pdf"):
+    pixels = torch.stack([to_tensor(decode(*one)) for one in zip(first["picture"], first["name"], strict=True)])
+    boxes = torch.tensor(np.array([[np.nan] * 4 if box is None else box for box in first["box"]]), dtype=torch.float32)
+    drawn = panel(to_float(pixels), _maps(results, label, len(first)), captions=captions_of(results, label, len(first)),
+                  boxes=None if boxes.isnan().all() else boxes, record=record)  # fmt: skip
+    for suffix in SUFFIXES:
         drawn.save(stem.with_suffix(suffix))
 
 
-def draw_curves(run: SuiteRun, stem: Path) -> None:
-    """Mean deletion and insertion curves with their bands, controls in grey."""
-    pairs = run.evaluation.curves.items()
-    names = ("deletion", "insertion")
+def _maps(results: Results, model: str, count: int) -> dict[str, Explanation]:
+    """Maps of the first images, from the store, by the labels of the methods that are no controls."""
+    circumstances = results.circumstances
+    unfit = {one["method"] for one in circumstances["left_out"] if one["model"] == model}
+    methods = [label for label, one in circumstances["methods"].items() if not one["control"] and label not in unfit]
+    found = {label: read_maps(results.folder, model, label, slice(count)) for label in methods}
+    return {label: one for label, one in found.items() if not values(one).isnan().any()}
+
+
+def draw_curves(results: Results, stem: Path) -> None:
+    """Mean deletion and insertion curves with their bands, controls in grey, by the first network and protocol."""
+    model, one = next(iter(results.circumstances["models"].items()))
+    protocol, card = next(iter(one["protocols"].items()))
+    table = results.curves
+    table = table[(table["model"] == model) & (table["protocol"] == protocol)]
+    if table.empty:
+        return
     sides = {
-        side: {name: (pair[index].fractions, pair[index].scores) for name, pair in pairs}
-        for index, side in enumerate(names)
-    }
-    drawn = curves(sides, controls=list(CONTROLS), record={"protocol": run.evaluation.card.hash})
-    for suffix in (".png", ".pdf"):
+        str(side): {str(method): (_stacked(rows["fractions"]), _stacked(rows["scores"]))
+                    for method, rows in own.groupby("method", sort=False)}
+        for side, own in table.groupby("side", sort=False)
+    }  # fmt: skip
+    controls = sorted(set(table["method"][table["control"]]))
+    drawn = curves(sides, controls=controls, record={"model": model, "protocol": card["hash"]})
+    for suffix in SUFFIXES:
         drawn.save(stem.with_suffix(suffix))
 
 
-def captions_of(model: Classifier, probabilities: Tensor, labels: Tensor | None = None) -> list[str]:
+def _stacked(some: Iterable[np.ndarray]) -> Tensor:
+    """Points of all curves in one tensor; shorter ones rest at their last point, which adds nothing."""
+    several = list(some)
+    most = max(map(len, several))
+    return torch.from_numpy(np.stack([np.pad(one, (0, most - len(one)), "edge") for one in several]))
+
+
+def captions_of(results: Results, model: str, count: int) -> list[str]:
     """Predicted class and its probability; below it the true class where the prediction is wrong."""
-    names, best = model.spec.class_names, probabilities.max(1)
-    truth = best.indices.tolist() if labels is None else labels.tolist()
+    names = results.circumstances["models"][model]["class_names"]
+    seen = results.predictions[results.predictions["model"] == model].head(count)
     return [
-        f"{names[index]} {value:.2f}" + (f"\n(is {names[label]})" if index != label >= 0 else "")
-        for index, value, label in zip(best.indices.tolist(), best.values.tolist(), truth, strict=True)
+        f"{names[index]} {share:.2f}" + (f"\n(is {names[int(label)]})" if label == label and index != label else "")
+        for index, share, label in zip(seen["predicted"], seen["probability"], results.images["label"], strict=False)
     ]
 
 
-def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> tuple[float, SuiteRun]:
-    """Train the embedded recipe into `out`, judge and draw the result; also its accuracy on all test images."""
+def accuracy_of(results: Results) -> dict[str, tuple[float, int]]:
+    """Share of right answers of each network, and the number of images whose label is known."""
+    seen = results.predictions.merge(results.images[["image", "label"]], on="image").dropna(subset="label")
+    right = (seen["predicted"] == seen["label"]).groupby(seen["model"], sort=False)
+    return {str(model): (sum(one) / len(one), len(one)) for model, one in right}
+
+
+def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> float:
+    """Train the embedded recipe into `out`, judge it in `out/results`; its accuracy on all test images."""
     train(Recipe(), out, resume=resume, report=report)
+    suite = SuiteConfig(models=(NamedModel(name=str(out)),))
+    evaluate_suite(suite, out / "results", resume=resume)
     model = load_on(str(out), None, "auto")
     assert isinstance(model, IBClassifier)
     test = supply(load_images(DataConfig(), "test", None), next(model.parameters()).device)
-    return validate(model, test)["accuracy"], evaluate_suite(SuiteConfig(), model, out / "results")
+    return validate(model, test)["accuracy"]

@@ -1,5 +1,6 @@
 """A model for a job: loaded onto its device, and described for a sidecar."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from ibviz.models.loading import Classifier, load
 
 
 def load_on(name: str, weights: Path | None, device: str) -> Classifier:
-    """Load a classifier onto a device; `auto` is the first GPU, or the CPU where there is none."""
+    """Load a classifier onto a device; `auto` is a GPU, of several processes each its own, or the CPU without one."""
     model = load(name, weights=weights).to(memory_format=torch.channels_last)  # convolutions prefer it
+    if device == "auto" and torch.cuda.is_available():
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
     try:
-        return model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+        return model.to(device.replace("auto", "cpu"))
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 

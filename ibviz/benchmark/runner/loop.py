@@ -38,6 +38,7 @@ from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.benchmark.runner.result import finish, finished
 from ibviz.benchmark.suite import check_metrics, entries
 from ibviz.config import SuiteConfig
+from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.listing import tolerate
 from ibviz.data.sources import Chosen, choose_images
@@ -232,13 +233,6 @@ def _images(images: ImageSet, seen: View, pictures: int) -> list[Row]:
     return [
         {"image": image, "name": name, "label": None if label < 0 else label,
          "box": None if box is None or math.isnan(box[0]) else box,
-         "object_share": share, "picture": png(images.images[image]) if image < pictures else None}
+         "object_share": share, "picture": to_png(images.images[image]) if image < pictures else None}
         for image, (name, label, box, share) in enumerate(known)
     ]  # fmt: skip
-
-
-def png(pixels: Tensor) -> bytes:
-    """An image `(3, h, w)` of bytes as PNG, which keeps every one of them."""
-    from torchvision.io import encode_png  # noqa: PLC0415 - slow to import
-
-    return encode_png(pixels).numpy().tobytes()

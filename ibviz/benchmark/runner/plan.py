@@ -170,10 +170,10 @@ def _with(plan: Plan, network: Network, first: ImageSet, out: Path | None) -> Pl
         named = entries(suite)
         own = explained(network, seen, {label: one for label, one in named.items() if not one.control}, out)
         fit = {label: maps for label, maps in own.maps.items() if not values(maps).isnan().all()}
-        if not fit and plan.grid is None:
+        if not fit and not plan.models:
             label, [failure, *_] = next(iter(own.failures.items()))
             raise InputError(f"none of the methods fits {network.label}; {label}: {failure.error}")
-        grid = plan.grid or comparison_grid(fit)
+        grid = plan.grid or suite.protocols[0].grid or comparison_grid(fit)
         knowing_nothing = {label: one for label, one in with_grid(named, grid).items() if one.control}
         known = explained(network, seen, knowing_nothing, out)
     fit |= {label: maps for label, maps in known.maps.items() if not values(maps).isnan().all()}

@@ -82,7 +82,6 @@ def _own_grid(card: Card) -> Card:
 
 
 def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str, str], Card]) -> dict[str, Any]:
-    first = next(iter(plan.models))
     grid = plan.grid
     assert grid is not None
     return {
@@ -91,12 +90,11 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "plan": plan_hash(plan),
         "suite": plan.suite.model_dump(mode="json"),
         "models": {label: one.model_dump(include={"name", "weights", "class_names", "size"})
-                   | {"protocols": {protocol: card.hash for (model, protocol), card in cards.items() if model == label}}
+                   | {"protocols": _said(cards, label)}
                    for label, one in plan.models.items()},
         "methods": {label: {"method": one.method, "options": dict(one.options), "control": one.control}
                     for label, one in with_grid(entries(plan.suite), grid).items()},
-        "protocols": {label: card.model_dump(mode="json") | {"hash": card.hash}
-                      for (model, label), card in cards.items() if model == first},
+        "protocols": _said(cards, next(iter(plan.models))),
         "images": sum(one["images"] for one in facts),
         "skipped": [name for one in facts for name in one["skipped"]],
         "failures": _failures(facts),
@@ -107,6 +105,12 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "python": platform.python_version(),
         "versions": versions(),
     }  # fmt: skip
+
+
+def _said(cards: Mapping[tuple[str, str], Card], model: str) -> dict[str, Any]:
+    """A network's cards by the labels of the protocols, with their hashes."""
+    own = {label: card for (name, label), card in cards.items() if name == model}
+    return {label: card.model_dump(mode="json") | {"hash": card.hash} for label, card in own.items()}
 
 
 def _failures(facts: Sequence[Facts]) -> list[dict[str, Any]]:

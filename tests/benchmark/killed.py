@@ -1,0 +1,132 @@
+"""Started by `test_processes.py`: imports once, then forks runs and kills them, so that ten deaths cost seconds."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from benchmark.small import choose, run_small, suite
+
+from ibviz.benchmark.runner.processes import together
+from ibviz.config import SuiteConfig
+from ibviz.errors import InputError
+
+COUNT = 40
+DEATHS = 10
+DEADLINE = 60.0  # seconds a job may live after the death of one of its processes
+
+
+def asked() -> SuiteConfig:
+    return suite("input_x_gradient", native=False)
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Process that does the work and ends, with 2 for an error of the user's kind and 1 for any other."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        work()
+        os._exit(0)
+    except InputError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(2)
+    except BaseException as error:
+        print(type(error).__name__, error, file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def ended(process: int, deadline: float = 120.0) -> int:
+    """How a process ended; the exit code, or the negative number of a signal."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < deadline:
+        gone, status = os.waitpid(process, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)
+    raise TimeoutError(f"process {process} lives on after {deadline} s")
+
+
+def alone(out: Path) -> float:
+    """An undisturbed run, and its seconds."""
+    begun = time.monotonic()
+    assert ended(forked(lambda: run_small(out, asked=asked(), chosen=choose(COUNT)))) == 0
+    return time.monotonic() - begun
+
+
+def deaths(out: Path, seconds: float, log: Path) -> list[int]:
+    """SIGKILL at seeded random moments, each time of a run that goes on where the last one stopped; batches finished."""
+    chance, done = random.Random(0), []
+    for _ in range(DEATHS):
+        process = forked(lambda: logged(out, log))
+        time.sleep(chance.uniform(0.02, seconds / 3))
+        os.kill(process, signal.SIGKILL)
+        assert ended(process) == -signal.SIGKILL
+        done.append(len(list((out / "parts").glob("0*"))))
+    assert ended(forked(lambda: logged(out, log))) == 0
+    return done
+
+
+def logged(out: Path, log: Path) -> None:
+    """The run, with a line for each map that is computed."""
+    from ibviz.benchmark.runner import explaining  # noqa: PLC0415
+
+    plain = explaining.write_shard
+
+    def noted(folder, shard, *, start, of):
+        with log.open("a") as lines:
+            lines.write(f"{start} {of['method']}\n")
+        return plain(folder, shard, start=start, of=of)
+
+    explaining.write_shard = noted
+    run_small(out, asked=asked(), chosen=choose(COUNT), resume=True)
+
+
+def several(out: Path, count: int, port: int, *, doomed: int | None = None) -> list[int]:
+    """Exit codes of processes of one job; the `doomed` one kills itself after its first batch."""
+    return [
+        ended(one, DEADLINE) for one in [forked(lambda r=r: member(out, r, count, port, doomed)) for r in range(count)]
+    ]
+
+
+def member(out: Path, rank: int, count: int, port: int, doomed: int | None) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(count)}
+    if rank == doomed:
+        from ibviz.benchmark.runner import loop  # noqa: PLC0415
+
+        plain = loop.write_part
+
+        def last(*args):
+            plain(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        loop.write_part = last
+    with together() as processes:
+        assert run_small(out, asked=asked(), chosen=choose(COUNT), resume=True, processes=processes)
+
+
+def main(root: Path) -> None:
+    torch.set_num_threads(1)
+    report: dict[str, object] = {"seconds": alone(root / "one")}
+    report["done"] = deaths(root / "killed", float(str(report["seconds"])), root / "computed.txt")
+    port = 20000 + os.getpid() % 20000
+    report["two"] = several(root / "two", 2, port)
+    report["four"] = several(root / "four", 4, port + 1)
+    begun = time.monotonic()
+    report["doomed"] = several(root / "doomed", 2, port + 2, doomed=1)
+    report["doomed seconds"] = time.monotonic() - begun
+    report["parts"] = len(list((root / "doomed/parts").glob("0*")))
+    report["resumed"] = several(root / "doomed", 2, port + 3)
+    (root / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
