@@ -97,11 +97,10 @@ def run(
     after the last of them and ends with the files of an uninterrupted run; it also takes the maps that are stored.
     Processes share the batches. A folder that another run holds, or that holds another run, is refused.
     """
-    ensure_folder(out)
     networks = networks_of(models)
     with owned(out) if processes.first else nullcontext():
         plan = processes.agreed(lambda: _plan(suite, networks, chosen, out, resume))
-        keep_plan(out, plan)
+        keep_plan(out, plan)  # where a process has a folder of its own
         if not finished(out, plan):
             with ready(networks, plan):
                 _work(networks, plan, chosen, out, processes)
@@ -113,11 +112,14 @@ def run(
 
 
 def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path, resume: bool) -> Plan:
-    """The plan of the folder where there is one, otherwise a new one."""
+    """The plan of the folder where there is one, otherwise a new one that is kept there; of the first process alone."""
+    ensure_folder(out)
     there = read_plan(out)
     sweep(out, all_maps=there is None)
     if there is None:
-        return decide(suite, networks, chosen, out)
+        plan = decide(suite, networks, chosen, out)
+        keep_plan(out, plan)
+        return plan
     if not resume:
         raise InputError(f"{out} already holds a run; go on with --resume or give another folder")
     check_resumed(out, there, identity(suite, {one.label: one.weights for one in networks}, data_hash(chosen)))
