@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -44,7 +45,7 @@ def last_epoch(run: Path) -> IBClassifier:
     return model
 
 
-def main(out: str, images: str = "600", epochs: str = "30") -> None:
+def main(out: str, images: str = "600", epochs: str = "100") -> None:
     folder, scenes = Path(out), digits("train", count=int(images), seed=0)
     true = scenes.labels.tolist()
     drawn = torch.randint(len(scenes.class_names), (len(true),), generator=torch.Generator().manual_seed(0)).tolist()
@@ -60,20 +61,23 @@ def main(out: str, images: str = "600", epochs: str = "30") -> None:
         with torch.no_grad():
             predicted = torch.cat([models[kind](to_float(part)) for part in scenes.images.split(256)])
         accuracy[kind] = (predicted.argmax(1) == torch.tensor(labels)).float().mean().item()
-    test = digits("test", count=UNSEEN, seed=0)
-    unseen, targets = to_float(test.images), test.labels
-    size = (unseen.shape[2], unseen.shape[3])
-    maps = {
-        kind: {method: values(explain(model, unseen, method, targets=targets)) for method in METHODS}
-        for kind, model in models.items()
-    }
-    found = {method: similarity(maps["true"][method], maps["random"][method], size) for method in METHODS}
-    print(f"accuracy on the images trained on: {accuracy}\n{'method':24}", *(f"{name:>9}" for name in SIMILARITIES))
-    means = {method: {name: one.nanmean().item() for name, one in by.items()} for method, by in found.items()}
-    for method, by in means.items():
-        print(f"{method:24}", *(f"{value:9.3f}" for value in by.values()))
     facts = {"images": len(true), "epochs": int(epochs), "seed": 0, "unseen": UNSEEN, "torch": torch.__version__}
-    (folder / "similarity.json").write_text(json.dumps(facts | {"accuracy": accuracy, "mean": means}, indent=1) + "\n")
+    found = compare(models)
+    print(f"accuracy on the images trained on: {accuracy}\n{'method':24}", *(f"{name:>16}" for name in SIMILARITIES))
+    for method, by in found.items():
+        print(f"{method:24}", *(f"{np.nanmean(one):9.3f} ± {np.nanstd(one, ddof=1):4.2f}" for one in by.values()))
+    (folder / "similarity.json").write_text(json.dumps(facts | {"accuracy": accuracy, "each": found}, indent=1) + "\n")
+
+
+def compare(models: dict[str, IBClassifier]) -> dict[str, dict[str, list[float]]]:
+    """Similarity of the maps of both networks for the true class, of every unseen image."""
+    test = digits("test", count=UNSEEN, seed=0)
+    unseen, found = to_float(test.images), {}
+    for method in METHODS:
+        maps = [values(explain(model, unseen, method, targets=test.labels)) for model in models.values()]
+        by_measure = similarity(maps[0], maps[1], (unseen.shape[2], unseen.shape[3]))
+        found[method] = {name: one.tolist() for name, one in by_measure.items()}
+    return found
 
 
 if __name__ == "__main__":

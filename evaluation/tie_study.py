@@ -1,11 +1,11 @@
-"""How far the rule that breaks ties, the baseline and the enlargement move the numbers of one and the same map.
+"""How far the rule for ties, the baseline, the enlargement and the steps move the numbers of one and the same map.
 
-usage: python evaluation/tie_study.py DATA [--images 500] [--out docs/tie_study.png]
+usage: python -m evaluation.tie_study DATA [--images 500] [--out docs/tie_study.png]
 
-Grad-CAM of ResNet-20 on CIFAR-10 test images, quantised to 2, 4 and 20 levels and not at all; the figure, and beside it
-every number as JSON. DATA holds `cifar10/test.npz` and `cifar10_resnets/resnet20.safetensors` (that network's public
-weights by Y. Idelbayev). Images are drawn by seed among those that the network classifies correctly and with a
-probability above one half. About ten minutes on two cores for 500 images.
+Grad-CAM of ResNet-20 on CIFAR-10 test images, quantised to 2, 4 and 20 levels and not at all; the figure, beside it
+every number as JSON, and the tables of `docs/tie_study.md` on the screen. DATA holds `cifar10/test.npz` and
+`cifar10_resnets/resnet20.safetensors` (that network's public weights by Y. Idelbayev). Images are drawn by seed among
+those that the network classifies correctly and with a probability above one half.
 """
 
 import argparse
@@ -19,18 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch import Tensor
 
+from evaluation.speed.resnet20 import ResNet20
+from evaluation.tie_page import CURVES, FIELDS, draw, tables
 from ibviz.attribution.methods import explain, predict
 from ibviz.benchmark.probe import at_best_pace
-from ibviz.figures.curves import COLOURS
-from ibviz.figures.output import Panel, account
-from ibviz.figures.settings import DEFAULT, FAINT, TEMPLATES, settings
 from ibviz.metrics import CurveProtocol, Faithfulness, faithfulness, pointing_game, scorer, torchray_pointing_game
+from ibviz.metrics.curves import AREAS
 from ibviz.metrics.grid import enlarged, on_grid, unit
 from ibviz.models.loading import WrappedClassifier, wrap
 from ibviz.progress import progress
@@ -40,41 +38,9 @@ from ibviz.types import Images, Labels, Maps
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LEVELS: dict[str, int | None] = {"2": 2, "4": 4, "20": 20, "continuous": None}
+BASELINES = ("mean_colour", "black", "blur_rise", "image_mean")
 STEPS, ORDERS, SEED = 16, 4, 0
 SIZE = (32, 32)
-
-
-class Block(nn.Module):
-    """Two convolutions and a shortcut without weights: every second pixel, new channels of zeros (He 2015)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride, self.more = stride, (outputs - inputs) // 2
-
-    def forward(self, images: Tensor) -> Tensor:
-        inner = self.bn2(self.conv2(self.bn1(self.conv1(images)).relu()))
-        shortcut = pad(images[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.more, self.more))
-        return (inner + shortcut).relu()
-
-
-class ResNet20(nn.Module):
-    """The network of He et al. (2015) for CIFAR; its last grid is 8 x 8."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(Block(16, 16, 1), Block(16, 16, 1), Block(16, 16, 1))
-        self.layer2 = nn.Sequential(Block(16, 32, 2), Block(32, 32, 1), Block(32, 32, 1))
-        self.layer3 = nn.Sequential(Block(32, 64, 2), Block(64, 64, 1), Block(64, 64, 1))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(images)).relu())))
-        return self.linear(features.mean((2, 3)))
 
 
 def load_network(data: Path) -> WrappedClassifier:
@@ -139,7 +105,6 @@ RULES: dict[str, Rule] = {
     "cells: row by row, backwards": Rule({"ties": "reverse"}),
     "cells: random": Rule({"ties": "expected", "orders": ORDERS}),
 }
-METRICS = ("deletion_auc", "insertion_auc", "srg")
 
 
 class Judge(NamedTuple):
@@ -147,10 +112,11 @@ class Judge(NamedTuple):
     images: Images
     targets: Labels
 
-    def __call__(self, maps: Maps, **choices: Any) -> tuple[CurveProtocol, Faithfulness]:
-        card = CurveProtocol(colour=MEAN, steps=STEPS, seed=SEED, **choices)
+    def __call__(self, maps: Maps, **choices: Any) -> tuple[dict[str, Any], Faithfulness]:
+        card = CurveProtocol.model_validate({"colour": MEAN, "steps": STEPS, "seed": SEED} | choices)
         with at_best_pace(self.network, self.images, card) as (images, paced):
-            return card, faithfulness(scorer(self.network, self.targets), images, maps, protocol=paced)
+            judged = faithfulness(scorer(self.network, self.targets, kind=card.score), images, maps, protocol=paced)
+        return {"protocol": card.hash, "passes": judged.forward_passes}, judged
 
 
 def study_rules(judge: Judge, maps: Maps) -> list[dict[str, Any]]:
@@ -160,38 +126,55 @@ def study_rules(judge: Judge, maps: Maps) -> list[dict[str, Any]]:
     for levels, name in progress(jobs, "tie rules"):
         given, rule = quantised(maps, LEVELS[levels]), RULES[name]
         shown = given if rule.orders is None else in_order(given, rule.orders)
-        card, judged = judge(shown, insertion_baseline="blur_rise", **rule.choices)
-        values = {metric: getattr(judged, metric) for metric in METRICS[:2]}
-        against = first.setdefault(levels, values)  # the rule of TorchCAM
-        facts = {"levels": levels, "rule": name, "protocol": card.hash, "passes": judged.forward_passes}
-        spread = {"deletion_auc": judged.deletion_tie_sd, "insertion_auc": judged.insertion_tie_sd}
-        rows += [
-            facts | {"metric": metric, "mean": summary(found), "minus row by row": summary(found - against[metric]),
-                     "mean |difference|": float((found - against[metric]).abs().mean()),
-                     "largest |difference|": float((found - against[metric]).abs().max()),
-                     "mean tie sd": float(spread[metric].mean())}
-            for metric, found in values.items()
-        ]  # fmt: skip
+        facts, judged = judge(shown, insertion_baseline="blur_rise", **rule.choices)
+        against = first.setdefault(levels, judged)  # the rule of TorchCAM
+        rows.append(
+            {"levels": levels, "rule": name}
+            | facts
+            | {curve: _beside(judged, against, f"{curve}_auc", f"{curve}_tie_sd") for curve in CURVES}
+        )
     return rows
 
 
-def study_conventions(judge: Judge, maps: Maps) -> list[dict[str, Any]]:
-    """Baselines, enlargement and random orders, of the continuous map; one baseline for both curves."""
-    generator = torch.Generator().manual_seed(SEED)
-    shown: dict[str, tuple[Maps, str]] = {
-        "Grad-CAM, nearest": (maps, "nearest"),
-        "Grad-CAM, bilinear": (maps, "bilinear"),
-        "random cells, 8 x 8": (torch.rand(maps.shape, generator=generator), "nearest"),
-        "random pixels": (torch.rand(len(maps), *SIZE, generator=generator), "nearest"),
+def _beside(judged: Faithfulness, against: Faithfulness, area: str, deviation: str) -> dict[str, Any]:
+    found = getattr(judged, area)
+    moved = found - getattr(against, area)
+    return {
+        "area": summary(found),
+        "minus row by row": summary(moved),
+        "mean |difference|": float(moved.abs().mean()),
+        "largest |difference|": float(moved.abs().max()),
+        "mean tie sd": float(getattr(judged, deviation).mean()),
     }
-    jobs = [(baseline, name) for baseline in ("mean_colour", "black", "blur_rise", "image_mean") for name in shown]
+
+
+def study_conventions(judge: Judge, maps: Maps) -> list[dict[str, Any]]:
+    """Baselines, enlargement, random orders and the logit, of the continuous map; one baseline for both curves."""
+    generator = torch.Generator().manual_seed(SEED)
+    shown: dict[str, tuple[Maps, dict[str, str]]] = {
+        "Grad-CAM": (maps, {}),
+        "Grad-CAM, bilinear": (maps, {"enlargement": "bilinear"}),
+        "random 8 x 8 cells": (torch.rand(maps.shape, generator=generator), {}),
+        "random pixels": (torch.rand(len(maps), *SIZE, generator=generator), {}),
+        "Grad-CAM, by the logit": (maps, {"score": "logit"}),
+    }
     rows = []
-    for baseline, name in progress(jobs, "conventions"):
-        given, enlargement = shown[name]
-        card, judged = judge(given, baseline=baseline, unit="pixel", ties="index", enlargement=enlargement)
-        facts = {"baseline": baseline, "map": name, "protocol": card.hash, "passes": judged.forward_passes}
-        facts["f_baseline"] = float(judged.f_baseline.mean())
-        rows.append(facts | {metric: summary(getattr(judged, metric)) for metric in METRICS})
+    for baseline, name in progress([(baseline, name) for baseline in BASELINES for name in shown], "conventions"):
+        given, choices = shown[name]
+        facts, judged = judge(given, baseline=baseline, unit="pixel", ties="index", **choices)
+        areas = {area: summary(getattr(judged, area)) for area in FIELDS}
+        rows.append({"baseline": baseline, "map": name, "f_baseline": float(judged.f_baseline.mean())} | facts | areas)
+    return rows
+
+
+def study_areas(judge: Judge, maps: Maps) -> list[dict[str, Any]]:
+    """How many steps a curve of the continuous map has, and how it becomes a number; whole cells, mean colour."""
+    rows = []
+    for steps in progress((5, 10, 20, 64), "steps"):
+        facts, judged = judge(maps, steps=steps, ties="index")
+        for rule, area in AREAS.items() if steps == 64 else [("fractions", AREAS["fractions"])]:
+            pair = {curve: summary(area(getattr(judged, curve))) for curve in CURVES}
+            rows.append({"steps": steps, "area": rule} | facts | pair)
     return rows
 
 
@@ -223,52 +206,6 @@ def summary(values: Tensor) -> dict[str, float]:
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
-def draw(rows: list[dict[str, Any]], record: dict[str, Any]) -> Panel:
-    """What each rule does to the areas against row by row, in pairs, for each number of levels."""
-    with settings():
-        figure = Figure(figsize=(TEMPLATES[DEFAULT].width, 3.2), layout="constrained")
-        places = figure.subplots(1, 2)
-        for axes, metric, title in zip(places, METRICS[:2], ("deletion", "insertion"), strict=True):
-            axes.axhline(0, color=FAINT, linewidth=0.5)
-            for number, name in enumerate(list(RULES)[1:]):
-                _draw_rule(axes, number, [row for row in rows if (row["metric"], row["rule"]) == (metric, name)])
-            axes.set_title(title)
-            axes.set_xticks(range(len(LEVELS)), list(LEVELS))
-            axes.set_xlabel("levels of the map")
-            axes.spines[["top", "right"]].set_visible(False)
-        places[0].set_ylabel("area minus that of row by row")
-        handles, names = places[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
-    return Panel(figure, account("tie study", {}, record))
-
-
-def _draw_rule(axes: Any, number: int, rows: list[dict[str, Any]]) -> None:
-    whole = not rows[0]["rule"].startswith("pixels")
-    found = [row["minus row by row"] for row in rows]
-    middle = [one["mean"] for one in found]
-    ends = [[one["mean"] - one["low"] for one in found], [one["high"] - one["mean"] for one in found]]
-    places = [list(LEVELS).index(row["levels"]) + (number - (len(RULES) - 2) / 2) * 0.08 for row in rows]
-    axes.errorbar(places, middle, ends, fmt="s" if whole else "o", markersize=3, elinewidth=0.7, label=rows[0]["rule"],
-                  color=COLOURS[number % len(COLOURS)], markerfacecolor="white" if whole else None)  # fmt: skip
-
-
-def report(record: dict[str, Any]) -> str:
-    """Levels, rule, metric, mean, minus row by row; baseline, map, deletion, insertion, SRG, f(baseline); hits."""
-
-    def text(*found: dict[str, float]) -> str:
-        return " | ".join(f"{one['mean']:.4f} [{one['low']:.4f}, {one['high']:.4f}]" for one in found)
-
-    lines = [f"{record['images']} images, {record['forward passes']} forward passes, {record['seconds']:.0f} s"]
-    for row in record["rules"]:
-        numbers = text(row["mean"], row["minus row by row"])
-        lines.append(f"{row['levels']} | {row['rule']} | {row['metric']} | {numbers}")
-    for row in record["conventions"]:
-        numbers = text(*(row[metric] for metric in METRICS))
-        lines.append(f"{row['baseline']} | {row['map']} | {numbers} | {row['f_baseline']:.3f}")
-    lines += [f"{row['levels']} | {row['rule']} | {text(row['hit'])}" for row in record["pointing"]]
-    return "\n".join(lines)
-
-
 def main(data: Path, count: int, out: Path) -> None:
     begun = time.perf_counter()
     network = load_network(data)
@@ -279,21 +216,23 @@ def main(data: Path, count: int, out: Path) -> None:
     assert isinstance(maps, Tensor)
     judge = Judge(network, images, targets)
     record: dict[str, Any] = {
-        "command": f"python evaluation/tie_study.py DATA --images {count}",
+        "command": f"python -m evaluation.tie_study DATA --images {count}",
         "versions": {name: version(name) for name in ("ibviz", "torch", "numpy")},
         "device": f"CPU, {torch.get_num_threads()} threads",
         "images": len(index),
         "seed": SEED,
         "zero share": float((maps == 0).float().mean()),
         "indices": index.tolist(),
+        "rules": study_rules(judge, maps),
+        "conventions": study_conventions(judge, maps),
+        "areas": study_areas(judge, maps),
+        "pointing": study_pointing(maps),
     }
-    record["rules"] = study_rules(judge, maps)
-    record["conventions"] = study_conventions(judge, maps)
-    record["forward passes"] = sum(row["passes"] for row in record["rules"][::2] + record["conventions"])
-    record["pointing"] = study_pointing(maps)
+    runs = [*record["rules"], *record["conventions"], *(row for row in record["areas"] if row["area"] == "fractions")]
+    record["forward passes"] = sum(row["passes"] for row in runs)
     record["seconds"] = round(time.perf_counter() - begun, 1)
-    draw(record["rules"], record).save(out, dpi=200)
-    print(report(record))
+    draw(record).save(out, dpi=200)
+    print("\n\n".join(tables(record)))
 
 
 if __name__ == "__main__":

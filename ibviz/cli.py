@@ -173,6 +173,19 @@ def anchors(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="What `ibviz evaluate` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; report.html in the folder if not given.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images at most, of those kept as pictures.")] = None,
+) -> None:
+    """Make one HTML page to explore a result: table, curves, maps of each image, anchors; no server, no network."""
+    from ibviz.workflows.report import write_report  # noqa: PLC0415 - see above
+
+    path = write_report(folder, out, images=images)
+    print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
 def compare_protocols(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
     model: Model = "digits",
@@ -220,11 +233,11 @@ def _print_epoch_of(name: str, row: dict[str, Any]) -> None:
 
 def _print_results(folder: Path) -> None:
     from ibviz.benchmark.results import read_results  # noqa: PLC0415 - see above
-    from ibviz.workflows.evaluate import accuracy_of, page_of  # noqa: PLC0415
+    from ibviz.workflows.evaluate import accuracy_of  # noqa: PLC0415
 
     results = read_results(folder)
     if skipped := results.circumstances["skipped"]:
         print(f"{len(skipped)} images skipped, unreadable: {', '.join(skipped[:10])}")
     for name, (accuracy, count) in accuracy_of(results).items():
         print(f"accuracy of {name} on the {count} labelled images judged: {accuracy:.1%}")
-    print(f"\n{page_of(results)}\n\ntables, rows and figures: {folder}")
+    print(f"\n{(folder / 'table.txt').read_text()}\ntables, rows and figures: {folder}")

@@ -1,4 +1,4 @@
-"""The one error a user can cause."""
+"""The one error a user can cause, and the kind of it that a comparison can do without."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,10 @@ class InputError(ValueError):
 
     The command line prints it as one line and exits with 2; in Python it is a `ValueError`.
     """
+
+
+class NoMapError(InputError):
+    """Such a map does not exist for this network or these images; a comparison goes on without it."""
 
 
 def unknown(kind: str, name: str, known: list[str]) -> InputError:

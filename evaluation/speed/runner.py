@@ -50,7 +50,7 @@ def timed(module: Any, name: str, spent: dict[str, float]) -> None:
 
 def overhead(count: int) -> dict[str, float]:
     torch.manual_seed(0)
-    spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.25,) * 3, class_names=tuple("0123456789"))
+    spec = InputConfig(size=48, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=tuple("0123456789"))
     model = IBClassifier(ModelConfig(), spec).eval()
     suite = SuiteConfig(images=count, protocols=(ProtocolConfig(batch_size=64),))
     spent: dict[str, float] = {}
@@ -98,7 +98,7 @@ def remember(count: int, results: Any) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     network = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, CLASSES))
-    model = wrap(network, mean=(0.5,) * 3, std=(0.25,) * 3, class_names=list("abcd"), size=SIDE)
+    model = wrap(network, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=list("abcd"), size=SIDE)
     cheap = tuple(MethodConfig(method=name) for name in ("saliency", "input_x_gradient", "guided_backprop"))
     suite = SuiteConfig(
         images=None,

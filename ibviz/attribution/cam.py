@@ -5,34 +5,34 @@
 grid. Raises `InputError` for a layer that is unknown or has no grid, naming those that have one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
-from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ibviz.attribution.gradients import Count, differentiable, guided_gradient
-from ibviz.attribution.perturbation import enlarged, target_logits
-from ibviz.errors import InputError, not_finite
+from ibviz.attribution.gradients import Count, differentiable, guided_gradient, rows_a_pass
+from ibviz.attribution.perturbation import asked, enlarged, logits_of
+from ibviz.errors import InputError, NoMapError, not_finite
 from ibviz.models.grids import (
     Features,
     Layout,
     from_grid,
     influential_layers,
+    layout_in,
     layout_of,
+    probe,
+    reaches_output,
     replaced_output,
     spatial_layers,
+    takes_rows,
     to_grid,
 )
 from ibviz.types import Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least
-LayerSearch = Callable[[nn.Module, Images], dict[str, Layout]]
-REMEMBERED: "WeakKeyDictionary[nn.Module, dict[LayerSearch, tuple[tuple[int, ...], dict[str, Layout]]]]"
-REMEMBERED = WeakKeyDictionary()
 Weights = Float[Tensor, "b c"]
 
 
@@ -48,8 +48,8 @@ def grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | 
     from captum.attr import LayerGradCam  # noqa: PLC0415 - a second to import
 
     with grid_of(model, images, layer) as grid, differentiable(images) as inputs:
-        cam = LayerGradCam(model, grid).attribute(inputs, target=targets, relu_attributions=True)
-    return cast(Tensor, cam).detach().squeeze(1).float()
+        cam = cast(Tensor, LayerGradCam(model, grid).attribute(inputs, target=targets, relu_attributions=True))
+    return _depending(cam, model, images, layer).detach().squeeze(1).float()
 
 
 def grad_cam_pp(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
@@ -87,27 +87,34 @@ def score_cam(
 
     Every channel is enlarged, stretched to [0, 1] and multiplied with the pixels; a constant one shows nothing.
     """
-    with grid_of(model, images, layer) as grid:
-        features = _activations(model, images, grid)
+    questions = asked(images, targets)
+    seen = questions.images
+    with grid_of(model, seen, layer) as grid:
+        features = _activations(model, seen, grid)
     masks = features.flatten(0, 1)
     alive = (masks.amax((1, 2)) > masks.amin((1, 2))).nonzero().squeeze(1)
-    scores = target_logits(model, torch.zeros_like(images), targets).repeat_interleave(features.shape[1])
-    for index in alive.split(batch_size):
-        rows = index.div(features.shape[1], rounding_mode="floor")
-        states = images[rows]
-        scores[index] = target_logits(model, states * _stretched(masks[index], states), targets[rows])
-    return _weighted(features, scores.view(features.shape[:2]).softmax(1)).relu()
+    scores = logits_of(model, torch.zeros_like(seen[:1]))[:, questions.classes].repeat(len(masks), 1)
+    for index in alive.split(rows_a_pass(images, batch_size)):
+        states = seen[index.div(features.shape[1], rounding_mode="floor")]
+        scores[index] = logits_of(model, states * _stretched(masks[index], states))[:, questions.classes]
+    weights = scores.unflatten(0, features.shape[:2])[questions.image, :, questions.target]
+    return _weighted(features[questions.image], weights.softmax(1)).relu()
 
 
 def ablation_cam(
     model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None, batch_size: Count = 64
 ) -> Maps:
     """Ablation-CAM (Desai 2020): channels weighted by the share of the logit that is lost without them."""
-    logits = target_logits(model, images, targets).unsqueeze(1)
-    with grid_of(model, images, layer) as grid:
-        features = _activations(model, images, grid)
-        one = [_logits_without(model, *pair, grid, batch_size) for pair in zip(images.split(1), targets, strict=True)]
-    weights = (logits - torch.stack(one)) / torch.where(logits == 0, 1.0, logits)
+    rows = rows_a_pass(images, batch_size)
+    with grid_of(model, images, layer) as grid, torch.no_grad():
+        with _kept(grid) as kept:
+            logits = model(images).float().gather(1, targets.unsqueeze(1))
+        features, once = _finite(kept[0]), takes_rows(model, images[:1], grid)
+        left = logits.repeat(1, features.shape[1])
+        for image, target, channels, found in zip(images.split(1), targets, features, left, strict=True):
+            for index in channels.flatten(1).any(1).nonzero().squeeze(1).split(rows):  # a channel of zeros is absent
+                found[index] = _logits_without(model, image, grid, index, once=once)[:, target]
+    weights = _depending(logits - left, model, images, layer) / torch.where(logits == 0, 1.0, logits)
     return _weighted(features, weights).relu()
 
 
@@ -128,39 +135,57 @@ def guided_grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer:
 
 
 def choose_layer(model: nn.Module, images: Images) -> str:
-    """Name of the last layer to finish whose grid has at least 4 x 4 cells, of those on which the output depends."""
-    layers = remembered(_layers_that_matter, model, images)
+    """Name of the last layer to finish whose grid has at least 4 x 4 cells, of those on which the output depends.
+
+    The same for all images of a size. It takes a pass of one image, forwards and backwards: name the layer to save it.
+    """
+    layers = _layers_that_matter(model, probe((images.shape[2], images.shape[3])).to(images))
     fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
     if not fitting:
         listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
-        raise InputError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
+        raise NoMapError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
                          f"{listed}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
     return fitting[-1]
-
-
-def remembered(look: LayerSearch, model: nn.Module, images: Images) -> dict[str, Layout]:
-    """What `look` finds for one image, kept while the network lives, has the same modules and sees the same size.
-
-    A look costs up to a forward and a backward pass of one image, which is much beside a small batch.
-    """
-    kept = REMEMBERED.setdefault(model, {})
-    state = (*images.shape[2:], *(id(module) for module in model.modules()))
-    if look not in kept or kept[look][0] != state:
-        kept[look] = state, look(model, images[:1])
-    return kept[look][1]
 
 
 @contextmanager
 def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.Module]:
     """Inside the block, a module through which the grid of a layer passes as `(b, c, gh, gw)`: a place for hooks.
 
-    The one owner of hooks for all of these methods; what it puts into the network is gone after the block.
+    The one owner of hooks for all of these methods; what it puts into the network is gone after the block. The first
+    pass has to be that of `images`: how the grid lies is read off what the layer gives, so that it costs no other.
     """
     name = choose_layer(model, images) if layer is None else layer
-    layout = remembered(spatial_layers, model, images).get(name) or layout_of(model, images[:1], name)  # or its error
-    grid = nn.Identity()
-    with replaced_output(model.get_submodule(name), lambda out: from_grid(grid(to_grid(out, layout)), out, layout)):
-        yield grid
+    module = dict(model.named_modules()).get(name, model)
+    if module is model or not any(True for _ in module.parameters()):  # unknown, or perhaps an attention matrix
+        layouts = [layout_of(model, images[:1], name)]
+    else:
+        layouts: list[Layout] = []
+    grid, runs, looking = nn.Identity(), 0, False
+
+    def through(output: Tensor) -> Tensor:
+        nonlocal runs, looking
+        if looking:
+            return output
+        if not layouts:
+            looking = True  # inside the look the layer is as it was
+            layouts.append(layout_in(output, model, images) or layout_of(model, images[:1], name))
+            looking = False
+        runs += 1
+        if runs > 1:
+            raise InputError(f"layer {name} runs more than once in a pass; name one that runs once")
+        return from_grid(grid(to_grid(output, layouts[0])), output, layouts[0])
+
+    def start(model: nn.Module, inputs: object) -> None:  # noqa: ARG001 - a hook's signature
+        nonlocal runs
+        runs = 0
+
+    begun = model.register_forward_pre_hook(start)
+    try:
+        with replaced_output(module, through):
+            yield grid
+    finally:
+        begun.remove()
 
 
 def features_and_gradient(model: nn.Module, images: Images, targets: Labels, layer: str | None) -> Seen:
@@ -168,15 +193,30 @@ def features_and_gradient(model: nn.Module, images: Images, targets: Labels, lay
     with grid_of(model, images, layer) as grid, differentiable(images) as inputs, _kept(grid) as kept:
         score = model(inputs).gather(1, targets.unsqueeze(1)).sum()
         [gradient] = torch.autograd.grad(score, kept)
-    return Seen(kept[0].detach().float(), gradient.float())
+    return Seen(kept[0].detach().float(), _depending(gradient, model, images, layer).float())
 
 
 def _activations(model: nn.Module, images: Images, grid: nn.Module) -> Features:
     with torch.no_grad(), _kept(grid) as kept:
         model(images)
-    if not kept[0].isfinite().all():
+    return _finite(kept[0])
+
+
+def _finite(features: Features) -> Features:
+    if not features.isfinite().all():
         raise not_finite("features of the layer")
-    return kept[0].float()
+    return features.float()
+
+
+def _depending(values: Tensor, model: nn.Module, images: Images, layer: str | None) -> Tensor:
+    """The values of a batch; where those of an image are all zero, a named layer has to reach the output at all."""
+    if layer is not None and not values.flatten(1).any(1).all():
+        image = probe((images.shape[2], images.shape[3])).to(images)
+        if not reaches_output(model, image, layer):
+            listed = ", ".join(influential_layers(model, image)) or "none"
+            raise InputError(f"the output does not depend on what layer {layer} holds at its cells, so that its map is "
+                             f"zero; leave layer out, or name one of: {listed}")  # fmt: skip
+    return values
 
 
 @contextmanager
@@ -200,32 +240,21 @@ def _layers_that_matter(model: nn.Module, image: Images) -> dict[str, Layout]:
     return layers or spatial_layers(model, image)
 
 
-@torch.no_grad()
 def _logits_without(
-    model: nn.Module, image: Images, target: Tensor, grid: nn.Module, batch_size: int
-) -> Float[Tensor, " c"]:
-    """The target's logit of one image without each of a layer's channels.
+    model: nn.Module, image: Images, grid: nn.Module, channels: Int[Tensor, " n"], *, once: bool
+) -> Float[Tensor, "n classes"]:
+    """Logits of one image without each of some channels of a layer.
 
-    The layers before need the image once, where those after take the several rows that leave the layer for it.
+    `once`: the layers before need the image but once, since those after take the several rows that leave the layer.
     """
-    channels = _activations(model, image, grid).shape[1]
-    once = _takes_rows(model, image, grid)
-    parts = []
-    for index in torch.arange(channels, device=image.device).split(batch_size):
-        left = torch.ones(len(index), channels, 1, 1, device=image.device)
-        left[torch.arange(len(index)), index] = 0
-        with replaced_output(grid, lambda features, left=left: features * left.to(features.dtype)):
-            parts.append(model(image if once else image.expand(len(index), -1, -1, -1))[:, target].float())
-    return torch.cat(parts)
 
+    def without(features: Tensor) -> Tensor:
+        rows = features.expand(len(channels), -1, -1, -1).clone()
+        rows[torch.arange(len(channels)), channels] = 0
+        return rows
 
-def _takes_rows(model: nn.Module, image: Images, grid: nn.Module) -> bool:
-    """Whether the rest of the network gives two rows of logits for two rows of features."""
-    try:
-        with replaced_output(grid, lambda features: features.repeat(2, 1, 1, 1)):
-            return len(model(image)) == 2
-    except (RuntimeError, TypeError):  # it joins them with something that has one row
-        return False
+    with replaced_output(grid, without):
+        return model(image if once else image.expand(len(channels), -1, -1, -1)).float()
 
 
 def _weighted(features: Features, weights: Weights) -> Maps:

@@ -8,7 +8,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.cam import grad_cam
 from ibviz.attribution.intrinsic import attention
-from ibviz.errors import InputError
+from ibviz.errors import NoMapError
 from ibviz.models.classifier import IBClassifier
 from ibviz.types import Grid, Images, Labels, Maps
 
@@ -57,11 +57,12 @@ def other_image(model: nn.Module, images: Images, targets: Labels, *, batch_size
     """The trained attention, or else Grad-CAM of the predicted class, of another of the images: right in all but place.
 
     In the order of the checksums of their pixels, each image gets the map of the next and the last that of the first:
-    a rule that depends on which images there are, not on their order. Raises `InputError` for a single image.
+    a rule that depends on which images there are, not on their order. Raises `NoMapError` for a single
+    image, and for a network without attention in which no layer has a grid.
     """
     del targets  # those of this image; the other has its own
     if len(images) < 2:
-        raise InputError("the map of another image needs at least 2 images; got 1")
+        raise NoMapError("the map of another image needs at least 2 images; got 1")
     order = torch.tensor(sorted(range(len(images)), key=[_checksum(image, 0) for image in images.cpu()].__getitem__))
     maps = torch.cat([_own_map(model, part) for part in images[order.roll(-1)].split(batch_size)])
     return maps[order.argsort()]

@@ -24,6 +24,7 @@ from ibviz.types import Images, Labels, Maps
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0)]
 Copies = Float[Tensor, "n b 3 h w"]
+PIXELS_A_PASS = 16 * 224 * 224  # on a processor, whose caches more would spill out of
 MISSED = 0.01, 1e-5, 0.05  # what DeepLift may miss: of the logit's change, of its contributions' size, with max pools
 
 
@@ -46,7 +47,7 @@ def integrated_gradients(
     """
     from captum.attr import IntegratedGradients  # noqa: PLC0415 - a second to import
 
-    rows = max(batch_size, len(images))  # at least one step of every image
+    rows = max(rows_a_pass(images, batch_size), len(images))  # at least one step of every image
     with differentiable(images) as inputs:
         parts = IntegratedGradients(model).attribute(
             inputs, baselines=0.0, target=targets, n_steps=steps, internal_batch_size=rows
@@ -206,9 +207,10 @@ def differentiable(images: Images) -> Iterator[Images]:
 def modifiable(model: nn.Module, images: Images, method: str, way_out: str) -> Iterator[tuple[nn.Module, Images]]:
     """Copies of network and images for methods that hook into activations, without autocast.
 
-    Whatever goes wrong, the network itself is untouched. What Captum refuses becomes an `InputError`.
+    Whatever goes wrong, the network itself is untouched: the copy has modules, and with them hooks, of its own. It
+    shares the weights, which none of the methods changes. What Captum refuses becomes an `InputError`.
     """
-    network = copy.deepcopy(model)
+    network = copy.deepcopy(model, {id(weight): weight for weight in [*model.parameters(), *model.buffers()]})
     try:
         with warnings.catch_warnings(), torch.autocast(images.device.type, enabled=False):
             warnings.filterwarnings("ignore", message="Setting ")  # Captum announces its hooks
@@ -229,13 +231,24 @@ def noisy_copies(
         yield images + deviation * part
 
 
+def rows_a_pass(images: Images, batch_size: int) -> int:
+    """Changed images that go through the network together: at most `batch_size`, fewer large ones on a processor.
+
+    >>> rows_a_pass(torch.zeros(1, 3, 224, 224), 64), rows_a_pass(torch.zeros(1, 3, 32, 32), 64)
+    (16, 64)
+    """
+    if images.device.type != "cpu":
+        return batch_size
+    return max(1, min(batch_size, PIXELS_A_PASS // (images.shape[2] * images.shape[3])))
+
+
 def copies_a_pass(images: Images, batch_size: int) -> int:
-    """Changed copies of every image that go through the network together: at most `batch_size` rows, or one each.
+    """Changed copies of every image that go through the network together: `rows_a_pass` in all, or one each.
 
     >>> copies_a_pass(torch.zeros(3, 3, 8, 8), 64)
     21
     """
-    return max(1, batch_size // len(images))
+    return max(1, rows_a_pass(images, batch_size) // len(images))
 
 
 def _gradients(model: nn.Module, copies: Copies, targets: Labels) -> Copies:

@@ -10,14 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.gradients import Count, differentiable
+from ibviz.errors import InputError
 from ibviz.models.grids import (
     Features,
     Layout,
-    find_layer,
     from_grid,
     layer_for_attention,
+    layout_of,
+    probe,
+    reaches_output,
     replaced_output,
-    spatial_layers,
+    takes_rows,
     to_grid,
 )
 from ibviz.types import Images, Labels, Maps
@@ -132,20 +135,15 @@ def _floored(deviation: Features) -> Features:
 
 
 def tap_at(model: nn.Module, images: Images, layer: str | None) -> Tap:
-    """The named layer, or one chosen as for attention."""
-    name = layer_for_attention(model, images[:1]) if layer is None else layer
-    layout = find_layer(spatial_layers(model, images[:1]), name)
-    tap = Tap(model, model.get_submodule(name), layout, multiplies=True)
-    return tap._replace(multiplies=_takes_more_rows(tap, images[:1].repeat(2, 1, 1, 1)))
-
-
-def _takes_more_rows(tap: Tap, pair: Images) -> bool:
-    features = read(tap, pair).repeat(2, 1, 1, 1)
-    try:
-        with torch.no_grad():
-            return len(run_with(tap, pair, features)) == len(features)
-    except (RuntimeError, TypeError):  # they meet something with one row for each image, or promise that many
-        return False
+    """The named layer, on which the output has to depend, or one chosen as for attention."""
+    image = probe((images.shape[2], images.shape[3])).to(images)
+    name = layer_for_attention(model, image) if layer is None else layer
+    layout = layout_of(model, image, name)
+    if layer is not None and not reaches_output(model, image, name):
+        raise InputError(f"the output does not depend on what layer {layer} holds at its cells, so that nothing bounds "
+                         "their bits; leave layer out, or name an earlier one")  # fmt: skip
+    module = model.get_submodule(name)
+    return Tap(model, module, layout, multiplies=takes_rows(model, image.repeat(2, 1, 1, 1), module))
 
 
 def read(tap: Tap, images: Images) -> Features:

@@ -80,7 +80,11 @@ def _named(model: nn.Module, images: Images, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if not name or name not in modules:
         layers = spatial_layers(model, images[:1])
-        raise unknown("module", name, [one for one in layers if layers[one].channels == 1] or ["none has one channel"])
+        fitting = [one for one in layers if layers[one].channels == 1] or ["none has one channel"]
+        if not name:
+            raise InputError("module_attention needs the option module, the name of the submodule that gives the "
+                             f"attention; of one channel: {', '.join(sorted(fitting))}")  # fmt: skip
+        raise unknown("module", name, fitting)
     return modules[name]
 
 

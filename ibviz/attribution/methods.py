@@ -35,8 +35,7 @@ from ibviz.attribution.gradients import (
 )
 from ibviz.attribution.information import iba
 from ibviz.attribution.intrinsic import attention, attention_mean, module_attention
-from ibviz.attribution.perturbation import occlusion, rise
-from ibviz.attribution.superpixels import feature_ablation, kernel_shap, lime
+from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, occlusion, rise
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, not_finite, unknown
 from ibviz.progress import progress

@@ -1,18 +1,22 @@
 """The same maps under every preset, and under the default with one choice changed at a time: what moves the number?"""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
+
+import torch
 
 from ibviz.attribution.methods import Explanation, evaluating, predict
 from ibviz.benchmark.evaluation import comparison_grid, training_colour, values
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.metrics.curves import faithfulness, planned_states
+from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS, Averages, averages
 from ibviz.metrics.protocol import PRESETS, CurveProtocol, preset
 from ibviz.metrics.score import scorer, targets_by
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.types import Grid, Images, Labels
+from ibviz.types import Grid, Images, Labels, Maps, Masks
 
 # One choice each, as changes of the default; without labels the last is left out.
 CHANGES: dict[str, dict[str, Any]] = {
@@ -50,7 +54,24 @@ class Outcome(NamedTuple):
     deletion: float
     insertion: float  # of `iba`, least relevant first
     srg: float
-    moved: float  # SRG less that of the default
+    moved: float  # SRG less that of the default; NaN where it is counted in another unit
+
+
+class Hit(NamedTuple):
+    """The pointing game under one preset: its mean over images with an object, and that of a uniformly drawn point."""
+
+    name: str
+    hit: Averages
+    chance: Averages
+
+
+class Comparison(NamedTuple):
+    """One explanation under all presets, under each change of the default, and where objects are known its pointing."""
+
+    default: CurveProtocol
+    presets: list[Outcome]
+    moves: list[Outcome]  # the largest move first, other units last
+    pointing: list[Hit]  # empty without objects
 
 
 def compare_protocols(
@@ -59,15 +80,16 @@ def compare_protocols(
     explanation: Explanation,
     *,
     labels: Labels | None = None,
+    regions: Masks | None = None,
     grid: Grid | None = None,
-) -> tuple[list[Outcome], list[Outcome]]:
-    """One explanation under all of `PRESETS`, and under `CHANGES`, the largest move first.
+) -> Comparison:
+    """One explanation under all of `PRESETS`, under `CHANGES`, and where objects are known under `POINTING_PRESETS`.
 
     The class that is judged is chosen by each protocol; the maps stay what they are. `grid` is by default the
     explanation's own.
 
-    >>> sorted(PRESETS)
-    ['default', 'iba', 'latec', 'quantus', 'rise', 'torchcam', 'xplique']
+    >>> sorted(PRESETS | POINTING_PRESETS)
+    ['default', 'iba', 'latec', 'quantus', 'rise', 'torchcam', 'torchray', 'xplique']
     """
     size, colour = (images.shape[2], images.shape[3]), training_colour(model)
     grid = grid or comparison_grid({"map": explanation})
@@ -80,8 +102,15 @@ def compare_protocols(
     }
     found = _judged(model, images, explanation, labels, presets | changed)
     named = {one.name: one for one in found}
-    moves = sorted((named[name] for name in changed), key=lambda one: -abs(one.moved))
-    return [named[name] for name in presets], moves
+    moves = sorted((named[name] for name in changed), key=lambda one: (math.isnan(one.moved), -abs(one.moved)))
+    pointing = [] if regions is None else _pointed(values(explanation).to(images.device), regions.to(images.device))
+    return Comparison(presets["default"], [named[name] for name in presets], moves, pointing)
+
+
+def _pointed(maps: Maps, regions: Masks) -> list[Hit]:
+    alike = maps.new_zeros(len(maps), dtype=torch.long)  # one class: the mean over images is asked for
+    found = {name: rule(maps, regions) for name, rule in POINTING_PRESETS.items()}
+    return [Hit(name, averages(one.hit, alike), averages(one.chance, alike)) for name, one in found.items()]
 
 
 def _judged(
@@ -108,27 +137,60 @@ def _judged(
             areas = (result.deletion_auc, result.insertion_auc, result.srg)
             deletion, insertion, srg = (fmean(area.tolist()) for area in areas)
             moved = srg - found[0].srg if found else 0.0
+            moved = moved if _same_unit(protocol) else math.nan
             found.append(Outcome(name, protocol.hash, deletion, insertion, srg, moved))
     return found
 
 
-def page(presets: Sequence[Outcome], moves: Sequence[Outcome], count: int) -> str:
-    """Both tables for a terminal."""
+def _same_unit(protocol: CurveProtocol) -> bool:
+    """Whether areas are mean probabilities, as those of the default."""
+    return protocol.score == "probability" and protocol.area != "count"
+
+
+def page(found: Comparison, count: int) -> str:
+    """The tables for a terminal, and what a reader has to know of them."""
     return "\n\n".join(
         [
-            f"Means over {count} image{'s' * (count > 1)}. The same maps under each preset:",
-            _table(presets),
-            "The default with one choice changed, the largest move of SRG first:",
-            _table(moves),
+            f"Means over {count} image{'s' * (count > 1)}. {_in_words(found.default)}",
+            "The same maps under each preset:",
+            _table(found.presets),
+            "quantus adds up its points, which is no mean; iba's insertion is removal, least relevant first.",
+            "The default with one choice changed, the largest move of SRG first; in another unit there is none:",
+            _table(found.moves),
+            _pointing(found.pointing),
         ]
     )
+
+
+def _in_words(default: CurveProtocol) -> str:
+    grid = "x".join(map(str, default.grid or ()))
+    return (
+        f"The default: {grid} {default.unit}s, {default.steps} steps at most, baseline {default.baseline}, "
+        f"{default.orders} orders of tied cells, {default.score} of the {default.target} class."
+    )
+
+
+def _pointing(hits: Sequence[Hit]) -> str:
+    if not hits:
+        return (
+            "torchray is a rule of the pointing game and needs objects, which these images come without; "
+            "Parquet files may hold boxes."
+        )
+    width = max(len(one.name) for one in hits)
+    head = f"Pointing game; images with an object: {hits[0].hit.n}, without: {hits[0].hit.excluded}"
+    lines = [f"{one.name:{width}}  {one.hit.micro:8.4f}  {one.chance.micro:8.4f}" for one in hits]
+    return "\n".join([head, "", f"{'':{width}}  {'hit':>8}  {'chance':>8}", *lines])
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:
     width = max(len(one.name) for one in outcomes)
     head = f"{'':{width}}  {'deletion':>9}  {'insertion':>9}  {'SRG':>8}  {'moved':>8}  protocol"
     lines = [
-        f"{one.name:{width}}  {one.deletion:9.4f}  {one.insertion:9.4f}  {one.srg:8.4f}  {one.moved:+8.4f}  {one.hash}"
+        f"{one.name:{width}}  {one.deletion:9.4f}  {one.insertion:9.4f}  {one.srg:8.4f}  {_move(one)}  {one.hash}"
         for one in outcomes
     ]
     return "\n".join([head, *lines])
+
+
+def _move(one: Outcome) -> str:
+    return f"{'-':>8}" if math.isnan(one.moved) else f"{round(one.moved, 4) + 0.0:+8.4f}"  # never -0.0000

@@ -2,9 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ from torch import Tensor
 from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict
 from ibviz.benchmark.judging import Rules, Seen, curves_in, judge, passes_of, rows_of_findings
 from ibviz.benchmark.probe import at_best_pace
-from ibviz.benchmark.tables import Line, comma_separated, legend, markdown, summarize, text
+from ibviz.benchmark.sheets import legend
+from ibviz.benchmark.tables import Tables, tabulate, text, write_tables
 from ibviz.config import UNNAMED, SuiteConfig
 from ibviz.data.image_set import rasterise
-from ibviz.errors import InputError
-from ibviz.files import replacing, write_rows
+from ibviz.errors import InputError, NoMapError
+from ibviz.files import write_rows
 from ibviz.metrics.curves import Curve
 from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 DEFAULT = "default"  # label of the one protocol of `evaluate`
-NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,19 @@ class Evaluation:
         """The choices behind the numbers."""
         return self.card.protocol
 
-    def lines(self, *, native: bool = False) -> list[Line]:
-        """Means and intervals of each method on the common grid, or of those judged on their own as well."""
-        return summarize([row for row in self.rows if row["native"] == native])
+    @cached_property
+    def tables(self) -> Tables:
+        """Estimates, ranks and tests of all methods, to be read in any format of `ibviz.benchmark.tables`."""
+        card = self.card.model_dump(mode="json") | {"hash": self.card.hash}
+        return tabulate(self.frame(), {"protocols": {DEFAULT: card}})
 
     def table(self) -> str:
-        """Means with 95 % intervals, methods above controls, and what they rest on."""
-        return self.page(text)
+        """Means with 95 % intervals, methods above controls, how they compare, and what the numbers rest on."""
+        return text(self.tables).rstrip()
 
     def legend(self) -> str:
         """How the numbers were made, in words."""
-        return legend(self.rows, self.card)
+        return legend(*self.tables)
 
     def frame(self) -> "DataFrame":
         """The rows as a pandas table."""
@@ -67,17 +70,9 @@ class Evaluation:
         return DataFrame(self.rows)
 
     def save(self, folder: Path) -> None:
-        """Write `rows.parquet`, `table.csv` and `table.md` into a folder."""
+        """Write `rows.parquet` and the tables into a folder."""
         write_rows(folder / "rows.parquet", self.rows)
-        with replacing(folder / "table.csv") as beside:
-            beside.write_text(comma_separated(self.lines()))
-        with replacing(folder / "table.md") as beside:
-            beside.write_text(f"{self.page(markdown)}\n")
-
-    def page(self, draw: Callable[[Sequence[Line]], str]) -> str:
-        """Tables as `draw` makes them, and what they rest on."""
-        own = self.lines(native=True)
-        return "\n\n".join([draw(self.lines()), self.legend(), *([f"{NATIVE}\n\n{draw(own)}"] if own else [])])
+        write_tables(folder, self.tables)
 
 
 def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
@@ -147,6 +142,7 @@ def card_of(model: Classifier, images: Images, judged: Targets, protocol: CurveP
 def fingerprint(tensors: list[Tensor]) -> str:
     """Twelve hexadecimal digits of the SHA-256 of tensors' bytes, in row-major order whatever their memory format.
 
+    >>> import torch
     >>> fingerprint([torch.zeros(2)])
     'af5570f5a181'
     """
@@ -159,6 +155,7 @@ def fingerprint(tensors: list[Tensor]) -> str:
 def comparison_grid(explanations: Mapping[str, Explanation]) -> Grid:
     """Grid of the first trained attention, otherwise the coarsest of all.
 
+    >>> import torch
     >>> comparison_grid({"fine": torch.rand(1, 32, 32), "coarse": torch.rand(1, 8, 8)})
     (8, 8)
     """
@@ -176,7 +173,7 @@ def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> 
     options: dict[str, dict[str, Any]] = {"random_cells": {"grid": grid}}
     found: dict[str, Explanation] = {}
     for label, name in CONTROLS.items():
-        with suppress(InputError):
+        with suppress(NoMapError):
             found[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
     return found
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ibviz.benchmark.tables import tabulate, write_tables
 from ibviz.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ def read_results(folder: Path) -> Results:
         raise InputError(f"{folder} holds no finished result, for it lacks {', '.join(missing)}; {wanted}")
     frames = {name: _frame(folder / f"{name}.parquet", columns) for name, columns in COLUMNS.items()}
     return Results(folder, _circumstances(folder / CIRCUMSTANCES), **frames)
+
+
+def rebuild(folder: Path) -> Results:
+    """Write the tables of a result folder anew, in all formats: from its rows, without a model, to the same bytes."""
+    results = read_results(folder)
+    write_tables(folder, tabulate(results.rows, results.circumstances))
+    return results
 
 
 def _circumstances(path: Path) -> dict[str, Any]:

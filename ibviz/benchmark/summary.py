@@ -40,6 +40,13 @@ METRICS = {
     "deletion": Metric("Deletion", -1),
     "insertion": Metric("Insertion", 1),
     "pointing_game": Metric("Pointing", 1),
+    "energy_pointing_game": Metric("Energy", 1),
+    "energy_normalised": Metric("Energy, normalised", 1),
+    "top_cell_precision": Metric("Top cells", 1),
+    "average_drop": Metric("Average drop", -1),
+    "confidence_increase": Metric("Increase", 1),
+    "sparseness": Metric("Sparseness", 1),
+    "complexity": Metric("Complexity", -1),
 }
 ALL = "all images"
 FEWEST = 3  # methods whose order can be compared
@@ -80,15 +87,15 @@ def summarise(rows: "DataFrame") -> Summary:
 
 
 def _completed(rows: Frame) -> Frame:
-    """Rows of an evaluation in memory have one model and protocol, whose hash stands for it, and no object sizes."""
+    """Rows need neither say whose they are nor what they were measured by, if all are the same; nor object sizes."""
     strange = [name for name in rows["metric"].unique() if name not in METRICS]
     if strange:
         raise unknown("metric", strange[0], list(METRICS))
-    if "hash" not in rows:
+    if "hash" not in rows:  # as ibviz 0.1 wrote them
         rows = rows.assign(hash=rows["protocol"], protocol="default")
-    absent: dict[str, Any] = {"model": "network", "object_share": np.nan}
+    absent: dict[str, Any] = {"model": "unnamed", "object_share": np.nan}
     rows = rows.assign(**{name: value for name, value in absent.items() if name not in rows})
-    return rows.astype(dict.fromkeys(("model", "protocol", "hash", "method", "metric"), "category"))
+    return rows.astype(dict.fromkeys(("model", "protocol", "method", "metric"), "category"))
 
 
 def _wide(part: Frame) -> Frame:

@@ -1,146 +1,171 @@
-"""Rows of single images as one line a method: for the terminal, Markdown and CSV."""
+"""A summary of a comparison as files and for the terminal; the same content in every format."""
 
 import csv
 import io
+import json
 import math
-from collections.abc import Sequence
-from statistics import fmean
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ibviz.metrics.protocol import Card, CurveProtocol
-from ibviz.statistics import Estimate, estimate
+from ibviz.benchmark.sheets import Sheet, page
+from ibviz.benchmark.summary import Summary, summarise
+from ibviz.files import replacing
 
-Row = dict[str, Any]
-
-METRICS = {"srg": "SRG ↑", "deletion": "Deletion ↓", "insertion": "Insertion ↑", "pointing_game": "Pointing ↑"}
-
-
-class Line(NamedTuple):
-    """One method's estimates by metric, and what says how far to trust them."""
-
-    method: str
-    control: bool
-    estimates: dict[str, Estimate]
-    pointing_macro: float | None  # mean over true classes of their mean hit; None without objects or labels
-    tie_sd: float  # of SRG between single tie orders, mean over images
-    tie_fraction: float  # share of cells whose value another cell has too, mean over images
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
-def summarize(rows: Sequence[Row]) -> list[Line]:
-    """One line for each method, in order of appearance, controls last."""
-    methods = list(dict.fromkeys((row["method"], row["control"]) for row in rows))
-    lines = [_line(method, control, rows) for method, control in methods]
-    return sorted(lines, key=lambda line: line.control)
+class Tables(NamedTuple):
+    """A summary, and the circumstances of its rows as `circumstances.json` has them."""
+
+    summary: Summary
+    circumstances: Mapping[str, Any]
+
+    @property
+    def page(self) -> list[Sheet | str]:
+        """What a reader sees: tables with their notes, and how to read them."""
+        return page(self.summary, self.circumstances)
 
 
-def _line(method: str, control: bool, rows: Sequence[Row]) -> Line:
-    own = [row for row in rows if row["method"] == method]
-    by_metric = {name: [row for row in own if row["metric"] == name] for name in METRICS}
-    estimates = {name: estimate([row["value"] for row in some]) for name, some in by_metric.items() if some}
-    tie_sd, ties = (fmean(row[key] for row in by_metric["srg"]) for key in ("tie_sd", "tie_fraction"))
-    return Line(method, control, estimates, macro_mean(by_metric["pointing_game"]), tie_sd, ties)
+def tabulate(rows: "DataFrame", circumstances: Mapping[str, Any]) -> Tables:
+    """All tables of a comparison from its rows; of the circumstances, `protocols` must be there: cards by label."""
+    return Tables(summarise(rows), circumstances)
 
 
-def macro_mean(rows: Sequence[Row]) -> float | None:
-    """Mean over true classes of the mean value of each; None where no row has a class and a value.
-
-    >>> macro_mean([{"label": 0, "value": 1.0}, {"label": 0, "value": 1.0}, {"label": 1, "value": 0.0}])
-    0.5
-    """
-    classes: dict[int, list[float]] = {}
-    for row in rows:
-        if row["label"] is not None and not math.isnan(row["value"]):
-            classes.setdefault(row["label"], []).append(row["value"])
-    return fmean(map(fmean, classes.values())) if classes else None
+def write_tables(folder: Path, tables: Tables) -> None:
+    """Write `table.md`, `.tex`, `.csv`, `.json`, `.parquet` and `.txt`, each whole or not at all."""
+    contents = {suffix: form(tables) for suffix, form in FORMATS.items()}
+    for suffix, content in contents.items():
+        with replacing(folder / f"table.{suffix}") as beside:
+            beside.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def text(lines: Sequence[Line]) -> str:
+def text(tables: Tables) -> str:
     """Aligned columns for a terminal; a rule separates the controls."""
-    cells = [_header(lines), *(_cells(line) for line in lines)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    printed = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    rule = "-" * max(map(len, printed))
-    first_control = next((i for i, line in enumerate(lines, 1) if line.control), len(printed))
-    return "\n".join([printed[0], rule, *printed[1:first_control], *([rule] if first_control < len(printed) else []),
-                      *printed[first_control:]])  # fmt: skip
+    return "\n\n".join(one if isinstance(one, str) else _aligned(one) for one in tables.page) + "\n"
 
 
-def markdown(lines: Sequence[Line]) -> str:
-    """A pipe table; controls in italics."""
-    header = _header(lines)
-    rows = [_cells(line) for line in lines]
-    named = [[f"*{row[0]}*" if line.control else row[0], *row[1:]] for row, line in zip(rows, lines, strict=True)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *named])
+def markdown(tables: Tables) -> str:
+    """Pipe tables; controls in italics."""
+    return "\n\n".join(one if isinstance(one, str) else _piped(one) for one in tables.page) + "\n"
 
 
-def comma_separated(lines: Sequence[Line]) -> str:
-    """One record for each method and metric, at full precision."""
+def latex(tables: Tables) -> str:
+    """One `table*` for each table, to be read with `\\usepackage{booktabs}`; what explains them as paragraphs."""
+    parts = [_escaped(one) if isinstance(one, str) else _set(one) for one in tables.page]
+    return "\n\n".join(["% needs \\usepackage{booktabs}", *parts]) + "\n"
+
+
+def comma_separated(tables: Tables) -> str:
+    """One record for each line of the summary, at full precision; an empty field is not defined."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "control", "metric", *Estimate._fields])
-    for line in lines:
-        writer.writerows([line.method, line.control, metric, *one] for metric, one in line.estimates.items())
+    records = _records(tables.summary.lines)
+    writer.writerow(records[0])
+    writer.writerows(record.values() for record in records)
     return out.getvalue()
 
 
-def legend(rows: Sequence[Row], card: Card) -> str:
-    """What the numbers of a comparison rest on, in words."""
-    protocol = card.protocol
-    first = [row for row in rows if (row["method"], row["metric"], row["native"]) == (rows[0]["method"], "srg", False)]
-    at_baseline, by_chance = (fmean(row[key] for row in first) for key in ("f_baseline", "random_order"))
-    lines = [
-        f"n = {len(first)} images; 95 % bootstrap intervals. SRG = insertion - deletion; a random order has 0.",
-        f"{_replacement(protocol)}, {_ties(protocol)};",
-        f"{_judged(protocol)}, {at_baseline:.3f} on the baseline alone; area of a random order {by_chance:.3f}.",
-        f"Protocol {card.hash}.",
+def as_json(tables: Tables) -> str:
+    """Circumstances, lines and agreement, at full precision; null is not defined."""
+    summary = tables.summary
+    content = {"circumstances": tables.circumstances, "lines": _records(summary.lines),
+               "agreement": _records(summary.agreement)}  # fmt: skip
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def parquet(tables: Tables) -> bytes:
+    """The lines of the summary as Parquet."""
+    out = io.BytesIO()
+    tables.summary.lines.to_parquet(out, index=False)
+    return out.getvalue()
+
+
+FORMATS: dict[str, Callable[[Tables], str | bytes]] = {
+    "txt": text,
+    "md": markdown,
+    "tex": latex,
+    "csv": comma_separated,
+    "json": as_json,
+    "parquet": parquet,
+}
+
+
+def _records(frame: "DataFrame") -> list[dict[str, Any]]:
+    """Rows as plain Python values, None for what is not defined."""
+    plain = frame.astype(object).to_dict("records")
+    return [{str(key): None if _undefined(value) else value for key, value in one.items()} for one in plain]
+
+
+def _undefined(value: Any) -> bool:
+    from pandas import NA  # noqa: PLC0415 - slow to import
+
+    return value is None or value is NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _title(sheet: Sheet) -> list[str]:
+    return [sheet.title] if sheet.title else []
+
+
+def _aligned(sheet: Sheet) -> str:
+    cells = [sheet.header, *sheet.cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    head, *body = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     ]
-    pointing = [row["value"] for row in rows if row["metric"] == "pointing_game" and row["method"] == rows[0]["method"]]
-    if pointing:
-        excluded = sum(math.isnan(value) for value in pointing)
-        lines.append(
-            "Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object;\n"
-            f"{excluded} images without an object excluded; 'uniform' is the chance rate; macro: mean over classes.",
-        )
-    return "\n".join(lines)
+    rule = "-" * max(map(len, [head, *body]))
+    methods = len(body) - sheet.controls
+    second = [rule] if 0 < methods < len(body) else []
+    return "\n".join([*_title(sheet), head, rule, *body[:methods], *second, *body[methods:], *sheet.notes])
 
 
-def _replacement(protocol: CurveProtocol) -> str:
-    colour = ", ".join(f"{part:.2f}" for part in protocol.colour)
-    names = [f"RGB ({colour})" if name == "mean_colour" else name.replace("_", " ") for name in protocol.baselines]
-    unit = "Cells" if protocol.unit == "cell" else "Pixels of maps"
-    assert protocol.grid is not None
-    grid = f"{unit} of {protocol.grid[0]} x {protocol.grid[1]}"
-    return f"{grid} replaced by {names[0]}" + ("" if names[0] == names[1] else f" (insertion: {names[1]})")
+def _piped(sheet: Sheet) -> str:
+    methods = len(sheet.cells) - sheet.controls
+    rows = [[row[0] if i < methods else f"*{row[0]}*", *row[1:]] for i, row in enumerate(sheet.cells)]
+    lines = [sheet.header, ["---"] * len(sheet.header), *rows]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+    title = [f"**{one}**" for one in _title(sheet)]
+    return "\n\n".join([*title, table, *(["\n".join(f"- {note}" for note in sheet.notes)] if sheet.notes else [])])
 
 
-def _ties(protocol: CurveProtocol) -> str:
-    return {
-        "expected": f"mean of {protocol.orders} tie orders (tie sd: their spread in SRG)",
-        "group": "level by level",
-        "index": "ties row by row",
-        "reverse": "ties row by row backwards",
-    }[protocol.ties]
+def _set(sheet: Sheet) -> str:
+    """A table environment of booktabs; a rule before the controls, notes below."""
+    methods = len(sheet.cells) - sheet.controls
+    rows = [" & ".join(map(_escaped, row)) + r" \\" for row in sheet.cells]
+    controls = [rf"\textit{{{_escaped(row[0])}}} & " + " & ".join(map(_escaped, row[1:])) + r" \\"
+                for row in sheet.cells[methods:]]  # fmt: skip
+    return "\n".join([
+        r"\begin{table*}",
+        r"\centering\small",
+        *(rf"\caption{{{_escaped(one)}}}" for one in _title(sheet)),
+        rf"\begin{{tabular}}{{{'l' * len(sheet.header)}}}",
+        r"\toprule",
+        " & ".join(map(_escaped, sheet.header)) + r" \\",
+        r"\midrule",
+        *rows[:methods],
+        *([r"\midrule"] if methods and controls else []),
+        *controls,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par {_escaped(note)}" for note in sheet.notes),
+        r"\end{table*}",
+    ])  # fmt: skip
 
 
-def _judged(protocol: CurveProtocol) -> str:
-    target = {
-        "contrast": "the predicted class less that of the runner-up",
-        "runner_up": "the runner-up class",
-    }.get(protocol.target, f"the {protocol.target} class")
-    return f"{protocol.score.replace('_', ' ')} of {target}"
+SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{one: rf"\{one}" for one in "&%$#_{}"}, "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "[": "{[}", "]": "{]}",
+}  # fmt: skip
 
 
-def _header(lines: Sequence[Line]) -> list[str]:
-    macro = [] if lines[0].pointing_macro is None else ["macro"]
-    return ["method", *(METRICS[metric] for metric in lines[0].estimates), *macro, "tie sd", "tied cells"]
+def _escaped(words: str) -> str:
+    r"""Text as LaTeX prints it; a sign before a digit is a minus, and no bracket follows a line's end bare.
 
-
-def _cells(line: Line) -> list[str]:
-    numbers = [_interval(one) for one in line.estimates.values()]
-    macro = [] if line.pointing_macro is None else [f"{line.pointing_macro:.3f}"]
-    return [line.method, *numbers, *macro, f"{line.tie_sd:.3f}", f"{line.tie_fraction:.0%}"]
-
-
-def _interval(one: Estimate) -> str:
-    mean, low, high = (f"{value:.3f}".replace("-0.000", "0.000") for value in (one.mean, one.low, one.high))
-    return f"{mean} [{low}, {high}]"
+    >>> _escaped("A_1 -0.5 & 5%")
+    'A\\_1 $-$0.5 \\& 5\\%'
+    """
+    escaped = "".join(SPECIAL.get(one, one) for one in words)
+    return re.sub(r"(?<![\w$])-(?=\d)", "$-$", escaped)

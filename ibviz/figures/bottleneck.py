@@ -31,18 +31,18 @@ DEAD = "#D55E00"
 
 
 def anchor_usage(
-    usage: Num[Tensor, " q"],
-    anchors: Float[Tensor, " q"],
+    usage: Num[Tensor, " _"],
+    anchors: Float[Tensor, " _"],
     *,
-    occupancy: Num[Tensor, "classes q"] | None = None,
+    occupancy: Num[Tensor, "_ _"] | None = None,
     class_names: Sequence[str] = (),
     template: str = "ijcai column",
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
     """Draw which share of all cells each anchor takes, in its own colour, with a cross where it takes none.
 
-    `usage` counts cells. Below it, each row of `occupancy`, cells of a class counted alike, is shown as shares of the
-    class's cells. Anchors stand in the order of their values, one beside the other.
+    `usage` counts cells, one number an anchor. Below it, each row of `occupancy` `(classes, anchors)`, cells of a class
+    counted alike, is shown as shares of the class's cells. Anchors stand side by side in the order of their values.
 
     >>> import torch
     >>> anchor_usage(torch.tensor([3, 0, 1]), torch.tensor([0.1, 0.5, 0.9])).account["dead"]

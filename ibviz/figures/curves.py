@@ -55,7 +55,7 @@ def curves(
     """
     if not sides or not all(sides.values()):
         raise InputError(f"each side needs at least one curve; got { {side: list(sides[side]) for side in sides} }")
-    styles = _styles([name for given in sides.values() for name in given], controls)
+    styles = line_styles([name for given in sides.values() for name in given], controls)
     arrays = {side: {name: _arrays(side, name, given[name]) for name in given} for side, given in sides.items()}
     page = find_template(template)
     with settings(page, [*styles, *sides, score]):
@@ -126,7 +126,7 @@ def bootstrap(scores: Values) -> tuple[Values, Values]:
     return low, high
 
 
-def _styles(names: list[str], controls: Collection[str]) -> dict[str, dict[str, Any]]:
+def line_styles(names: list[str], controls: Collection[str]) -> dict[str, dict[str, Any]]:
     """Line style of each name, methods before controls, so that one legend serves all sides."""
     names = list(dict.fromkeys(names))
     for control in controls:

@@ -84,7 +84,7 @@ def settings(template: Template = TEMPLATES[DEFAULT], texts: Sequence[str] = ())
     ...     matplotlib.rcParams["pdf.fonttype"]
     42
     """
-    sizes = {
+    sizes: dict[Any, Any] = {
         "axes.labelsize": template.text,
         "axes.linewidth": 0.4 * template.unit,
         "axes.titlesize": template.text,

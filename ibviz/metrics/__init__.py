@@ -28,6 +28,7 @@ from ibviz.metrics.localisation.boxes import (
 )
 from ibviz.metrics.localisation.energy import Energy, energy_pointing_game, iou_at_quantile, top_cell_precision
 from ibviz.metrics.localisation.pointing_game import (
+    POINTING_PRESETS,
     Averages,
     Pointing,
     averages,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BASELINES",
     "IMPUTERS",
+    "POINTING_PRESETS",
     "PRESETS",
     "SCORES",
     "SRG",

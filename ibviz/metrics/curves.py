@@ -166,7 +166,7 @@ def random_order_area(score: Score, images: Images, grid: Grid, *, protocol: Cur
 
 def _check(images: Images, cells: Maps) -> None:
     cell_areas((cells.shape[1], cells.shape[2]), (images.shape[2], images.shape[3]))
-    low, high = (float(end) for end in images.aminmax())
+    low, high = float(images.amin()), float(images.amax())  # `aminmax` would copy images that are channels-last
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN is refused; resizing may overshoot a little
         raise InputError(f"images must be in [0, 1] pixel space, not normalised; got {low:.3g} to {high:.3g}")
 

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ibviz.config import BaselineName, ScoreName, Settings, TargetRule, TieRule
-from ibviz.errors import unknown
+from ibviz.errors import InputError, unknown
+from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS
 from ibviz.types import Grid
 
 Brightness = Annotated[float, Field(ge=0, le=1)]
@@ -107,11 +108,17 @@ def preset(name: str, size: Grid, colour: tuple[float, float, float], *, grid: G
 
     A step of RISE and of Quantus is a row of pixels (224 in their examples), of LATEC 50 pixels, of TorchCAM a 20th of
     the image; IBA removes tiles of 8 x 8 pixels. Quantus ranks the channels of a pixel apart; with maps that are equal
-    in all channels, three times as many features a step are the same.
+    in all channels, three times as many features a step are the same. TorchRay has no curves: its rule
+    is one of `ibviz.metrics.POINTING_PRESETS`.
 
     >>> preset("torchcam", (32, 32), (0.5, 0.5, 0.5)).steps
     52
     """
+    if name in POINTING_PRESETS and name not in PRESETS:
+        raise InputError(
+            f"{name!r} is a rule of the pointing game and has no curves: use ibviz.metrics.POINTING_PRESETS[{name!r}] "
+            f"with maps and the regions of their objects, or one of {', '.join(sorted(PRESETS))}"
+        )
     if name not in PRESETS:
         raise unknown("preset", name, list(PRESETS))
     strides = {"rise": size[1], "quantus": size[1], "latec": 50, "torchcam": -(-size[0] * size[1] // 20)}

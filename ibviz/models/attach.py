@@ -91,7 +91,7 @@ def _wrapped(model: nn.Module) -> WrappedClassifier:
     spec = InputConfig(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=())
     was_training = model.training
     with torch.no_grad():
-        count = logits_of(model.eval(), probe(spec.size)).shape[-1]
+        count = logits_of(model.eval(), probe((spec.size, spec.size))).shape[-1]
     model.train(was_training)
     return WrappedClassifier(model, spec.model_copy(update={"class_names": tuple(map(str, range(count)))}))
 

@@ -105,8 +105,8 @@ class IBClassifier(nn.Module, ModelHubMixin):
 
     def forward(
         self, images: Images, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "b classes"]:
-        """Logits, averaged over draws where `samples` asks for them."""
+    ) -> Float[Tensor, "rows classes"]:
+        """Logits, averaged over draws where `samples` asks for them: a row an image, or for each a hook makes of it."""
         return self.inspect(images, samples=samples, generator=generator).logits
 
     def inspect(
@@ -135,7 +135,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
         latent = latent_mean.unsqueeze(0)
         if samples is not None:
             latent = latent_mean + latent_deviation * draw((samples[1], *latent_mean.shape))
-        rows = (len(latent_mean) // len(images), len(images))
+        rows = (1 if samples is None else samples[0], -1)  # images, or what a hook at a layer made of them
         latent_mean, latent_deviation = latent_mean.unflatten(0, rows), latent_deviation.unflatten(0, rows)
         return Inspection(
             logits=self.decoder(latent).unflatten(1, rows).mean((0, 1)),

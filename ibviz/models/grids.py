@@ -6,7 +6,7 @@ which the first few (class, register, distillation) stand for no place.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -60,10 +60,20 @@ def from_grid(features: Features, output: Tensor, layout: Layout) -> Tensor:
     return features if layout.kind == "bchw" else features.permute(0, 2, 3, 1)
 
 
+def probe(size: Grid) -> Images:
+    """An image to find out shapes and dependences with: noise, since in a blank one every ReLU may be shut.
+
+    >>> probe((8, 6)).shape
+    torch.Size([1, 3, 8, 6])
+    """
+    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
 def spatial_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
     """Submodules whose output holds a grid in the image's proportion, in the order in which they finish.
 
-    A module that runs more than once in a pass is left out: its output is no single grid. One image is enough.
+    A module that runs more than once in a pass is left out: its output is no single grid. One image is enough. Where
+    as many channels as columns leave open which is which, wider images tell, or else the layer is left out.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.Flatten(), nn.Linear(64, 2))
     >>> spatial_layers(network, torch.zeros(1, 3, 8, 8))
@@ -88,8 +98,17 @@ def layout_of(model: nn.Module, images: Images, name: str) -> Layout:
     if name in outputs and name not in layouts:
         listed = ", ".join(f"{one} ({layout})" for one, layout in layouts.items())
         raise InputError(f"layer {name} gives {tuple(outputs[name].shape)}, which holds no grid in the proportion of "
-                         f"{images.shape[2]}x{images.shape[3]} pixels; layers that do: {listed}")  # fmt: skip
+                         f"{images.shape[2]}x{images.shape[3]} pixels, or none that can be told from its channels; "
+                         f"layers that do: {listed}")  # fmt: skip
     return find_layer(layouts, name)
+
+
+def layout_in(output: object, model: nn.Module, images: Images) -> Layout | None:
+    """The layout of what a layer gives for a batch, read off its shape; None where that says too little."""
+    if not isinstance(output, Tensor) or len(output) != len(images):
+        return None
+    readings = _readings(tuple(output.shape[1:]), _prefix_tokens(model), (images.shape[2], images.shape[3]))
+    return readings[0] if len(readings) == 1 else None
 
 
 def influential_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
@@ -134,6 +153,26 @@ def is_cut(model: nn.Module, images: Images, name: str) -> bool:
         return not output.requires_grad or torch.autograd.grad(output.sum(), inputs, allow_unused=True)[0] is None
 
 
+def takes_rows(model: nn.Module, images: Images, module: nn.Module) -> bool:
+    """Whether the rest of a network gives logits for each of two rows that leave a module for every image.
+
+    It does not where the rows meet something that has one row an image, or are counted at the door. Two images tell.
+    """
+    try:
+        with torch.no_grad(), replaced_output(module, lambda output: output.repeat(2, *[1] * (output.ndim - 1))):
+            return len(model(images)) == 2 * len(images)
+    except (RuntimeError, TypeError):
+        return False
+
+
+def reaches_output(model: nn.Module, images: Images, name: str) -> bool:
+    """Whether the output is known to depend on the layer's grid, or gradients do not tell."""
+    try:
+        return name in influential_layers(model, images)
+    except RuntimeError:  # cut by detach or no_grad
+        return True
+
+
 @contextmanager
 def replaced_output(module: nn.Module, replace: Callable[[Any], Any]) -> Iterator[None]:
     """Inside the block, what `replace` makes of the module's output stands in its place."""
@@ -146,42 +185,72 @@ def replaced_output(module: nn.Module, replace: Callable[[Any], Any]) -> Iterato
 
 def _run(model: nn.Module, images: Images) -> tuple[Tensor, dict[str, Tensor]]:
     """The network's output, and those of its submodules that ran once, in the order in which they finished."""
+    with _watched(model) as outputs:
+        result = model(images)
+    return result, _single(outputs)
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[dict[str, list[Any]]]:
+    """Inside the block, what each submodule gives, one of a list for every time it runs."""
     outputs: dict[str, list[Any]] = {}
 
     def note(name: str, output: object) -> object:
         outputs.setdefault(name, []).append(output)
         return output
 
-    named = [(name, module) for name, module in model.named_modules() if name and name != "normalize"]
     with ExitStack() as watching:
-        for name, module in named:
-            watching.enter_context(replaced_output(module, partial(note, name)))
-        result = model(images)
-    return result, {name: seen[0] for name, seen in outputs.items() if len(seen) == 1 and isinstance(seen[0], Tensor)}
+        for name, module in model.named_modules():
+            if name and name != "normalize":
+                watching.enter_context(replaced_output(module, partial(note, name)))
+        yield outputs
+
+
+def _single(outputs: dict[str, list[Any]]) -> dict[str, Tensor]:
+    return {name: seen[0] for name, seen in outputs.items() if len(seen) == 1 and isinstance(seen[0], Tensor)}
 
 
 def _layouts(model: nn.Module, images: Images, outputs: dict[str, Tensor]) -> dict[str, Layout]:
     prefix, size = _prefix_tokens(model), (images.shape[2], images.shape[3])
     shapes = {name: tuple(output.shape[1:]) for name, output in outputs.items() if len(output) == len(images)}
     tokens = {shape[0] for shape in shapes.values() if len(shape) == 2}  # their attention matrices are no grids
-    found = {name: _layout(shape, prefix, size) for name, shape in shapes.items() if shape[1:] not in
+    found = {name: _readings(shape, prefix, size) for name, shape in shapes.items() if shape[1:] not in
              {(length, length) for length in tokens}}  # fmt: skip
-    return {name: layout for name, layout in found.items() if layout is not None}
+    if any(len(readings) > 1 for readings in found.values()):
+        wide = _shapes_in_wider_images(model, images)
+        kinds = {name: _widened(shapes[name], wide.get(name)) for name in found}
+        found = {name: [one for one in readings if len(readings) == 1 or one.kind == kinds[name]]
+                 for name, readings in found.items()}  # fmt: skip
+    return {name: readings[0] for name, readings in found.items() if readings}
 
 
-def _layout(shape: tuple[int, ...], prefix: int, size: Grid) -> Layout | None:
+def _readings(shape: tuple[int, ...], prefix: int, size: Grid) -> list[Layout]:
+    """Every way in which an output of one image may hold a grid: two where there are as many channels as columns."""
     if len(shape) == 3:
-        if _in_proportion((shape[1], shape[2]), size):
-            return Layout("bchw", (shape[1], shape[2]), shape[0])
-        return Layout("bhwc", (shape[0], shape[1]), shape[2]) if _in_proportion((shape[0], shape[1]), size) else None
+        first, last = Layout("bchw", (shape[1], shape[2]), shape[0]), Layout("bhwc", (shape[0], shape[1]), shape[2])
+        return [layout for layout in (first, last) if _in_proportion(layout.grid, size)]
     if len(shape) != 2:
-        return None
+        return []
     grids = {before: _token_grid(shape[0] - before, size) for before in (prefix, 0)}
-    return next((Layout("tokens", grid, shape[1], before) for before, grid in grids.items() if grid is not None), None)
+    return [Layout("tokens", grid, shape[1], before) for before, grid in grids.items() if grid is not None][:1]
+
+
+def _shapes_in_wider_images(model: nn.Module, images: Images) -> dict[str, tuple[int, ...]]:
+    """Shapes of the layers' outputs where images are twice as wide, of layers that ran before one refused them."""
+    with _watched(model) as outputs, suppress(RuntimeError, AssertionError, ValueError):
+        model(images.repeat(1, 1, 1, 2))
+    return {name: tuple(output.shape[1:]) for name, output in _single(outputs).items()}
+
+
+def _widened(shape: tuple[int, ...], wide: tuple[int, ...] | None) -> str | None:
+    """The kind of layout of which only the columns have changed."""
+    if wide is None or len(wide) != 3 or shape[0] != wide[0] or (shape[1] == wide[1]) == (shape[2] == wide[2]):
+        return None
+    return "bchw" if shape[1] == wide[1] else "bhwc"
 
 
 def _in_proportion(grid: Grid, size: Grid) -> bool:
-    return min(grid) >= 2 and abs(grid[0] * size[1] - grid[1] * size[0]) <= max(size)
+    return min(grid) >= 2 and abs(grid[0] * size[1] - grid[1] * size[0]) < max(size)
 
 
 def _token_grid(count: int, size: Grid) -> Grid | None:

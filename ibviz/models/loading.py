@@ -30,8 +30,8 @@ class WrappedClassifier(nn.Module):
         self.normalize = Normalize(spec.mean, spec.std)
         self.network = network
 
-    def forward(self, images: Images) -> Float[Tensor, "b classes"]:
-        """Logits of [0, 1] images."""
+    def forward(self, images: Images) -> Float[Tensor, "rows classes"]:
+        """Logits of [0, 1] images: a row an image, or for each that a hook makes of it."""
         return self.network(self.normalize(images))
 
 

@@ -17,6 +17,7 @@ from ibviz.models.grids import (
     from_grid,
     layer_for_attention,
     layout_of,
+    probe,
     replaced_output,
     to_grid,
 )
@@ -92,7 +93,7 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
     that this layer reads, so that with at least as many latents as classes nothing it needs is lost; attention starts
     at one half everywhere, whatever the scale of the features.
     """
-    image = probe(spec.size)
+    image = probe((spec.size, spec.size))
     was_training, classes = network.training, len(spec.class_names)
     read = detach_head(network.eval(), image)
     name = config.layer or layer_for_attention(network, image)
@@ -107,15 +108,6 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
         decoder,
         partial(_start_with, _directions(read)),
     )
-
-
-def probe(size: int) -> Tensor:
-    """An image to find out shapes and dependences with: noise, since in a blank one every ReLU may be shut.
-
-    >>> probe(8).shape
-    torch.Size([1, 3, 8, 8])
-    """
-    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def detach_head(network: nn.Module, image: Tensor) -> nn.Linear:

@@ -2,39 +2,33 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ibviz.attribution.methods import Explanation
-from ibviz.benchmark.evaluation import Evaluation, values
-from ibviz.benchmark.results import Results, read_results
+from ibviz.benchmark.evaluation import values
+from ibviz.benchmark.results import Results, rebuild
 from ibviz.benchmark.runner.loop import run_suite
 from ibviz.benchmark.runner.processes import together
 from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import Verdict, verify
 from ibviz.benchmark.store import read_maps
 from ibviz.benchmark.suite import labelled
-from ibviz.benchmark.tables import Line, comma_separated, markdown, text
 from ibviz.config import DataConfig, NamedModel, Recipe, SuiteConfig
 from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import to_float
 from ibviz.data.sources import choose_images, load_images
 from ibviz.errors import InputError
 from ibviz.figures import curves, panel
-from ibviz.files import replacing
-from ibviz.metrics.protocol import Card
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
 from ibviz.training.loop import train, validate
 from ibviz.training.supply import supply
 from ibviz.workflows.explain import COLUMNS
 from ibviz.workflows.model import load_on
-
-if TYPE_CHECKING:
-    pass
 
 SUFFIXES = (".png", ".pdf")
 
@@ -86,50 +80,9 @@ def verify_result(suite: SuiteConfig, result: Path, *, root: Path | None, device
 
 def present(folder: Path) -> None:
     """Tables, a panel of the first images and the curves of all methods, from what lies in the folder."""
-    results = read_results(folder)
-    write_tables(results)
+    results = rebuild(folder)
     draw_panel(results, folder / "panel")
     draw_curves(results, folder / "curves")
-
-
-def write_tables(results: Results) -> None:
-    """`table.md` and `table.csv`."""
-    with replacing(results.folder / "table.md") as beside:
-        beside.write_text(f"{page_of(results, markdown)}\n")
-    with replacing(results.folder / "table.csv") as beside:
-        beside.write_text(comma_separated([line for one in evaluations(results).values() for line in one.lines()]))
-
-
-def page_of(results: Results, draw: Callable[[Sequence[Line]], str] = text) -> str:
-    """A table for each network and protocol, and what is missing in them, with the reasons."""
-    found = evaluations(results)
-    parts = [part for (model, protocol), one in found.items()
-             for part in ([f"{model}, protocol {protocol}"] if len(found) > 1 else []) + [one.page(draw)]]  # fmt: skip
-    missing = [
-        f"Left out: {', '.join(str(one[key]) for key in ('model', 'method', 'metric') if one[key])}: {one['reason']}."
-        for one in results.circumstances["left_out"]
-    ] + [
-        f"Failed: {one['method']} of {one['model']} on {len(one['images'])} images: {one['error']}."
-        for one in results.circumstances["failures"]
-    ]
-    return "\n\n".join([*parts, *(["\n".join(missing)] if missing else [])])
-
-
-def evaluations(results: Results) -> dict[tuple[str, str], Evaluation]:
-    """What was found by each network and protocol; without curves there is no table yet."""
-    cards = {(model, protocol): Card.model_validate({key: value for key, value in card.items() if key != "hash"})
-             for model, one in results.circumstances["models"].items()
-             for protocol, card in one["protocols"].items()}  # fmt: skip
-    rows, passes = results.rows, results.circumstances["forward_passes"]
-    own = {key: rows[(rows["model"] == key[0]) & (rows["protocol"] == key[1])] for key in cards}
-    return {key: Evaluation(_plain(some), {}, {}, cards[key], passes)
-            for key, some in own.items() if "srg" in set(some["metric"])}  # fmt: skip
-
-
-def _plain(rows: Any) -> list[dict[str, Any]]:
-    known = rows["label"].notna()
-    return [row | {"label": int(row["label"]) if there else None}
-            for row, there in zip(rows.to_dict("records"), known, strict=True)]  # fmt: skip
 
 
 def draw_panel(results: Results, stem: Path) -> None:

@@ -1,6 +1,6 @@
 """Pictures explained from files to panels and exact maps; one map judged under every protocol."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ibviz.benchmark.compare_protocols import compare_protocols, page
 from ibviz.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
-from ibviz.data.image_set import to_float
+from ibviz.data.image_set import ImageSet, regions, to_float
 from ibviz.data.listing import load as decode
 from ibviz.data.sources import find_part, view_of
 from ibviz.errors import InputError
@@ -74,7 +74,8 @@ def explain_files(
     """
     for method, options in methods.items():
         bind(method, options)
-    names, pixels = read_source(source, model, limit)
+    given = read_source(source, model, limit)
+    names, pixels = given.names, given.images
     ensure_folder(out)
     device = next(model.parameters()).device
     classes = 1 if all(METHODS[name].target_free for name in methods) else min(2, len(model.spec.class_names))
@@ -86,7 +87,7 @@ def explain_files(
     }
     written, left = [], dict(methods)
     pages = range(0, len(names), COLUMNS // classes)
-    for number, start in enumerate(progress(pages, "explaining"), 1):
+    for number, start in enumerate(progress(pages, "pages", show=len(pages) > 1), 1):
         shown = slice(start, start + COLUMNS // classes)
         images = to_float(pixels[shown]).to(device)
         maps, captions = explain_images(model, images, left, classes=classes, unfit=unfit)
@@ -104,28 +105,27 @@ def explain_files(
 def compare_protocols_on(
     source: Path, model: Classifier, method: str, options: Mapping[str, Any], *, limit: int | None = None
 ) -> str:
-    """One method's maps of the images at `source` under every protocol, as two tables."""
+    """One method's maps of the images at `source` under every protocol, as tables."""
     bind(method, options)
-    _, pixels = read_source(source, model, limit)
-    images = to_float(pixels).to(next(model.parameters()).device)
-    presets, moves = compare_protocols(model, images, explain(model, images, method, **options))
-    return page(presets, moves, len(images))
+    given = read_source(source, model, limit)
+    images = to_float(given.images).to(next(model.parameters()).device)
+    found = compare_protocols(model, images, explain(model, images, method, **options), regions=regions(given))
+    return page(found, len(images))
 
 
-def read_source(source: Path, model: Classifier, limit: int | None) -> tuple[Sequence[str], Tensor]:
-    """Names and pixels of the images at `source`, fitted to the model's input."""
+def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
+    """The images at `source`, fitted to the model's input; labels and objects where Parquet files hold them."""
     spec = model.spec
     paths = image_files(source) if source.is_dir() else [source]
     if not paths and list(source.rglob("*.parquet")):
         config = DataConfig(source="parquet", image_size=spec.size, resize=spec.resize)
         part = find_part(config, "test", source)
-        split = decode(part._replace(rows=part.rows[:limit]), view_of(config))
-        return split.names, split.images
+        return decode(part._replace(rows=part.rows[:limit]), view_of(config))
     if not paths:
         raise InputError(f"{source} holds no images ({', '.join(SUFFIXES)}) and no Parquet files")
     paths = paths[:limit]
     fitted = [fit(read_image(path), spec.size, spec.resize) for path in progress(paths, "reading")]
-    return [path.name for path in paths], torch.stack(fitted)
+    return ImageSet(torch.stack(fitted), torch.full((len(paths),), -1), (), tuple(path.name for path in paths))
 
 
 def explain_images(
@@ -135,7 +135,7 @@ def explain_images(
     best = predict(model, images).topk(classes)
     places = torch.arange(len(images), device=images.device).repeat_interleave(classes)
     maps: dict[str, Explanation] = {}
-    for name, options in methods.items():
+    for name, options in progress(methods.items(), "methods", total=len(methods), show=len(methods) > 1):
         method = METHODS[name]
         shown, targets = (
             (images, best.indices[:, 0]) if method.target_free else (images[places], best.indices.flatten())

@@ -1,6 +1,7 @@
 """A figure drawn again from its sidecar and the data beside it."""
 
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 from ibviz.errors import InputError, unknown
@@ -27,7 +28,12 @@ def redraw(sidecar: Path) -> Panel:
     except (KeyError, ValueError) as error:
         raise InputError(f"{sidecar} was made without data, or has lost the part {error}; draw the figure anew from "
                          "its images and maps") from error  # fmt: skip
-    return FIGURES[told["kind"]](**arguments, record=told["record"])
+    draw = FIGURES[told["kind"]]
+    try:
+        signature(draw).bind(**arguments)
+    except TypeError as error:
+        raise InputError(f"{sidecar} was written for another version of ibviz: {error}") from error
+    return draw(**arguments, record=told["record"])
 
 
 def redraw_files(sidecar: Path, out: Path | None) -> list[Path]:

@@ -69,6 +69,7 @@ def cell_reader(*, blind: bool = False) -> IBClassifier:
 def scenes() -> ImageSet:
     pixels = torch.randint(256, (7, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels[:, :, 2, 3] = torch.tensor([0, 60, 110, 128, 150, 200, 255], dtype=torch.uint8)[:, None]
+    pixels[0, :, :4], pixels[0, :, 4:] = 0, 255  # no cell at the anchor between
     labels = torch.tensor([1, 0, 1, 1, 0, 0, -1])
     return ImageSet(pixels.expand(-1, 3, -1, -1), labels, SPEC.class_names, tuple("abcdefg"))
 
@@ -212,6 +213,7 @@ def test_the_worth_of_an_anchor_is_over_the_images_that_have_it(scenes):
         assert worth.effect[anchor].mean == pytest.approx(sum(drops) / len(drops), abs=1e-6)
         assert worth.by_cell[anchor].mean == pytest.approx(sum(shares) / len(shares), abs=1e-6)
         assert worth.effect[anchor].excluded == 7 - len(drops)
+    assert worth.effect[0].excluded == 1
 
 
 def test_rank_correlation_is_scipys_and_its_interval_comes_from_images():

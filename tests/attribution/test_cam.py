@@ -1,5 +1,5 @@
-import gc
-import weakref
+from functools import partial
+from typing import Any
 
 import pytest
 import reference
@@ -13,7 +13,6 @@ from ibviz.attribution import cam
 from ibviz.attribution.methods import METHODS, explain
 from ibviz.benchmark.evaluation import values
 from ibviz.errors import InputError
-from ibviz.models.grids import Layout
 
 close = torch.testing.assert_close
 BY_GRADIENT = ["grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "xgrad_cam"]
@@ -127,7 +126,7 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
             super().__init__()
             torch.manual_seed(0)
             self.rows, self.branch = 0, nn.Conv2d(3, 2, 3, 2, 1)
-            self.body, self.head = nn.Conv2d(3, 5, 3, 2, 1), nn.Linear(7 * 36, 3)
+            self.body, self.head = nn.Conv2d(3, 9, 3, 2, 1), nn.Linear(11 * 36, 3)
 
         def forward(self, images: Tensor) -> Tensor:
             self.rows += len(images)
@@ -138,7 +137,7 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
 
     model = Network()
     maps = cam.ablation_cam(model, images, TARGETS, layer="body")
-    assert model.rows == 9 + 4 * (1 + 1 + (1 if way == "bchw" else 5))
+    assert model.rows == 4 + 1 + 4 * (1 if way == "bchw" else 9)  # for the logits, to see which way, and of each image
     with torch.no_grad():
         features, other = model.body(images), model.branch(images) if way == "joined" else torch.zeros(4, 2, 6, 6)
     for k, target in enumerate(TARGETS.tolist()):
@@ -150,6 +149,15 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
             rtol=1e-4,
             atol=1e-5,
         )
+
+
+def test_the_rest_of_a_classifier_with_attention_takes_rows_of_its_stem(monkeypatch):
+    model, images, seen = bottlenecked(), torch.rand(2, 3, 48, 48), list[int]()
+    model.get_submodule("network.stem").register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))  # noqa: ARG005
+    once = cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem")
+    assert seen == [2, 1, 1, 1]
+    monkeypatch.setattr(cam, "takes_rows", lambda *arguments: False)  # noqa: ARG005
+    close(cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem"), once, rtol=1e-4, atol=1e-6)
 
 
 def test_the_layer_is_the_last_to_finish_with_a_grid_of_four_that_matters(images):
@@ -164,24 +172,55 @@ def test_the_layer_is_the_last_to_finish_with_a_grid_of_four_that_matters(images
     assert maps.max() > 0
 
 
-def test_layers_are_looked_for_once_while_a_network_stays_the_same(images):
-    model, looks = TwoParts(), []
+@pytest.mark.parametrize("method", [*ON_GRIDS, "guided_grad_cam"])
+def test_a_named_layer_costs_no_pass_to_find(method, images):
+    """Score-CAM asks about a black image and 4 x 9 masked ones; Ablation-CAM whether rows multiply, then of each."""
+    model, seen = TwoParts(), list[int]()
+    model.body.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))  # noqa: ARG005
+    METHODS[method].function(model, images, TARGETS, layer="body")
+    expected = {"score_cam": [4, 1, 36], "ablation_cam": [4, 1, 1, 1, 1, 1], "guided_grad_cam": [4, 4]}
+    assert seen == expected.get(method, [4])
 
-    def look(model: nn.Module, image: Tensor) -> dict:
-        looks.append(len(image))
-        return {"layer": Layout("bchw", (2, 2), len(list(model.modules())))}
 
-    for _ in range(2):
-        assert cam.remembered(look, model, images)["layer"].channels == 11
-    assert looks == [1]
-    cam.remembered(look, model, images[..., :10])
-    model.add_module("between", nn.Sequential(nn.Identity()))
-    assert cam.remembered(look, model, images)["layer"].channels == 12
-    assert looks == [1, 1, 1]
-    gone = weakref.ref(model)
-    del model
-    gc.collect()
-    assert gone() is None  # what is remembered keeps no network alive
+@pytest.mark.parametrize("method", ["score_cam", "rise", "lime", "kernel_shap"])
+def test_an_image_asked_about_for_two_targets_passes_once(method, images):
+    model, rows = TwoParts(), list[int]()
+    few: dict[str, Any] = {"rise": {"masks": 20}, "lime": {"samples": 20, "segments": 6},
+                           "kernel_shap": {"samples": 20, "segments": 6}}  # fmt: skip
+    explained: Any = partial(METHODS[method].function, model, **few.get(method, {"layer": "body"}))
+    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))  # noqa: ARG005
+    one = explained(images[[1]], TARGETS[[1]])
+    single = sum(rows)
+    rows.clear()
+    together = explained(images[[1, 1]], TARGETS[[1, 2]])
+    assert sum(rows) == single
+    close(together[0], one[0], rtol=1e-4, atol=1e-6)
+    close(together[1], explained(images[[1]], TARGETS[[2]])[0], rtol=1e-4, atol=1e-6)
+    assert not torch.equal(together[0], together[1])
+
+
+class Doubled(nn.Module):
+    """A layer whose cells do not reach the output, beside one that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.unread, self.twice, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 3, 1), nn.Linear(3 * 144, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head((self.twice(self.twice(images)) + 0 * self.unread(images)[:, :3]).flatten(1))
+
+
+@pytest.mark.parametrize("method", [*BY_GRADIENT, "ablation_cam", "guided_grad_cam", "iba"])
+def test_a_layer_on_which_nothing_depends_is_an_error(method, images):
+    with pytest.raises(InputError, match=r"the output does not depend on what layer unread holds .*leave layer out"):
+        explain(Doubled(), images, method, layer="unread")
+
+
+@pytest.mark.parametrize("method", ON_GRIDS)
+def test_a_layer_that_runs_twice_is_an_error(method, images):
+    with pytest.raises(InputError, match=r"layer twice runs more than once in a pass; name one|unknown layer .twice."):
+        explain(Doubled(), images, method, layer="twice")
 
 
 def test_a_layer_without_a_grid_lists_those_that_have_one(images):

@@ -111,7 +111,7 @@ def test_modules_that_do_not_fit_say_what_they_give(network, images):
         with pytest.raises(InputError, match=match):
             explain(network, images, "module_attention", **options)
 
-    refused(r"unknown module ''; known: branch\.one, branch\.sigmoid, gate\.conv, gate\.sigmoid")
+    refused(r"needs the option module.*: branch\.one, branch\.sigmoid, gate\.conv, gate\.sigmoid")
     refused("unknown module 'attention'", module="attention")
     refused(r"gives \[\(3, 4, 6, 8\)\], expected one tensor", module="gate")
     refused(r"expected one tensor \(b, \.\.\) of 6x9", module="flat", grid=(6, 9))

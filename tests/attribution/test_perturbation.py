@@ -8,8 +8,15 @@ from networks import TwoParts
 from torch import Tensor, nn
 
 from ibviz.attribution.methods import METHODS
-from ibviz.attribution.perturbation import occlusion, rise, shifted_masks
-from ibviz.attribution.superpixels import feature_ablation, kernel_shap, lime, superpixels
+from ibviz.attribution.perturbation import (
+    feature_ablation,
+    kernel_shap,
+    lime,
+    occlusion,
+    rise,
+    shifted_masks,
+    superpixels,
+)
 from ibviz.errors import InputError
 
 close = torch.testing.assert_close

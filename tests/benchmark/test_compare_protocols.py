@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from networks import quadrants
@@ -14,7 +16,7 @@ def scene():
 def test_every_preset_and_every_change_is_the_engine_called_directly():
     images, maps = scene()
     model = quadrants()
-    presets, moves = compare_protocols(model, images, maps, labels=torch.tensor([0, 3]))
+    _, presets, moves, _ = compare_protocols(model, images, maps, labels=torch.tensor([0, 3]))
     assert [one.name for one in presets] == list(PRESETS)
     assert {one.name for one in moves} == set(CHANGES)
     score = scorer(model, model(images).argmax(1))
@@ -23,7 +25,8 @@ def test_every_preset_and_every_change_is_the_engine_called_directly():
         direct = faithfulness(score, images, maps, protocol=protocol)
         assert one.hash == protocol.hash
         assert one.srg == pytest.approx(float(direct.srg.mean()), abs=1e-6)
-        assert one.moved == pytest.approx(one.srg - presets[0].srg)
+        moved = math.nan if one.name == "quantus" else one.srg - presets[0].srg  # which adds up its points
+        assert one.moved == pytest.approx(moved, nan_ok=True)
     changed = {one.name: one for one in moves}
     logit = CurveProtocol(colour=(0, 0, 0), grid=(4, 4), score="logit")
     direct = faithfulness(scorer(model, model(images).argmax(1), kind="logit"), images, maps, protocol=logit)
@@ -31,13 +34,31 @@ def test_every_preset_and_every_change_is_the_engine_called_directly():
     # A map without ties has one order, and its own grid is the common one: these choices move nothing.
     for name in ("ties: index", "ties: reverse", "ties: group", "grid: the map's own", "baseline: black"):
         assert changed[name].moved == pytest.approx(0, abs=1e-6)
-    assert abs(moves[0].moved) == max(abs(one.moved) for one in moves)
+    sizes = [abs(one.moved) for one in moves if not math.isnan(one.moved)]
+    assert sizes == sorted(sizes, reverse=True)
+    others = {one.name for one in moves[len(sizes) :]}  # in other units: no move, and at the end
+    assert others == {"area: sum of points", *(name for name in CHANGES if name.startswith("score: "))}
 
 
 def test_a_class_that_is_not_known_is_not_asked_for():
     images, maps = scene()
-    presets, moves = compare_protocols(quadrants(), images, maps)
-    assert {one.name for one in moves} == set(CHANGES) - {"class: true"}
-    printed = page(presets, moves, 2)
-    assert "Means over 2 images." in printed
-    assert all(one.hash in printed for one in presets)
+    found = compare_protocols(quadrants(), images, maps)
+    assert {one.name for one in found.moves} == set(CHANGES) - {"class: true"}
+    assert found.pointing == []
+    printed = page(found, 2)
+    assert "Means over 2 images. The default: 4x4 cells, 32 steps at most, baseline mean_colour" in printed
+    assert "torchray is a rule of the pointing game and needs objects" in printed
+    assert all(one.hash in printed for one in found.presets)
+
+
+def test_known_objects_are_pointed_at_by_both_rules():
+    """A constant map hits the corner object by its share, or, from TorchRay's first pixel, always."""
+    images, regions = scene()[0], torch.zeros(2, 16, 16, dtype=torch.bool)
+    regions[0, :4, :4] = True
+    found = compare_protocols(quadrants(), images, torch.ones(2, 4, 4), regions=regions)
+    default, torchray = found.pointing
+    assert default.hit.micro == default.chance.micro == (16 + 2 * 4) / 256  # 15 / 14 px: one pixel beyond
+    assert (torchray.name, torchray.hit.micro, torchray.hit.n, torchray.hit.excluded) == ("torchray", 1.0, 1, 1)
+    printed = page(found, 2)
+    assert "Pointing game; images with an object: 1, without: 1" in printed
+    assert "torchray    1.0000" in printed

@@ -1,11 +1,12 @@
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from results import CONTROLS, METHODS, write_results
 
-from ibviz.benchmark.results import COLUMNS, read_results
+from ibviz.benchmark.results import COLUMNS, read_results, rebuild
 from ibviz.errors import InputError
 
 
@@ -52,3 +53,31 @@ def test_broken_circumstances_are_one_clear_error(tmp_path, content):
     (folder / "circumstances.json").write_text(content)
     with pytest.raises(InputError, match=r"circumstances.json"):
         read_results(folder)
+
+
+def test_tables_are_rebuilt_from_the_folder_alone_to_the_same_bytes(tmp_path):
+    folder = write_results(tmp_path)
+    rebuild(folder)
+    tables = {path.name: path.read_bytes() for path in folder.glob("table.*")}
+    assert {*tables} == {f"table.{suffix}" for suffix in ("txt", "md", "tex", "csv", "json", "parquet")}
+    for path in folder.glob("table.*"):
+        path.write_bytes(b"edited")
+    found = rebuild(folder)
+    assert {path.name: path.read_bytes() for path in folder.glob("table.*")} == tables
+    table = pd.read_csv(folder / "table.csv").query("not native and stratum == 'all images'")
+    means = table.set_index(["method", "metric"])["mean"].to_dict()
+    common: Any = found.rows.query("not native")
+    assert means == pytest.approx(common.groupby(["method", "metric"])["value"].mean().to_dict())
+
+
+def test_a_failure_leaves_the_tables_as_they_were(tmp_path):
+    folder = write_results(tmp_path)
+    rebuild(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    rows = pd.read_parquet(folder / "rows.parquet")
+    pd.concat([rows, rows[:1]]).to_parquet(folder / "rows.parquet")
+    with pytest.raises(InputError, match="two rows for Attention by srg"):
+        rebuild(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "rows.parquet"} == {
+        name: content for name, content in before.items() if name != "rows.parquet"
+    }

@@ -20,6 +20,7 @@ from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import read_maps
 from ibviz.config import MethodConfig, ProtocolConfig
+from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import rasterise, to_float
 from ibviz.errors import InputError
 from ibviz.files import owned, read_rows
@@ -34,6 +35,10 @@ def whole(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     assert run_small(out)
     return out
+
+
+def sets(rows: list[dict], key: str) -> set:
+    return {row[key] for row in rows}
 
 
 def facts(out: Path) -> dict:
@@ -67,25 +72,25 @@ def test_numbers_are_those_of_the_metrics_on_the_maps_in_the_store(whole):
 
 
 def test_the_folder_keeps_the_contract(whole):
-    results = read_results(whole)
-    said = results.circumstances
+    said = read_results(whole).circumstances  # which checks that all files and columns are there
     assert said["images"] == 10
     assert said["failures"] == said["left_out"] == said["skipped"] == []
     assert said["models"]["quadrants"]["class_names"] == list("abcd")
     assert said["methods"]["random cells"] == {"method": "random_cells", "options": {"grid": [4, 4]}, "control": True}
-    assert set(results.rows["hash"][~results.rows["native"]]) == {said["protocols"]["default"]["hash"]}
-    assert set(results.rows["grid"][~results.rows["native"]]) == {"4 x 4"}
-    assert sorted(set(results.rows["method"][results.rows["native"]])) == ["Input x gradient", "Saliency"]
-    assert results.images["picture"].notna().sum() == 3
-    assert len(results.curves) == 10 * 8 * 2
+    common, native = (
+        [row for row in read_rows(whole / "rows.parquet") if row["native"] is own] for own in (False, True)
+    )
+    assert sets(common, "hash") == {said["protocols"]["default"]["hash"]}
+    assert sets(common, "grid") == {"4 x 4"}
+    assert sets(native, "method") == {"Input x gradient", "Saliency"}
+    assert [row["picture"] is None for row in read_rows(whole / "images.parquet")] == [False] * 3 + [True] * 7
+    assert len(read_rows(whole / "curves.parquet")) == 10 * 8 * 2
     assert not (whole / "parts").exists()
     assert not (whole / ".lock").exists()
 
 
 def test_pictures_are_kept_to_the_bit(whole):
-    from ibviz.data.decode import decode, to_tensor  # noqa: PLC0415
-
-    kept = read_results(whole).images["picture"][2]
+    kept = read_rows(whole / "images.parquet")[2]["picture"]
     assert torch.equal(to_tensor(decode(kept, "2")), image(2))
 
 
@@ -246,13 +251,14 @@ def test_several_networks_and_protocols_share_one_result(tmp_path):
         ProtocolConfig(preset="rise", batch_size=32, steps=64),
     )
     assert run_small(tmp_path, asked=suite("saliency", protocols=rules), chosen=choose(4), models=models)
-    results = read_results(tmp_path)
-    groups = results.rows[~results.rows["native"]].groupby(["model", "protocol"])["metric"].agg(lambda one: set(one))
-    assert groups["one", "default"] == {"srg", "deletion", "insertion", "pointing_game", "sparseness"}
-    assert groups["two", "rise"] == {"srg", "deletion", "insertion"}
-    assert set(results.rows["grid"][results.rows["protocol"] == "rise"]) == {"16 x 16"}
-    one, two = (results.rows[results.rows["model"] == name]["value"].tolist() for name in models)
-    assert one == two
+    rows = read_rows(tmp_path / "rows.parquet")
+    under = {(model, rule): [row for row in rows if (row["model"], row["protocol"]) == (model, rule)]
+             for model in models for rule in ("default", "rise")}  # fmt: skip
+    assert sets(under["one", "default"], "metric") == {"srg", "deletion", "insertion", "pointing_game", "sparseness"}
+    assert sets(under["two", "rise"], "metric") == {"srg", "deletion", "insertion"}
+    assert sets(under["one", "rise"], "grid") == {"16 x 16"}
+    for rule in ("default", "rise"):
+        assert [row["value"] for row in under["one", rule]] == [row["value"] for row in under["two", rule]]
 
 
 def test_two_runs_on_one_folder(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ibviz.errors import InputError
-from ibviz.figures import panel
+from ibviz.figures import anchor_usage, curves, panel, table
 from ibviz.figures.output import Panel
 from tests.figures.drawn import grey, quantised
 
@@ -102,3 +102,27 @@ def test_an_unknown_suffix_lists_the_known(tmp_path, name):
 
 def test_a_notebook_shows_a_png():
     assert example()._repr_png_().startswith(b"\x89PNG")
+
+
+def drawn_without_pictures() -> dict[str, Panel]:
+    scores = torch.rand(3, 5, generator=torch.Generator().manual_seed(0))
+    return {
+        "curves": curves({"deletion": {"cam": (torch.linspace(0, 1, 5), scores)}}, template="slides"),
+        "usage": anchor_usage(torch.tensor([1, 0]), torch.tensor([0.1, 0.9])),
+        "table": table(["method", "n"], [["cam", "3"]]),
+    }
+
+
+@pytest.mark.parametrize("name", ["curves", "usage", "table"])
+def test_a_pdf_without_pictures_is_vector_with_fonts_inside(tmp_path, name):
+    drawn_without_pictures()[name].save(tmp_path / "fig.pdf")
+    raw = (tmp_path / "fig.pdf").read_bytes()
+    assert b"/FontFile2" in raw
+    assert b"/Type3" not in raw
+    assert b"/Subtype /Image" not in raw
+
+
+def test_a_pdf_of_a_panel_has_an_image_for_each_cell_and_each_smooth_bar_alone(tmp_path):
+    example().save(tmp_path / "fig.pdf", dpi=100)
+    photographs, overlays, smooth_bars = 2, 4, 1  # a photograph and the map over it are one image
+    assert (tmp_path / "fig.pdf").read_bytes().count(b"/Subtype /Image") == photographs + overlays + smooth_bars

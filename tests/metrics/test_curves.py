@@ -30,6 +30,8 @@ from tests.metrics.reference import areas, distinct_states, level_sets, masked, 
 
 MEAN_COLOUR = (0.4, 0.5, 0.6)
 RULES = ("expected", "group")
+RISING = {"exp": torch.exp, "cube": lambda m: m**3, "affine": lambda m: 5 * m - 2}
+sides = st.integers(1, 6)
 
 
 def protocol(grid=(4, 4), **choices) -> CurveProtocol:
@@ -164,36 +166,40 @@ def test_srg_changes_sign_with_the_map_exactly(rule, rows, columns, steps, seed)
     assert_close(one.srg_tie_sd, other.srg_tie_sd, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("grid", [(4, 4), (3, 5), (7, 7)])
-def test_uniform_map_scores_zero_on_any_network(rule, grid):
-    result = faithfulness(wavy, images(), torch.full((3, *grid), 0.7), protocol=protocol(grid, ties=rule))
+@settings(deadline=None, max_examples=20, database=None)
+@given(st.sampled_from(RULES), sides, sides, st.integers(0, 3), st.integers(0, 3), st.floats(-9, 9, width=32))
+def test_uniform_map_scores_zero_on_any_network_and_any_rectangle(rule, rows, columns, more_rows, more_columns, value):
+    grid, size = (rows, columns), (rows + more_rows, columns + more_columns)
+    result = faithfulness(wavy, images(3, size), torch.full((3, *grid), value), protocol=protocol(grid, ties=rule))
     assert_close(result.srg, torch.zeros(3), atol=1e-6, rtol=0)
     assert result.ties.levels.tolist() == [1, 1, 1]
-    if rule == "expected":
-        assert float(result.srg_tie_sd.min()) > 1e-3  # single orders do not: the zero is their mean's
+    if rule == "expected" and rows * columns > 3:
+        assert float(result.srg_tie_sd.max()) > 0  # single orders do not: the zero is their mean's
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("transform", [torch.exp, lambda m: m**3, lambda m: 5 * m - 2], ids=["exp", "cube", "affine"])
-def test_monotone_transform_changes_nothing(rule, transform):
-    x, maps = images(), level_maps()
-    one, other = (faithfulness(wavy, x, m, protocol=protocol(ties=rule)) for m in (maps, transform(maps)))
+@settings(deadline=None, max_examples=20, database=None)
+@given(st.sampled_from(RULES), sides, sides, st.integers(1, 6), st.sampled_from([*RISING]), st.integers(0, 99))
+def test_monotone_transform_changes_nothing(rule, rows, columns, levels, transform, seed):
+    x, maps = images(2, (8, 7), seed), level_maps(2, (rows, columns), levels, seed)
+    choices = protocol((rows, columns), ties=rule)
+    one, other = (faithfulness(wavy, x, m, protocol=choices) for m in (maps, RISING[transform](maps)))
     assert torch.equal(numbers(one), numbers(other))
     assert torch.equal(one.deletion.scores, other.deletion.scores)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_only_group_ignores_a_permutation_inside_ties(rule):
+@settings(deadline=None, max_examples=15, database=None)
+@given(st.sampled_from(RULES), st.permutations(range(16)), st.integers(0, 99))
+def test_only_group_ignores_a_permutation_inside_ties(rule, order, seed):
     """Contents of tied cells trade places under a score that sees no position: same levels, other order."""
-    x, maps = images(1), level_maps(1)
-    tied, order = maps.flatten().argsort(stable=True), torch.randperm(16, generator=torch.Generator().manual_seed(3))
+    x, maps, order = images(1, seed=seed), level_maps(1, seed=seed), torch.tensor(order)
+    tied = maps.flatten().argsort(stable=True)
     turn = torch.empty_like(tied).scatter_(0, tied, order[maps.flatten()[order].argsort(stable=True)])
     assert torch.equal(maps.flatten()[turn], maps.flatten())
     cells = x.unflatten(3, (4, 2)).unflatten(2, (4, 2)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     moved = cells[:, turn].unflatten(1, (4, 4)).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
     one, other = (numbers(faithfulness(blind, image, maps, protocol=protocol(ties=rule))) for image in (x, moved))
-    assert (float((one - other).abs().max()) < 1e-6) == (rule == "group")
+    same = rule == "group" or torch.equal(turn, torch.arange(16))
+    assert (float((one - other).abs().max()) < 1e-6) == same
 
 
 def blind(states, rows):
@@ -204,14 +210,14 @@ def blind(states, rows):
 # Independence from how the work is cut
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("batch_size", [1, 7, 1000])
-@pytest.mark.parametrize("entries", [1, 700, 2**20])
-def test_batch_size_and_chunks_change_nothing(rule, batch_size, entries, monkeypatch):
-    x, maps = images(6), level_maps(6)
+@settings(deadline=None, max_examples=15, database=None)
+@given(st.sampled_from(RULES), st.integers(1, 40), st.integers(1, 3000), st.integers(0, 99))
+def test_batch_size_and_chunks_change_nothing(rule, batch_size, entries, seed):
+    x, maps = images(6, seed=seed), level_maps(6, seed=seed)
     usual = faithfulness(wavy, x, maps, protocol=protocol(ties=rule))
-    monkeypatch.setattr(states_module, "ENTRIES_AT_ONCE", entries)
-    other = faithfulness(wavy, x, maps, protocol=protocol(ties=rule, batch_size=batch_size))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states_module, "ENTRIES_AT_ONCE", entries)
+        other = faithfulness(wavy, x, maps, protocol=protocol(ties=rule, batch_size=batch_size))
     assert_close(numbers(other), numbers(usual), atol=1e-7, rtol=0)
     assert_close(other.insertion, usual.insertion, atol=1e-7, rtol=0)
     assert other.forward_passes == usual.forward_passes
@@ -223,9 +229,10 @@ def test_chunks_are_really_cut(monkeypatch):
     assert [(plan.start, len(plan.ranks)) for plan in found] == [(0, 2), (2, 2), (4, 1)]
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_order_and_company_of_images_change_nothing(rule):
-    x, maps, turn = images(5), level_maps(5), torch.tensor([3, 0, 4, 2, 1])
+@settings(deadline=None, max_examples=10, database=None)
+@given(st.sampled_from(RULES), st.permutations(range(5)), st.integers(0, 99))
+def test_order_and_company_of_images_change_nothing(rule, turn, seed):
+    x, maps, turn = images(5, seed=seed), level_maps(5, seed=seed), torch.tensor(turn)
     alike = lambda states, rows: wavy(states, rows * 0)  # noqa: E731
     together = numbers(faithfulness(alike, x, maps, protocol=protocol(ties=rule)))
     assert_close(
@@ -261,17 +268,20 @@ def test_ends_are_the_image_and_the_baseline(rule, grid, size):
         assert torch.equal(curve.fractions[:, -1], torch.ones(3))
 
 
-def test_removed_sets_are_nested_and_their_share_is_the_fraction():
+@settings(deadline=None, max_examples=15, database=None)
+@given(st.sampled_from(RULES), sides, sides, st.integers(1, 4), st.integers(1, 20), st.integers(0, 99))
+def test_removed_sets_are_nested_and_their_share_is_the_fraction(rule, rows, columns, levels, steps, seed):
     """Read from the states themselves: a cell is removed for good, and the fraction is what has been removed."""
-    maps, choices = level_maps(2, (3, 5)), protocol((3, 5), orders=2)
+    grid = (rows, columns)
+    maps, choices = level_maps(2, grid, levels, seed), protocol(grid, ties=rule, orders=2, steps=steps)
     x = torch.ones(2, 3, 7, 11)
-    seen = Counted(lambda states, _: states.mean((1, 2, 3)))
-    result = faithfulness(seen, x, maps, protocol=protocol((3, 5), orders=2, colour=(0, 0, 0)))
+    black = choices.model_copy(update={"colour": (0.0, 0.0, 0.0)})
+    result = faithfulness(lambda states, _: states.mean((1, 2, 3)), x, maps, protocol=black)
     assert_close(result.deletion.scores, 1 - result.deletion.fractions)  # kept share, pixel for pixel
     assert_close(result.insertion.scores, result.insertion.fractions)
     for row in range(2):
         for removed in orders_of(maps[row].flatten().tolist(), choices):
-            assert all(smaller < larger for smaller, larger in pairwise(removed))
+            assert all(smaller < larger for smaller, larger in pairwise(removed))  # of the reference
     [plan] = plans(maps.flatten(1), choices)
     for lookup in plan.lookup.flatten(0, 2):
         kept, _, _ = kept_cells(plan, plan.states[lookup])
@@ -357,7 +367,7 @@ def test_ties_are_reported_on_the_grid_of_the_protocol():
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
 def test_negation_turns_ties_row_by_row_backwards(grid):
-    """So neither rule alone is antisymmetric, and LeRF by the same rule is not MoRF backwards (D16)."""
+    """So neither rule alone is antisymmetric, and LeRF by the same rule is not MoRF backwards."""
     x, maps = images(), level_maps(3, grid)
     one, other = (
         faithfulness(wavy, x, some, protocol=protocol(grid, ties=rule))
@@ -384,7 +394,7 @@ def test_pixels_are_cells_of_one_pixel(rows, columns, ties):
 
 
 def test_bilinear_enlargement_is_torchs_and_another_ranking_than_nearest():
-    """D23: two libraries, one map, other ranks; here it is a choice with a hash."""
+    """Two libraries, one map, other ranks."""
     x, maps = images(), torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
     smooth = interpolate(maps.unsqueeze(1), (8, 8), mode="bilinear", align_corners=False).squeeze(1)
     bilinear = protocol(unit="pixel", enlargement="bilinear")
@@ -437,24 +447,6 @@ def test_a_network_that_answers_always_alike_has_no_normalised_curve():
     found = faithfulness(lambda s, _: torch.ones(len(s)), images(), torch.rand(3, 4, 4), protocol=protocol())
     assert bool(normalised(found.deletion, found.f_image, found.f_baseline).scores.isnan().all())
     assert torch.equal(found.srg, torch.zeros(3))
-
-
-def test_two_networks_have_two_numbers():
-    """D13."""
-    x, maps = images(), torch.rand(3, 4, 4)
-    networks = (wavy, lambda s, rows: wavy(1 - s, rows))
-    one, other = (numbers(faithfulness(score, x, maps, protocol=protocol())) for score in networks)
-    assert float((one - other).abs().min()) > 1e-4
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_gives_the_same():
-    """D17."""
-    score, x, maps = Linear(3, (8, 8)), images(), level_maps()
-    here = numbers(faithfulness(score, x, maps, protocol=protocol()))
-    score.weights = score.weights.cuda()
-    there = numbers(faithfulness(score, x.cuda(), maps.cuda(), protocol=protocol()))
-    assert_close(there.cpu(), here, atol=1e-6, rtol=0)
 
 
 # Every state once

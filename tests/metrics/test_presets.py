@@ -122,7 +122,7 @@ def flipped(features: int, values: np.ndarray, model=None):
 
 @pytest.mark.filterwarnings("ignore")
 def test_quantus_itself_where_its_steps_end_between_pixels():
-    """Three times as many features, since it counts channels (D5); any order inside a pixel is then the same."""
+    """Three times as many features, since it counts channels; any order inside a pixel is then the same."""
     values = maps(None)
     protocol = preset("quantus", SIZE, MEAN).model_copy(update={"steps": 32})
     ours = faithfulness(scorer(network(), TARGETS), images(), values, protocol=protocol)
@@ -133,7 +133,7 @@ def test_quantus_itself_where_its_steps_end_between_pixels():
 
 @pytest.mark.filterwarnings("ignore")
 def test_quantus_changes_channels_apart_and_its_area_grows_with_its_steps():
-    """D5 and D6; with us all channels of a pixel change together, and more steps only sharpen the curve."""
+    """With us all channels of a pixel change together, and more steps only sharpen the curve."""
     values = maps(None)
 
     class Seen(nn.Module):
@@ -165,7 +165,7 @@ def test_quantus_changes_channels_apart_and_its_area_grows_with_its_steps():
 
 
 def test_latec_scores_neither_end_and_shrinks_with_its_last_step():
-    """D12: with the ends in, over true fractions, the number is another; a constant score of 1 is not even 1."""
+    """With the ends in, over true fractions, the number is another; a constant score of 1 is not even 1."""
     protocol = preset("latec", SIZE, MEAN)
     one = faithfulness(lambda s, _: torch.ones(len(s)), images(), maps(None), protocol=protocol)
     ours = faithfulness(lambda s, _: torch.ones(len(s)), images(), maps(None), protocol=CurveProtocol(colour=MEAN))

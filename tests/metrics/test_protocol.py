@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from ibviz.errors import InputError
-from ibviz.metrics import PRESETS, Card, CurveProtocol, preset
+from ibviz.metrics import POINTING_PRESETS, PRESETS, Card, CurveProtocol, preset
 
 protocol = CurveProtocol(colour=(0.5, 0.4, 0.3), grid=(8, 6))
 
@@ -99,3 +99,9 @@ def test_presets_differ_and_are_known_by_name():
     assert len(hashes) == len(PRESETS) == 7
     with pytest.raises(InputError, match="unknown preset 'RISE'; known: default, iba, latec, quantus, rise"):
         preset("RISE", (32, 32), (0.5, 0.5, 0.5))
+
+
+def test_the_preset_of_torchray_is_found_where_presets_are_looked_for():
+    assert set(POINTING_PRESETS) == {"default", "torchray"}
+    with pytest.raises(InputError, match=r"'torchray' is a rule of the pointing game .*POINTING_PRESETS\['torchray'\]"):
+        preset("torchray", (32, 32), (0.5, 0.5, 0.5))

@@ -132,7 +132,16 @@ def test_peer_agrees_on_sparseness_and_complexity():
         assert_close(ours(maps.squeeze(1)), theirs, check_dtype=False, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("judge", [sparseness, complexity])
+@pytest.mark.parametrize(
+    "judge",
+    [
+        sparseness,
+        complexity,
+        lambda maps: average_drop(linear, images(len(maps)), maps),
+        lambda maps: sensitivity_n(linear, images(len(maps)), maps, images(len(maps)), n=2),
+    ],
+    ids=["sparseness", "complexity", "average_drop", "sensitivity_n"],
+)
 def test_maps_without_an_order_are_refused(judge):
     with pytest.raises(InputError, match="maps must be finite"):
         judge(torch.full((1, 2, 2), math.nan))

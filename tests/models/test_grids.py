@@ -4,6 +4,7 @@ import torch
 from networks import quadrants
 from torch import nn
 from torchvision import models
+from torchvision.ops import Permute
 
 from ibviz.errors import InputError
 from ibviz.models.grids import (
@@ -13,6 +14,7 @@ from ibviz.models.grids import (
     influential_layers,
     is_cut,
     layer_for_attention,
+    layout_of,
     replaced_output,
     spatial_layers,
     to_grid,
@@ -68,6 +70,36 @@ def test_channels_last_grids_are_told_from_channels_first():
     layers = spatial_layers(swin, IMAGE)
     assert layers["features.1"] == Layout("bhwc", (16, 16), 8)
     assert spatial_layers(models.resnet18(num_classes=5), IMAGE)["layer3"] == Layout("bchw", (4, 4), 256)
+
+
+@pytest.mark.parametrize("channels", [7, 8, 9])
+@pytest.mark.parametrize("head", [nn.AdaptiveAvgPool2d(1), nn.Identity()])
+def test_as_many_channels_as_columns_confuse_nothing(channels, head):
+    """8 x 8 cells either way; behind an identity the network takes images of one size only."""
+    first = nn.Sequential(nn.Conv2d(3, channels, 8, 8), nn.ReLU())
+    last = nn.Sequential(Permute([0, 2, 3, 1]), nn.LayerNorm(channels), nn.ReLU())
+    features = channels * (1 if isinstance(head, nn.AdaptiveAvgPool2d) else 64)
+    end = nn.Sequential(Permute([0, 3, 1, 2]), head, nn.Flatten(), nn.Linear(features, 2))
+    layers = spatial_layers(nn.Sequential(first, last, end), IMAGE)
+    for name in ("0", "0.0", "0.1", "2.0"):
+        assert layers[name] == Layout("bchw", (8, 8), channels)
+    for name in ("1", "1.0", "1.1", "1.2"):
+        assert layers[name] == Layout("bhwc", (8, 8), channels)
+
+
+def test_a_grid_that_cannot_be_told_is_refused():
+    class Strict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.narrow = nn.Conv2d(3, 8, 8, 8), nn.Conv2d(8, 4, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if images.shape[2:] != (64, 64):
+                raise ValueError("64 x 64 pixels")
+            return self.narrow(self.body(images)).mean((2, 3))
+
+    with pytest.raises(InputError, match=r"layer body .* none that can be told .*: narrow \(8x8\)$"):
+        layout_of(Strict(), IMAGE, "body")
 
 
 def test_images_that_are_not_square_keep_their_proportion():

@@ -1,6 +1,7 @@
 """Pointing game (Zhang 2018): does the maximum of a map lie on the object? With ties, how often would it?"""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -90,6 +91,13 @@ def torchray_pointing_game(maps: Maps, regions: Masks) -> Pointing:
     values = enlarged(maps, size, "bilinear").flatten(1)
     first = torch.nn.functional.one_hot(values.argmax(1), values.shape[1]).float().unflatten(1, size)
     return _pointed(first, regions, within(regions, LESS_THAN_15))
+
+
+# By the names of `ibviz.metrics.PRESETS`, the rules of curves; TorchRay has a pointing game alone.
+POINTING_PRESETS: dict[str, Callable[[Maps, Masks], Pointing]] = {
+    "default": pointing_game,
+    "torchray": torchray_pointing_game,
+}
 
 
 class Averages(NamedTuple):

@@ -1,0 +1,244 @@
+"""What a reader of a comparison sees: tables of words and numbers, and how to read them."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from ibviz.benchmark.summary import ALL, METRICS, Frame, Summary
+from ibviz.errors import InputError
+from ibviz.metrics.protocol import CurveProtocol
+
+NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
+ARROWS = {1: "↑", -1: "↓"}
+MISSING = "-"
+FACTS = {"f_baseline": "{:.3f} on the baseline alone", "random_order": "area of a random order {:.3f}"}
+
+
+class Sheet(NamedTuple):
+    """One table as it is printed: the last `controls` rows are controls, `notes` belong below, no title is empty."""
+
+    title: str
+    header: list[str]
+    cells: list[list[str]]
+    controls: int
+    notes: Sequence[str] = ()
+
+
+def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str]:
+    """All tables of a comparison and, after the main ones, the legend; `protocols` must be among the circumstances."""
+    lines: Frame = summary.lines
+    tables = [part for _, part in lines.groupby(["protocol", "model", "native"], sort=False)]
+    common = [part for part in tables if not part["native"].any()]
+    own = [part for part in tables if part["native"].any()]
+    alone = len(common) == 1
+    main = [_main(part, "" if alone else _title(part), circumstances) for part in common]
+    strata = [_strata(part, "" if alone else _title(part)) for part in common if part["stratum"].nunique() > 1]
+    agreement = [_agreement(summary.agreement)] if len(summary.agreement) else []
+    return [*main, legend(summary, circumstances), *strata, *agreement, *([NATIVE] if own else []),
+            *(_main(part, "" if len(own) == 1 else _title(part), {}) for part in own)]  # fmt: skip
+
+
+def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
+    """What the numbers rest on, and how to read them, in words."""
+    lines: Frame = summary.lines
+    kept = lines[(lines["stratum"] == ALL) & ~lines["native"]]
+    single = kept[kept["models"] == 1]
+    found = ["Means with 95 % percentile bootstrap intervals over images, and ranks in parentheses: one more than the "
+             "number of lines that are better at the 5 % level.",
+             "Lines are compared in pairs of images by sign-flip tests, by Holm corrected for all pairs of lines of a "
+             "metric; p is corrected so. The best control is the one with the best mean."]  # fmt: skip
+    if "srg" in set(single["metric"]):
+        found.append("SRG = insertion - deletion; a random order has 0.")
+    for protocol, part in single.groupby("protocol", sort=False):
+        found += _protocol(circumstances, str(protocol), part)
+    if "pointing_game" in set(single["metric"]):
+        found.append("Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object; "
+                     "'uniform' is the chance rate; macro: mean over classes.")  # fmt: skip
+    found.append("The CSV, JSON and Parquet tables also hold BCa intervals, effects in deviations between images, and "
+                 "all metrics on parts of the images.")  # fmt: skip
+    models = int(kept["models"].max())
+    if models > 1:
+        found.append(f"Means over {models} models: models and images are drawn, the same images for all models; "
+                     "from fewer than about ten models the interval is too short.")  # fmt: skip
+    return "\n".join(found)
+
+
+def _protocol(circumstances: Mapping[str, Any], name: str, lines: Frame) -> Iterator[str]:
+    """The choices of one protocol, and what every model says to its baseline and to a random order."""
+    models: dict[str, list[str]] = {}
+    for model, part in lines.groupby("model", sort=False):
+        first, who = part.iloc[0], f"{model}: " if lines["model"].nunique() > 1 else ""
+        facts = [f"{who}n = {first['n'] + first['excluded']} images"]
+        facts += [words.format(first[key]) for key, words in FACTS.items() if not math.isnan(first[key])]
+        protocol = _read(circumstances, str(model), name)
+        choices = f"{_replacement(protocol)}, {_ties(protocol)}; {_judged(protocol)}"
+        models.setdefault(choices, []).append(f"{'; '.join(facts)}. Protocol {first['hash']}.")
+    for choices, facts in models.items():
+        yield f"Protocol {name}: {choices}."
+        yield from facts
+
+
+def _read(circumstances: Mapping[str, Any], model: str, name: str) -> CurveProtocol:
+    """The protocol as it was for a model: the colour of its baseline, for one, is that of the model's training data."""
+    own = circumstances.get("models", {}).get(model, {}).get("protocols", circumstances["protocols"])
+    try:
+        return CurveProtocol.model_validate(own[name]["protocol"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(f"the circumstances say nothing this ibviz understands of protocol {name!r}, under which rows "
+                         f"were measured; expected its card under 'protocols': {error}") from error  # fmt: skip
+
+
+def _replacement(protocol: CurveProtocol) -> str:
+    colour = ", ".join(f"{part:.2f}" for part in protocol.colour)
+    names = [f"RGB ({colour})" if name == "mean_colour" else name.replace("_", " ") for name in protocol.baselines]
+    unit = "cells" if protocol.unit == "cell" else "pixels of maps"
+    of = "of each map's own grid" if protocol.grid is None else f"of {protocol.grid[0]} x {protocol.grid[1]}"
+    return f"{unit} {of} replaced by {names[0]}" + ("" if names[0] == names[1] else f" (insertion: {names[1]})")
+
+
+def _ties(protocol: CurveProtocol) -> str:
+    return {
+        "expected": f"mean of {protocol.orders} tie orders (tie sd: their spread in SRG)",
+        "group": "level by level",
+        "index": "ties row by row",
+        "reverse": "ties row by row backwards",
+    }[protocol.ties]
+
+
+def _judged(protocol: CurveProtocol) -> str:
+    target = {
+        "contrast": "the predicted class less that of the runner-up",
+        "runner_up": "the runner-up class",
+    }.get(protocol.target, f"the {protocol.target} class")
+    return f"{protocol.score.replace('_', ' ')} of {target}"
+
+
+def _title(lines: Frame) -> str:
+    first = lines.iloc[0]
+    return f"{first['model']}, protocol {first['protocol']}"
+
+
+def _main(lines: Frame, title: str, circumstances: Mapping[str, Any]) -> Sheet:
+    """One line a method: each metric's estimate and rank, what says how far to trust it, and the best control."""
+    kept = lines[lines["stratum"] == ALL]
+    table = _by_method(kept)
+    metrics = list(kept["metric"].unique())
+    columns = {f"{METRICS[one].label} {ARROWS[METRICS[one].sign]}": [_estimate(row.get(one)) for row in table.values()]
+               for one in metrics}  # fmt: skip
+    first = [row.get(metrics[0]) for row in table.values()]
+    if kept["macro"][kept["metric"] == "pointing_game"].notna().any():
+        columns["macro"] = [_number(row.get("pointing_game"), "macro", ".3f") for row in table.values()]
+    if kept["tie_sd"].notna().any():
+        columns["tie sd"] = [_number(one, "tie_sd", ".3f") for one in first]
+        columns["tied cells"] = [_number(one, "tie_fraction", ".0%") for one in first]
+    if kept["verdict"].notna().any():
+        columns[f"by {METRICS[metrics[0]].label}, against the best control"] = [_verdict(one) for one in first]
+    notes = [*_losses(table, metrics[1:]), *_excluded(kept), *_absent(str(kept.iloc[0]["model"]), circumstances)]
+    return _sheet(title, table, columns, notes)
+
+
+def _by_method(lines: Frame) -> dict[str, dict[str, Any]]:
+    """Lines by method and metric, controls last."""
+    table: dict[str, dict[str, Any]] = {}
+    for line in sorted(lines.to_dict("records"), key=lambda line: line["control"]):
+        table.setdefault(line["method"], {})[line["metric"]] = line
+    return table
+
+
+def _sheet(title: str, table: dict[str, dict[str, Any]], columns: dict[str, list[str]], notes: Sequence[str]) -> Sheet:
+    cells = [list(row) for row in zip(table, *columns.values(), strict=True)]
+    controls = sum(any(line["control"] for line in row.values()) for row in table.values())
+    return Sheet(title, ["method", *columns], cells, controls, notes)
+
+
+def _strata(lines: Frame, title: str) -> Sheet:
+    """The first metric of each method on parts of the images."""
+    metric = METRICS[lines["metric"].iloc[0]]
+    kept = lines[(lines["metric"] == lines["metric"].iloc[0]) & (lines["stratum"] != ALL)]
+    table = _by_method(kept)
+    columns = {}
+    for name, part in kept.groupby("stratum", sort=False):
+        found = {line["method"]: line for line in part.to_dict("records")}
+        columns[f"{name} (n = {part['n'].max()})"] = [_estimate(found.get(method)) for method in table]
+    notes = ["Object sizes are thirds of the images by the object's share of the pixels."] * ("object" in str(columns))
+    what = f"{metric.label} {ARROWS[metric.sign]} on parts of the images"
+    return _sheet(f"{what}: {title}" if title else what, table, columns, notes)
+
+
+def _agreement(agreement: Frame) -> Sheet:
+    cells = [[", ".join([*([one["model"]] if agreement["model"].nunique() > 1 else []),
+                         *([one["protocol"]] if agreement["protocol"].nunique() > 1 else []), one["judges"]]),
+              *(_number(one, name, ".2f") for name in ("kendall", "spearman", "alpha")), str(one["units"])]
+             for one in agreement.to_dict("records")]  # fmt: skip
+    notes = ["1: the same order, 0: as by chance, -1: reversed. 'all' are all metrics or protocols as raters of the "
+             "methods, 'images by' the images as raters (ordinal, on ranks). Controls are left out, for all agree "
+             "about them; of few methods these numbers say little."]  # fmt: skip
+    header = ["judges", "Kendall's tau-b", "Spearman's rho", "Krippendorff's alpha", "methods"]
+    return Sheet("Do the judges put the methods in one order?", header, cells, 0, notes)
+
+
+def _losses(table: dict[str, dict[str, Any]], metrics: Sequence[str]) -> Iterator[str]:
+    """Where a method is not better than the best control, by metrics other than the first."""
+    for method, row in table.items():
+        verdicts = {METRICS[one].label: _verdict(row.get(one)) for one in metrics}
+        found = [
+            f"by {metric} {words}" for metric, words in verdicts.items() if words and not words.startswith("better")
+        ]
+        if found:
+            yield f"{method}: {'; '.join(found)}."
+
+
+def _excluded(lines: Frame) -> Iterator[str]:
+    for metric, part in lines[lines["excluded"] > 0].groupby("metric", sort=False):
+        least, most, images = part["excluded"].min(), part["excluded"].max(), (part["n"] + part["excluded"]).max()
+        count = f"{most}" if least == most else f"{least} to {most}"
+        yield f"{METRICS[str(metric)].label}: {count} of {images} images without a defined value excluded."
+
+
+def _absent(model: str, circumstances: Mapping[str, Any]) -> Iterator[str]:
+    """What the suite asked for and the table does not have, with the reason."""
+    for one in circumstances.get("left_out", []):
+        if one["model"] in (model, None):
+            name = one.get("metric") or one.get("method")
+            label = METRICS[name].label if name in METRICS else name
+            yield f"Left out: {label}, for {one['reason']}."
+    for one in circumstances.get("failures", []):
+        if one["model"] == model:
+            yield f"Failed: {one['method']} on {len(one['images'])} images: {one['error']}."
+
+
+def _estimate(line: Mapping[str, Any] | None) -> str:
+    """Mean, interval and rank, as far as they are known.
+
+    >>> _estimate({"mean": 0.5, "low": -0.0001, "high": 1.0, "rank": 2})
+    '0.500 [0.000, 1.000] (2)'
+    """
+    if line is None or math.isnan(line["mean"]):
+        return MISSING
+    mean, low, high = (f"{line[name]:.3f}".replace("-0.000", "0.000") for name in ("mean", "low", "high"))
+    rank = line["rank"]
+    return f"{mean} [{low}, {high}]" + (f" ({rank})" if isinstance(rank, int) else "")
+
+
+def _number(line: Mapping[str, Any] | None, name: str, form: str) -> str:
+    return MISSING if line is None or math.isnan(line[name]) else f"{line[name]:{form}}"
+
+
+def _verdict(line: Mapping[str, Any] | None) -> str:
+    """How a method stands against the best control, in words.
+
+    >>> effect = {"difference": -0.2, "difference_low": -0.3, "difference_high": -0.1}
+    >>> _verdict({"verdict": "worse than centre", "p": 0.0129} | effect)
+    'worse than centre by 0.200 [0.100, 0.300], p = 0.013'
+    """
+    if line is None or not isinstance(line["verdict"], str):
+        return ""
+    p, words = line["p"], line["verdict"]
+    better = [line[name] for name in ("difference", "difference_low", "difference_high")]
+    if words.startswith("better"):
+        words += " by {:.3f} [{:.3f}, {:.3f}]".format(*better)
+    if words.startswith("worse"):
+        words += " by {0:.3f} [{2:.3f}, {1:.3f}]".format(*(-one for one in better))
+    return words if math.isnan(p) else f"{words}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"

@@ -1,0 +1,134 @@
+"""The page: tables and words written out, the rest as inline data that a small script draws."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ibviz.errors import InputError, unknown
+from ibviz.figures.curves import COLOURS, GREYS, line_styles
+from ibviz.figures.overlay import BLEND, LUMINANCE, TONES
+from ibviz.figures.report.contents import Comparison, Report, Subject
+from ibviz.figures.report.inline import as_json, number, numbers
+from ibviz.figures.report.maps import pack_maps
+from ibviz.figures.report.pictures import is_exact, pack_picture, remark, size_of
+from ibviz.figures.report.table import facts, table
+from ibviz.files import replacing
+from ibviz.types import Grid
+
+PARTS = files("ibviz.figures.report") / "page"
+SCRIPTS = ("data", "table", "curves", "overlay", "gallery", "drill", "explorer", "main")
+
+
+def save(report: Report, path: Path) -> None:
+    """Write the page, whole or not at all."""
+    text = html(report)
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def html(report: Report) -> str:
+    """The page as text; it loads nothing, and its policy forbids the browser to."""
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only a report needs it
+    from markupsafe import Markup  # noqa: PLC0415
+
+    _check(report)
+    style, script = _style(), _script()
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(_part("report.html")).render(
+        report=report,
+        tables=[table(one.lines) for one in report.comparisons],
+        cards=[facts(one.card) for one in report.comparisons],
+        circumstances=facts(report.circumstances),
+        photographs=remark(size_of(report.pictures)),
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(as_json(_data(report))),
+        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'",
+    )
+
+
+def _check(report: Report) -> None:
+    """Refuse comparisons of models that are not there and models that say nothing to a picture."""
+    if not report.comparisons:
+        raise InputError("there is nothing to report; expected at least one comparison")
+    for one in report.comparisons:
+        if one.model not in report.models:
+            raise unknown("model", one.model, list(report.models))
+    for name, subject in report.models.items():
+        if len(subject.predictions) != len(report.pictures):
+            raise InputError(f"model {name!r} has predictions of {len(subject.predictions)} pictures; "
+                             f"the report shows {len(report.pictures)}")  # fmt: skip
+
+
+def _data(report: Report) -> dict[str, Any]:
+    """What the script draws."""
+    size = size_of(report.pictures)
+    return {
+        "size": size,
+        "exact": is_exact(size),
+        "blend": BLEND,
+        "tones": TONES,
+        "luminance": LUMINANCE,
+        "pictures": [pack_picture(one) for one in report.pictures],
+        "models": {name: _pack_subject(name, subject, size) for name, subject in report.models.items()},
+        "comparisons": [_pack_comparison(one) for one in report.comparisons],
+    }
+
+
+def _pack_subject(name: str, subject: Subject, size: Grid) -> dict[str, Any]:
+    predictions = [one._asdict() | {"probability": number(one.probability)} for one in subject.predictions]
+    return {"predictions": predictions, "maps": pack_maps(name, subject, size)}
+
+
+def _pack_comparison(one: Comparison) -> dict[str, Any]:
+    names = list(dict.fromkeys([*(line.method for line in one.lines), *chain.from_iterable(one.curves.values())]))
+    curves = {
+        side: {method: {key: numbers(part) for key, part in band._asdict().items()} for method, band in given.items()}
+        for side, given in one.curves.items()
+    }
+    values = {name: {key: numbers(own) for key, own in metrics.items()} for name, metrics in one.values.items()}
+    controls = [line.method for line in one.lines if line.control]
+    return {"model": one.model, "styles": _line_styles(names, controls), "curves": curves, "values": values}
+
+
+def _line_styles(names: list[str], controls: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dashes of each method, as in the printed curves."""
+    names_of = {colour: f"var(--{name})" for name, colour in _palette().items()}
+    return {
+        name: {
+            "colour": names_of[style["color"]],
+            "dashes": [] if style["linestyle"] == "solid" else list(style["linestyle"][1]),
+            "control": name in controls,
+        }
+        for name, style in line_styles(names, controls).items()
+    }
+
+
+def _palette() -> Mapping[str, str]:
+    """Colours of curves under names to which the style sheet may give other shades on a dark page."""
+    series = {f"series-{place}": colour for place, colour in enumerate(COLOURS)}
+    return series | {f"grey-{place}": colour for place, colour in enumerate(GREYS)}
+
+
+def _style() -> str:
+    names = "; ".join(f"--{name}: {colour}" for name, colour in _palette().items())
+    return f":root {{ {names} }}\n{_part('report.css')}"
+
+
+def _script() -> str:
+    """All scripts in one scope of their own."""
+    return f'"use strict";\n(() => {{\n{"".join(_part(f"{name}.js") for name in SCRIPTS)}}})();\n'
+
+
+def _part(name: str) -> str:
+    return (PARTS / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return f"'sha256-{digest}'"

@@ -1,0 +1,39 @@
+// Where everything begins.
+
+function show(index) {
+  state.comparison = index;
+  for (const section of ["results", "protocol"]) {
+    document.querySelectorAll(`#${section} .comparison`).forEach((one, at) => { one.hidden = at !== index; });
+  }
+  startCurves();
+  startGallery();
+  startDrill();
+  startExplorer();
+}
+
+function startTheme() {
+  const button = document.getElementById("theme");
+  const dark = () => (document.documentElement.style.colorScheme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const label = () => { button.textContent = dark() ? "Light page" : "Dark page"; };
+  button.addEventListener("click", () => {
+    document.documentElement.style.colorScheme = dark() ? "light" : "dark";
+    label();
+  });
+  button.hidden = false;
+  label();
+}
+
+function startComparisons() {
+  const choice = document.getElementById("comparison");
+  if (!choice) return;
+  document.getElementById("choice").hidden = false;
+  choice.addEventListener("change", () => show(Number(choice.value)));
+}
+
+startTheme();
+startTables();
+listenGallery();
+listenDrill();
+startComparisons();
+show(0);
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));

@@ -1,0 +1,128 @@
+// A map over its photograph, in the colours of the printed figures.
+
+const SHARP = 336; // pixels that the longer side of a canvas has at least, where there is room
+const HIGHLIGHT = [255, 170, 0]; // no grey: what is lit can be told from what is not
+const [DARK, LIGHT] = data.tones;
+const [RED, GREEN, BLUE] = data.luminance;
+const LIT = 0.6;
+const DIM = 0.75;
+
+/** Give a canvas a whole number of pixels for each of the photograph, and draw that. */
+async function paintPhotograph(canvas, picture, least = SHARP) {
+  const image = await photograph(picture);
+  const [height, width] = [image.naturalHeight, image.naturalWidth];
+  const scale = Math.max(1, Math.ceil(least / Math.max(height, width)));
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingEnabled = !data.exact;
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return context;
+}
+
+/** Grey of a pixel between the two tones: the map's lightness must stand out from the photograph's. */
+function toned(pixels, at) {
+  return 255 * DARK + (LIGHT - DARK) * (RED * pixels[at] + GREEN * pixels[at + 1] + BLUE * pixels[at + 2]);
+}
+
+/** For each pixel along a side, the cell that covers it. */
+function covering(cells, pixels) {
+  return Int32Array.from({ length: pixels }, (_, at) => Math.floor(((at + 0.5) * cells) / pixels));
+}
+
+/** For each pixel along a side, the two cells whose middles it lies between, and how far from the first. */
+function between(cells, pixels) {
+  return Array.from({ length: pixels }, (_, at) => {
+    const place = Math.min(Math.max(((at + 0.5) * cells) / pixels - 0.5, 0), cells - 1);
+    const first = Math.min(Math.floor(place), Math.max(0, cells - 2));
+    return [first, Math.min(first + 1, cells - 1), place - first];
+  });
+}
+
+/** Value of each pixel: nearest where the map has anchors or shows pixels, otherwise bilinear, before any colour. */
+function enlarge(map, picture, height, width) {
+  const cells = cellsOf(map, picture);
+  const [rows, columns] = map.grid;
+  const found = new Uint16Array(height * width);
+  if (!map.smooth) {
+    const [ys, xs] = [covering(rows, height), covering(columns, width)];
+    for (let y = 0, at = 0; y < height; y++) for (let x = 0; x < width; x++) found[at++] = cells[ys[y] * columns + xs[x]];
+    return found;
+  }
+  const [ys, xs] = [between(rows, height), between(columns, width)];
+  for (let y = 0, at = 0; y < height; y++) {
+    const [top, bottom, down] = [ys[y][0] * columns, ys[y][1] * columns, ys[y][2]];
+    for (let x = 0; x < width; x++) {
+      const [left, right, across] = xs[x];
+      const upper = cells[top + left] + across * (cells[top + right] - cells[top + left]);
+      const lower = cells[bottom + left] + across * (cells[bottom + right] - cells[bottom + left]);
+      found[at++] = Math.round(upper + down * (lower - upper));
+    }
+  }
+  return found;
+}
+
+/** Draw a picture with a map over it; `opacity` is the share of the map. */
+async function drawOverlay(canvas, picture, map, opacity, boxed) {
+  const context = await paintPhotograph(canvas, picture);
+  const frame = context.getImageData(0, 0, canvas.width, canvas.height);
+  const values = enlarge(map, picture, canvas.height, canvas.width);
+  const { colours } = unpack(map);
+  for (let i = 0, at = 0; i < values.length; i++, at += 4) {
+    const grey = (1 - opacity) * toned(frame.data, at);
+    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + opacity * colours[3 * values[i] + part];
+  }
+  context.putImageData(frame, 0, 0);
+  if (boxed) outline(context, picture);
+}
+
+/** Draw a picture in which the cells of the chosen anchors are lit, and nothing else. */
+async function drawRegions(canvas, picture, map, chosen, least) {
+  const context = await paintPhotograph(canvas, picture, least);
+  const frame = context.getImageData(0, 0, canvas.width, canvas.height);
+  const values = enlarge(map, picture, canvas.height, canvas.width);
+  for (let i = 0, at = 0; i < values.length; i++, at += 4) {
+    const lit = chosen.has(values[i]);
+    const grey = toned(frame.data, at) * (lit ? 1 - LIT : chosen.size ? DIM : 1);
+    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + (lit ? LIT * HIGHLIGHT[part] : 0);
+  }
+  context.putImageData(frame, 0, 0);
+}
+
+/** The object's box, white in a dark rim, so that it is seen on any photograph. */
+function outline(context, picture) {
+  const { box } = data.pictures[picture];
+  if (!box) return;
+  const { width, height } = context.canvas;
+  const [x0, y0, x1, y1] = [box[0] * width, box[1] * height, box[2] * width, box[3] * height];
+  for (const [colour, thickness] of [["#000", width / 70], ["#fff", width / 150]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = thickness;
+    context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+  }
+}
+
+/** Colours of a map as the overlay shows them over middle grey, with ticks that say their values. */
+function colourBar(map, opacity) {
+  const { colours } = unpack(map);
+  const order = map.anchors
+    ? [...new Map(map.anchors.map((anchor, k) => [anchor.value, k])).entries()].sort(([a], [b]) => a - b).map(([, k]) => k)
+    : Array.from({ length: colours.length / 3 }, (_, step) => step);
+  const canvas = make("canvas", { class: "bar", width: order.length, height: 1, "aria-hidden": true });
+  const context = canvas.getContext("2d");
+  const frame = context.createImageData(order.length, 1);
+  const grey = (1 - opacity) * 255 * ((DARK + LIGHT) / 2);
+  order.forEach((k, at) => {
+    for (let part = 0; part < 3; part++) frame.data[4 * at + part] = grey + opacity * colours[3 * k + part];
+    frame.data[4 * at + 3] = 255;
+  });
+  context.putImageData(frame, 0, 0);
+  const ticks = map.ticks.map(([place, label]) => {
+    const tick = make("span", {}, label);
+    tick.style.left = width(place < 0.1 ? 0 : place > 0.9 ? 1 : place); // the outermost labels stay below the bar
+    tick.classList.toggle("first", place < 0.1);
+    tick.classList.toggle("last", place > 0.9);
+    return tick;
+  });
+  return make("div", { class: "scale" }, canvas, make("div", { class: "ticks" }, ...ticks));
+}

@@ -1,0 +1,31 @@
+// Tables that sort by a click on a heading, or Enter on it.
+
+function makeSortable(table) {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => {
+    const button = make("button", { type: "button" }, ...heading.childNodes);
+    heading.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const before = heading.getAttribute("aria-sort");
+      const descending = before ? before === "ascending" : heading.dataset.kind === "number" && heading.textContent !== "Rank";
+      for (const other of headings) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      sortRows(table.tBodies[0], column, heading.dataset.kind, descending ? -1 : 1);
+    });
+  });
+}
+
+/** Sort by the values behind the cells; those without one come last either way. */
+function sortRows(body, column, kind, direction) {
+  const value = (row) => row.cells[column].dataset.value;
+  const compare = kind === "number" ? (a, b) => a - b : (a, b) => a.localeCompare(b);
+  const rows = [...body.rows].sort((one, other) => {
+    const [a, b] = [value(one), value(other)];
+    return a === "" || b === "" ? (a === "") - (b === "") : direction * compare(a, b);
+  });
+  body.append(...rows);
+}
+
+function startTables() {
+  document.querySelectorAll("table.results").forEach(makeSortable);
+}

@@ -1,0 +1,178 @@
+"""A folder of results as one page to explore: no model is needed, nothing is computed that is not in the folder."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ibviz.benchmark.results import Results, read_results
+from ibviz.benchmark.store import place_of, read_maps
+from ibviz.benchmark.summary import ALL, METRICS, summarise
+from ibviz.errors import InputError
+from ibviz.figures.curves import POINTS, bootstrap
+from ibviz.figures.report import Band, Comparison, Line, Picture, Prediction, Report, Subject, save
+from ibviz.figures.rows import RowMaps
+from ibviz.statistics import Estimate
+
+Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
+HEADINGS = {name: f"{metric.label} {'↑' if metric.sign > 0 else '↓'}" for name, metric in METRICS.items()}
+APART = ("failures", "left_out", "skipped", "protocols")  # circumstances that have a place of their own on the page
+
+
+def write_report(folder: Path, out: Path | None = None, *, images: int | None = None) -> Path:
+    """Write the page of a folder of `ibviz evaluate`, by default as `report.html` in it; return where it is.
+
+    It shows the images whose pictures the folder keeps, the first `images` of them.
+    """
+    path = out or folder / "report.html"
+    save(report_of(read_results(folder), images), path)
+    return path
+
+
+def report_of(results: Results, images: int | None = None) -> Report:
+    """What the page of these results tells."""
+    facts = results.circumstances
+    kept: Frame = results.images[results.images["picture"].notna()]
+    kept = kept[:images]
+    if not len(kept):
+        raise InputError(f"{results.folder} keeps no pictures, which a report shows; run the suite with pictures = 200")
+    lines: Frame = summarise(results.rows).lines
+    lines = lines[(lines["stratum"] == ALL) & (lines["models"] == 1) & ~lines["native"]]
+    tables = list(lines.groupby(["model", "protocol"], sort=False, observed=True))
+    return Report(
+        title=f"{', '.join(facts['models'])}: maps compared",
+        lead=_lead(facts, lines),
+        pictures=_pictures(kept, facts),
+        models={name: _subject(results, name, kept["image"].tolist()) for name in facts["models"]},
+        comparisons=[_comparison(results, table, key, kept["image"].tolist()) for key, table in tables],
+        circumstances=_circumstances(facts),
+        failures=[*(f"{one['method']} of {one['model']}, {len(one['images'])} images: {one['error']}"
+                    for one in facts["failures"]),
+                  *(f"{name} could not be read" for name in facts["skipped"])],
+        left_out=[_left_out(one) for one in facts["left_out"]],
+    )  # fmt: skip
+
+
+def _lead(facts: dict[str, Any], lines: Frame) -> str:
+    controls: Frame = lines.drop_duplicates("method")["control"].astype(bool)
+    hashes = ", ".join(lines["hash"].astype(str).unique())
+    source = facts["suite"].get("data", {}).get("source")
+    return (
+        f"{int((~controls).sum())} methods and {int(controls.sum())} controls, judged on {facts['images']} images"
+        f"{f' of {source}' if source else ''} by {', '.join(facts['models'])}. Protocol {hashes}."
+    )
+
+
+def _pictures(kept: Frame, facts: dict[str, Any]) -> list[Picture]:
+    """Labels are in the numbering of the first model."""
+    names = next(iter(facts["models"].values()))["class_names"]
+    return [
+        Picture(one.name, _pixels(one.picture), _class(names, one.label), None if one.box is None else list(one.box))
+        for one in kept.rename(columns={"image": "number"}).itertuples(index=False)
+    ]
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    from PIL import Image  # noqa: PLC0415 - only a report needs it
+
+    return np.asarray(Image.open(BytesIO(png)).convert("RGB"))
+
+
+def _class(names: Sequence[str], label: float | None) -> str | None:
+    return None if label is None or np.isnan(label) else names[int(label)]
+
+
+def _subject(results: Results, model: str, images: Sequence[int]) -> Subject:
+    facts = results.circumstances
+    said: Frame = results.predictions.query("model == @model").set_index("image").loc[images]
+    rows: Frame = results.rows.query("model == @model")
+    labels = rows.drop_duplicates("image").set_index("image")["label"].reindex(images).tolist()
+    names = facts["models"][model]["class_names"]
+    predictions = [
+        Prediction(names[predicted], probability, None if _class(names, label) is None else predicted == label)
+        for predicted, probability, label in zip(said["predicted"], said["probability"], labels, strict=True)
+    ]
+    controls = [name for name, one in facts["methods"].items() if one["control"]]
+    methods = sorted(facts["methods"], key=controls.__contains__)
+    return Subject(predictions, {name: maps for name in methods if (maps := _maps(results, model, name, images))
+                                 is not None})  # fmt: skip
+
+
+def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> RowMaps | None:
+    """Maps of the pictures, which are the first images; None of a method that was left out."""
+    if not place_of(results.folder, model, method).is_dir():
+        return None
+    return read_maps(results.folder, model, method, slice(images[0], images[-1] + 1))
+
+
+def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Sequence[int]) -> Comparison:
+    model, protocol = key
+    facts = results.circumstances
+    found = facts["models"][model].get("protocols", {}).get(protocol)
+    card = facts["protocols"][protocol] | ({"hash": found} if found else {})
+    rows: Frame = results.rows.query("model == @model and protocol == @protocol and not native")
+    judged = rows[rows["image"].isin(images)].pivot(index="image", columns=["method", "metric"], values="value")
+    judged = judged.reindex(images).astype(float)
+    first = HEADINGS[table["metric"].iloc[0]].rstrip(" ↑↓")
+    return Comparison(
+        model,
+        protocol,
+        card,
+        lines=[_line(part) for _, part in table.groupby("method", sort=False, observed=True)],
+        curves=_curves(results.curves.query("model == @model and protocol == @protocol")),
+        values={method: {HEADINGS[metric]: judged[method][metric].to_numpy() for metric in HEADINGS
+                         if metric in judged[method]} for method in judged.columns.unique(0)},
+        notes=[f"Means over {facts['images']} images with 95 % bootstrap intervals. Rank and words are by {first}: "
+               "methods that a paired test does not tell apart share a rank."],
+    )  # fmt: skip
+
+
+def _line(part: Frame) -> Line:
+    """One method's lines of all metrics; rank and words are those of the first."""
+    first = part.iloc[0]
+    estimates = {
+        HEADINGS[one.metric]: Estimate(one.mean, one.low, one.high, one.n, one.excluded)
+        for one in part.itertuples(index=False)
+    }
+    rank = None if np.isnan(float(first["rank"])) else int(first["rank"])
+    return Line(str(first["method"]), bool(first["control"]), estimates, rank, _words(first))
+
+
+def _words(line: Frame) -> str:
+    """How a method stands against the best control, with the difference and its interval."""
+    if not isinstance(line["verdict"], str):
+        return ""
+    spread = "{difference:+.3f} [{difference_low:+.3f}, {difference_high:+.3f}], p = {p:.2g}".format(**line)
+    return f"{line['verdict']}: {spread}"
+
+
+def _curves(curves: Frame) -> dict[str, dict[str, Band]]:
+    sides = curves.groupby(["side", "method"], sort=False, observed=True)
+    found: dict[str, dict[str, Band]] = {}
+    for (side, method), part in sides:
+        found.setdefault(side, {})[method] = _band(part["fractions"].tolist(), part["scores"].tolist())
+    return found
+
+
+def _band(fractions: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Band:
+    """Mean and its interval, at common points where the images differ in theirs."""
+    points = fractions[0].astype(np.float64)
+    if any(not np.array_equal(points, one) for one in fractions):
+        points = np.linspace(0, 1, POINTS)
+    table = np.stack([np.interp(points, *image) for image in zip(fractions, scores, strict=True)])
+    table = table[np.isfinite(table).all(1)]
+    return Band(points, table.mean(0), *bootstrap(table))
+
+
+def _circumstances(facts: dict[str, Any]) -> dict[str, Any]:
+    """Without what stands elsewhere and without the names of all classes, of which there may be thousands."""
+    kept = {key: value for key, value in facts.items() if key not in APART}
+    models = {name: one | {"class_names": len(one["class_names"])} for name, one in facts["models"].items()}
+    return kept | {"models": models}
+
+
+def _left_out(one: dict[str, Any]) -> str:
+    what = " of ".join(str(one[key]) for key in ("metric", "method", "model") if one.get(key))
+    return f"{what}: {one['reason']}"

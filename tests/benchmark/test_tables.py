@@ -1,0 +1,148 @@
+import io
+import json
+import re
+from typing import Any
+
+import pandas as pd
+import pytest
+from results import card, write_results
+
+from ibviz.benchmark.results import read_results
+from ibviz.benchmark.tables import FORMATS, Tables, comma_separated, latex, markdown, parquet, tabulate, text
+from ibviz.errors import InputError
+
+STRANGE = "A_1 & 50% #~^\\{}|$ <b>"  # everything that LaTeX, Markdown or HTML could take for its own
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> Tables:
+    found = read_results(write_results(tmp_path_factory.mktemp("result"), images=24))
+    return tabulate(found.rows.replace({"method": {"Attention": STRANGE}}), found.circumstances)
+
+
+def test_machine_readable_formats_hold_the_lines_at_full_precision(tables):
+    lines = tables.summary.lines
+    read: dict[str, Any] = {
+        "parquet": pd.read_parquet(io.BytesIO(parquet(tables))),
+        "csv": pd.read_csv(io.StringIO(comma_separated(tables))),
+        "json": pd.DataFrame(json.loads(FORMATS["json"](tables))["lines"]),
+    }
+    for found in read.values():
+        found["rank"] = found["rank"].astype("Int64")
+        pd.testing.assert_frame_equal(found, lines, check_dtype=False, check_column_type=False, rtol=0, atol=0)
+    content = json.loads(FORMATS["json"](tables))
+    assert content["circumstances"] == tables.circumstances
+    assert len(content["agreement"]) == len(tables.summary.agreement)
+
+
+def numbers(tables: Tables) -> list[str]:
+    """The cell of each method by SRG, made by hand."""
+    lines: Any = tables.summary.lines
+    kept = lines[(lines["metric"] == "srg") & (lines["stratum"] == "all images") & ~lines["native"]]
+    return [f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] ({one.rank})".replace("-0.000", "0.000")
+            for one in kept.itertuples(index=False)]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [text, markdown])
+def test_printed_formats_hold_each_estimate_and_its_rank(tables, form):
+    printed = form(tables)
+    for cell in numbers(tables):
+        assert cell in printed
+
+
+def test_controls_stand_last_behind_a_rule(tables):
+    lines = text(tables).splitlines()
+    rule = [i for i, line in enumerate(lines) if line.startswith("---")][:2]
+    assert [line.split("  ")[0] for line in lines[rule[0] + 1 : rule[1]]] == [STRANGE, "Grad-CAM"]
+    assert [line.split("  ")[0] for line in lines[rule[1] + 1 :][:2]] == ["centre", "uniform"]
+
+
+def test_markdown_has_as_many_cells_in_each_line(tables):
+    for block in markdown(tables).split("\n\n"):
+        rows = [re.split(r"(?<!\\)\|", line) for line in block.splitlines() if line.startswith("|")]
+        assert len({len(row) for row in rows}) <= 1
+    assert "| *centre* |" in markdown(tables)
+    assert "\\{}\\|$" in markdown(tables)
+
+
+def test_latex_is_balanced_escaped_and_rectangular(tables):
+    printed = latex(tables)
+    opened: list[str] = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+\*?)\}", printed):
+        opened.append(name) if kind == "begin" else None
+        assert kind == "begin" or opened.pop() == name
+    assert not opened
+    bare = re.sub(r"\\([&%$#_{}])", "", printed.partition("\n")[2])  # what is escaped is text
+    bare = re.sub(r"\$\\?(uparrow|downarrow|<|>|\||-)\$", "", bare)
+    assert not re.search(r"[%$#_~^<>|]", bare)
+    assert bare.count("{") == bare.count("}")
+    assert set(re.findall(r"\\([a-z]+)", bare)) <= {
+        *("begin", "end", "centering", "small", "caption", "toprule", "midrule", "bottomrule", "textit", "par"),
+        *("textbackslash", "textasciitilde", "textasciicircum"),
+    }
+    for table in re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", bare, re.DOTALL):
+        rows = [line for line in table[1].splitlines() if line.endswith(r"\\")]
+        assert len(rows) > 1
+        assert {row.count("&") + 1 for row in rows} == {len(table[0])}
+
+
+def test_a_method_that_is_not_separated_from_a_control_is_said_so_in_words(tables):
+    lines: Any = tables.summary.lines.set_index(["stratum", "native", "method", "metric"])
+    p = lines.loc[("all images", False, "Grad-CAM", "srg"), "p"]
+    assert f"not separated from centre, p = {p:.3f}" in text(tables)
+    effect = lines.loc[("all images", False, STRANGE, "srg")]
+    by = "{:.3f} [{:.3f}, {:.3f}]".format(*effect[["difference", "difference_low", "difference_high"]])
+    assert effect["p"] < 0.001
+    assert f"better than centre by {by}, p < 0.001" in text(tables)
+    by_pointing = lines.loc[("all images", False, "Grad-CAM", "pointing_game"), "p"]
+    assert f"by Pointing not separated from centre, p = {by_pointing:.3f}." in text(tables)
+
+
+@pytest.mark.parametrize("form", [text, markdown, latex])
+def test_what_is_missing_is_named_with_its_reason(tmp_path, form):
+    found = read_results(write_results(tmp_path, boxes=False))
+    printed = form(tabulate(found.rows, found.circumstances))
+    assert "Pointing ↑" not in printed
+    assert "Left out: Pointing, for pointing" in printed
+    assert "which the data does not have" in printed
+    assert "Failed: Rollout on 12 images: no attention block." in printed
+
+
+def test_a_metric_that_one_method_lacks_is_a_gap(tmp_path):
+    found = read_results(write_results(tmp_path))
+    rows = found.rows.query("method != 'Grad-CAM' or metric != 'pointing_game'")
+    lines = text(tabulate(rows, found.circumstances)).splitlines()
+    row = next(line for line in lines if line.startswith("Grad-CAM"))
+    assert re.split(r"\s{2,}", row)[4:6] == ["-", "-"]  # pointing game and its macro mean
+
+
+def test_images_without_a_value_are_counted_below(tmp_path):
+    found = read_results(write_results(tmp_path))
+    without = (found.rows["metric"] == "pointing_game") & (found.rows["image"] < 3)
+    rows = found.rows.assign(value=found.rows["value"].mask(without))
+    assert "Pointing: 3 of 12 images without a defined value excluded." in text(tabulate(rows, found.circumstances))
+
+
+def test_the_legend_says_what_the_numbers_rest_on(tables):
+    printed = text(tables)
+    assert f"Protocol {card().hash}." in printed
+    assert "Protocol default: cells of 4 x 4 replaced by RGB (0.50, 0.50, 0.50), mean of 8 tie orders" in printed
+    assert "n = 24 images; 0.100 on the baseline alone; area of a random order" in printed
+    assert "Object sizes are thirds" in printed
+    assert printed.index("Means with 95 %") < printed.index("On each method's own grid")
+
+
+def test_several_models_and_protocols_have_a_title_each(tmp_path):
+    found = read_results(write_results(tmp_path, models=("a", "b")))
+    cards = found.circumstances["protocols"]
+    rows = pd.concat([found.rows, found.rows.assign(protocol="rise")])
+    printed = text(tabulate(rows, found.circumstances | {"protocols": cards | {"rise": cards["default"]}}))
+    for title in ("a, protocol default", "b, protocol default", "mean of 2 models, protocol rise"):
+        assert f"\n{title}\n" in f"\n{printed}"
+    assert "b: n = 12 images" in printed
+
+
+def test_a_protocol_without_its_card_is_one_clear_error(tables):
+    for protocols in ({}, {"default": {"protocol": {"version": 1}}}):
+        with pytest.raises(InputError, match="say nothing this ibviz understands of protocol 'default'"):
+            text(Tables(tables.summary, {"protocols": protocols}))

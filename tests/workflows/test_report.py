@@ -1,0 +1,120 @@
+"""A folder of results becomes a page that says what the folder says, and no model is asked."""
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from results import CLASSES, CONTROLS, METHODS, SIDE, write_results
+
+from ibviz.benchmark.results import read_results
+from ibviz.benchmark.store import pack, write_shard
+from ibviz.errors import InputError
+from ibviz.types import AttentionMap
+from ibviz.workflows.report import report_of, write_report
+
+IMAGES, PICTURES = 12, 6
+
+
+def attention() -> AttentionMap:
+    index = torch.randint(0, 3, (IMAGES, 4, 4), generator=torch.Generator().manual_seed(0))
+    anchors = torch.tensor([0.1, 0.9, 0.4])
+    return AttentionMap(anchors[index], torch.zeros(IMAGES, 4, 4), index, anchors)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Results of two models, maps of which are kept in two shards; Grad-CAM has failed on image 5."""
+    folder = write_results(tmp_path / "results", images=IMAGES, models=("one", "two"), pictures=PICTURES)
+    cam = torch.rand(IMAGES, 8, 8, generator=torch.Generator().manual_seed(1))
+    whole = attention()
+    for model in ("one", "two"):
+        for part in (slice(0, 4), slice(4, IMAGES)):
+            index = whole.index[part]  # type: ignore[index]
+            cut = AttentionMap(whole.mean[part], whole.deviation[part], index, whole.anchors)
+            present = torch.arange(IMAGES)[part] != 5
+            for method, shard in (("Attention", pack(cut)), ("Grad-CAM", pack(cam[part], present))):
+                write_shard(folder, shard, start=part.start, of={"model": model, "method": method})
+    return folder
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    found = re.search(r'id="data">(.*?)</script>', path.read_text())
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_maps_and_predictions_are_those_of_the_folder(folder):
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    data = data_of(path)
+    predictions: Any = read_results(folder).predictions
+    assert list(data["models"]) == ["one", "two"]
+    assert [one["label"] for one in data["pictures"]] == [CLASSES[i % 3] for i in range(PICTURES)]
+    for name, model in data["models"].items():
+        attended, cam = model["maps"]
+        assert [one["value"] for one in attended["anchors"]] == pytest.approx([0.1, 0.9, 0.4])
+        cells = np.frombuffer(base64.b64decode(attended["cells"]), np.uint8).reshape(PICTURES, 4, 4)
+        whole = attention().index
+        assert whole is not None
+        np.testing.assert_array_equal(cells, whole[:PICTURES].numpy())
+        assert cam["missing"] == [5]
+        said = predictions[predictions["model"] == name][:PICTURES]
+        for shown, predicted, image in zip(model["predictions"], said["predicted"], said["image"], strict=True):
+            assert shown["name"] == CLASSES[predicted]
+            assert shown["correct"] == (predicted == image % 3)
+
+
+def test_boxes_are_shares_of_the_sides(folder):
+    data = data_of(write_report(folder))
+    for shown, box in zip(data["pictures"], read_results(folder).images["box"], strict=False):
+        assert shown["box"] == pytest.approx([edge / SIDE for edge in box], abs=1e-5)
+
+
+def test_table_and_curves_are_means_over_all_images_and_values_those_of_the_pictures(folder):
+    report = report_of(read_results(folder))
+    rows: Any = read_results(folder).rows
+    assert [one.model for one in report.comparisons] == ["one", "two"]
+    for one in report.comparisons:
+        own = rows[(rows["model"] == one.model) & ~rows["native"]]
+        assert [line.method for line in one.lines] == list(METHODS)
+        assert {line.method for line in one.lines if line.control} == set(CONTROLS)
+        for line in one.lines:
+            srg = own[(own["method"] == line.method) & (own["metric"] == "srg")].sort_values("image")["value"]
+            assert line.estimates["SRG ↑"].mean == pytest.approx(srg.mean())
+            assert line.estimates["SRG ↑"].n == IMAGES
+            assert one.values[line.method]["SRG ↑"] == pytest.approx(srg[:PICTURES].tolist())
+            deletion = own[(own["method"] == line.method) & (own["metric"] == "deletion")]["value"]
+            band = one.curves["deletion"][line.method]
+            assert np.trapezoid(band.mean, band.fractions) == pytest.approx(deletion.mean(), abs=1e-6)
+            assert (np.asarray(band.low) <= np.asarray(band.mean) + 1e-12).all()
+    better = {line.method: line for line in report.comparisons[0].lines}["Attention"]
+    assert better.rank == 1
+    assert better.words.startswith("better than centre: +")
+
+
+def test_fewer_images_are_shown_but_all_are_judged(folder, tmp_path):
+    data = data_of(write_report(folder, tmp_path / "few.html", images=2))
+    assert len(data["pictures"]) == 2
+    assert len(data["comparisons"][0]["values"]["Attention"]["SRG ↑"]) == 2
+    assert f"judged on {IMAGES} images" in (tmp_path / "few.html").read_text()
+
+
+def test_what_failed_and_what_is_missing_is_named(folder):
+    report = report_of(read_results(folder))
+    assert report.failures == ["Rollout of one, 12 images: no attention block", "broken.png could not be read"]
+    bare = write_results(folder.parent / "bare", boxes=False)
+    assert report_of(read_results(bare)).left_out == [
+        "pointing_game of net: pointing_game needs boxes or masks, which the data does not have"
+    ]
+
+
+def test_a_folder_without_pictures_is_one_clear_error(tmp_path):
+    folder = write_results(tmp_path / "results", pictures=0)
+    with pytest.raises(InputError, match=r"keeps no pictures.*run the suite with pictures = 200"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
