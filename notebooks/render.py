@@ -49,7 +49,7 @@ def run(notebook: NotebookNode) -> None:
     """Execute in place, in an empty folder; what fails, or writes to standard error, is an error."""
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, kernel_name="python3", timeout=HANGS, startup_timeout=HANGS, resources=place)
+        client = NotebookClient(notebook, kernel_name="python3", timeout=HANGS, startup_timeout=LIMIT, resources=place)
         client.extra_arguments = ["--log-level=ERROR"]
         client.execute()
     for cell in notebook.cells:
@@ -103,7 +103,7 @@ def small(picture: bytes) -> tuple[str, bytes]:
     if image.width > WIDEST:
         image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
     image.save(png, "PNG", optimize=True)
-    image.save(jpeg, "JPEG", quality=88, subsampling=0, optimize=True)
+    image.save(jpeg, "JPEG", quality=80, subsampling=0, optimize=True)
     return (".png", png.getvalue()) if png.tell() <= LARGEST_PNG else (".jpg", jpeg.getvalue())
 
 
