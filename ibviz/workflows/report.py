@@ -15,6 +15,7 @@ from ibviz.figures.curves import POINTS, bootstrap
 from ibviz.figures.report import Band, Comparison, Line, Picture, Prediction, Report, Subject, save
 from ibviz.figures.rows import RowMaps
 from ibviz.statistics import Estimate
+from ibviz.workflows.evaluate import present
 
 Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
 HEADINGS = {name: f"{metric.label} {'↑' if metric.sign > 0 else '↓'}" for name, metric in METRICS.items()}
@@ -22,11 +23,12 @@ APART = ("failures", "left_out", "skipped", "protocols")  # circumstances that h
 
 
 def write_report(folder: Path, out: Path | None = None, *, images: int | None = None) -> Path:
-    """Write the page of a folder of `ibviz evaluate`, by default as `report.html` in it; return where it is.
+    """Make tables, figures and the page of a folder of `ibviz evaluate` anew; return where the page is.
 
-    It shows the images whose pictures the folder keeps, the first `images` of them.
+    It is `report.html` in the folder, if not `out`, with the first `images` of those whose pictures the folder keeps.
     """
     path = out or folder / "report.html"
+    present(folder)
     save(report_of(read_results(folder), images), path)
     return path
 
