@@ -3,8 +3,8 @@
 usage: python evaluation/speed/runner.py [--out runner.json] [--images 1000 50000] [--judged 128]
 
 Overhead: the default suite on embedded images by a network of random weights; all seconds that are spent neither in
-data, the network's answers, maps nor metrics, as a share of those in metrics. Memory: three cheap methods and the controls on
-synthetic images of 16 pixels that are drawn as they are read, a process for each number of images.
+data, the network's answers, maps nor metrics, as a share of those in metrics. Memory: three cheap methods
+and the controls on synthetic images of 16 pixels that are drawn as they are read, a process for each number of images.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet  # noqa: F401 - imported late by a run, once however many images there are
+import pyarrow.parquet  # noqa: F401 - what a run imports late, however few images it has
 import torch
 from torch import nn
 
