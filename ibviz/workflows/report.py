@@ -112,8 +112,7 @@ def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> R
 def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Sequence[int]) -> Comparison:
     model, protocol = key
     facts = results.circumstances
-    found = facts["models"][model].get("protocols", {}).get(protocol)
-    card = facts["protocols"][protocol] | ({"hash": found} if found else {})
+    card = facts["models"][model]["protocols"][protocol]
     rows: Frame = results.rows.query("model == @model and protocol == @protocol and not native")
     judged = rows[rows["image"].isin(images)].pivot(index="image", columns=["method", "metric"], values="value")
     judged = judged.reindex(images).astype(float)
