@@ -52,8 +52,10 @@ def read_worth(folder: Path) -> Worth:
     path = folder / "anchors.json"
     try:
         found = json.loads(path.read_text())
-        estimates = [Estimate(**{key: np.nan if one is None else one for key, one in each.items()})
-                     for each in found["worth"]["effect"]]  # fmt: skip
+        ends = [[np.nan if each[end] is None else each[end] for end in ("mean", "low", "high")]
+                for each in found["worth"]["effect"]]  # fmt: skip
+        estimates = [Estimate(*three, each["n"], each["excluded"])
+                     for three, each in zip(ends, found["worth"]["effect"], strict=True)]  # fmt: skip
         what = f"probability lost when these cells take their map's mean, over {found['images']} images"
         return Worth(np.array(found["usage"]["anchors"]), Effect(what, estimates))
     except (OSError, ValueError, KeyError, TypeError) as error:
