@@ -1,4 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each installs what it needs on first use.
+# `make notebooks` runs the five notebooks from top to bottom.
 PYTHON ?= python3
 
 demo: .venv/installed
@@ -7,10 +8,13 @@ demo: .venv/installed
 test: .venv/installed-dev
 	.venv/bin/pytest
 
+notebooks: .venv/installed-dev
+	.venv/bin/python notebooks/render.py
+
 .venv/installed .venv/installed-dev: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --upgrade pip
 	.venv/bin/pip install --quiet --editable '.$(if $(findstring dev,$@),[dev])'
 	touch $@
 
-.PHONY: demo test
+.PHONY: demo test notebooks

@@ -177,11 +177,12 @@ def report(
     folder: Annotated[Path, typer.Argument(help="What `ibviz evaluate` wrote.")],
     out: Annotated[Path | None, typer.Option(help="File to write; report.html in the folder if not given.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Images at most, of those kept as pictures.")] = None,
+    anchors: Annotated[Path | None, typer.Option(help="Folder of `ibviz anchors`: effects of the anchors.")] = None,
 ) -> None:
     """Make one HTML page to explore a result: table, curves, maps of each image, anchors; no server, no network."""
     from ibviz.workflows.report import write_report  # noqa: PLC0415 - see above
 
-    path = write_report(folder, out, images=images)
+    path = write_report(folder, out, images=images, anchors=anchors)
     print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
 
 

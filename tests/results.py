@@ -130,18 +130,26 @@ def _curve(method: str, predicted: dict[str, Any], side: str, scores: np.ndarray
 
 def _circumstances(images: int, models: tuple[str, ...], boxes: bool) -> dict[str, Any]:
     common, skipped = card(), "pointing_game needs boxes or masks, which the data does not have"
+    protocols = {"default": common.model_dump(mode="json") | {"hash": common.hash}}
     return {
         "command": "ibviz evaluate suite.toml --out results",
         "commit": None,
         "suite": {"data": {"name": "drawn"}, "images": images},
         "models": {
-            name: {"name": "vgg32", "weights": "1" * 12, "class_names": list(CLASSES), "size": SIDE} for name in models
+            name: {
+                "name": "vgg32",
+                "weights": "1" * 12,
+                "class_names": list(CLASSES),
+                "size": SIDE,
+                "protocols": protocols,
+            }
+            for name in models
         },
         "methods": {
             name: {"method": name.lower().replace("-", "_"), "options": {}, "control": name in CONTROLS}
             for name in METHODS
         },
-        "protocols": {"default": common.model_dump(mode="json") | {"hash": common.hash}},
+        "protocols": protocols,
         "images": images,
         "skipped": ["broken.png"],
         "failures": [

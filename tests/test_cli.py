@@ -115,7 +115,7 @@ def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_i
     assert torch.equal(*maps["Attention/index"])
     record = json.loads((tmp_path / "out/panel-01.json").read_text())
     assert record["record"]["target"] == ["predicted class", "runner-up"]
-    assert record["captions"][1].endswith("(runner-up)")
+    assert record["arguments"]["captions"][1].endswith("(runner-up)")
 
 
 def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):

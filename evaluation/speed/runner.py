@@ -2,9 +2,9 @@
 
 usage: python evaluation/speed/runner.py [--out runner.json] [--images 1000 50000] [--judged 128]
 
-Overhead: the default suite on embedded images by a network of random weights; all seconds that are neither spent in
-the network nor in maps nor in metrics, as a share of those in metrics. Memory: three cheap methods and the controls on
-synthetic images of 16 pixels that are drawn as they are read, a process for each number of images.
+Overhead: the default suite on embedded images by a network of random weights; all seconds that are spent neither in
+data, the network's answers, maps nor metrics, as a share of those in metrics. Memory: three cheap methods
+and the controls on synthetic images of 16 pixels that are drawn as they are read, a process for each number of images.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet  # noqa: F401 - what a run imports late, however few images it has
 import torch
 from torch import nn
 
@@ -31,7 +32,8 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import wrap
 
 SIDE, CLASSES, BATCH = 16, 4, 250
-WORK = ((explaining, "_computed"), (loop, "judge"), (loop, "view"))  # maps, metrics, the network's answers
+# Maps, metrics, the network's answers, and the drawing of the data.
+WORK = ((explaining, "_computed"), (loop, "judge"), (loop, "view"), (loop, "choose_images"))
 
 
 def timed(module: Any, name: str, spent: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from ibviz.benchmark.suite import fitting
 from ibviz.config import DataConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_images
+from ibviz.figures import anchor_usage
 from ibviz.files import ensure_folder, replacing, write_rows
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
@@ -40,11 +42,12 @@ class Study(NamedTuple):
 
 
 def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, limit: int = 500, seed: int = 0) -> str:
-    """Study a model on at most `limit` test images, write `anchors.json` and rows into `out`, return the page to print.
+    """Study a model on at most `limit` test images, write what is found into `out`, return the page to print.
 
     The images are those of the data its file names, at `root` where that needs a folder. A model that names none, or
     the embedded images of one that was given another folder, is studied on the images in class folders at `root`.
-    `effects.parquet` and `consistency.parquet` have one row for each image and what was done to it.
+    `anchors.json` has all numbers, `usage` is a figure; `effects.parquet` and `consistency.parquet` have one row for
+    each image and what was done to it.
     """
     begun = time.monotonic()
     trained = with_attention(model)
@@ -66,7 +69,17 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
     write_rows(out / "consistency.parquet", study.edits.rows(images.names))
     with replacing(out / "anchors.json") as beside:
         beside.write_text(json.dumps(facts | report(study, trained), indent=1) + "\n")
+    if study.usage is not None:
+        draw_usage(study.usage, trained.spec.class_names, facts, out / "usage")
     return page(study, trained)
+
+
+def draw_usage(usage: Usage, class_names: Sequence[str], facts: dict[str, Any], stem: Path) -> None:
+    """How often each anchor is taken, in all and for each class."""
+    drawn = anchor_usage(usage.counts, usage.anchors, occupancy=usage.cells, class_names=class_names,
+                         record={name: facts[name] for name in ("model", "data", "images", "seed")})  # fmt: skip
+    for suffix in (".png", ".pdf"):
+        drawn.save(stem.with_suffix(suffix))
 
 
 def data_of(model: IBClassifier, root: Path | None) -> DataConfig:

@@ -15,7 +15,7 @@ from ibviz.benchmark.runner.loop import run_suite
 from ibviz.benchmark.runner.processes import together
 from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import Verdict, verify
-from ibviz.benchmark.store import read_maps
+from ibviz.benchmark.store import place_of, read_maps
 from ibviz.benchmark.suite import labelled
 from ibviz.config import DataConfig, NamedModel, Recipe, SuiteConfig
 from ibviz.data.decode import decode, to_tensor
@@ -110,9 +110,11 @@ def draw_panel(results: Results, stem: Path) -> None:
 
 def _maps(results: Results, model: str, count: int) -> dict[str, Explanation]:
     """Maps of the first images, from the store, by the labels of the methods that are no controls."""
-    circumstances = results.circumstances
-    unfit = {one["method"] for one in circumstances["left_out"] if one["model"] == model}
-    methods = [label for label, one in circumstances["methods"].items() if not one["control"] and label not in unfit]
+    methods = [
+        label
+        for label, one in results.circumstances["methods"].items()
+        if not one["control"] and place_of(results.folder, model, label).is_dir()
+    ]
     found = {label: read_maps(results.folder, model, label, slice(count)) for label in methods}
     return {label: one for label, one in found.items() if not values(one).isnan().any()}
 

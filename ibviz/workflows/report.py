@@ -1,9 +1,10 @@
 """A folder of results as one page to explore: no model is needed, nothing is computed that is not in the folder."""
 
+import json
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,28 +13,54 @@ from ibviz.benchmark.store import place_of, read_maps
 from ibviz.benchmark.summary import ALL, METRICS, summarise
 from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS, bootstrap
-from ibviz.figures.report import Band, Comparison, Line, Picture, Prediction, Report, Subject, save
+from ibviz.figures.report import Band, Comparison, Effect, Line, Picture, Prediction, Report, Subject, save
 from ibviz.figures.rows import RowMaps
 from ibviz.statistics import Estimate
+from ibviz.types import AttentionMap
 from ibviz.workflows.evaluate import present
 
 Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
 HEADINGS = {name: f"{metric.label} {'↑' if metric.sign > 0 else '↓'}" for name, metric in METRICS.items()}
+SAME = 1e-6  # between anchors in a study and in a store, which are the same numbers
 APART = ("failures", "left_out", "skipped", "protocols")  # circumstances that have a place of their own on the page
 
 
-def write_report(folder: Path, out: Path | None = None, *, images: int | None = None) -> Path:
+def write_report(
+    folder: Path, out: Path | None = None, *, images: int | None = None, anchors: Path | None = None
+) -> Path:
     """Make tables, figures and the page of a folder of `ibviz evaluate` anew; return where the page is.
 
     It is `report.html` in the folder, if not `out`, with the first `images` of those whose pictures the folder keeps.
+    `anchors` is a folder of `ibviz anchors`, whose effects the page then shows beside the anchors.
     """
     path = out or folder / "report.html"
     present(folder)
-    save(report_of(read_results(folder), images), path)
+    worth = None if anchors is None else read_worth(anchors)
+    save(report_of(read_results(folder), images, worth), path)
     return path
 
 
-def report_of(results: Results, images: int | None = None) -> Report:
+class Worth(NamedTuple):
+    """What the cells of each anchor are worth, as `ibviz anchors` measured it."""
+
+    anchors: np.ndarray
+    effect: Effect
+
+
+def read_worth(folder: Path) -> Worth:
+    """Read it from the `anchors.json` in a folder."""
+    path = folder / "anchors.json"
+    try:
+        found = json.loads(path.read_text())
+        estimates = [Estimate(**{key: np.nan if one is None else one for key, one in each.items()})
+                     for each in found["worth"]["effect"]]  # fmt: skip
+        what = f"probability lost when these cells take their map's mean, over {found['images']} images"
+        return Worth(np.array(found["usage"]["anchors"]), Effect(what, estimates))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no study of anchors ({error}); write one by `ibviz anchors`") from error
+
+
+def report_of(results: Results, images: int | None = None, worth: Worth | None = None) -> Report:
     """What the page of these results tells."""
     facts = results.circumstances
     kept: Frame = results.images[results.images["picture"].notna()]
@@ -47,7 +74,7 @@ def report_of(results: Results, images: int | None = None) -> Report:
         title=f"{', '.join(facts['models'])}: maps compared",
         lead=_lead(facts, lines),
         pictures=_pictures(kept, facts),
-        models={name: _subject(results, name, kept["image"].tolist()) for name in facts["models"]},
+        models=_with_effects(_subjects(results, kept["image"].tolist()), worth),
         comparisons=[_comparison(results, table, key, kept["image"].tolist()) for key, table in tables],
         circumstances=_circumstances(facts),
         failures=[*(f"{one['method']} of {one['model']}, {len(one['images'])} images: {one['error']}"
@@ -86,6 +113,10 @@ def _class(names: Sequence[str], label: float | None) -> str | None:
     return None if label is None or np.isnan(label) else names[int(label)]
 
 
+def _subjects(results: Results, images: Sequence[int]) -> dict[str, Subject]:
+    return {name: _subject(results, name, images) for name in results.circumstances["models"]}
+
+
 def _subject(results: Results, model: str, images: Sequence[int]) -> Subject:
     facts = results.circumstances
     said: Frame = results.predictions.query("model == @model").set_index("image").loc[images]
@@ -102,6 +133,22 @@ def _subject(results: Results, model: str, images: Sequence[int]) -> Subject:
                                  is not None})  # fmt: skip
 
 
+def _with_effects(subjects: dict[str, Subject], worth: Worth | None) -> dict[str, Subject]:
+    """The networks with the effects of the anchors that are theirs; effects of nobody's anchors are refused."""
+    if worth is None:
+        return subjects
+    theirs = {name: [label for label, maps in one.maps.items() if _has(maps, worth.anchors)] for name, one in
+              subjects.items()}  # fmt: skip
+    if not any(theirs.values()):
+        raise InputError("the study of anchors is of another network: none of the maps has its anchors")
+    return {name: one._replace(effects=dict.fromkeys(theirs[name], worth.effect)) for name, one in subjects.items()}
+
+
+def _has(maps: RowMaps, anchors: np.ndarray) -> bool:
+    own = maps.anchors if isinstance(maps, AttentionMap) else None
+    return own is not None and len(own) == len(anchors) and bool(np.abs(own.cpu().numpy() - anchors).max() < SAME)
+
+
 def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> RowMaps | None:
     """Maps of the pictures, which are the first images; None of a method that was left out."""
     if not place_of(results.folder, model, method).is_dir():
@@ -112,8 +159,7 @@ def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> R
 def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Sequence[int]) -> Comparison:
     model, protocol = key
     facts = results.circumstances
-    found = facts["models"][model].get("protocols", {}).get(protocol)
-    card = facts["protocols"][protocol] | ({"hash": found} if found else {})
+    card = facts["models"][model]["protocols"][protocol]
     rows: Frame = results.rows.query("model == @model and protocol == @protocol and not native")
     judged = rows[rows["image"].isin(images)].pivot(index="image", columns=["method", "metric"], values="value")
     judged = judged.reindex(images).astype(float)

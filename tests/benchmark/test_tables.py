@@ -86,6 +86,13 @@ def test_latex_is_balanced_escaped_and_rectangular(tables):
         assert {row.count("&") + 1 for row in rows} == {len(table[0])}
 
 
+def test_latex_has_methods_above_a_rule_and_controls_in_italics_below(tables):
+    body = latex(tables).partition("\\midrule")[2].partition("\\bottomrule")[0]
+    above, below = body.split("\\midrule")
+    assert [line.split(" & ")[0] for line in above.split("\n") if line][1] == "Grad-CAM"
+    assert [line.split(" & ")[0] for line in below.split("\n") if line] == [r"\textit{centre}", r"\textit{uniform}"]
+
+
 def test_a_method_that_is_not_separated_from_a_control_is_said_so_in_words(tables):
     lines: Any = tables.summary.lines.set_index(["stratum", "native", "method", "metric"])
     p = lines.loc[("all images", False, "Grad-CAM", "srg"), "p"]
@@ -134,9 +141,10 @@ def test_the_legend_says_what_the_numbers_rest_on(tables):
 
 def test_several_models_and_protocols_have_a_title_each(tmp_path):
     found = read_results(write_results(tmp_path, models=("a", "b")))
-    cards = found.circumstances["protocols"]
+    for several in (found.circumstances, *found.circumstances["models"].values()):
+        several["protocols"]["rise"] = several["protocols"]["default"]
     rows = pd.concat([found.rows, found.rows.assign(protocol="rise")])
-    printed = text(tabulate(rows, found.circumstances | {"protocols": cards | {"rise": cards["default"]}}))
+    printed = text(tabulate(rows, found.circumstances))
     for title in ("a, protocol default", "b, protocol default", "mean of 2 models, protocol rise"):
         assert f"\n{title}\n" in f"\n{printed}"
     assert "b: n = 12 images" in printed

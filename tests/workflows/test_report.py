@@ -118,3 +118,27 @@ def test_a_folder_without_pictures_is_one_clear_error(tmp_path):
     with pytest.raises(InputError, match=r"keeps no pictures.*run the suite with pictures = 200"):
         write_report(folder)
     assert not (folder / "report.html").exists()
+
+
+def study(folder: Path, anchors: list[float]) -> Path:
+    worth = [{"mean": 0.5, "low": 0.4, "high": 0.6, "n": 3, "excluded": 0}, dict.fromkeys(("mean", "low", "high"))]
+    worth[1] |= {"n": 0, "excluded": 3}
+    found = {"images": 3, "usage": {"anchors": anchors}, "worth": {"effect": [*worth, worth[0]]}}
+    folder.mkdir()
+    (folder / "anchors.json").write_text(json.dumps(found))
+    return folder
+
+
+def test_effects_of_anchors_stand_beside_the_maps_that_have_them(folder, tmp_path):
+    data = data_of(write_report(folder, anchors=study(tmp_path / "study", [0.1, 0.9, 0.4])))
+    attended, cam = data["models"]["one"]["maps"]
+    assert attended["effect"]["estimates"] == [[0.5, 0.4, 0.6], None, [0.5, 0.4, 0.6]]
+    assert "over 3 images" in attended["effect"]["what"]
+    assert not cam.get("effect")
+
+
+def test_effects_of_another_networks_anchors_are_refused(folder, tmp_path):
+    with pytest.raises(InputError, match="another network"):
+        write_report(folder, anchors=study(tmp_path / "study", [0.1, 0.8, 0.4]))
+    with pytest.raises(InputError, match=r"no study of anchors.*ibviz anchors"):
+        write_report(folder, anchors=tmp_path)
