@@ -33,6 +33,7 @@ from ibviz.models.grids import (
 from ibviz.types import Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least
+ROUNDING = 1e-5  # of a map: below it a look tells whether the layer matters at all
 Weights = Float[Tensor, "b c"]
 
 
@@ -209,8 +210,8 @@ def _finite(features: Features) -> Features:
 
 
 def _depending(values: Tensor, model: nn.Module, images: Images, layer: str | None) -> Tensor:
-    """The values of a batch; where those of an image are all zero, a named layer has to reach the output at all."""
-    if layer is not None and not values.flatten(1).any(1).all():
+    """The values of a batch; where those of an image are no more than rounding, a named layer has to reach the output."""
+    if layer is not None and not (values.flatten(1).abs() > ROUNDING).any(1).all():
         image = probe((images.shape[2], images.shape[3])).to(images)
         if not reaches_output(model, image, layer):
             listed = ", ".join(influential_layers(model, image)) or "none"

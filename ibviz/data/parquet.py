@@ -170,6 +170,8 @@ def _samples(
     wanted = rows.tolist()
     for file, first, batch in _batches(groups, columns, wanted):
         here = wanted[bisect_left(wanted, first) : bisect_left(wanted, first + len(batch))]
+        if not here:
+            continue
         with _reading(file):
             records = batch.take([row - first for row in here]).to_pylist()
         for row, record in zip(here, records, strict=True):

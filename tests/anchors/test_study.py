@@ -51,6 +51,7 @@ def test_the_files_hold_what_the_functions_give(run, photographs, tmp_path):
     assert code == 0, error
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         "anchors.json", "effects.parquet", "consistency.parquet",
+        "usage.png", "usage.pdf", "usage.json", "usage.data.safetensors",
     }  # fmt: skip
     found = json.loads((tmp_path / "a/anchors.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     images = load_images(data_of(model, photographs), "test", photographs, count=6)
