@@ -52,12 +52,16 @@ def read_worth(folder: Path) -> Worth:
     path = folder / "anchors.json"
     try:
         found = json.loads(path.read_text())
-        estimates = [Estimate(**{key: np.nan if one is None else one for key, one in each.items()})
-                     for each in found["worth"]["effect"]]  # fmt: skip
+        estimates = [_estimate(each) for each in found["worth"]["effect"]]
         what = f"probability lost when these cells take their map's mean, over {found['images']} images"
         return Worth(np.array(found["usage"]["anchors"]), Effect(what, estimates))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no study of anchors ({error}); write one by `ibviz anchors`") from error
+
+
+def _estimate(found: dict[str, Any]) -> Estimate:
+    low, mean, high = (np.nan if found[end] is None else found[end] for end in ("low", "mean", "high"))
+    return Estimate(mean, low, high, found["n"], found["excluded"])
 
 
 def report_of(results: Results, images: int | None = None, worth: Worth | None = None) -> Report:
