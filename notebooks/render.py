@@ -7,6 +7,7 @@ A page is DIR/NAME.md with its pictures in DIR/NAME/; it needs nbconvert (`pip i
 
 import argparse
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -20,10 +21,13 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
-LIMIT = 90  # seconds that a notebook may take
+LIMIT = 90  # seconds of a core that a notebook may take
 HANGS = 600  # seconds after which a cell is given up
 NOWHERE = "http://127.0.0.1:9"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "NO_PROXY": ""}
+THREADS = {
+    "OMP_NUM_THREADS": "1"
+}  # so that a page is the same from any machine, and costs do not grow beside other work
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDEST = 900  # pixels of a picture on a page
 LARGEST_PNG = 100_000  # bytes
@@ -35,21 +39,28 @@ def main(names: Sequence[str], out: Path | None) -> int:
     slow = 0
     for path in [HERE / f"{name}.ipynb" for name in names] or sorted(HERE.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        begun = time.monotonic()
+        begun, used = time.monotonic(), core_seconds()
         run(notebook)
-        seconds = time.monotonic() - begun
-        slow += seconds > LIMIT
-        print(f"{path.stem:24}{seconds:6.1f} s{f', more than the {LIMIT} s allowed' * (seconds > LIMIT)}", flush=True)
+        took, used = time.monotonic() - begun, core_seconds() - used
+        slow += used > LIMIT
+        said = f"{path.stem:24}{took:6.1f} s, {used:5.1f} s of a core"
+        print(said + f", more than the {LIMIT} s allowed" * (used > LIMIT), flush=True)
         if out is not None:
             write_page(notebook, path.stem, out)
     return slow
+
+
+def core_seconds() -> float:
+    """What the finished kernels used; unlike time on a clock it is the same on a busy machine."""
+    finished = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return finished.ru_utime + finished.ru_stime
 
 
 def run(notebook: NotebookNode) -> None:
     """Execute in place, in an empty folder; what fails, or writes to standard error, is an error."""
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, kernel_name="python3", timeout=HANGS, startup_timeout=LIMIT, resources=place)
+        client = NotebookClient(notebook, kernel_name="python3", timeout=HANGS, startup_timeout=HANGS, resources=place)
         client.extra_arguments = ["--log-level=ERROR"]
         client.execute()
     for cell in notebook.cells:
@@ -112,5 +123,5 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 01_quickstart; by default all")
     parser.add_argument("--out", type=Path, help="folder for pages, such as docs/notebooks")
     arguments = parser.parse_args()
-    os.environ.update(OFFLINE)
+    os.environ.update(OFFLINE | THREADS)
     sys.exit(main(arguments.names, arguments.out))
