@@ -210,7 +210,7 @@ def _finite(features: Features) -> Features:
 
 
 def _depending(values: Tensor, model: nn.Module, images: Images, layer: str | None) -> Tensor:
-    """The values of a batch; where those of an image are no more than rounding, a named layer has to reach the output."""
+    """The values of a batch; where an image has none beyond rounding, a named layer has to reach the output."""
     if layer is not None and not (values.flatten(1).abs() > ROUNDING).any(1).all():
         image = probe((images.shape[2], images.shape[3])).to(images)
         if not reaches_output(model, image, layer):

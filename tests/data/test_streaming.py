@@ -58,6 +58,13 @@ def opened(stored: tuple[str, Path], **changes: object) -> tuple[ImageStream, Im
     return stream, load_images(config(source, **changes), "test", root)
 
 
+def test_rows_far_apart_in_one_row_group_are_read(stored, monkeypatch):
+    monkeypatch.setattr("ibviz.data.parquet.BATCH", 2)  # in groups of 7: batches without a wanted row between them
+    stream, whole = opened(stored)
+    rows = torch.tensor([0, 6])
+    assert stream.read(rows)[0].equal(whole.images[rows])
+
+
 @pytest.mark.parametrize("indices", [[0, 1, 2], [299, 5, 150, 99, 100], [7, 3, 7, 7], []])
 def test_a_stream_reads_what_memory_holds_in_any_order(stored, indices):
     stream, whole = opened(stored, resize=18)
