@@ -13,24 +13,9 @@ from networks import bottlenecked
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ibviz import cli
 from ibviz.attribution.methods import METHODS, explain
 from ibviz.models.checkpoint import load_model, save_model
 from ibviz.workflows import explain as explaining
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process; exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ibviz", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

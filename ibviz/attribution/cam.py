@@ -33,7 +33,7 @@ from ibviz.models.grids import (
 from ibviz.types import Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least
-ROUNDING = 1e-5  # of a map: below it a look tells whether the layer matters at all
+ROUNDING = 1e-5  # of a logit: a channel that takes no more with it may take nothing
 Weights = Float[Tensor, "b c"]
 
 
@@ -115,7 +115,7 @@ def ablation_cam(
         for image, target, channels, found in zip(images.split(1), targets, features, left, strict=True):
             for index in channels.flatten(1).any(1).nonzero().squeeze(1).split(rows):  # a channel of zeros is absent
                 found[index] = _logits_without(model, image, grid, index, once=once)[:, target]
-    weights = _depending(logits - left, model, images, layer) / torch.where(logits == 0, 1.0, logits)
+    weights = _depending(logits - left, model, images, layer, rounding=ROUNDING) / torch.where(logits == 0, 1.0, logits)
     return _weighted(features, weights).relu()
 
 
@@ -209,9 +209,9 @@ def _finite(features: Features) -> Features:
     return features.float()
 
 
-def _depending(values: Tensor, model: nn.Module, images: Images, layer: str | None) -> Tensor:
+def _depending(values: Tensor, model: nn.Module, images: Images, layer: str | None, *, rounding: float = 0.0) -> Tensor:
     """The values of a batch; where an image has none beyond rounding, a named layer has to reach the output."""
-    if layer is not None and not (values.flatten(1).abs() > ROUNDING).any(1).all():
+    if layer is not None and not (values.flatten(1).abs() > rounding).any(1).all():
         image = probe((images.shape[2], images.shape[3])).to(images)
         if not reaches_output(model, image, layer):
             listed = ", ".join(influential_layers(model, image)) or "none"

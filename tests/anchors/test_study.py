@@ -1,7 +1,6 @@
 """`ibviz anchors` from a checkpoint to its files."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +8,12 @@ import pytest
 from networks import bottlenecked, quadrants
 from PIL import Image
 
-from ibviz import cli
 from ibviz.anchors import Variant, intervene, usage
 from ibviz.data.sources import load_images
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import save_model
 from ibviz.statistics import estimate
 from ibviz.workflows.anchors import data_of
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ibviz", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
