@@ -72,6 +72,9 @@ class Finding(NamedTuple):
     by_chance: Scores | None = None  # deletion area of random orders on the comparison's grid
 
 
+# No failures of a method: a resumption may be spared them. After the first kind every later call fails as well.
+MACHINE_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)
+
 Failed = Callable[[str, Labels, Exception], object]  # hears of a method, places of images and an error
 
 CURVE_METRICS: dict[str, Callable[[Faithfulness], tuple[Scores, Scores]]] = {
@@ -175,6 +178,8 @@ def _of_method(  # noqa: PLR0913 - what is judged, how, and who hears of failure
         return [
             _find(model, seen, maps, one)._replace(method=name, native=one is not rule, places=places) for one in runs
         ]
+    except MACHINE_ERRORS:
+        raise
     except Exception as error:
         failed(name, places, error)
         return []

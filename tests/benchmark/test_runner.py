@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import stat
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from networks import bottlenecked, quadrants
 
 from ibviz.attribution import methods as attribution
 from ibviz.attribution.methods import METHODS, Method
+from ibviz.benchmark import judging
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
 from ibviz.benchmark.runner.processes import Processes
@@ -225,6 +227,43 @@ def test_an_image_on_which_a_method_fails_is_recorded_and_the_others_have_their_
     assert maps[dark].isnan().all()
     expected = to_float(torch.stack([image(number) for number in kept])).mean(1)
     torch.testing.assert_close(maps[kept], expected, rtol=2**-11, atol=0)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), torch.AcceleratorError("broken")])
+@pytest.mark.parametrize("where", ["maps", "metrics"])
+def test_an_error_of_the_machine_ends_the_run_and_is_no_failure_of_the_method(tmp_path, monkeypatch, error, where):
+    def fails(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patched:
+        if where == "maps":
+            patched.setitem(METHODS, "hungry", Method(fails, "Hungry", target_free=True))
+        else:
+            patched.setitem(METHODS, "hungry", Method(lambda _, images, __: images.mean(1), "Hungry", target_free=True))
+            patched.setitem(judging.MAP_METRICS, "sparseness", fails)
+        with pytest.raises(type(error)):
+            run_small(tmp_path, asked=suite("hungry"), chosen=choose(4))
+    monkeypatch.setitem(METHODS, "hungry", Method(lambda _, images, __: images.mean(1), "Hungry", target_free=True))
+    assert run_small(tmp_path, asked=suite("hungry"), chosen=choose(4), resume=True)
+    assert facts(tmp_path)["failures"] == facts(tmp_path)["left_out"] == []
+
+
+def test_a_batch_that_does_not_fit_is_explained_image_by_image_once_its_activations_are_gone(tmp_path, monkeypatch):
+    held: list[weakref.ref] = []
+
+    def hungry(model, images, targets):
+        del model, targets
+        activations = images + 1
+        if len(images) > 1:
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("full")
+        assert held[-1]() is None
+        return images.mean(1)
+
+    monkeypatch.setitem(METHODS, "hungry", Method(hungry, "Hungry", target_free=True))
+    assert run_small(tmp_path, asked=suite("hungry"), chosen=choose(4))
+    assert len(held) == 1
+    assert facts(tmp_path)["failures"] == facts(tmp_path)["left_out"] == []
 
 
 def test_unreadable_images_are_skipped_listed_and_leave_no_gap(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ibviz.attribution.methods import Explanation, concatenate, explain, predict
 from ibviz.benchmark.evaluation import fingerprint
-from ibviz.benchmark.judging import Seen
+from ibviz.benchmark.judging import MACHINE_ERRORS, Seen
 from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
 from ibviz.benchmark.suite import Entry, fitting
 from ibviz.data.image_set import ImageSet, regions, to_float
@@ -116,20 +116,22 @@ def _computed(
     count, targets = len(seen.images), seen.targets.classes
     try:
         return explain(model, seen.images, entry.method, targets=targets, **entry.options), _all(count), []
-    except Exception as error:  # whatever it is, the other methods go on
-        whole = error
+    except Exception as error:  # whatever it is: one of the machine's comes again below
+        whole = describe_error(error)  # in words: its traceback would keep the activations of the batch
     found: list[Explanation | None] = []
     failures: list[Failure] = []
     for place in range(count):
         one = slice(place, place + 1)
         try:
             found.append(explain(model, seen.images[one], entry.method, targets=targets[one], **entry.options))
+        except MACHINE_ERRORS:
+            raise
         except Exception as error:
             found.append(None)
             failures.append(Failure([place], describe_error(error)))
     good = [one for one in found if one is not None]
     if not good:
-        return None, ~_all(count), [Failure(list(range(count)), describe_error(whole))]
+        return None, ~_all(count), [Failure(list(range(count)), whole)]
     present = torch.tensor([one is not None for one in found])
     return concatenate([good[0] if one is None else one for one in found]), present, failures
 
