@@ -135,8 +135,12 @@ def card_of(model: Classifier, images: Images, judged: Targets, protocol: CurveP
     """The protocol with hashes of what it is applied to and the versions of what runs it."""
     data = fingerprint([images, *(one for one in judged if one is not None)])
     weights = fingerprint([tensor for _, tensor in sorted(model.state_dict().items())])
-    versions = {name: version(name) for name in ("ibviz", "torch", "torchvision", "numpy")}
-    return Card(protocol=protocol, data=data, weights=weights, versions=versions)
+    return Card(protocol=protocol, data=data, weights=weights, versions=versions())
+
+
+def versions() -> dict[str, str]:
+    """Of what a number depends on."""
+    return {name: version(name) for name in ("ibviz", "torch", "torchvision", "numpy", "captum")}
 
 
 def fingerprint(tensors: list[Tensor]) -> str:

@@ -84,7 +84,7 @@ def test_no_more_is_read_than_is_asked_for(tmp_path, monkeypatch):
     assert [name for name, _ in read] == ["rows.parquet"]
     own = found.curves_of("two", "default")
     assert read[1:] == [("curves.parquet", len(own))]
-    expected = found.curves[found.curves["model"] == "two"].reset_index(drop=True)
+    expected: Any = found.curves[found.curves["model"] == "two"].reset_index(drop=True)
     pd.testing.assert_frame_equal(own, expected)
 
 
