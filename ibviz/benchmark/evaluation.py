@@ -18,7 +18,7 @@ from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.sheets import legend
 from ibviz.benchmark.tables import Tables, tabulate, text, write_tables
 from ibviz.config import UNNAMED, SuiteConfig
-from ibviz.data.image_set import rasterise
+from ibviz.data.regions import rasterise
 from ibviz.errors import InputError, NoMapError
 from ibviz.files import write_rows
 from ibviz.metrics.curves import Curve

@@ -2,10 +2,13 @@ import pandas as pd
 import pytest
 import torch
 from networks import bottlenecked, quadrants
+from PIL import Image
 
 from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate, values
+from ibviz.benchmark.runner.explaining import Network, view
 from ibviz.benchmark.suite import fitting
 from ibviz.data.image_set import ImageSet
+from ibviz.data.objects import annotate
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.metrics import CurveProtocol, Targets, faithfulness, planned_states, pointing_game, random_order_area, scorer
@@ -159,6 +162,17 @@ def test_labels_are_brought_into_the_models_numbering_by_name():
         fitting(named("a", "b", "c", "d", "e"), quadrants())
     with pytest.raises(InputError, match=r"classes \(cat, dog, ...\) are none of the model's \(a, b, c, ...\)"):
         fitting(named("cat", "dog"), quadrants())
+
+
+def test_objects_are_those_of_the_labels_of_the_data_not_of_the_model():
+    boxes = [(0.0, 0.0, 4.0, 4.0), (8.0, 8.0, 16.0, 12.0), (1.0, 8.0, 3.0, 9.0)]
+    objects = annotate(Image.new("RGB", (16, 16)), boxes, [0, 0, 2])
+    batch = named("c", "a")._replace(objects=(objects, objects, objects))
+    seen = view(Network("m", quadrants(), ""), batch, 0, "predicted", annotated=True).seen
+    assert seen.labels is not None
+    assert seen.labels.tolist() == [2, 0, -1]
+    assert seen.regions is not None
+    assert seen.regions.flatten(1).sum(1).tolist() == [16 + 32, 0, 0]
 
 
 def test_an_unknown_label_is_neither_right_nor_wrong():

@@ -58,7 +58,7 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
     fitted = fitting(batch, network.model)
     images = to_float(fitted.images).to(device_of(network.model), memory_format=_format(network.model))
     probabilities = predict(network.model, images)
-    labels, there = fitted.labels.to(images.device), regions(fitted)
+    labels, there = fitted.labels.to(images.device), regions(batch)  # objects are numbered as the data is
     if annotated:
         there = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool) if there is None else there
     targets = targets_by(target, probabilities, labels)
