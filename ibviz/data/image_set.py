@@ -117,8 +117,8 @@ def moments(counts: Int64[Tensor, "3 256"]) -> tuple[tuple[float, float, float],
 def regions(image_set: ImageSet) -> Masks | None:
     """Pixels of all objects of each image's class that are not difficult; None where nothing is known of any image.
 
-    They are those of the masks, where there are any, otherwise those whose centre lies in a box. Labels have to be those
-    of the data: `objects` are not renumbered with them.
+    They are those of the masks, where there are any, otherwise those whose centre lies in a box. Labels have to be as
+    the data numbers them, for so are its objects.
 
     >>> pixels = torch.zeros(1, 3, 2, 3, dtype=torch.uint8)
     >>> boxed = ImageSet(pixels, torch.tensor([0]), ("a",), ("x",), boxes=torch.tensor([[1.0, 0.0, 3.0, 1.0]]))

@@ -1,6 +1,5 @@
 import numpy as np
 import torch
-
 from PIL import Image
 
 from ibviz.data.image_set import CHUNK, ImageSet, regions, select, statistics
@@ -63,10 +62,12 @@ def test_regions_are_the_union_of_the_objects_of_the_class_without_the_difficult
     """One box of the class alone is what it was without knowing the others; an unknown class has no object."""
     boxes = [(0.4, 1.0, 3.5, 3.0), (3.0, 0.0, 5.0, 2.0), (0.0, 3.0, 2.0, 4.0), (4.0, 3.0, 5.0, 4.0)]
     masks = torch.rand(4, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.5
-    several = annotate(Image.new("RGB", (5, 4)), boxes, [7, 7, 2, 7], difficult=[False, False, False, True], masks=masks)
-    few, white = annotate(Image.new("RGB", (5, 4)), boxes[:1], [7], masks=masks[:1]), torch.zeros(4, 3, 4, 5).byte()
+    image, white, hard = Image.new("RGB", (5, 4)), torch.zeros(4, 3, 4, 5).byte(), [False, False, False, True]
+    several = annotate(image, boxes, [7, 7, 2, 7], difficult=hard, masks=masks)
+    few = annotate(image, boxes[:1], [7], masks=masks[:1])
     largest = torch.tensor([boxes[0], boxes[0], [float("nan")] * 4, [float("nan")] * 4])
-    boxed = ImageSet(white, torch.tensor([7, 7, 7, -1]), ("a",), ("",) * 4, None, largest, (several, few, None, several))
+    objects, labels = (several, few, None, several), torch.tensor([7, 7, 7, -1])
+    boxed = ImageSet(white, labels, ("a",), ("",) * 4, None, largest, objects)
     one, other = (box_pixel_by_pixel(list(box), 4, 5) for box in boxes[:2])
     nothing = torch.zeros_like(one)
     found, alone = regions(boxed), regions(boxed._replace(objects=None))

@@ -62,7 +62,8 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
     if annotated:
         there = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool) if there is None else there
     targets = targets_by(target, probabilities, labels)
-    seen = Seen(images, targets, labels, None if there is None else there.to(images.device))
+    predicted = targets_by("predicted", probabilities).classes
+    seen = Seen(images, targets, predicted, labels, None if there is None else there.to(images.device))
     return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
 
 
