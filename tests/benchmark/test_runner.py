@@ -26,7 +26,8 @@ from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import pack, read_maps, write_shard
 from ibviz.config import MethodConfig, ProtocolConfig, SuiteConfig
 from ibviz.data.decode import decode, to_tensor
-from ibviz.data.image_set import ImageSet, rasterise, to_float
+from ibviz.data.image_set import ImageSet, to_float
+from ibviz.data.regions import rasterise
 from ibviz.errors import InputError
 from ibviz.files import owned, read_rows
 from ibviz.metrics import faithfulness, pointing_game, scorer, sparseness

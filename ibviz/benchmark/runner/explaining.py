@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ibviz.attribution.methods import Explanation, concatenate, explain, predict
 from ibviz.benchmark.evaluation import fingerprint
-from ibviz.benchmark.judging import MACHINE_ERRORS, Seen
+from ibviz.benchmark.judging import Seen
 from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
 from ibviz.benchmark.suite import Entry, fitting
 from ibviz.data.image_set import ImageSet, regions, to_float
@@ -20,6 +20,8 @@ from ibviz.metrics.score import targets_by
 from ibviz.models.loading import Classifier
 
 WORDS = 400  # characters of an error that are kept
+# What a resumption may be spared; after the first kind every later call fails as well.
+MACHINE_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)
 
 
 class Failure(NamedTuple):
@@ -58,11 +60,12 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
     fitted = fitting(batch, network.model)
     images = to_float(fitted.images).to(device_of(network.model), memory_format=_format(network.model))
     probabilities = predict(network.model, images)
-    labels, there = fitted.labels.to(images.device), regions(fitted)
+    labels, there = fitted.labels.to(images.device), regions(batch)  # objects are numbered as the data is
     if annotated:
         there = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool) if there is None else there
     targets = targets_by(target, probabilities, labels)
-    seen = Seen(images, targets, labels, None if there is None else there.to(images.device))
+    predicted = targets_by("predicted", probabilities).classes
+    seen = Seen(images, targets, predicted, labels, None if there is None else there.to(images.device))
     return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
 
 
@@ -124,11 +127,9 @@ def _computed(
         one = slice(place, place + 1)
         try:
             found.append(explain(model, seen.images[one], entry.method, targets=targets[one], **entry.options))
-        except MACHINE_ERRORS:
-            raise
         except Exception as error:
             found.append(None)
-            failures.append(Failure([place], describe_error(error)))
+            failures.append(Failure([place], failure_of(error)))
     good = [one for one in found if one is not None]
     if not good:
         return None, ~_all(count), [Failure(list(range(count)), whole)]
@@ -138,6 +139,13 @@ def _computed(
 
 def _all(count: int) -> Bool[Tensor, " {count}"]:
     return torch.ones(count, dtype=torch.bool)
+
+
+def failure_of(error: Exception) -> str:
+    """What a method said, in one line; an error of the machine is no failure of a method and is raised again."""
+    if isinstance(error, MACHINE_ERRORS):
+        raise error
+    return describe_error(error)
 
 
 def describe_error(error: Exception) -> str:

@@ -22,7 +22,7 @@ from ibviz.benchmark.judging import (
 )
 from ibviz.benchmark.probe import in_format
 from ibviz.benchmark.results import CIRCUMSTANCES
-from ibviz.benchmark.runner.explaining import Network, View, describe_error, device_of, explained, view
+from ibviz.benchmark.runner.explaining import Network, View, device_of, explained, failure_of, view
 from ibviz.benchmark.runner.parts import missing, sweep, write_part
 from ibviz.benchmark.runner.plan import (
     FILE,
@@ -201,7 +201,7 @@ def _judge_network(
         maps,
         Rules(planned.protocols, plan.metrics, plan.suite.native),
         failed=lambda method, places, error: failures.append(
-            _failure(network, method, places.tolist(), describe_error(error))
+            _failure(network, method, places.tolist(), failure_of(error))
         ),
     )
     rows = rows_of_findings(judged, seen.seen)
