@@ -2,6 +2,9 @@
 
 import fcntl
 import os
+import re
+import shlex
+import shutil
 import socket
 import sys
 import time
@@ -11,6 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ibviz.errors import InputError
+
+HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # what stands beside until it is whole
 
 
 @contextmanager
@@ -51,6 +56,30 @@ def ensure_folder(folder: Path) -> None:
     with replacing(probe) as beside:
         beside.write_bytes(b"")
     probe.unlink(missing_ok=True)  # of several processes one is the first
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` to fill; it becomes `path`, which is not there yet, only when the block succeeds."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        for file in beside.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        beside.rename(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def half_written(folder: Path) -> list[Path]:
+    """What writers that were killed left in a folder; those that still write leave the like.
+
+    >>> half_written(Path("nowhere"))
+    []
+    """
+    return [path for path in folder.glob(".*") if HALF_WRITTEN.fullmatch(path.name)]
 
 
 @contextmanager
@@ -108,8 +137,10 @@ def _opened(path: Path) -> Iterator[TextIO]:
 
 
 def command() -> str:
-    """The command that runs, as it was typed, without the folders of the program."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command that runs, to be typed again; that of `python -m PACKAGE` begins with the package."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -121,12 +152,21 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), beside)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows that `write_rows` wrote."""
+def read_rows(
+    path: Path, *, columns: Sequence[str] | None = None, filters: list[tuple[str, str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Read the rows that `write_rows` wrote: only some `columns`, only those that pass all `filters` of pyarrow's.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "rows.parquet"
+    >>> write_rows(path, [{"image": 0, "value": 0.5}, {"image": 1, "value": 0.25}])
+    >>> read_rows(path, columns=["value"], filters=[("image", "=", 1)])
+    [{'value': 0.25}]
+    """
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        return pq.read_table(path).to_pylist()
+        return pq.read_table(path, columns=columns, filters=filters).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from error

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ibviz.errors import InputError
-from ibviz.files import read_rows, replacing, write_rows
+from ibviz.files import command, read_rows, replacing, write_rows
 
 
 def full(*_: object, **__: object) -> None:
@@ -35,3 +35,16 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"), replacing(tmp_path / "file" / "inside") as beside:
         beside.write_text("x")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["/env/bin/ibviz", "demo", "--out", "a"], "ibviz demo --out a"),
+        (["/env/lib/ibviz/__main__.py", "evaluate", "my suite.toml"], "ibviz evaluate 'my suite.toml'"),
+        (["evaluation/cost.py"], "cost.py"),
+    ],
+)
+def test_a_command_can_be_typed_again(typed, said, monkeypatch):
+    monkeypatch.setattr("sys.argv", typed)
+    assert command() == said

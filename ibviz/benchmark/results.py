@@ -1,7 +1,10 @@
 """The folder that `ibviz evaluate` writes, read back: what a table, a figure or a page needs, without a model."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +29,44 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Results:
-    """What a suite found, as tables whose columns are those of `COLUMNS`; a missing label is NaN."""
+    """What a suite found, as tables whose columns are those of `COLUMNS`; a missing label is NaN.
+
+    A table is read when it is first asked for, since those of many images are large.
+    """
 
     folder: Path
     circumstances: dict[str, Any]
-    rows: "DataFrame"  # one for each image x model x method x metric x protocol
-    images: "DataFrame"  # `picture` holds the bytes of a PNG, of the first images only
-    predictions: "DataFrame"  # one for each model x image
-    curves: "DataFrame"  # `fractions` and `scores` hold arrays; on the common grid
+
+    @cached_property
+    def rows(self) -> "DataFrame":
+        """One for each image x model x method x metric x protocol."""
+        return self._frame("rows")
+
+    @cached_property
+    def images(self) -> "DataFrame":
+        """One for each image; `picture` holds the bytes of a PNG, of the first images only."""
+        return self._frame("images")
+
+    @cached_property
+    def predictions(self) -> "DataFrame":
+        """One for each model x image."""
+        return self._frame("predictions")
+
+    @cached_property
+    def curves(self) -> "DataFrame":
+        """One for each model x method x protocol x image x side; `fractions` and `scores` hold arrays."""
+        return self._frame("curves")
+
+    def curves_of(self, model: str, protocol: str) -> "DataFrame":
+        """Those of one network under one protocol, the only ones that are read."""
+        return self._frame("curves", [("model", "=", model), ("protocol", "=", protocol)])
+
+    def _frame(self, name: str, filters: list[tuple[str, str, str]] | None = None) -> "DataFrame":
+        import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+
+        path = self.folder / f"{name}.parquet"
+        with _reading(path):
+            return pq.read_table(path, filters=filters).to_pandas()
 
 
 def read_results(folder: Path) -> Results:
@@ -51,8 +84,9 @@ def read_results(folder: Path) -> Results:
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder} holds no finished result, for it lacks {', '.join(missing)}; {wanted}")
-    frames = {name: _frame(folder / f"{name}.parquet", columns) for name, columns in COLUMNS.items()}
-    return Results(folder, _circumstances(folder / CIRCUMSTANCES), **frames)
+    for name, columns in COLUMNS.items():
+        _check(folder / f"{name}.parquet", columns)
+    return Results(folder, _circumstances(folder / CIRCUMSTANCES))
 
 
 def rebuild(folder: Path) -> Results:
@@ -72,16 +106,22 @@ def _circumstances(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _frame(path: Path, columns: tuple[str, ...]) -> "DataFrame":
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
-    import pyarrow.parquet as pq  # noqa: PLC0415
+def _check(path: Path, columns: tuple[str, ...]) -> None:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
 
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}; run the suite again") from error
-    missing = [name for name in columns if name not in table.column_names]
+    with _reading(path):
+        there = pq.read_schema(path).names
+    missing = [name for name in columns if name not in there]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}: an older ibviz wrote it, or something else; "
                          "run the suite again")  # fmt: skip
-    return table.to_pandas()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}; run the suite again") from error

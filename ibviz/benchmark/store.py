@@ -9,6 +9,7 @@ what is 2^-39 of it becomes 0. Values closer to each other than 1 part in 2048 m
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from ibviz.types import AttentionMap, Maps
 FOLDER = "maps"
 TOP = 15  # the largest value of a map is stored between 2^14 and 2^15, below the 65504 of float16
 DIGITS = 16  # of the SHA-256 in a shard's name
+NAME = re.compile(rf"(\d{{8,}})-[0-9a-f]{{{DIGITS}}}\.safetensors")
 
 
 class Shard(NamedTuple):
@@ -108,13 +110,22 @@ def find_shard(folder: Path, model: str, method: str, start: int) -> Path | None
     return next(iter(sorted(place_of(folder, model, method).glob(f"{start:08d}-*.safetensors"))), None)
 
 
+def shards(folder: Path) -> dict[int, list[Path]]:
+    """All shards of a folder by the number of their first image; whatever else lies there is none."""
+    found: dict[int, list[Path]] = {}
+    for path in sorted((folder / FOLDER).glob("*/*/*.safetensors")):
+        if name := NAME.fullmatch(path.name):
+            found.setdefault(int(name[1]), []).append(path)
+    return found
+
+
 def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
     """A shard and its header; a file that is not what its name says is refused."""
     header = read_header(path, "maps")
     encoded = path.read_bytes()
     if hashlib.sha256(encoded).hexdigest()[:DIGITS] != path.stem.partition("-")[2]:
-        raise InputError(f"{path} was changed after it was written: its name is not its checksum; delete it and run "
-                         "with --resume")  # fmt: skip
+        raise InputError(f"{path} was changed after it was written: its name is not its checksum; delete it and resume "
+                         "the run")  # fmt: skip
     try:
         tensors = load(encoded)
     except SafetensorError as error:

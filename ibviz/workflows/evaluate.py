@@ -123,8 +123,7 @@ def draw_curves(results: Results, stem: Path) -> None:
     """Mean deletion and insertion curves with their bands, controls in grey, by the first network and protocol."""
     model, one = next(iter(results.circumstances["models"].items()))
     protocol, card = next(iter(one["protocols"].items()))
-    table = results.curves
-    table = table[(table["model"] == model) & (table["protocol"] == protocol)]
+    table = results.curves_of(model, protocol)
     if table.empty:
         return
     sides = {

@@ -63,11 +63,11 @@ def alone(out: Path) -> int:
     return ended(forked(lambda: run_small(out, asked=asked(), chosen=choose(COUNT))))
 
 
-def deaths(out: Path, log: Path) -> list[int]:
+def deaths(out: Path, log: Path) -> list[tuple[int, bool]]:
     """SIGKILL at seeded random moments, each time of a run that goes on where the last one stopped.
 
     A moment is some milliseconds after a random number of files, at most a batch of them, so that a busy machine
-    sees the same. Returns how many batches were finished at each death.
+    sees the same. Returns how many batches were finished at each death, and whether there was a plan.
     """
     chance, done = random.Random(0), []
     for _ in range(DEATHS):
@@ -78,7 +78,7 @@ def deaths(out: Path, log: Path) -> list[int]:
         time.sleep(chance.uniform(0, 0.05))
         os.kill(process, signal.SIGKILL)
         assert ended(process) == -signal.SIGKILL
-        done.append(len(list((out / "parts").glob("0*"))))
+        done.append((len(list((out / "parts").glob("0*"))), (out / "plan.json").exists()))
     assert ended(forked(lambda: logged(out, log))) == 0
     return done
 
@@ -130,7 +130,7 @@ def member(out: Path, rank: int, count: int, port: int, doomed: int | None) -> N
 def main(root: Path) -> None:
     torch.set_num_threads(1)
     report: dict[str, object] = {"one": alone(root / "one")}
-    report["done"] = deaths(root / "killed", root / "computed.txt")
+    report["done"], report["planned"] = zip(*deaths(root / "killed", root / "computed.txt"), strict=True)
     port = 20000 + os.getpid() % 20000
     report["two"] = several(root / "two", 2, port)
     report["four"] = several(root / "four", 4, port + 1)

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from results import CONTROLS, METHODS, write_results
 
@@ -68,6 +69,23 @@ def test_tables_are_rebuilt_from_the_folder_alone_to_the_same_bytes(tmp_path):
     means = table.set_index(["method", "metric"])["mean"].to_dict()
     common: Any = found.rows.query("not native")
     assert means == pytest.approx(common.groupby(["method", "metric"])["value"].mean().to_dict())
+
+
+def test_no_more_is_read_than_is_asked_for(tmp_path, monkeypatch):
+    folder, plain, read = write_results(tmp_path, models=("one", "two")), pq.read_table, []
+
+    def noted(path, **options):
+        found = plain(path, **options)
+        read.append((path.name, len(found)))
+        return found
+
+    monkeypatch.setattr(pq, "read_table", noted)
+    found = rebuild(folder)
+    assert [name for name, _ in read] == ["rows.parquet"]
+    own = found.curves_of("two", "default")
+    assert read[1:] == [("curves.parquet", len(own))]
+    expected: Any = found.curves[found.curves["model"] == "two"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, expected)
 
 
 def test_a_failure_leaves_the_tables_as_they_were(tmp_path):

@@ -1,9 +1,12 @@
 """A run ends with the same result whatever happens on the way, and says what is missing in it."""
 
+import errno
 import json
 import os
 import resource
+import shutil
 import stat
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,15 +16,18 @@ from networks import bottlenecked, quadrants
 
 from ibviz.attribution import methods as attribution
 from ibviz.attribution.methods import METHODS, Method
+from ibviz.benchmark import judging
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
+from ibviz.benchmark.runner.parts import sweep
 from ibviz.benchmark.runner.processes import Processes
 from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import verify
-from ibviz.benchmark.store import read_maps
-from ibviz.config import MethodConfig, ProtocolConfig
+from ibviz.benchmark.store import pack, read_maps, write_shard
+from ibviz.config import MethodConfig, ProtocolConfig, SuiteConfig
 from ibviz.data.decode import decode, to_tensor
-from ibviz.data.image_set import rasterise, to_float
+from ibviz.data.image_set import ImageSet, to_float
+from ibviz.data.regions import rasterise
 from ibviz.errors import InputError
 from ibviz.files import owned, read_rows
 from ibviz.metrics import faithfulness, pointing_game, scorer, sparseness
@@ -151,7 +157,7 @@ def test_a_finished_run_is_not_run_again(whole, monkeypatch):
 
 
 def test_what_another_run_left_is_refused_with_both_hashes(whole):
-    with pytest.raises(InputError, match="already holds a run; go on with --resume"):
+    with pytest.raises(InputError, match="already holds a run; resume it or give another folder"):
         run_small(whole)
     other = suite(protocols=(ProtocolConfig(grid=(4, 4), steps=3, orders=2, batch_size=32),))
     with pytest.raises(InputError, match=r"begun with protocols (\w{8}); this run has protocols (?!\1)\w{8}"):
@@ -162,6 +168,43 @@ def test_what_another_run_left_is_refused_with_both_hashes(whole):
         run_small(whole, models={"other": quadrants()}, resume=True)
     with pytest.raises(InputError, match=r"begun with data \w{8}; this run has data"):
         run_small(whole, chosen=choose(11), resume=True)
+
+
+def test_a_finished_run_without_its_maps_is_refused(whole, tmp_path):
+    clone = shutil.copytree(whole, tmp_path / "clone", ignore=shutil.ignore_patterns("maps"))
+    with pytest.raises(InputError, match="without 8 of its 8 sets of maps, such as Saliency of quadrants: run into"):
+        run_small(clone, resume=True)
+    (clone / "plan.json").unlink()
+    with pytest.raises(InputError, match=r"holds a result without the plan.json of its run; give another folder"):
+        run_small(clone)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"protocols": (ProtocolConfig(), ProtocolConfig(steps=3))}, "two protocols are called 'default'"),
+        ({"protocols": (ProtocolConfig(preset="rise", ties="group"),)}, "protocol 'rise': .*ties = 'group'"),
+        ({"metrics": ("srg", "beauty")}, "unknown metric 'beauty'"),
+    ],
+)
+def test_a_suite_that_makes_no_sense_is_refused_before_anything_is_done(tmp_path, changes, said):
+    with pytest.raises(InputError, match=said):
+        run_small(tmp_path, asked=suite(**changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_a_run_wrote_is_swept_from_a_folder(tmp_path):
+    shard = write_shard(tmp_path, pack(torch.rand(2, 3, 3)), start=0, of={"model": "net", "method": "LIME"})
+    (tmp_path / "parts/.000001.7.part").mkdir(parents=True)
+    killed = [shard.with_name(f".{shard.name}.7.part.safetensors"), tmp_path / ".rows.parquet.7.part.parquet"]
+    theirs = [shard.with_name("weights.safetensors"), tmp_path / "maps/12-ab.safetensors", tmp_path / ".a.partition"]
+    for path in (*killed, *theirs):
+        path.write_text("x")
+    sweep(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {shard, *theirs}
+    assert list((tmp_path / "parts").iterdir()) == []
+    sweep(tmp_path, all_maps=True)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*theirs}
 
 
 def test_maps_of_other_pixels_are_not_taken_from_the_store(tmp_path, dying, monkeypatch):
@@ -225,6 +268,48 @@ def test_an_image_on_which_a_method_fails_is_recorded_and_the_others_have_their_
     assert maps[dark].isnan().all()
     expected = to_float(torch.stack([image(number) for number in kept])).mean(1)
     torch.testing.assert_close(maps[kept], expected, rtol=2**-11, atol=0)
+
+
+def cheap(method: str) -> SuiteConfig:
+    return suite(method, metrics=("sparseness",), native=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "where"), [(torch.OutOfMemoryError("full"), "maps"), (torch.AcceleratorError("broken"), "metrics")]
+)
+def test_an_error_of_the_machine_ends_the_run_and_is_no_failure_of_the_method(tmp_path, monkeypatch, error, where):
+    def fails(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patched:
+        if where == "maps":
+            patched.setitem(METHODS, "hungry", Method(fails, "Hungry", target_free=True))
+        else:
+            patched.setitem(METHODS, "hungry", Method(lambda _, images, __: images.mean(1), "Hungry", target_free=True))
+            patched.setitem(judging.MAP_METRICS, "sparseness", fails)
+        with pytest.raises(type(error)):
+            run_small(tmp_path, asked=cheap("hungry"), chosen=choose(4))
+    monkeypatch.setitem(METHODS, "hungry", Method(lambda _, images, __: images.mean(1), "Hungry", target_free=True))
+    assert run_small(tmp_path, asked=cheap("hungry"), chosen=choose(4), resume=True)
+    assert facts(tmp_path)["failures"] == facts(tmp_path)["left_out"] == []
+
+
+def test_a_batch_that_does_not_fit_is_explained_image_by_image_once_its_activations_are_gone(tmp_path, monkeypatch):
+    held: list[weakref.ref] = []
+
+    def hungry(model, images, targets):
+        del model, targets
+        activations = images + 1
+        if len(images) > 1:
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("full")
+        assert held[-1]() is None
+        return images.mean(1)
+
+    monkeypatch.setitem(METHODS, "hungry", Method(hungry, "Hungry", target_free=True))
+    assert run_small(tmp_path, asked=cheap("hungry"), chosen=choose(4))
+    assert len(held) == 1
+    assert facts(tmp_path)["failures"] == facts(tmp_path)["left_out"] == []
 
 
 def test_unreadable_images_are_skipped_listed_and_leave_no_gap(tmp_path, monkeypatch):
@@ -292,6 +377,15 @@ def test_a_read_only_folder(tmp_path):
         run_small(tmp_path / "out")
 
 
+def on_another_file_system(*_: object) -> None:
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def dies_half_way(source: Path, target: Path) -> None:
+    Path(target).write_bytes(Path(source).read_bytes()[:9])
+    raise Killed
+
+
 def test_folders_of_several_processes_are_merged_into_the_result_of_one(whole, tmp_path, monkeypatch):
     """Each process has a folder of its own and the plan of the first."""
     monkeypatch.setattr(Processes, "wait", lambda _: None)
@@ -300,8 +394,16 @@ def test_folders_of_several_processes_are_merged_into_the_result_of_one(whole, t
     monkeypatch.setattr(Processes, "agreed", lambda *_: plan)
     for rank, folder in enumerate(folders):
         assert not run_small(folder, processes=Processes(rank, 3))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", on_another_file_system)
+        patched.setattr(shutil, "copyfile", dies_half_way)
+        with pytest.raises(Killed):
+            merge(folders, tmp_path / "all")
+    assert [path.name for path in (tmp_path / "all").rglob("*") if path.is_file()] == ["plan.json"]
     with pytest.raises(InputError, match="1 of 3 batches are in none of the folders, the first number 2"):
-        merge(folders[:2], tmp_path / "some")
+        merge(folders[:2], tmp_path / "all")
+    for folder, start in ((folders[2], 0), (tmp_path / "all", 6)):  # by others that died before they judged them
+        write_shard(folder, pack(torch.rand(3, 2, 2)), start=start, of={"model": "quadrants", "method": "Saliency"})
     merge(folders, tmp_path / "all")
     assert tables(tmp_path / "all") == tables(whole)
     ours, theirs = (read_maps(one, "quadrants", "Saliency") for one in (tmp_path / "all", whole))
@@ -324,11 +426,36 @@ def test_a_result_is_verified_and_a_changed_one_is_found_out(whole, tmp_path):
 
     rows = read_rows(whole / "rows.parquet")
     better = [row | {"value": row["value"] + 0.01 * (row["method"] == "Saliency")} for row in rows]
-    for name in ("plan.json", "images.parquet"):
+    (tmp_path / "plan.json").write_bytes((whole / "plan.json").read_bytes())
+    with pytest.raises(InputError, match=r"there is no .*rows.parquet; expected the folder of a finished"):
+        verify(suite(), models, choose(10), tmp_path)
+    for name in ("images.parquet", "rows.parquet"):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
-    pq.write_table(pa.Table.from_pylist(better, pq.read_schema(whole / "rows.parquet")), tmp_path / "rows.parquet")
-    found = verify(suite(), models, choose(10), tmp_path, seed=0)
+    pq.write_table(pa.Table.from_pylist(better, pq.read_schema(whole / "rows.parquet")), tmp_path / "better.parquet")
+    with pytest.raises(InputError, match=r"there is no .*best.parquet"):
+        verify(suite(), models, choose(10), tmp_path / "best.parquet")
+    found = verify(suite(), models, choose(10), tmp_path / "better.parquet", seed=0)
     assert found.differing == sum(row["method"] == "Saliency" for row in rows) * verdict.images // 10
     assert found.furthest == pytest.approx(0.01)
     with pytest.raises(InputError, match=r"begun with weights \w{8}; this run has weights"):
         verify(suite(), {"quadrants": bottlenecked()}, choose(10), whole)
+
+
+def test_images_of_one_name_are_verified_apart(tmp_path, monkeypatch):
+    """Two of one name in different batches, and two of which one cannot be read."""
+    monkeypatch.setattr("ibviz.data.listing.TOLERATED", 0.2)
+    monkeypatch.setattr("ibviz.benchmark.runner.verify.SHARE", 1.0)
+    plain, asked = choose(6, broken=(1,)), cheap("saliency")
+
+    def paired(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"pair {int(Path(name).stem) // 2}" for name in names)
+
+    def read(start: int, stop: int) -> ImageSet:
+        found = plain.read(start, stop)
+        return found._replace(names=paired(found.names))
+
+    chosen = plain._replace(names=paired(plain.names), read=read)
+    assert run_small(tmp_path, asked=asked, chosen=chosen)
+    verdict = verify(asked, {"quadrants": quadrants()}, chosen, tmp_path)
+    assert verdict.images == 5
+    assert verdict.rows == verdict.equal == len(read_rows(tmp_path / "rows.parquet"))

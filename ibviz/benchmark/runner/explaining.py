@@ -20,6 +20,8 @@ from ibviz.metrics.score import targets_by
 from ibviz.models.loading import Classifier
 
 WORDS = 400  # characters of an error that are kept
+# What a resumption may be spared; after the first kind every later call fails as well.
+MACHINE_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)
 
 
 class Failure(NamedTuple):
@@ -58,11 +60,12 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
     fitted = fitting(batch, network.model)
     images = to_float(fitted.images).to(device_of(network.model), memory_format=_format(network.model))
     probabilities = predict(network.model, images)
-    labels, there = fitted.labels.to(images.device), regions(fitted)
+    labels, there = fitted.labels.to(images.device), regions(batch)  # objects are numbered as the data is
     if annotated:
         there = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool) if there is None else there
     targets = targets_by(target, probabilities, labels)
-    seen = Seen(images, targets, labels, None if there is None else there.to(images.device))
+    predicted = targets_by("predicted", probabilities).classes
+    seen = Seen(images, targets, predicted, labels, None if there is None else there.to(images.device))
     return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
 
 
@@ -116,8 +119,8 @@ def _computed(
     count, targets = len(seen.images), seen.targets.classes
     try:
         return explain(model, seen.images, entry.method, targets=targets, **entry.options), _all(count), []
-    except Exception as error:  # whatever it is, the other methods go on
-        whole = error
+    except Exception as error:  # whatever it is: one of the machine's comes again below
+        whole = describe_error(error)  # in words: its traceback would keep the activations of the batch
     found: list[Explanation | None] = []
     failures: list[Failure] = []
     for place in range(count):
@@ -126,16 +129,23 @@ def _computed(
             found.append(explain(model, seen.images[one], entry.method, targets=targets[one], **entry.options))
         except Exception as error:
             found.append(None)
-            failures.append(Failure([place], describe_error(error)))
+            failures.append(Failure([place], failure_of(error)))
     good = [one for one in found if one is not None]
     if not good:
-        return None, ~_all(count), [Failure(list(range(count)), describe_error(whole))]
+        return None, ~_all(count), [Failure(list(range(count)), whole)]
     present = torch.tensor([one is not None for one in found])
     return concatenate([good[0] if one is None else one for one in found]), present, failures
 
 
 def _all(count: int) -> Bool[Tensor, " {count}"]:
     return torch.ones(count, dtype=torch.bool)
+
+
+def failure_of(error: Exception) -> str:
+    """What a method said, in one line; an error of the machine is no failure of a method and is raised again."""
+    if isinstance(error, MACHINE_ERRORS):
+        raise error
+    return describe_error(error)
 
 
 def describe_error(error: Exception) -> str:

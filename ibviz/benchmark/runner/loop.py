@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +21,11 @@ from ibviz.benchmark.judging import (
     rows_of_findings,
 )
 from ibviz.benchmark.probe import in_format
-from ibviz.benchmark.runner.explaining import Network, View, describe_error, device_of, explained, view
+from ibviz.benchmark.results import CIRCUMSTANCES
+from ibviz.benchmark.runner.explaining import Network, View, device_of, explained, failure_of, view
 from ibviz.benchmark.runner.parts import missing, sweep, write_part
 from ibviz.benchmark.runner.plan import (
+    FILE,
     Plan,
     check_resumed,
     data_hash,
@@ -35,8 +37,8 @@ from ibviz.benchmark.runner.plan import (
     with_grid,
 )
 from ibviz.benchmark.runner.processes import ALONE, Processes
-from ibviz.benchmark.runner.result import finish, finished
-from ibviz.benchmark.suite import check_metrics, entries
+from ibviz.benchmark.runner.result import check_maps, finish, finished
+from ibviz.benchmark.suite import check_metrics, entries, protocols_of
 from ibviz.config import SuiteConfig
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
@@ -70,16 +72,18 @@ def run_suite(
 
     See `run`; the images are those the suite names, under `root` or downloaded.
     """
-    check_suite(suite)
+    check_suite(suite, models.values())  # before a download
     with processes.first_first():
         chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
     return run(suite, models, chosen, out, resume=resume, processes=processes)
 
 
-def check_suite(suite: SuiteConfig) -> None:
-    """Refuse names and options that nobody knows."""
+def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
+    """Refuse names and options that nobody knows, and protocols that make no sense for one of `models`."""
     check_metrics(suite.metrics)
     entries(suite)
+    for model in models:
+        protocols_of(suite, model, None)
 
 
 def run(
@@ -97,6 +101,7 @@ def run(
     after the last of them and ends with the files of an uninterrupted run; it also takes the maps that are stored.
     Processes share the batches. A folder that another run holds, or that holds another run, is refused.
     """
+    check_suite(suite, models.values())
     networks = networks_of(models)
     with owned(out) if processes.first else nullcontext():
         plan = processes.agreed(lambda: _plan(suite, networks, chosen, out, resume))
@@ -115,14 +120,17 @@ def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: 
     """The plan of the folder where there is one, otherwise a new one that is kept there; of the first process alone."""
     ensure_folder(out)
     there = read_plan(out)
+    if there is None and (out / CIRCUMSTANCES).exists():
+        raise InputError(f"{out} holds a result without the {FILE} of its run; give another folder")
     sweep(out, all_maps=there is None)
     if there is None:
         plan = decide(suite, networks, chosen, out)
         keep_plan(out, plan)
         return plan
     if not resume:
-        raise InputError(f"{out} already holds a run; go on with --resume or give another folder")
+        raise InputError(f"{out} already holds a run; resume it or give another folder")
     check_resumed(out, there, identity(suite, {one.label: one.weights for one in networks}, data_hash(chosen)))
+    check_maps(out, there)
     return there
 
 
@@ -193,7 +201,7 @@ def _judge_network(
         maps,
         Rules(planned.protocols, plan.metrics, plan.suite.native),
         failed=lambda method, places, error: failures.append(
-            _failure(network, method, places.tolist(), describe_error(error))
+            _failure(network, method, places.tolist(), failure_of(error))
         ),
     )
     rows = rows_of_findings(judged, seen.seen)

@@ -1,15 +1,15 @@
 """Results in whole parts, one a batch, beside each other until all are there; then as one file of each kind."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ibviz.benchmark.store import FOLDER
+from ibviz.benchmark.store import FOLDER, shards
 from ibviz.errors import InputError
-from ibviz.files import replacing
+from ibviz.files import half_written, replacing, replacing_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,22 +65,15 @@ def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     part = part_of(out, batch)
-    beside = part.with_name(f".{part.name}.{os.getpid()}.part")
     try:
-        beside.mkdir(parents=True)
-        for name, schema in schemas().items():
-            rows = [dict(row) for row in tables[name]]
-            pq.write_table(pa.Table.from_pylist(rows, schema), beside / f"{name}.parquet")
-        (beside / FACTS).write_text(json.dumps(facts))
-        for path in beside.iterdir():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
-        beside.rename(part)
+        with replacing_folder(part) as beside:
+            for name, schema in schemas().items():
+                rows = [dict(row) for row in tables[name]]
+                pq.write_table(pa.Table.from_pylist(rows, schema), beside / f"{name}.parquet")
+            (beside / FACTS).write_text(json.dumps(facts))
     except OSError as error:
-        raise InputError(f"cannot write {part}: {error.strerror or error}; what is finished is kept: make room and go "
-                         "on with --resume") from error  # fmt: skip
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        raise InputError(f"cannot write {part}: {error.strerror or error}; what is finished is kept: make room and "
+                         "resume the run") from error  # fmt: skip
 
 
 def read_facts(out: Path, batch: int) -> dict[str, Any]:
@@ -146,9 +139,10 @@ def sweep(out: Path, *, all_maps: bool = False) -> None:
 
     `all_maps` removes whole ones as well: those of a run that was killed before it had a plan.
     """
-    shards = (out / FOLDER).rglob("*.safetensors")
-    for left in [*out.glob(".*.part*"), *(out / PARTS).glob(".*.part"), *shards]:
+    for left in (left for place in (out, out / PARTS, *(out / FOLDER).glob("*/*")) for left in half_written(place)):
         if left.is_dir():
             shutil.rmtree(left)
-        elif all_maps or left.name.startswith("."):
+        else:
             left.unlink(missing_ok=True)
+    for shard in chain(*shards(out).values()) if all_maps else ():
+        shard.unlink()

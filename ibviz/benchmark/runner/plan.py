@@ -142,6 +142,7 @@ def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out:
     first = chosen.read(start, stop)
     if not len(first.labels):
         raise InputError(f"none of the first {stop} images can be read: {first.faults[0].reason}")
+    # A source knows the objects of all its images or of none.
     annotated = any(one is not None for one in (first.masks, first.boxes, first.objects))
     plan = Plan(suite=suite, data=data_hash(chosen), images=len(chosen.labels), annotated=annotated,
                 metrics=_metrics(suite.metrics, annotated), left_out=_unmeasured(suite.metrics, annotated))  # fmt: skip

@@ -7,24 +7,24 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts
+from ibviz.benchmark.evaluation import versions
+from ibviz.benchmark.results import CIRCUMSTANCES
+from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts, sweep
 from ibviz.benchmark.runner.plan import Plan, keep_plan, read_plan, with_grid
-from ibviz.benchmark.store import FOLDER
+from ibviz.benchmark.store import place_of, shards
 from ibviz.benchmark.suite import entries
 from ibviz.data.image_set import Fault
 from ibviz.data.listing import tolerate
 from ibviz.errors import InputError
-from ibviz.files import command, ensure_folder, owned, replacing
+from ibviz.files import command, ensure_folder, owned, replacing, replacing_folder
 from ibviz.metrics.protocol import Card, digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CIRCUMSTANCES = "circumstances.json"
 Facts = dict[str, Any]
 
 
@@ -32,6 +32,17 @@ def finished(out: Path, plan: Plan) -> bool:
     """Whether the result of this plan is there."""
     path = out / CIRCUMSTANCES
     return path.is_file() and json.loads(path.read_text()).get("plan") == plan_hash(plan)
+
+
+def check_maps(out: Path, plan: Plan) -> None:
+    """Refuse to go on with a result whose maps were not kept: nothing would be done, and nothing said."""
+    if not finished(out, plan):
+        return
+    asked = [(model, method) for model, one in plan.models.items() for method in one.methods]
+    gone = [f"{method} of {model}" for model, method in asked if not place_of(out, model, method).is_dir()]
+    if gone:
+        raise InputError(f"{out} holds a finished result without {len(gone)} of its {len(asked)} sets of maps, such as "
+                         f"{gone[0]}: run into another folder to have them")  # fmt: skip
 
 
 def plan_hash(plan: Plan) -> str:
@@ -61,11 +72,6 @@ def _cards(plan: Plan, model: str, facts: Sequence[Facts]) -> dict[str, Card]:
         label: Card(protocol=protocol, data=data, weights=planned.weights, versions=versions())
         for label, protocol in planned.protocols.items()
     }
-
-
-def versions() -> dict[str, str]:
-    """Of what a number depends on."""
-    return {name: version(name) for name in ("ibviz", "torch", "torchvision", "numpy", "captum")}
 
 
 def _hashes(rows: "pa.Table", cards: Mapping[tuple[str, str], Card]) -> list[str]:
@@ -152,34 +158,42 @@ def merge(folders: Sequence[Path], out: Path) -> None:
                              "one run can be merged")  # fmt: skip
     ensure_folder(out)
     with owned(out):
+        sweep(out)
         keep_plan(out, plan)
         for folder in folders:
             _bring(folder, out, plan)
         if gone := missing(out, len(plan.bounds)):
             raise InputError(f"{len(gone)} of {len(plan.bounds)} batches are in none of the folders, the first number "
-                             f"{gone[0]}: go on with --resume where they were begun, or in {out}")  # fmt: skip
+                             f"{gone[0]}: resume the run where they were begun, or in {out}")  # fmt: skip
         finish(out, plan)
 
 
 def _bring(folder: Path, out: Path, plan: Plan) -> None:
-    """Link or copy what `out` lacks; a part is whole or not there."""
+    """Link or copy the parts that `out` lacks, each after the maps it was judged by."""
+    there = shards(folder)
     try:
-        for batch in range(len(plan.bounds)):
+        for batch, (start, _) in enumerate(plan.bounds):
             part, own = part_of(folder, batch), part_of(out, batch)
-            if part.is_dir() and not own.is_dir():
-                beside = own.with_name(f".{own.name}.{os.getpid()}.part")
-                shutil.copytree(part, beside, copy_function=_link)
-                beside.rename(own)
-        if (folder / FOLDER).is_dir():
-            ignored = shutil.ignore_patterns(".*")
-            shutil.copytree(folder / FOLDER, out / FOLDER, copy_function=_link, ignore=ignored, dirs_exist_ok=True)
-    except (OSError, shutil.Error) as error:
-        raise InputError(f"cannot bring {folder} to {out}: {error}") from error
+            if not part.is_dir() or own.is_dir():
+                continue
+            for shard in there.get(start, []):
+                _bring_shard(shard, out / shard.relative_to(folder))
+            with replacing_folder(own) as beside:
+                for file in part.iterdir():
+                    _link(file, beside / file.name)
+    except OSError as error:
+        raise InputError(f"cannot bring {folder} to {out}: {error.strerror or error}") from error
 
 
-def _link(source: str, target: str) -> None:
-    if Path(target).exists():
-        return
+def _bring_shard(shard: Path, own: Path) -> None:
+    """In place of another one of the same images, by a process that died before they were judged."""
+    for other in own.parent.glob(f"{shard.name.partition('-')[0]}-*"):
+        other.unlink()
+    with replacing(own) as beside:
+        _link(shard, beside)
+
+
+def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system

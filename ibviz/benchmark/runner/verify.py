@@ -2,15 +2,16 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ibviz.benchmark.runner.loop import judge_batch, ready
-from ibviz.benchmark.runner.plan import check_resumed, data_hash, identity, networks_of, read_plan
+from ibviz.benchmark.runner.plan import Plan, check_resumed, data_hash, identity, networks_of, read_plan
 from ibviz.config import SuiteConfig
 from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
+from ibviz.files import read_rows
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 
@@ -39,41 +40,49 @@ def verify(
 ) -> Verdict:
     """Compute the rows of a random 1 % of the batches again, from the images on, and compare.
 
-    `result` is the folder of `ibviz evaluate`, or its `rows.parquet`. `seed` chooses the batches; None chooses others
+    `result` is the folder of `ibviz evaluate`, or a file of rows in it. `seed` chooses the batches; None chooses others
     every time. A result of another suite, other networks or images is an `InputError` with both hashes.
     """
-    folder = result if result.is_dir() else result.parent
-    plan = read_plan(folder)
-    if plan is None:
-        raise InputError(f"{folder} has no plan.json, which says how its numbers were made; expected a folder of "
-                         "`ibviz evaluate`")  # fmt: skip
+    path = result / "rows.parquet" if result.is_dir() else result
+    folder, plan = path.parent, _plan_of(path)
     networks = networks_of(models)
     check_resumed(folder, plan, identity(suite, {one.label: one.weights for one in networks}, data_hash(chosen)))
     bounds, chance = plan.bounds, random.Random(seed)
     drawn = sorted(chance.sample(range(len(bounds)), math.ceil(SHARE * len(bounds))))
-    numbers = {name: number for number, name in enumerate(_names(folder))}
+    names = [row["name"] for row in read_rows(folder / "images.parquet", columns=["name"])]
+    numbers = {place: number for number, place in enumerate(_places(names, chosen.names))}
     verdict = Verdict(0, 0, 0, 0, 0.0)
     with ready(networks, plan):
         for batch in progress(drawn, "computing again", total=len(drawn)):
             start, stop = bounds[batch]
             images = chosen.read(start, stop)
             rows = judge_batch(networks, plan, images, start, None).tables["rows"]
-            places = [numbers.get(name, -1) for name in images.names]
-            there = _rows(folder / "rows.parquet", places)
-            verdict = _compared(verdict, [row | {"image": places[row["image"]]} for row in rows], there, len(places))
+            ours = [numbers.get(start + place, -1) for place in _places(images.names, chosen.names[start:stop])]
+            theirs = [numbers[place] for place in range(start, stop) if place in numbers]
+            there = read_rows(path, columns=[*KEY, "value"], filters=[("image", "in", theirs)])
+            verdict = _compared(verdict, [row | {"image": ours[row["image"]]} for row in rows], there, len(ours))
     return verdict
 
 
-def _names(folder: Path) -> list[str]:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+def _plan_of(rows: Path) -> Plan:
+    """How they were made."""
+    if not rows.is_file():
+        raise InputError(f"there is no {rows}; expected the folder of a finished `ibviz evaluate`, or its rows.parquet")
+    plan = read_plan(rows.parent)
+    if plan is None:
+        raise InputError(f"{rows.parent} has no plan.json, which says how its numbers were made; expected a folder of "
+                         "`ibviz evaluate`")  # fmt: skip
+    return plan
 
-    return pq.read_table(folder / "images.parquet", columns=["name"])["name"].to_pylist()
 
+def _places(some: Sequence[str], whole: Sequence[str]) -> list[int]:
+    """Where `some` names lie in the `whole` of which they are a part, in its order; -1 for those after a stranger.
 
-def _rows(path: Path, images: list[int]) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
-
-    return pq.read_table(path, columns=[*KEY, "value"], filters=[("image", "in", images)]).to_pylist()
+    >>> _places(["a", "b", "a"], ["a", "x", "b", "a"])
+    [0, 2, 3]
+    """
+    walk = iter(enumerate(whole))
+    return [next((place for place, name in walk if name == one), -1) for one in some]
 
 
 def _compared(before: Verdict, ours: list[dict[str, Any]], theirs: list[dict[str, Any]], images: int) -> Verdict:
