@@ -126,8 +126,7 @@ def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:
     batches = training.batches([share.rows(rows) for rows, passes in plan for share in passes])
     losses: list[Tensor] = []  # one row a step, checked in blocks
     block: list[Tensor] = []
-    device = run.accelerator.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed reseeds
         for step, (_, passes) in enumerate(progress(plan, f"epoch {epoch}", show=run.accelerator.is_main_process), 1):
             _set_rate(run, epoch, (step - 1) / len(plan))
             block.append(_step(run, batches, passes, stream_seed(run.recipe.training.seed, epoch, step)))

@@ -50,7 +50,7 @@ def start(
     `weights` are a local file with those that a pretrained network starts from.
     """
     config = recipe.training
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed reseeds
         torch.manual_seed(config.seed)
         model = build(recipe.model, spec, weights)
     check_network(recipe, model, spec)
