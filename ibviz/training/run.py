@@ -54,7 +54,6 @@ def start(
         torch.manual_seed(config.seed)
         model = build(recipe.model, spec, weights)
     check_network(recipe, model, spec)
-    model.network.requires_grad_(config.trainable == "all")
     model.to(accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
@@ -73,6 +72,7 @@ def groups_of(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any
     return [{"params": rest, "share": 1.0}, {"params": anchors, "share": config.anchor_lr, "weight_decay": 0.0}]
 
 
+    model.network.requires_grad_(config.trainable == "all")  # last: what share_batches put in is new, and would train
 def sgd(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
     """SGD with momentum, not Nesterov's."""
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)

@@ -119,3 +119,36 @@ def test_dropout_of_a_share_is_its_part_of_the_whole_batch_s(layout):
     torch.manual_seed(2)
     torch.testing.assert_close(dropout(features[1::2].contiguous(memory_format=layout)), whole[1::2])
     assert torch.equal(dropout.eval()(features), features)
+def test_what_is_frozen_stays_frozen_in_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    attached = TrainingConfig(trainable="attached")
+    run = start(Recipe().model_copy(update={"training": attached}), tmp_path, SPEC, Accelerator(cpu=True))
+    assert any(isinstance(module, WholeBatchNorm) for module in run.model.network.modules())
+    assert not any(parameter.requires_grad for parameter in run.model.network.parameters())
+    trained = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
+    assert trained
+    assert trained.isdisjoint(map(id, run.model.network.parameters()))
+
+
+def test_an_epoch_has_the_same_batches_for_any_number_of_processes_or_is_refused(tmp_path):
+    recipe = Recipe(training=TrainingConfig(batch_size=10, accumulate=2))
+    run, said = start(recipe, tmp_path, SPEC, Accelerator(cpu=True)), ""
+    for count in range(4, 30):
+        images = ImageSet(torch.zeros(count, 3, 16, 16, dtype=torch.uint8), torch.zeros(count).long(), ("a",), ())
+        alone = [rows for rows, _ in loop._plan(run, 1, count)]
+        assert sum(len(rows) for rows in alone) == count - (count % 10 if count % 10 < 4 else 0)
+        for processes in (1, 2, 3, 4, 6):
+            if min(len(rows) for rows in alone) < 2 * processes:  # an image a pass
+                with pytest.raises(InputError, match=f"{processes} processes need {2 * processes} images") as refused:
+                    check_images(recipe, (images,), processes=processes)
+                said += str(refused.value)
+                continue
+            check_images(recipe, (images,), processes=processes)
+            for process in range(processes):
+                member = SimpleNamespace(num_processes=processes, process_index=process)
+                plan = loop._plan(run._replace(accelerator=member), 1, count)  # pyright: ignore[reportArgumentType]
+                torch.testing.assert_close([rows for rows, _ in plan], alone)
+                assert all(len(share.rows(rows)) for rows, held in plan for share in held)
+    assert "3 processes need 6 images a batch; of 14 images in batches of 10 one has 4: start fewer" in said
+
+
