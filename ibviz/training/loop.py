@@ -25,8 +25,8 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import Crops, augment, draw_crops
-from ibviz.training.check import check_images, side
-from ibviz.training.run import CHECKPOINT, Row, Run, restore, save, saves, start, update_average
+from ibviz.training.check import check_images, enough, side
+from ibviz.training.run import CHECKPOINT, Row, Run, holding, restore, save, saves, start, update_average
 from ibviz.training.schedule import learning_rate
 from ibviz.training.share import Share, WholeBatchDropout, shares
 from ibviz.training.supply import Batch, Resident, Streamed, supply
@@ -62,7 +62,7 @@ def train(  # noqa: PLR0913 - what, and where
         ensure_folder(folder)
         with accelerator.main_process_first():  # which downloads, where there is something to download
             training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
-        check_images(recipe, (training, validation))
+        check_images(recipe, (training, validation), processes=accelerator.num_processes)
         run = start(recipe, folder, describe_input(training), accelerator, weights=weights)
         return _train(run, training, validation, report)
 
@@ -137,16 +137,15 @@ def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:
 
 
 def _plan(run: Run, epoch: int, count: int) -> list[tuple[Tensor, list[Share]]]:
-    """Row numbers of each batch, in an order that depends on seed and epoch alone, and this process's shares of it."""
+    """Row numbers of each batch, in an order that follows from seed and epoch, and this process's shares of it.
+
+    What is left over at the end of an epoch is a batch of its own if it is `enough`, however many processes there are.
+    """
     config, processes, process = run.recipe.training, run.accelerator.num_processes, run.accelerator.process_index
     generator = torch.Generator().manual_seed(stream_seed(config.seed, epoch, 0))
     batches = torch.randperm(count, generator=generator).split(config.batch_size)
-    enough = config.accumulate * max(2, processes)  # batch norm needs two images, every process one
-    kept = [rows for rows in batches if len(rows) >= enough]
-    if not kept:
-        raise InputError(f"{count} images in batches of {config.batch_size} are too few for {processes} processes")
     deal = partial(shares, process=process, processes=processes, passes=config.accumulate)
-    return [(rows, deal(len(rows))) for rows in kept]
+    return [(rows, deal(len(rows))) for rows in batches if enough(len(rows), config)]
 
 
 def _set_rate(run: Run, epoch: int, within: float) -> None:
