@@ -29,8 +29,8 @@ from ibviz.training.check import check_images, enough, side
 from ibviz.training.run import CHECKPOINT, Row, Run, holding, restore, save, saves, start, update_average
 from ibviz.training.schedule import learning_rate
 from ibviz.training.share import Share, WholeBatchDropout, shares
-from ibviz.training.supply import Batch, Resident, Streamed, supply
-from ibviz.training.track import tracking
+from ibviz.training.supply import Batch, Resident, Streamed, supply, tell_faults
+from ibviz.training.track import accelerator_for, tracking
 from ibviz.types import Labels, Pixels
 
 CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -78,6 +78,8 @@ def _train(run: Run, training: Images, validation: Images, report: Callable[[Row
                 list_skipped(run, (*training.faults, *validation.faults))
             if accelerator.is_main_process:
                 report(rows[-1])
+            for images in (training, validation):
+                tell_faults(images, accelerator)
             accelerator.log(rows[-1], step=epoch)
     return rows
 

@@ -28,7 +28,7 @@ from ibviz.models.objective import Objective
 from ibviz.training import loop, sweep, track
 from ibviz.training.loop import train
 from ibviz.training.run import OPTIMIZERS, best_row, saves, update_average
-from ibviz.training.supply import supply
+from ibviz.training.supply import supply, tell_faults, workers
 from ibviz.training.sweep import run_sweep
 
 
@@ -200,6 +200,28 @@ def test_a_frozen_network_keeps_its_weights_and_statistics(tmp_path):
     recipe = Recipe.model_validate(common | {"training": {"epochs": 1, "batch_size": 12, "trainable": "attached"}})
     train(recipe, tmp_path / "run", weights=tmp_path / "w.safetensors", report=silent)
     model = load_model(tmp_path / "run/model.safetensors")
+def test_corrupt_images_are_counted_over_all_processes(monkeypatch):
+    mine = on_disk(split_in_memory(small().data, "validation", None), (3, 7, *range(10, 18), 500))
+    mine.read(torch.tensor([3, 4, 500]))
+    others = torch.zeros(1000, dtype=torch.int32)
+    others[[3, 7]] = 1
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    monkeypatch.setattr(Accelerator, "reduce", lambda _, own, reduction: own + others if reduction == "sum" else own)
+    tell_faults(mine, Accelerator(cpu=True))
+    assert [fault.name for fault in mine.faults] == ["validation-00003", "validation-00007", "validation-00500"]
+    others[10:18] = 1
+    with pytest.raises(InputError, match=r"^11 of 1000 images cannot be read, more than 1%"):
+        tell_faults(mine, Accelerator(cpu=True))
+
+
+def test_workers_share_the_cores_of_a_machine_where_the_system_has_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    for cores, processes, expected in ((6, 1, 6), (6, 2, 3), (6, 4, 1), (2, 4, 1), (64, 2, 8), (None, 1, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert workers() == expected
+
+
     own = model.get_submodule("network.body").state_dict()
     assert all(torch.equal(own[name], value) for name, value in network.state_dict().items() if name in own)
     assert len(own) == len(network.state_dict()) - 2  # the last layer is in the decoder
