@@ -58,8 +58,8 @@ def train(  # noqa: PLR0913 - what, and where
     """
     if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
-    with tracking(log, recipe, folder) as accelerator:
-        ensure_folder(folder)
+    accelerator = accelerator_for(log, folder)
+    with holding(folder, accelerator), tracking(accelerator, recipe):
         with accelerator.main_process_first():  # which downloads, where there is something to download
             training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
         check_images(recipe, (training, validation), processes=accelerator.num_processes)
