@@ -19,7 +19,7 @@ from ibviz.data.image_set import Fault, to_float
 from ibviz.data.sources import load_split
 from ibviz.data.streaming import Images, input_statistics
 from ibviz.errors import InputError
-from ibviz.files import ensure_folder, replacing
+from ibviz.files import replacing
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Losses

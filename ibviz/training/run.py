@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
-from ibviz.files import read_rows, write_rows
+from ibviz.files import ensure_folder, owned, read_rows, write_rows
 from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
@@ -42,6 +43,19 @@ class Run(NamedTuple):
         return self.average or self.model
 
 
+@contextmanager
+def holding(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Keep other runs out of the folder, and remove what one that was killed left half-written."""
+    if not accelerator.is_main_process:  # which writes nothing
+        yield
+        return
+    ensure_folder(folder)
+    with owned(folder):
+        for left in folder.glob(".*.[0-9]*.part*"):  # see `ibviz.files.replacing`
+            left.unlink()
+        yield
+
+
 def start(
     recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelerator, *, weights: Path | None = None
 ) -> Run:
@@ -58,6 +72,7 @@ def start(
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
     share_batches(model, processes=processes, passes=config.accumulate, device=accelerator.device)
+    model.network.requires_grad_(config.trainable == "all")  # last: what share_batches put in is new, and would train
     objective = Objective(model, recipe.objective)
     if config.compile:
         objective.compile()
@@ -72,7 +87,6 @@ def groups_of(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any
     return [{"params": rest, "share": 1.0}, {"params": anchors, "share": config.anchor_lr, "weight_decay": 0.0}]
 
 
-    model.network.requires_grad_(config.trainable == "all")  # last: what share_batches put in is new, and would train
 def sgd(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
     """SGD with momentum, not Nesterov's."""
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
