@@ -1,4 +1,8 @@
-"""One training loop for a CPU, a GPU or many (through torchrun), resumed bit for bit on the same device."""
+"""One training loop for a CPU, a GPU or many (through torchrun).
+
+Resumed bit for bit on a CPU; on a GPU as well, as far as torch's operations are deterministic there. cuDNN's are, the
+backward pass of adaptive average pooling to several cells (VGG-16) is not.
+"""
 
 import math
 import time
@@ -51,10 +55,11 @@ def train(  # noqa: PLR0913 - what, and where
 
     Every `save_every` epochs and after the last, `checkpoint.safetensors` (weights, their average, optimizer, recipe),
     `log.parquet` and, where validation accuracy is the best so far, `model.safetensors` are replaced whole. `resume`
-    goes on after the last saved epoch and ends with the weights of an uninterrupted run. `report` sees each
-    new row, and so does the tracker that `log` names, `tensorboard` or `wandb`. A recipe with `model.pretrained` starts
-    from published weights, or from those in the file `weights`. Images that cannot be read are listed in `skipped.txt`.
-    A loss that is not finite stops the run with an `InputError` that names the step; the last checkpoint stays.
+    goes on after the last saved epoch and ends with the weights of an uninterrupted run, on a GPU if its network has no
+    other operations than deterministic ones. `report` sees each new row, and so does the tracker that `log` names,
+    `tensorboard` or `wandb`. A recipe with `model.pretrained` starts from published weights, or from those in the file
+    `weights`. Images that cannot be read are listed in `skipped.txt`. A loss that is not finite stops the run with an
+    `InputError` that names the step; the last checkpoint stays. A folder that another run holds is refused.
     """
     if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
@@ -73,13 +78,13 @@ def _train(run: Run, training: Images, validation: Images, report: Callable[[Row
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for epoch in range(len(rows) + 1, config.epochs + 1):
             rows.append(train_epoch(run, epoch, *supplies))
+            for images in (training, validation):
+                tell_faults(images, accelerator)
             if saves(epoch, config):
                 save(run, rows)
                 list_skipped(run, (*training.faults, *validation.faults))
             if accelerator.is_main_process:
                 report(rows[-1])
-            for images in (training, validation):
-                tell_faults(images, accelerator)
             accelerator.log(rows[-1], step=epoch)
     return rows
 
