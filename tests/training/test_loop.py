@@ -112,7 +112,7 @@ def test_random_state_outside_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda card: cards[card])
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, card: cards.update({card: state}))
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: cards.update(dict.fromkeys(cards, seed)))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: cards.update(dict.fromkeys(cards, torch.tensor([3]))))
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -62,7 +62,8 @@ def _cifar(kind: str, root: Path, split: Split) -> Arrays:
 def _svhn(root: Path, split: Split) -> Arrays:
     from torchvision.datasets import SVHN  # noqa: PLC0415 - slow to import
 
-    stored = _stored(partial(SVHN, split=split), root, tuple(SVHN.split_list[split]))
+    address, name, md5 = SVHN.split_list[split]
+    stored = _stored(partial(SVHN, split=split), root, (address, name, md5))
     return Arrays(stored.data.transpose(0, 2, 3, 1), stored.labels, tuple("0123456789"))
 
 
