@@ -241,3 +241,33 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_work(refused, mod
     recipe.write_text("")
     for command in (["explain", taken, "--model", model], ["evaluate", suite, "--model", model], ["train", recipe]):
         assert "cannot write" in refused(*command, "--out", taken)
+
+
+def test_an_interrupt_is_told_in_one_line_after_what_was_finished(run, monkeypatch, tmp_path):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ibviz.workflows.figure.redraw_files", interrupted)
+    assert run("figure", tmp_path / "a.json") == (130, "", "ibviz: stopped; what was finished is kept\n")
+
+
+def test_the_version_is_that_of_the_package(run):
+    import ibviz  # noqa: PLC0415
+
+    assert run("--version") == (0, f"ibviz {ibviz.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "idle"),
+    [
+        (("train", "--sweep", "sweep.toml", "--out", "runs"), {"--resume": ()}),
+        (("evaluate", "--merge", "a", "b", "--out", "c"),
+         {"--model": ("digits",), "--data": ("d",), "--limit": ("4",), "--resume": (), "--verify": ("rows.parquet",)}),
+        (("evaluate", "suite.toml", "--verify", "rows.parquet"), {"--out": ("c",), "--resume": ()}),
+    ],
+)  # fmt: skip
+def test_flags_that_would_do_nothing_are_refused(refused, tmp_path, monkeypatch, command, idle):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suite.toml").write_text("images = 4\n")
+    for flag, values in idle.items():
+        assert f"nothing for {flag} to do; leave that out" in refused(*command, flag, *values)
