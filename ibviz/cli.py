@@ -35,12 +35,16 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"ibviz: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ibviz: {_line(error)}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             print("ibviz: stopped; what was finished is kept", file=sys.stderr)
         raise
+
+
+def _line(error: InputError) -> str:
+    return " ".join(str(error).split())
 
 
 def _print_version(asked: bool) -> bool:
@@ -120,7 +124,9 @@ def explain(  # noqa: PLR0913 - one parameter a flag
 
 
 def _print_unfit(method: str, error: InputError) -> None:
-    print(f"ibviz: {method} left out: {error}", file=sys.stderr)
+    from tqdm import tqdm  # noqa: PLC0415 - only here
+
+    tqdm.write(f"ibviz: {method} left out: {_line(error)}", file=sys.stderr)  # above the bar of progress
 
 
 @app.command()
