@@ -1,12 +1,20 @@
 """Downloads: whole or not there, and one clear error when they fail."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from ibviz.errors import InputError
+from ibviz.progress import progress
 
+PIECE = 10**6  # bytes at a time
+PATIENCE = 60  # seconds without a byte
 CONVERTED = "refs/convert/parquet"  # where the Hub keeps every data set as Parquet
 ARCHIVES = {  # address and MD5, as published
     "cub": (
@@ -50,22 +58,71 @@ def fetched(place: Path, fetch: Callable[[Path], None]) -> Path:
     return place
 
 
+def fetch_file(address: str, md5: str, path: Path) -> None:
+    """Download one file, unless it is there with this sum; after a failure the next try goes on with the rest.
+
+    What has arrived lies in a hidden file beside, which becomes `path` when it is whole and of this sum. A server that
+    does not send parts of a file sends all of it anew.
+    """
+    from torchvision.datasets.utils import check_integrity  # noqa: PLC0415 - slow to import
+
+    if check_integrity(str(path), md5):
+        return
+    beside = path.with_name(f".{path.name}.part")
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    if not check_integrity(str(beside), md5):
+        _receive(address, beside)
+    if not check_integrity(str(beside), md5):
+        beside.unlink()
+        raise OSError(f"what came from {address} is corrupted: its MD5 is not {md5}")
+    beside.replace(path)
+
+
+def _receive(address: str, path: Path) -> None:
+    """Append to `path` what it lacks of the file at `address`."""
+    held = path.stat().st_size if path.exists() else 0
+    request = Request(address, headers={"User-Agent": "ibviz"} | ({"Range": f"bytes={held}-"} if held else {}))
+    try:
+        answer = urlopen(request, timeout=PATIENCE)
+    except HTTPError as error:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing is left to send: the sum decides
+        raise
+    with answer:
+        rest = int(answer.headers.get("Content-Length", 0))
+        with path.open("ab" if answer.status == HTTPStatus.PARTIAL_CONTENT else "wb") as file:
+            before = file.tell()
+            pieces = iter(partial(answer.read, PIECE), b"")
+            for piece in progress(pieces, f"{address.rpartition('/')[2]}, MB", total=math.ceil(rest / PIECE)):
+                file.write(piece)
+            if file.tell() < before + rest:
+                raise OSError(f"{address} was cut off after {file.tell()} of {before + rest} bytes")
+
+
 def fetch_archive(name: str, beside: Path) -> None:
     """Download an archive of `ARCHIVES`, check its sum, unpack it."""
-    from torchvision.datasets.utils import download_and_extract_archive  # noqa: PLC0415 - slow to import
-
     address, md5 = ARCHIVES[name]
-    download_and_extract_archive(address, beside, md5=md5, remove_finished=True)
+    _fetch_and_unpack([(address, md5, beside / address.rpartition("/")[2])])
 
 
 def fetch_voc(year: str, beside: Path) -> None:
-    """Download the archives of a year with torchvision: train and validation, and the test of 2007."""
-    from torchvision.datasets import VOCDetection  # noqa: PLC0415 - slow to import
+    """Download the archives of a year that torchvision knows: train and validation, and the test of 2007."""
+    from torchvision.datasets.voc import DATASET_YEAR_DICT  # noqa: PLC0415 - slow to import
 
-    for image_set in ["trainval", *(["test"] if year == "2007" else [])]:
-        VOCDetection(beside, year=year, image_set=image_set, download=True)
-    for archive in beside.glob("*.tar"):
-        archive.unlink()
+    entries = [DATASET_YEAR_DICT[key] for key in [year, *(["2007-test"] if year == "2007" else [])]]
+    _fetch_and_unpack([(entry["url"], entry["md5"], beside / entry["filename"]) for entry in entries])
+
+
+def _fetch_and_unpack(archives: list[tuple[str, str, Path]]) -> None:
+    """Download archives, each by address, MD5 and place, and unpack all beside themselves before one of them goes."""
+    from torchvision.datasets.utils import extract_archive  # noqa: PLC0415 - slow to import
+
+    for archive in archives:
+        fetch_file(*archive)
+    for _, _, path in archives:
+        extract_archive(str(path), str(path.parent))
+    for _, _, path in archives:
+        path.unlink()
 
 
 def fetch_parquet(repository: str, beside: Path) -> None:

@@ -19,8 +19,8 @@ class ImageStream:
     Objects are looked at only where the view crops to them. A row group of a Parquet file is read whole for one of its
     rows: shuffled reading wants small groups, or files.
 
-    `read` runs in any process that holds a copy: corrupt images are marked in memory that all copies share, so `faults`
-    of the training process also knows what the workers of its DataLoader met.
+    `read` runs in any process that holds a copy: corrupt images are marked in `broken`, which lies in memory that all
+    copies share, so `faults` of the training process also knows what the workers of its DataLoader met.
     """
 
     def __init__(self, part: Part, view: View) -> None:
@@ -32,7 +32,7 @@ class ImageStream:
         self.names = tuple(part.listing.names[row] for row in part.rows.tolist())
         self.size = view.size
         self._part, self._view = part, view
-        self._broken = torch.zeros(len(part.rows), dtype=torch.bool).share_memory_()
+        self.broken = torch.zeros(len(part.rows), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         """Number of images, the corrupt ones included: nobody has looked at all of them yet."""
@@ -51,20 +51,20 @@ class ImageStream:
         for place, found in enumerate(look(part, self._view, annotated=self._view.crop == "box")):
             if isinstance(found, Row):
                 pixels[place], intact[place] = found.pixels, True
-        self._broken[unique[~intact]] = True
+        self.broken[unique[~intact]] = True
         self.check()
         kept = intact[places]
         return pixels[places[kept]], self.labels[indices[kept]]
 
     def check(self) -> None:
         """Raise the error of a split of which more than 1 % is corrupt, as far as it was read."""
-        if int(self._broken.sum()) > TOLERATED * len(self):
+        if int(self.broken.sum()) > TOLERATED * len(self):
             tolerate(self.faults, len(self))
 
     @property
     def faults(self) -> tuple[Fault, ...]:
         """Corrupt images met so far by any process, in order; they are opened once more to say why."""
-        part = self._part._replace(rows=self._part.rows[self._broken.nonzero().flatten()])
+        part = self._part._replace(rows=self._part.rows[self.broken.nonzero().flatten()])
         return tuple(found for found in look(part, self._view, annotated=False) if isinstance(found, Fault))
 
 
@@ -80,5 +80,5 @@ def input_statistics(images: Images, *, seed: int = 0) -> tuple[tuple[float, flo
     if isinstance(images, ImageSet):
         return statistics(images.images)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:SEEN]
-    batches = (images.read(part.sort().values)[0] for part in order.split(BATCH))
+    batches = (images.read(part)[0] for part in order.sort().values.split(BATCH))  # sorted: a row group is read once
     return moments(torch.stack([value_counts(pixels) for pixels in batches]).sum(0))

@@ -4,14 +4,23 @@ from collections.abc import Sequence
 
 import torch
 
-from ibviz.config import InputConfig, Recipe
+from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.data.streaming import Images, ImageStream
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 
 
-def check_images(recipe: Recipe, splits: Sequence[Images]) -> None:
-    """Refuse images or labels that the recipe cannot be trained on."""
+def enough(images: int, config: TrainingConfig) -> bool:
+    """Whether a batch of so many can be trained on: batch norm needs two images a pass.
+
+    >>> [enough(images, TrainingConfig(accumulate=2)) for images in (3, 4)]
+    [False, True]
+    """
+    return images >= 2 * config.accumulate
+
+
+def check_images(recipe: Recipe, splits: Sequence[Images], *, processes: int) -> None:
+    """Refuse images or labels that the recipe cannot be trained on, or not by so many processes."""
     width = side(splits[0])
     unlabelled = sum(int((split.labels < 0).sum()) for split in splits)
     if unlabelled:
@@ -19,10 +28,17 @@ def check_images(recipe: Recipe, splits: Sequence[Images]) -> None:
     config, count = recipe.training, len(splits[0].labels)
     if config.crop_padding >= width:
         raise InputError(f"training.crop_padding must be below the image's {width} pixels; got {config.crop_padding}")
-    if min(config.batch_size, count) < 2 * config.accumulate:
+    sizes = min(config.batch_size, count), count % config.batch_size  # of all batches but the last; of the last
+    trained = [size for size in sizes if enough(size, config)]
+    if not trained:
         raise InputError(
             f"a batch needs two images a pass; got {count} images in batches of {config.batch_size},"
             f" training.accumulate {config.accumulate}"
+        )
+    if min(trained) < (needed := processes * config.accumulate):
+        raise InputError(
+            f"{processes} processes need {needed} images a batch; of {count} images in batches of {config.batch_size}"
+            f" one has {min(trained)}: start fewer processes or choose another batch_size"
         )
 
 

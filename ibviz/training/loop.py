@@ -1,4 +1,8 @@
-"""One training loop for a CPU, a GPU or many (through torchrun), resumed bit for bit on the same device."""
+"""One training loop for a CPU, a GPU or many (through torchrun).
+
+Resumed bit for bit on a CPU; on a GPU as well, as far as torch's operations are deterministic there. cuDNN's are, the
+backward pass of adaptive average pooling to several cells (VGG-16) is not.
+"""
 
 import math
 import time
@@ -19,18 +23,18 @@ from ibviz.data.image_set import Fault, to_float
 from ibviz.data.sources import load_split
 from ibviz.data.streaming import Images, input_statistics
 from ibviz.errors import InputError
-from ibviz.files import ensure_folder, replacing
+from ibviz.files import replacing
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import Crops, augment, draw_crops
-from ibviz.training.check import check_images, side
-from ibviz.training.run import CHECKPOINT, Row, Run, restore, save, saves, start, update_average
+from ibviz.training.check import check_images, enough, side
+from ibviz.training.run import CHECKPOINT, Row, Run, holding, restore, save, saves, start, update_average
 from ibviz.training.schedule import learning_rate
 from ibviz.training.share import Share, WholeBatchDropout, shares
-from ibviz.training.supply import Batch, Resident, Streamed, supply
-from ibviz.training.track import tracking
+from ibviz.training.supply import Batch, Resident, Streamed, supply, tell_faults
+from ibviz.training.track import accelerator_for, tracking
 from ibviz.types import Labels, Pixels
 
 CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -51,18 +55,19 @@ def train(  # noqa: PLR0913 - what, and where
 
     Every `save_every` epochs and after the last, `checkpoint.safetensors` (weights, their average, optimizer, recipe),
     `log.parquet` and, where validation accuracy is the best so far, `model.safetensors` are replaced whole. `resume`
-    goes on after the last saved epoch and ends with the weights of an uninterrupted run. `report` sees each
-    new row, and so does the tracker that `log` names, `tensorboard` or `wandb`. A recipe with `model.pretrained` starts
-    from published weights, or from those in the file `weights`. Images that cannot be read are listed in `skipped.txt`.
-    A loss that is not finite stops the run with an `InputError` that names the step; the last checkpoint stays.
+    goes on after the last saved epoch and ends with the weights of an uninterrupted run, on a GPU if its network has no
+    other operations than deterministic ones. `report` sees each new row, and so does the tracker that `log` names,
+    `tensorboard` or `wandb`. A recipe with `model.pretrained` starts from published weights, or from those in the file
+    `weights`. Images that cannot be read are listed in `skipped.txt`. A loss that is not finite stops the run with an
+    `InputError` that names the step; the last checkpoint stays. A folder that another run holds is refused.
     """
     if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
-    with tracking(log, recipe, folder) as accelerator:
-        ensure_folder(folder)
+    accelerator = accelerator_for(log, folder)
+    with holding(folder, accelerator), tracking(accelerator, recipe):
         with accelerator.main_process_first():  # which downloads, where there is something to download
             training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
-        check_images(recipe, (training, validation))
+        check_images(recipe, (training, validation), processes=accelerator.num_processes)
         run = start(recipe, folder, describe_input(training), accelerator, weights=weights)
         return _train(run, training, validation, report)
 
@@ -73,6 +78,8 @@ def _train(run: Run, training: Images, validation: Images, report: Callable[[Row
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for epoch in range(len(rows) + 1, config.epochs + 1):
             rows.append(train_epoch(run, epoch, *supplies))
+            for images in (training, validation):
+                tell_faults(images, accelerator)
             if saves(epoch, config):
                 save(run, rows)
                 list_skipped(run, (*training.faults, *validation.faults))
@@ -126,8 +133,7 @@ def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:
     batches = training.batches([share.rows(rows) for rows, passes in plan for share in passes])
     losses: list[Tensor] = []  # one row a step, checked in blocks
     block: list[Tensor] = []
-    device = run.accelerator.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed reseeds
         for step, (_, passes) in enumerate(progress(plan, f"epoch {epoch}", show=run.accelerator.is_main_process), 1):
             _set_rate(run, epoch, (step - 1) / len(plan))
             block.append(_step(run, batches, passes, stream_seed(run.recipe.training.seed, epoch, step)))
@@ -138,16 +144,15 @@ def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:
 
 
 def _plan(run: Run, epoch: int, count: int) -> list[tuple[Tensor, list[Share]]]:
-    """Row numbers of each batch, in an order that depends on seed and epoch alone, and this process's shares of it."""
+    """Row numbers of each batch, in an order that follows from seed and epoch, and this process's shares of it.
+
+    What is left over at the end of an epoch is a batch of its own if it is `enough`, however many processes there are.
+    """
     config, processes, process = run.recipe.training, run.accelerator.num_processes, run.accelerator.process_index
     generator = torch.Generator().manual_seed(stream_seed(config.seed, epoch, 0))
     batches = torch.randperm(count, generator=generator).split(config.batch_size)
-    enough = config.accumulate * max(2, processes)  # batch norm needs two images, every process one
-    kept = [rows for rows in batches if len(rows) >= enough]
-    if not kept:
-        raise InputError(f"{count} images in batches of {config.batch_size} are too few for {processes} processes")
     deal = partial(shares, process=process, processes=processes, passes=config.accumulate)
-    return [(rows, deal(len(rows))) for rows in kept]
+    return [(rows, deal(len(rows))) for rows in batches if enough(len(rows), config)]
 
 
 def _set_rate(run: Run, epoch: int, within: float) -> None:

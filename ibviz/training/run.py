@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
-from ibviz.files import read_rows, write_rows
+from ibviz.files import ensure_folder, owned, read_rows, write_rows
 from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
@@ -42,6 +43,19 @@ class Run(NamedTuple):
         return self.average or self.model
 
 
+@contextmanager
+def holding(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Keep other runs out of the folder, and remove what one that was killed left half-written."""
+    if not accelerator.is_main_process:  # which writes nothing
+        yield
+        return
+    ensure_folder(folder)
+    with owned(folder):
+        for left in folder.glob(".*.[0-9]*.part*"):  # see `ibviz.files.replacing`
+            left.unlink()
+        yield
+
+
 def start(
     recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelerator, *, weights: Path | None = None
 ) -> Run:
@@ -50,15 +64,15 @@ def start(
     `weights` are a local file with those that a pretrained network starts from.
     """
     config = recipe.training
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed reseeds
         torch.manual_seed(config.seed)
         model = build(recipe.model, spec, weights)
     check_network(recipe, model, spec)
-    model.network.requires_grad_(config.trainable == "all")
     model.to(accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
     share_batches(model, processes=processes, passes=config.accumulate, device=accelerator.device)
+    model.network.requires_grad_(config.trainable == "all")  # last: what share_batches put in is new, and would train
     objective = Objective(model, recipe.objective)
     if config.compile:
         objective.compile()

@@ -23,6 +23,7 @@ class Share(NamedTuple):
         """
         return batch[self.first :: self.step][:count]
 
+    @torch.compiler.disable()  # it cannot take a generator, and would break at several places instead of here alone
     def randn(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Standard normal `(draws, rows here, ...)`: drawn for the whole batch, so that no split changes it."""
         draws, count, *rest = shape
@@ -118,7 +119,8 @@ class WholeBatchDropout(nn.Module):
 def share_batches(model: nn.Module, *, processes: int, passes: int, device: torch.device) -> None:
     """Put in the place of batch norm and dropout what trains a whole batch in several shares; parameters keep names.
 
-    Layers of other types (stochastic depth, batch norms of timm with an activation inside) stay as they are.
+    Layers of other types (stochastic depth, batch norms of timm with an activation inside) stay as they are. On CUDA
+    batch norm is torch's `SyncBatchNorm`, each of which waits for the device in every step.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -41,7 +42,7 @@ class Streamed(NamedTuple):
         loader = DataLoader(
             _Reads(self.images, parts),
             batch_size=None,
-            num_workers=min(MAX_WORKERS, len(os.sched_getaffinity(0))),
+            num_workers=workers(),
             pin_memory=pinned,
             generator=torch.Generator(),  # else it would draw from torch's own
         )
@@ -64,6 +65,21 @@ class _Reads(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         return self.images.read(self.parts[number])
+
+
+def workers() -> int:
+    """Processes that read for this one: its part of the cores, which those that torchrun started on a machine share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    return min(MAX_WORKERS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def tell_faults(images: Images, accelerator: Accelerator) -> None:
+    """Tell every process which images any of them found corrupt; more than 1 % is an error in all of them alike."""
+    if isinstance(images, ImageStream) and accelerator.num_processes > 1:
+        met = accelerator.reduce(images.broken.to(accelerator.device, torch.int32), "sum")
+        assert isinstance(met, Tensor)
+        images.broken |= met.bool().cpu()
+        images.check()
 
 
 def _on(device: torch.device, parts: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -19,13 +19,15 @@ def run_sweep(
     folder: Path,
     *,
     root: Path | None = None,
+    weights: Path | None = None,
     log: str | None = None,
     report: Callable[[str, Row], object] = print,
 ) -> list[Row]:
     """Train every combination in a folder of its own and write `table.parquet` and `table.md` beside them.
 
     Finished runs are read, not trained again; a run that was stopped goes on after its last saved epoch. All recipes
-    are checked before the first is trained. `report` sees each run's name and new rows.
+    are checked before the first is trained. `weights` are what pretrained networks start from, as in `train`. `report`
+    sees each run's name and new rows.
     """
     runs = grid(sweep)
     table = []
@@ -33,7 +35,7 @@ def run_sweep(
         rows = finished(recipe, folder / name)
         if rows is None:
             told = _told(name, report)
-            rows = train(recipe, folder / name, root=root, resume=True, log=log, report=told)
+            rows = train(recipe, folder / name, root=root, resume=True, weights=weights, log=log, report=told)
         table.append({key: value_of(recipe, key) for key in sweep.sweep} | summary(recipe, rows))
     write_rows(folder / "table.parquet", table)
     with replacing(folder / "table.md") as beside:

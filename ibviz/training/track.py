@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 
 from ibviz.config import Recipe
 from ibviz.errors import InputError, unknown
@@ -15,23 +16,31 @@ from ibviz.errors import InputError, unknown
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
-@contextmanager
-def tracking(name: str | None, recipe: Recipe, folder: Path) -> Iterator[Accelerator]:
-    """An accelerator whose `log` also goes to the tracker `name`, which is closed at the end; None: nowhere.
+def accelerator_for(name: str | None, folder: Path) -> Accelerator:
+    """An accelerator that can log to the tracker `name`, TensorBoard's files in `folder`/logs; None: nowhere.
 
-    TensorBoard's files lie in `folder`/logs.
+    Precision, accumulation and compilation are the recipe's, whatever `accelerate launch` was told about them.
     """
     if name is not None and name not in PACKAGES:
         raise unknown("tracker", name, list(PACKAGES))
     if name is not None and find_spec(PACKAGES[name]) is None:
         raise InputError(f"--log {name} needs the package {PACKAGES[name]}: pip install 'ibviz[tracking]'")
-    place = folder / "logs"
-    # cpu: else torchrun on a machine without GPUs would not distribute
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=name, project_dir=place)
-    if name is not None:
-        accelerator.init_trackers("ibviz", config=flat(recipe.model_dump()))
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),  # else torchrun on a machine without GPUs would not distribute
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the plain number yields to the launcher
+        dynamo_backend="no",
+        log_with=name,
+        project_dir=folder / "logs",
+    )
+
+
+@contextmanager
+def tracking(accelerator: Accelerator, recipe: Recipe) -> Iterator[None]:
+    """The accelerator's tracker, if any, open: it gets the recipe first, and is closed at the end."""
+    accelerator.init_trackers("ibviz", config=flat(recipe.model_dump()))
     try:
-        yield accelerator
+        yield
     finally:
         for tracker in accelerator.trackers:  # not end_training, which would end the processes' group as well
             tracker.finish()

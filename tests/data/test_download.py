@@ -20,7 +20,7 @@ from torchvision.datasets import voc
 
 from ibviz.config import DataConfig
 from ibviz.data import download
-from ibviz.data.download import fetched
+from ibviz.data.download import fetch_file, fetched
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 
@@ -30,12 +30,32 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class Ranged(Quiet):
+    """Sends the rest of a file where a part is asked for, and hangs up after `CUT` bytes of any answer."""
+
+    cut, sent = 10**9, 0
+
+    def do_GET(self) -> None:
+        content = Path(self.translate_path(self.path)).read_bytes()
+        first = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        if first >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(content) - first))
+        self.end_headers()
+        piece = content[first:][: self.cut]
+        Ranged.sent += len(piece)
+        self.wfile.write(piece)
+
+
 @pytest.fixture
-def site(tmp_path) -> Iterator[tuple[Path, str]]:
+def site(tmp_path, request) -> Iterator[tuple[Path, str]]:
     """A folder, and the address under which a server of this machine offers it."""
     folder = tmp_path / "site"
     folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    handler = getattr(request, "param", Quiet)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield folder, f"http://127.0.0.1:{server.server_port}"
@@ -85,6 +105,36 @@ def test_an_archive_that_arrives_damaged_is_never_taken_for_whole(tmp_path, site
         assert not (tmp_path / "root" / "cub").exists()
     archive.write_bytes(whole)
     assert len(cub("test", tmp_path / "root").names) == 1
+
+
+@pytest.mark.parametrize(("site", "resumed"), [(Ranged, True), (Quiet, False)], indirect=["site"])
+def test_a_download_that_was_cut_off_goes_on_where_the_server_can(tmp_path, site, resumed, monkeypatch):
+    folder, address = site
+    content = np.random.default_rng(0).bytes(2_500_000)  # more than two pieces
+    (folder / "birds.tgz").write_bytes(content)
+    file, wanted = tmp_path / "root" / "birds.tgz", (f"{address}/birds.tgz", hashlib.md5(content).hexdigest())
+    if resumed:
+        monkeypatch.setattr(Ranged, "sent", 0)
+        monkeypatch.setattr(Ranged, "cut", 1_100_000)
+        with pytest.raises(OSError, match=r"birds.tgz was cut off after 1100000 of 2500000 bytes"):
+            fetch_file(*wanted, file)
+        assert [one.name for one in file.parent.iterdir()] == [".birds.tgz.part"]
+        monkeypatch.setattr(Ranged, "cut", 2_000_000)
+    else:
+        file.parent.mkdir()
+        file.with_name(".birds.tgz.part").write_bytes(content[:1000])
+    fetch_file(*wanted, file)
+    assert file.read_bytes() == content
+    assert [one.name for one in file.parent.iterdir()] == ["birds.tgz"]
+    (folder / "birds.tgz").unlink()
+    fetch_file(*wanted, file)  # is there
+    if resumed:
+        assert Ranged.sent == len(content)
+        file.rename(file.with_name(".birds.tgz.part"))
+        (folder / "birds.tgz").write_bytes(content[:-1])  # now another file, of which nothing is left to be sent
+        for message in ("birds.tgz is corrupted", "was cut off"):
+            with pytest.raises(OSError, match=message):
+                fetch_file(wanted[0], "0", file)
 
 
 def test_without_a_connection_the_error_says_where_it_looked_and_what_else_works(tmp_path, site, monkeypatch):

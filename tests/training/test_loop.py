@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from ibviz.config import DataConfig, InputConfig, Recipe, TrainingConfig
 from ibviz.data.image_set import ImageSet
@@ -19,8 +20,11 @@ from ibviz.models.loading import load
 from ibviz.training import loop
 from ibviz.training.check import check_network
 from ibviz.training.loop import train
-from ibviz.training.run import OPTIMIZERS, groups_of
+from ibviz.training.run import OPTIMIZERS, Run, groups_of
+from ibviz.training.run import start as begin
+from ibviz.training.share import Share
 
+SPEC = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b"))
 RECIPE = Recipe(data=DataConfig(limit=640), training=TrainingConfig(epochs=2, batch_size=64))
 TOML = "[data]\nlimit = 640\n[training]\nepochs = 3\nbatch_size = 64\n"
 
@@ -102,24 +106,46 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(tmp_p
     assert torch.stack([p.isfinite().all() for p in load(tmp_path).parameters()]).all()
 
 
-def test_random_state_outside_is_left_alone(tmp_path):
+def test_random_state_outside_is_left_alone(tmp_path, monkeypatch):
+    cards = {0: torch.tensor([1]), 1: torch.tensor([2])}  # two GPUs' generators, all of which torch.manual_seed reseeds
+    before = dict(cards)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda card: cards[card])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, card: cards.update({card: state}))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: cards.update(dict.fromkeys(cards, seed)))
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
+    cards.update(before)
     train(
         Recipe(data=DataConfig(limit=128), training=TrainingConfig(epochs=1)),
         tmp_path,
         report=silent,
     )
     assert torch.equal(torch.rand(3), expected)
+    assert cards == before
 
 
-def test_the_seed_of_a_recipe_changes_order_noise_and_weights(tmp_path):
-    logs = []
-    for seed in (0, 1):
-        recipe = Recipe(data=DataConfig(limit=128), training=TrainingConfig(epochs=1, seed=seed))
-        logs.append(train(recipe, tmp_path / str(seed), report=silent)[0]["train_total_nats"])
-    assert logs[0] != logs[1]
+def test_order_noise_and_weights_follow_from_the_seed_of_a_recipe(tmp_path):
+    def begun(seed: int) -> Run:
+        recipe = Recipe(training=TrainingConfig(seed=seed, crop_padding=0))
+        return begin(recipe, tmp_path, SPEC, Accelerator(cpu=True))
+
+    first, again, other = map(begun, (0, 0, 1))
+    ways = ((first, 1), (again, 1), (first, 2), (other, 1))
+    orders = [torch.cat([rows for rows, _ in loop._plan(run, epoch, 100)]).tolist() for run, epoch in ways]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert orders[0] == orders[1]
+    assert len(set(map(tuple, orders))) == 3
+    weights = [run.model.get_parameter("decoder.0.weight") for run in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    first.objective.train()
+    pixels, labels = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8), torch.arange(4) % 2
+    seeds = [loop.stream_seed(seed, epoch, step) for seed, epoch, step in ((0, 1, 1), (0, 1, 1), (0, 1, 2), (1, 1, 1))]
+    losses = [loop._pass(first, pixels, labels, Share(0, 1, 4), seed) for seed in seeds]
+    assert torch.equal(losses[0], losses[1])
+    assert len({loss[0].item() for loss in losses}) == 3
 
 
 def test_weights_broken_by_the_last_step_do_not_replace_the_last_good_epoch(tmp_path, monkeypatch):
@@ -173,10 +199,9 @@ def test_images_without_a_label_are_refused_with_their_number(tmp_path, monkeypa
 
 
 def test_a_backbone_that_cannot_take_the_images_is_refused():
-    spec = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b"))
     recipe = Recipe.model_validate({"model": {"backbone": "vgg32"}})
     with pytest.raises(InputError, match="backbone vgg32 cannot take images of 16 pixels"):
-        check_network(recipe, IBClassifier(recipe.model, spec), spec)
+        check_network(recipe, IBClassifier(recipe.model, SPEC), SPEC)
 
 
 def test_half_precision_trains_close_to_full_in_the_same_process(tmp_path):

@@ -1,6 +1,7 @@
 """What recipes switch on, against closed forms; runs that are cut off and go on."""
 
 import copy
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from networks import bottlenecked
 from PIL import Image
 from pydantic import ValidationError
@@ -22,13 +24,13 @@ from ibviz.data.objects import View
 from ibviz.data.sources import load_split
 from ibviz.data.streaming import ImageStream
 from ibviz.errors import InputError
-from ibviz.files import read_rows
+from ibviz.files import owned, read_rows
 from ibviz.models.checkpoint import load_model, read_header, read_tensors
 from ibviz.models.objective import Objective
 from ibviz.training import loop, sweep, track
 from ibviz.training.loop import train
 from ibviz.training.run import OPTIMIZERS, best_row, saves, update_average
-from ibviz.training.supply import supply
+from ibviz.training.supply import supply, tell_faults, workers
 from ibviz.training.sweep import run_sweep
 
 
@@ -104,7 +106,14 @@ def test_a_cut_off_run_ends_with_the_same_bytes(training, after, tmp_path):
     recipe = small(**training)
     train(recipe, tmp_path / "whole", report=silent)
     cut_off(recipe, tmp_path / "broken", after)
+    left = tmp_path / "broken/.checkpoint.safetensors.12345.part.safetensors"  # of a run that was killed as it saved
+    left.write_bytes(b"half")
+    with owned(tmp_path / "broken"), pytest.raises(InputError, match=r"broken is in use by process \d+ on"):
+        train(recipe, tmp_path / "broken", resume=True, log="tensorboard", report=silent)
+    assert left.exists()  # it may be the other's
     train(recipe, tmp_path / "broken", resume=True, report=silent)
+    files = {path.name for path in (tmp_path / "broken").iterdir()}
+    assert files == {"checkpoint.safetensors", "model.safetensors", "log.parquet"}
     for name in ("checkpoint.safetensors", "model.safetensors"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -191,6 +200,28 @@ def test_broken_images_of_a_streamed_set_are_left_out_and_listed(tmp_path, monke
     assert "Traceback" not in str(told.value)  # of the worker that met them
 
 
+def test_corrupt_images_are_counted_over_all_processes(monkeypatch):
+    mine = on_disk(split_in_memory(small().data, "validation", None), (3, 7, *range(10, 18), 500))
+    mine.read(torch.tensor([3, 4, 500]))
+    others = torch.zeros(1000, dtype=torch.int32)
+    others[[3, 7]] = 1
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    monkeypatch.setattr(Accelerator, "reduce", lambda _, own, reduction: own + others if reduction == "sum" else own)
+    tell_faults(mine, Accelerator(cpu=True))
+    assert [fault.name for fault in mine.faults] == ["validation-00003", "validation-00007", "validation-00500"]
+    others[10:18] = 1
+    with pytest.raises(InputError, match=r"^11 of 1000 images cannot be read, more than 1%"):
+        tell_faults(mine, Accelerator(cpu=True))
+
+
+def test_workers_share_the_cores_of_a_machine_where_the_system_has_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    for cores, processes, expected in ((6, 1, 6), (6, 2, 3), (6, 4, 1), (2, 4, 1), (64, 2, 8), (None, 1, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert workers() == expected
+
+
 def test_a_frozen_network_keeps_its_weights_and_statistics(tmp_path):
     torch.manual_seed(1)
     network = models.resnet18()
@@ -238,8 +269,9 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_table(tmp_path, monkey
     plan = Sweep.model_validate(small(epochs=1).model_dump(exclude_unset=True) | {"sweep": GRID})
     trained: list[str] = []
 
-    def recording(recipe, folder, **options):
+    def recording(recipe, folder, *, weights, **options):
         trained.append(folder.name)
+        assert weights == tmp_path / "own.safetensors"
         return train(recipe, folder, **options)
 
     def stop(name: str, _: dict) -> None:
@@ -248,10 +280,10 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_table(tmp_path, monkey
 
     monkeypatch.setattr(sweep, "train", recording)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(plan, tmp_path, report=stop)
+        run_sweep(plan, tmp_path, weights=tmp_path / "own.safetensors", report=stop)
     assert not (tmp_path / "table.md").exists()
     begun = (tmp_path / "anchors=3,seed=0/model.safetensors").stat().st_mtime_ns
-    table = run_sweep(plan, tmp_path, report=silent)
+    table = run_sweep(plan, tmp_path, weights=tmp_path / "own.safetensors", report=silent)
     assert trained == ["anchors=3,seed=0", "anchors=none,seed=0"]  # both were finished: nothing is trained again
     assert (tmp_path / "anchors=3,seed=0/model.safetensors").stat().st_mtime_ns == begun
     assert [(row["model.anchors"], row["training.seed"]) for row in table] == [(3, 0), (None, 0)]

@@ -4,27 +4,37 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from ibviz.config import InputConfig, Recipe, read_toml
+from ibviz.config import InputConfig, Recipe, TrainingConfig, read_toml
+from ibviz.data.image_set import ImageSet
+from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import read_tensors
 from ibviz.training import loop
+from ibviz.training.check import check_images
 from ibviz.training.run import start
-from ibviz.training.share import Share, WholeBatchDropout, shares
+from ibviz.training.share import Share, WholeBatchDropout, WholeBatchNorm, shares
 from ibviz.training.supply import Resident
+
+SPEC = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b", "c"))
 
 # 45 images in batches of 25, two passes each: shares of 7, 6, 6 and 6 images, then a batch of 20. With batch norm,
 # dropout, noise, crops and averages. At a rate of 0.1 rounding would soon put a cell on the other side of an
 # anchor's boundary, and from there on weights go apart.
 TOML = """
 [data]
-limit = 45
+source = "folder"
+image_size = 16
+stream = true
 [model]
 backbone = "wrn10_2"
 anchors = 5
@@ -38,20 +48,39 @@ ema = 0.9
 """
 
 
-def test_two_processes_end_with_the_weights_of_one(tmp_path):
-    recipe = tmp_path / "recipe.toml"
+LAUNCHER = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}  # not the recipe's
+
+
+def write_noise(folder: Path, count: int, broken: tuple[int, ...] = ()) -> None:
+    """Images of noise in three classes, by turns; those that are broken hold no image."""
+    draw = np.random.default_rng(0)
+    for number in range(count):
+        place = folder / "abc"[3 * number // count] / f"{number:03d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(place)
+        if number in broken:
+            place.write_bytes(b"no image")
+
+
+def test_two_processes_end_with_the_weights_of_one_and_know_of_each_others_broken_images(tmp_path):
+    recipe, data = tmp_path / "recipe.toml", tmp_path / "data"
     recipe.write_text(TOML)
-    rows = loop.train(read_toml(recipe, Recipe), tmp_path / "alone", report=lambda _: None)
+    write_noise(data / "train", 45)
+    write_noise(data / "validation", 200, broken=(4, 7))  # of the first process and of the second
+    rows = loop.train(read_toml(recipe, Recipe), tmp_path / "alone", root=data, report=lambda _: None)
     torchrun = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "ibviz", "train", str(recipe), "--out", str(tmp_path / "together")]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=one_thread, check=False, timeout=240)
+    together = tmp_path / "together"
+    command = [*torchrun, "-m", "ibviz", "train", str(recipe), "--out", str(together), "--data", str(data)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | LAUNCHER
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
+    listed = [line.partition(":")[0] for line in (together / "skipped.txt").read_text().splitlines()]
+    assert listed == ["a/004.png", "a/007.png"]
     assert done.stdout.count("epoch   1") == 1  # one process speaks
-    together, alone = (state(tmp_path / name) for name in ("together", "alone"))
+    shared, alone = (state(tmp_path / name) for name in ("together", "alone"))
     for name, tensor in alone.items():  # running variances are far above 1
         rtol = 1e-5 if "running" in name else 0
-        torch.testing.assert_close(together[name], tensor, rtol=rtol, atol=1e-5)
+        torch.testing.assert_close(shared[name], tensor, rtol=rtol, atol=1e-5)
     for one, two in zip(rows, read_rows(tmp_path / "together/log.parquet"), strict=True):
         assert two.pop("anchors") == pytest.approx(one.pop("anchors"), abs=1e-5)
         assert two | {"seconds": 0} == pytest.approx(one | {"seconds": 0}, rel=1e-4)
@@ -74,14 +103,13 @@ def test_passes_add_up_to_the_step_of_the_whole_batch(backbone, tmp_path):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8, generator=generator)
     resident, rows = Resident(pixels, torch.arange(7) % 3), torch.randperm(7, generator=generator)
-    spec = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b", "c"))
     stepped, losses = [], []
     for passes in (1, 3):  # of 3, 2 and 2 images
         training = {"accumulate": passes, "flip": True, "lr": 0.01}
         recipe = Recipe.model_validate(
             {"data": {"source": "cifar10"}, "model": {"backbone": backbone, "latent": 8}, "training": training}
         )
-        run = start(recipe, tmp_path, spec, Accelerator(cpu=True))
+        run = start(recipe, tmp_path, SPEC, Accelerator(cpu=True))
         without_batch_norm(run.model)
         run.objective.train()
         held = shares(7, process=0, processes=1, passes=passes)
@@ -89,6 +117,39 @@ def test_passes_add_up_to_the_step_of_the_whole_batch(backbone, tmp_path):
         stepped.append(run.model.state_dict())
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(stepped[1], stepped[0], rtol=0, atol=1e-5)
+
+
+def test_what_is_frozen_stays_frozen_in_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    attached = TrainingConfig(trainable="attached")
+    run = start(Recipe().model_copy(update={"training": attached}), tmp_path, SPEC, Accelerator(cpu=True))
+    assert any(isinstance(module, WholeBatchNorm) for module in run.model.network.modules())
+    assert not any(parameter.requires_grad for parameter in run.model.network.parameters())
+    trained = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
+    assert trained
+    assert trained.isdisjoint(map(id, run.model.network.parameters()))
+
+
+def test_an_epoch_has_the_same_batches_for_any_number_of_processes_or_is_refused(tmp_path):
+    recipe = Recipe(training=TrainingConfig(batch_size=10, accumulate=2))
+    run, said = start(recipe, tmp_path, SPEC, Accelerator(cpu=True)), ""
+    for count in range(4, 30):
+        images = ImageSet(torch.zeros(count, 3, 16, 16, dtype=torch.uint8), torch.zeros(count).long(), ("a",), ())
+        alone = [rows for rows, _ in loop._plan(run, 1, count)]
+        assert sum(len(rows) for rows in alone) == count - (count % 10 if count % 10 < 4 else 0)
+        for processes in (1, 2, 3, 4, 6):
+            if min(len(rows) for rows in alone) < 2 * processes:  # an image a pass
+                with pytest.raises(InputError, match=f"{processes} processes need {2 * processes} images") as refused:
+                    check_images(recipe, (images,), processes=processes)
+                said += str(refused.value)
+                continue
+            check_images(recipe, (images,), processes=processes)
+            for process in range(processes):
+                member = SimpleNamespace(num_processes=processes, process_index=process)
+                plan = loop._plan(run._replace(accelerator=member), 1, count)  # pyright: ignore[reportArgumentType]
+                torch.testing.assert_close([rows for rows, _ in plan], alone)
+                assert all(len(share.rows(rows)) for rows, held in plan for share in held)
+    assert "3 processes need 6 images a batch; of 14 images in batches of 10 one has 4: start fewer" in said
 
 
 def test_shares_hold_each_row_once_and_weigh_as_many_as_they_hold():

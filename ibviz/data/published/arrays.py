@@ -1,4 +1,4 @@
-"""Data sets that torchvision downloads, checks and reads as one array: CIFAR, SVHN, STL-10."""
+"""Data sets that torchvision unpacks, checks and reads as one array: CIFAR, SVHN, STL-10."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ibviz.data.download import failed
+from ibviz.data.download import failed, fetch_file
 from ibviz.data.listing import Indices, Listing, Sample, Split, checked
 
 
@@ -41,24 +41,35 @@ def _image(pixels: Any, row: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[row]))
 
 
+def _stored(read: Callable[..., Any], root: Path, archive: tuple[str, str, str]) -> Any:
+    """What torchvision reads under `root`; first the archive (address, name, MD5), where what it needs is not there."""
+    try:
+        return read(root, download=False)
+    except RuntimeError:  # missing or damaged
+        address, name, md5 = archive
+        fetch_file(address, md5, root / name)
+        return read(root, download=True)  # and unpack what has come
+
+
 def _cifar(kind: str, root: Path, split: Split) -> Arrays:
     from torchvision import datasets  # noqa: PLC0415 - slow to import
 
-    stored = getattr(datasets, kind)(root, train=split == "train", download=True)
+    cifar = getattr(datasets, kind)
+    stored = _stored(partial(cifar, train=split == "train"), root, (cifar.url, cifar.filename, cifar.tgz_md5))
     return Arrays(stored.data, stored.targets, tuple(stored.classes))
 
 
 def _svhn(root: Path, split: Split) -> Arrays:
     from torchvision.datasets import SVHN  # noqa: PLC0415 - slow to import
 
-    stored = SVHN(root, split=split, download=True)
+    stored = _stored(partial(SVHN, split=split), root, tuple(SVHN.split_list[split]))
     return Arrays(stored.data.transpose(0, 2, 3, 1), stored.labels, tuple("0123456789"))
 
 
 def _stl10(root: Path, split: Split) -> Arrays:
     from torchvision.datasets import STL10  # noqa: PLC0415 - slow to import
 
-    stored = STL10(root, split=split, download=True)
+    stored = _stored(partial(STL10, split=split), root, (STL10.url, STL10.filename, STL10.tgz_md5))
     return Arrays(stored.data.transpose(0, 2, 3, 1), stored.labels, tuple(stored.classes))
 
 

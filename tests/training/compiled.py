@@ -1,0 +1,40 @@
+"""Four training steps, eager and compiled by the backend that is named, in a process without the tests' type checks.
+
+Prints the losses of each step and how many graphs were compiled before it ended.
+"""
+
+import json
+import sys
+from functools import partialmethod
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch._dynamo.utils import counters
+
+from ibviz.config import InputConfig, Recipe
+from ibviz.training import loop
+from ibviz.training.run import start
+from ibviz.training.share import shares
+from ibviz.training.supply import Resident
+
+
+def main(backend: str) -> None:
+    nn.Module.compile = partialmethod(nn.Module.compile, backend=backend)  # pyright: ignore[reportAttributeAccessIssue]
+    spec = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b", "c"))
+    pixels = torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    resident, held = Resident(pixels, torch.arange(8) % 3), shares(8, process=0, processes=1, passes=1)
+    for compiled in (False, True):
+        recipe = Recipe.model_validate({"model": {"latent": 8}, "training": {"compile": compiled, "lr": 0.01}})
+        run = start(recipe, Path(), spec, Accelerator(cpu=True))
+        run.objective.train()
+        losses, graphs = [], []
+        for seed in range(4):
+            losses.append(loop._step(run, resident.batches([torch.arange(8)]), held, seed).tolist())
+            graphs.append(counters["stats"]["unique_graphs"])
+        print(json.dumps([losses, graphs]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
