@@ -90,8 +90,8 @@ def train(  # noqa: PLR0913 - one parameter a flag
     from ibviz.training.sweep import markdown, run_sweep  # noqa: PLC0415
 
     if sweep:
-        _refuse("--sweep", resume=resume, weights=weights)
-        table = run_sweep(read_toml(recipe, Sweep), out, root=data, log=log, report=_print_epoch_of)
+        _refuse("--sweep", resume=resume)
+        table = run_sweep(read_toml(recipe, Sweep), out, root=data, weights=weights, log=log, report=_print_epoch_of)
         print(f"{markdown(table)}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
         return
     train_recipe(

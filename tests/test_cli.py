@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ibviz.attribution.methods import METHODS, explain
+from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model, save_model
 from ibviz.workflows import explain as explaining
 
@@ -137,6 +138,17 @@ def test_a_sweep_prints_each_run_and_its_table(run, tmp_path):
     assert "latent=4  epoch   1" in out
     assert (tmp_path / "runs/table.md").read_text() in out
     assert (tmp_path / "runs/latent=4/model.safetensors").exists()
+
+
+def test_a_sweep_is_given_the_weights_to_start_from(refused, tmp_path, monkeypatch):
+    def run_sweep(*_: object, weights: Path, **__: object) -> None:
+        raise InputError(f"asked to start from {weights}")
+
+    monkeypatch.setattr("ibviz.training.sweep.run_sweep", run_sweep)
+    plan = tmp_path / "sweep.toml"
+    plan.write_text('[sweep]\n"training.seed" = [0]\n')
+    command = ("train", "--sweep", plan, "--out", tmp_path / "runs", "--weights", "resnet50.safetensors")
+    assert refused(*command) == "ibviz: asked to start from resnet50.safetensors\n"
 
 
 def test_images_that_cannot_be_read(refused, model, tmp_path):

@@ -63,13 +63,15 @@ def test_controls_are_grey_and_dashed_and_one_name_looks_the_same_on_both_sides(
 
 
 @pytest.mark.parametrize("template", ["ijcai", "cvpr column", "slides"])
-@pytest.mark.parametrize("count", [1, 8, 20])
+@pytest.mark.parametrize("count", [8, 20])
 def test_the_legend_covers_no_curve_and_every_name_is_on_the_page(template, count):
     given = {f"method {number} of some length": (STEPS, scores(1)) for number in range(count)}
     figure = curves({"deletion": given, "insertion": given}, template=template).figure
     figure.draw_without_rendering()
     legend = figure.legends[0]
-    assert not any(legend.get_window_extent().overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    taken = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
+    assert len(taken) == 2
+    assert not any(legend.get_window_extent().overlaps(box) for box in taken)
     names = [text.get_window_extent() for text in legend.get_texts()]
     assert len(names) == count
     assert all(figure.bbox.x0 <= one.x0 and one.x1 <= figure.bbox.x1 for one in names)
