@@ -1,19 +1,26 @@
 """What the documents say is what the project does."""
 
+import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
-from networks import bottlenecked
+from typer.main import get_group
 
+import ibviz
 from ibviz.benchmark.runner.loop import check_suite
+from ibviz.cli import app
 from ibviz.config import Recipe, SuiteConfig, Sweep, read_toml
-from ibviz.models.checkpoint import save_model
 from ibviz.training.sweep import grid
 
 ROOT = Path(__file__).parents[1]
+TOP = (ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))
+PAGES = sorted([*TOP, *(ROOT / "docs").rglob("*.md"), *(ROOT / "evaluation").rglob("*.md")])
+PACKAGES = [name for name in ibviz.__all__ if inspect.ismodule(getattr(ibviz, name))]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "evaluation/recipes").glob("*.toml")), ids=lambda path: path.stem)
@@ -38,7 +45,6 @@ def test_every_suite_is_valid(path):
 
 
 def test_the_readme_runs(tmp_path, monkeypatch, capsys):
-    save_model(tmp_path / "runs/demo/model.safetensors", bottlenecked(), {})
     monkeypatch.chdir(tmp_path)
     [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     exec(snippet.replace("count=50", "count=6"), {})
@@ -51,10 +57,48 @@ def test_the_readme_table_is_the_committed_one():
     assert table in (ROOT / "README.md").read_text()
 
 
-def test_links_lead_somewhere():
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", prose):
+        assert (page.parent / target).exists(), target
+
+
+def test_commands_and_flags_exist():
+    commands = get_group(app).commands
+    known = {name: {flag for one in command.params for flag in one.opts} for name, command in commands.items()}
+    blocks = [block for page in PAGES for block in re.findall(r"```.*?```|`[^`\n]+`", page.read_text(), re.DOTALL)]
+    lines = [line for block in blocks for line in re.findall(r"(?:^|`|-m )ibviz ([a-z][^`#\n]*)", block, re.MULTILINE)]
+    assert len(lines) > 30
+    for line in lines:
+        command, *words = line.split()
+        flags = {word.strip("[],.…=") for word in words if word.startswith(("--", "[--"))}
+        assert flags <= known[command] | {"--help"}, line
+
+
+def test_public_names_do_not_depend_on_what_was_imported_before():
+    program = f"""if True:
+        import sys, torch, inspect, pkgutil, importlib
+        for package in {PACKAGES}:
+            for module in [name for name in sys.modules if name.split(".")[0] == "ibviz"]:
+                del sys.modules[module]
+            import ibviz
+            found = getattr(ibviz, package)
+            before = [getattr(found, name) for name in found.__all__]
+            for module in pkgutil.walk_packages(found.__path__, f"ibviz.{{package}}."):
+                importlib.import_module(module.name)
+            assert all(one is getattr(found, name) for one, name in zip(before, found.__all__)), package
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_documented(package):
+    found = getattr(ibviz, package)
+    for name in found.__all__:
+        one = getattr(found, name)
+        told = f"`{name}`" in found.__doc__ if not callable(one) else one.__doc__ and not one.__doc__.startswith(name)
+        assert told, name
 
 
 def test_dependencies_have_lower_bounds_and_the_floors_hold():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict, rows_of
-from ibviz.benchmark.compare_protocols import compare_protocols, page
+from ibviz.benchmark.comparison import compare_protocols, page
 from ibviz.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files

@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import quadrants
 
-from ibviz.benchmark.compare_protocols import CHANGES, compare_protocols, page
+from ibviz.benchmark.comparison import CHANGES, compare_protocols, page
 from ibviz.metrics import PRESETS, CurveProtocol, faithfulness, preset, scorer
 
 
