@@ -79,7 +79,7 @@ def _create_timm(name: str, **sized: Any) -> nn.Module:
     try:
         import timm  # noqa: PLC0415 - optional, and slow to import
     except ImportError as error:
-        raise InputError("timm is not installed; install it with `pip install ibviz[timm]`") from error
+        raise InputError("timm is not installed; install it: pip install 'ibviz[timm]'") from error
     return timm.create_model(name, **sized)
 
 
