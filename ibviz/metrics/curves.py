@@ -160,7 +160,7 @@ def random_order_area(score: Score, images: Images, grid: Grid, *, protocol: Cur
     >>> random_order_area(lambda states, rows: states.mean((1, 2, 3)), images, (2, 2), protocol=protocol)
     tensor([0.5000])
     """
-    expected = protocol.model_copy(update={"ties": "expected", "second": "insertion"})
+    expected = protocol.model_copy(update={"ties": "expected", "second": "insertion", "grid": grid})
     return faithfulness(score, images, images.new_zeros(len(images), *grid), protocol=expected).deletion_auc
 
 
