@@ -4,10 +4,10 @@ from ibviz.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.image_set import Fault, ImageSet, regions, select, statistics, to_float
 from ibviz.data.objects import Objects
+from ibviz.data.regions import object_boxes, object_regions
 from ibviz.data.sources import load_images, load_split
 from ibviz.data.streaming import ImageStream, input_statistics
 from ibviz.data.synthetic import digits
-from ibviz.data.tv_objects import object_boxes, object_regions
 
 __all__ = [
     "DataConfig",

@@ -8,6 +8,7 @@ from ibviz.figures.choice import by_list, by_quantile, by_seed
 from ibviz.figures.curves import curves
 from ibviz.figures.output import Panel
 from ibviz.figures.panel import overlay, panel
+from ibviz.figures.settings import settings
 from ibviz.figures.table import table
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "overlay",
     "panel",
     "rate_accuracy",
+    "settings",
     "table",
 ]

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Mask
 
-from ibviz.data.tv_objects import object_boxes, object_regions
+from ibviz.data.regions import object_boxes, object_regions
 from ibviz.errors import InputError
 from ibviz.metrics import (
     averages,
