@@ -39,7 +39,7 @@ from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, 
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, not_finite, unknown
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Images, Labels
+from ibviz.types import AttentionMap, Images, Labels, Maps
 
 Explanation = Tensor | AttentionMap  # `Maps`, or the trained attention; no shape, since batches are joined
 
@@ -192,13 +192,6 @@ def concatenate(parts: list[Explanation]) -> Explanation:
     )
 
 
-def rows_of(explanation: Explanation, places: slice | Tensor) -> Explanation:
-    """The explanation of some of its images: a slice of them, or the numbers of their places.
-
-    >>> rows_of(torch.zeros(3, 2, 2), slice(1, 3)).shape
-    torch.Size([2, 2, 2])
-    """
-    if not isinstance(explanation, AttentionMap):
-        return explanation[places]
-    index = None if explanation.index is None else explanation.index[places]
-    return AttentionMap(explanation.mean[places], explanation.deviation[places], index, explanation.anchors)
+def values(explanation: Explanation) -> Maps:
+    """The numbers of an explanation, quantised where it has anchors."""
+    return explanation.values() if isinstance(explanation, AttentionMap) else explanation

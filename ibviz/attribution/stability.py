@@ -7,10 +7,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import Explanation, evaluating, explain
+from ibviz.attribution.methods import evaluating, explain, values
 from ibviz.errors import InputError
 from ibviz.metrics.grid import cell_areas, finite, on_grid
-from ibviz.types import AttentionMap, Images, Labels, Maps, Scores
+from ibviz.types import Images, Labels, Maps, Scores
 
 NOISE = 0.1  # standard deviation of infidelity's perturbation, brightness in [0, 1]
 AT_ONCE = 256  # images a pass at most, unless more are given
@@ -89,7 +89,7 @@ def max_sensitivity(  # noqa: PLR0913 - what is drawn is named apart
     def explained(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor]:
         [states] = inputs if isinstance(inputs, tuple) else (inputs,)
         repeated = targets.repeat_interleave(len(states) // len(images))
-        return (finite(_values(explain(model, states, method, targets=repeated, **options))).contiguous(),)
+        return (finite(values(explain(model, states, method, targets=repeated, **options))).contiguous(),)
 
     found = sensitivity_max(
         explained,
@@ -111,7 +111,3 @@ def _drawn(draw: Callable[..., Tensor], samples: int, shape: tuple[int, ...], se
 
 def _at_once(images: int, samples: int) -> int:
     return min(max(AT_ONCE, images), images * samples)  # Captum warns outside these bounds
-
-
-def _values(explanation: Explanation) -> Tensor:
-    return explanation.values() if isinstance(explanation, AttentionMap) else explanation
