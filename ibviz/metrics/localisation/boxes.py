@@ -71,12 +71,14 @@ def max_box_acc(
     """MaxBoxAcc: at each delta, the accuracy at the threshold that is best on the images of `chosen_on`.
 
     Version 1 takes `overlaps(contours="largest")` and `deltas=(0.5,)`, version 2 the defaults. `chosen_on` must hold
-    other images than those judged; the first of equally good thresholds is taken.
+    other images than those judged, one with a box at least; the first of equally good thresholds is taken.
 
     >>> max_box_acc(torch.tensor([[0.2, 0.6]]), torch.tensor([[0.7, 0.1]]), deltas=(0.5,))
     BoxAccuracy(accuracy=0.0, oracle=1.0, n=1, excluded=0)
     """
     n = int((~found[:, 0].isnan()).sum())
+    if chosen_on is not None and bool(chosen_on.isnan().all()):
+        raise InputError(f"none of the {len(chosen_on)} images to choose thresholds on has a box; give others")
     others = None if chosen_on is None else box_hits(chosen_on, deltas)
     return box_accuracy(box_hits(found, deltas), others, n=n, excluded=len(found) - n)
 
