@@ -48,7 +48,7 @@ def test_every_suite_is_valid(path):
 def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(snippet.replace("count=50", "count=6"), {})
+    exec(snippet.replace("count=12", "count=6"), {})
     assert "random cells" in capsys.readouterr().out
     assert {"panel.pdf", "panel.json"} <= {path.name for path in tmp_path.iterdir()}
 
