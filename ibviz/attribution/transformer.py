@@ -66,8 +66,9 @@ def towards_decision(
     deciding = slice(0, 1) if layout.prefix and not _averages_cells(model) else slice(layout.prefix, None)
     themselves = _identity(mixing[0])[deciding].mean(0, keepdim=True)
     rows = themselves
-    for one in reversed(mixing):
-        rows = rows @ one
+    with torch.autocast(images.device.type, enabled=False):  # it would round the products
+        for one in reversed(mixing):
+            rows = rows @ one
     if by_attention_only:
         rows = rows - themselves
     return rows[:, 0, layout.prefix :].unflatten(1, layout.grid).float()

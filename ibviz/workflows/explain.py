@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict, rows_of
+from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict
 from ibviz.benchmark.compare_protocols import compare_protocols, page
 from ibviz.config import DataConfig
 from ibviz.data.decode import fit, read_image
@@ -145,7 +145,7 @@ def explain_images(
         except InputError as error:
             unfit(name, error)
         else:
-            maps[method.label] = rows_of(found, places) if method.target_free else found
+            maps[method.label] = found[places] if method.target_free else found
     named = [f"{model.spec.class_names[index]} {value:.2f}" for index, value in
              zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)]  # fmt: skip
     return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]

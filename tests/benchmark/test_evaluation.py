@@ -3,7 +3,8 @@ import pytest
 import torch
 from networks import bottlenecked, quadrants
 
-from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate, values
+from ibviz.attribution.methods import values
+from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate
 from ibviz.benchmark.suite import fitting
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
