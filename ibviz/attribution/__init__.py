@@ -7,14 +7,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ibviz.attribution.information import estimate
+from ibviz.attribution.information import feature_statistics
 from ibviz.attribution.methods import CONTROLS, METHODS, explain
 from ibviz.attribution.randomisation import randomise
 
 if TYPE_CHECKING:
     from ibviz.attribution.ib_attention import IBAttention as IBAttention
 
-__all__ = ["CONTROLS", "METHODS", "IBAttention", "estimate", "explain", "randomise"]
+__all__ = ["CONTROLS", "METHODS", "IBAttention", "explain", "feature_statistics", "randomise"]
 
 
 def __getattr__(name: str) -> Any:

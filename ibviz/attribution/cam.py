@@ -23,6 +23,7 @@ from ibviz.models.grids import (
     influential_layers,
     layout_in,
     layout_of,
+    listed,
     probe,
     reaches_output,
     replaced_output,
@@ -216,9 +217,9 @@ def _depending(
     if layer is not None and not (values.flatten(1).abs() > rounding).any(1).all():
         image = probe((images.shape[2], images.shape[3])).to(images)
         if not reaches_output(model, image, layer):
-            listed = ", ".join(influential_layers(model, image)) or "none"
+            others = listed(influential_layers(model, image))
             raise InputError(f"the output does not depend on what layer {layer} holds at its cells, so that its map is "
-                             f"zero; leave layer out, or name one of: {listed}")  # fmt: skip
+                             f"zero; leave layer out, or name one of: {others}")  # fmt: skip
     return values
 
 
@@ -238,7 +239,7 @@ def _kept(grid: nn.Module) -> Iterator[list[Tensor]]:
 def _layers_that_matter(model: nn.Module, image: Images) -> dict[str, Layout]:
     try:
         layers = influential_layers(model, image)
-    except RuntimeError:  # no gradients: methods without them take any layer, the others say what is wrong
+    except InputError:  # no gradients: methods without them take any layer, the others say what is wrong
         layers = {}
     return layers or spatial_layers(model, image)
 

@@ -24,6 +24,7 @@ from ibviz.models.grids import (
     takes_rows,
     to_grid,
 )
+from ibviz.models.tapped import evaluating
 from ibviz.types import Images, Labels, Maps
 
 START = 5.0  # logit of the share of signal before the first step: almost all
@@ -79,8 +80,8 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
     Every unit is blended with normal noise such that cross-entropy + `beta` · mean KL, in nats, falls in `steps` of
     Adam, over `samples` draws of noise a step, the same for every image and device. It happens at the submodule
     `layer`, by default one through which all of the network passes: where something passes by, the bits bound nothing.
-    Noise has the `statistics` of the layer's features, best taken from a data set by `estimate`; where they are not
-    given, those of each channel over the cells of the one image, so that a map depends on no other image.
+    Noise has the `statistics` of the layer's features, best taken from a data set by `feature_statistics`; where they
+    are not given, those of each channel over the cells of the one image, so that a map depends on no other image.
     """
     tap, draws, maps = tap_at(model, images, layer), torch.Generator().manual_seed(seed), []
     shape = (samples, 1, tap.layout.channels, *tap.layout.grid)
@@ -107,19 +108,24 @@ def information(features: Features, share: Features, statistics: FeatureStatisti
 
 
 @torch.no_grad()
-def estimate(model: nn.Module, images: Images, *, layer: str | None = None, batch_size: int = 64) -> FeatureStatistics:
-    """Mean and deviation of every unit of a layer over the images of a data set, for `iba`; the model in eval mode.
+def feature_statistics(
+    model: nn.Module, images: Images, *, layer: str | None = None, batch_size: int = 64
+) -> FeatureStatistics:
+    """Mean and deviation of every unit of a layer over the images of a data set, for `iba`.
+
+    The model runs in eval mode and is left as it was.
 
     >>> pixels = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
-    >>> estimate(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), pixels, layer="0").deviation[0, 0]
+    >>> feature_statistics(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), pixels, layer="0").deviation[0, 0]
     tensor([[0.5000, 0.5000],
             [0.5000, 0.5000]])
     """
-    tap = tap_at(model, images, layer)
     total, squares = torch.zeros(1), torch.zeros(1)
-    for part in images.split(batch_size):
-        features = read(tap, part).double()  # as squares cancel
-        total, squares = total.to(features) + features.sum(0), squares.to(features) + features.square().sum(0)
+    with evaluating(model):
+        tap = tap_at(model, images, layer)
+        for part in images.split(batch_size):
+            features = read(tap, part).double()  # as squares cancel
+            total, squares = total.to(features) + features.sum(0), squares.to(features) + features.square().sum(0)
     mean = total / len(images)
     deviation = (squares / len(images) - mean.square()).clamp(min=0).sqrt()
     mean, deviation = (one.to(fine(images)).unsqueeze(0) for one in (mean, deviation))

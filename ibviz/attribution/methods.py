@@ -39,6 +39,7 @@ from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, 
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, not_finite, unknown
 from ibviz.models.grids import replaced_output
+from ibviz.models.tapped import evaluating
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Images, Labels, Maps
 
@@ -195,18 +196,6 @@ def predict(model: nn.Module, images: Images, *, batch_size: int = 256) -> Tenso
     """Class probabilities `(b, classes)`, float32."""
     with evaluating(model):
         return torch.cat([model(part).float().softmax(1) for part in images.split(batch_size)])
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; every module's own mode again after it, also after an error."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def concatenate(parts: list[Explanation]) -> Explanation:
