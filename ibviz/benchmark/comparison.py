@@ -122,7 +122,7 @@ def _judged(
 ) -> list[Outcome]:
     maps, size = values(explanation).to(images.device), (images.shape[2], images.shape[3])
     passes = sum(planned_states(maps, size, protocol) for protocol in protocols.values())
-    answers = predict(model, images)
+    answers, labels = predict(model, images), None if labels is None else labels.to(images.device)
     found: list[Outcome] = []
     with evaluating(model):
         for name, protocol in progress(protocols.items(), f"{passes:,} forward passes", total=len(protocols)):

@@ -147,7 +147,7 @@ class EnergyPointingGame(_PerImage):
 class MaxBoxAcc(Metric):
     """`ibviz.metrics.max_box_acc` over batches, version 2 by default; higher is better.
 
-    `chosen_on` is a metric of the same `deltas` that has seen the other split: thresholds are those that are best on all
+    `chosen_on` is a metric of the same `deltas` that has seen the other split: thresholds are those best on all
     that it has seen, in all processes, when this one is made. Without it only the oracle is defined.
 
     >>> boxes = [torch.tensor([[0.0, 0.0, 1.0, 1.0]])]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ibviz.errors import InputError
 from ibviz.metrics.curves import BATCH
-from ibviz.metrics.grid import cell_areas, enlarged, finite, paint, unit
+from ibviz.metrics.grid import cell_areas, enlarged, finite, one_each, paint, unit
 from ibviz.types import Images, Maps, Score, Scores
 
 
@@ -45,6 +45,8 @@ def sensitivity_n(  # noqa: PLR0913 - what is drawn and what stands in for it
     >>> found.correlation.round(decimals=3)
     tensor([1.])
     """
+    one_each(maps, images, "the images")
+    one_each(maps, baselines, "the baselines")
     values, grid = finite(maps).flatten(1), (maps.shape[1], maps.shape[2])
     cell_areas(grid, (images.shape[2], images.shape[3]))
     if not 1 <= n < values.shape[1]:
@@ -97,6 +99,7 @@ def average_drop(score: Score, images: Images, maps: Maps, *, batch_size: int = 
     >>> average_drop(lambda states, rows: states.mean((1, 2, 3)), images, maps)
     Drop(drop=tensor([0.5000]), increase=tensor([0.]))
     """
+    one_each(maps, images, "the images")
     whole = _scored(score, images, batch_size)
     shown = unit(enlarged(maps, (images.shape[2], images.shape[3]), "bilinear"))
     kept = _scored(score, images * shown.unsqueeze(1).to(images.dtype), batch_size)

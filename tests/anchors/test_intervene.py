@@ -252,6 +252,13 @@ def test_the_answer_in_words_follows_the_intervals(scenes):
     assert verdict(0.0, 0.0, 0.0, spread=0.5).startswith("No use of the attention was found; it may be decoration.")
 
 
+@pytest.mark.parametrize(("name", "given"), [("unquantised", "unquantised"), ("none", "nothing")])
+def test_without_an_intervention_that_tells_there_is_no_answer(scenes, name, given):
+    lines = summarise(intervene(cell_reader(), scenes, [Variant("unquantised")]))
+    with pytest.raises(InputError, match=f"told by mean, swap or uniform; got {given}"):
+        answer([line for line in lines if line.variant.name == name])
+
+
 @pytest.mark.parametrize(
     ("variant", "message"),
     [

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import Enlargement, enlarged, unit
+from ibviz.metrics.grid import Enlargement, enlarged, one_each, unit
 from ibviz.types import Grid, Maps, Masks
 
 Contours = Literal["largest", "all"]  # the box of the largest contour (v1), or the best of all contours' boxes (v2)
@@ -48,8 +48,7 @@ def overlaps(
     >>> overlaps(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]), [box], (2, 4), enlargement="nearest")[:, [0, 50]]
     tensor([[0.5000, 1.0000]])
     """
-    if len(boxes) != len(maps):
-        raise InputError(f"expected the boxes of each of {len(maps)} images; got those of {len(boxes)}")
+    one_each(maps, boxes, "the boxes")
     values = unit(enlarged(maps, size, enlargement)).cpu()
     rows = [_overlaps(one, _clipped(some.cpu(), size), contours) for one, some in zip(values, boxes, strict=True)]
     return torch.stack(rows).to(maps.device)
@@ -113,6 +112,7 @@ def pixel_counts(maps: Maps, regions: Masks, *, enlargement: Enlargement = "bili
     tensor([[1, 1],
             [1, 0]])
     """
+    one_each(maps, regions, "the regions")
     values = unit(enlarged(maps, (regions.shape[1], regions.shape[2]), enlargement))
     kept = regions.flatten(1).any(1)
     steps = (values[kept] * (THRESHOLDS - 1) + ROUNDING).long()  # how many thresholds after 0 a pixel reaches
