@@ -197,7 +197,7 @@ class ProtocolConfig(Settings):
     baseline: BaselineName | None = None
     insertion_baseline: BaselineName | None = None
     unit: Literal["cell", "pixel"] | None = None  # of removal
-    grid: tuple[int, int] | None = None  # rows, columns; None: the first attention's, or the coarsest map's
+    grid: tuple[int, int] | None = None  # rows, columns; None, of cells: the first attention's, or the coarsest map's
     steps: int | None = Field(default=None, ge=1)
     ties: TieRule | None = None
     orders: int | None = Field(default=None, ge=2, multiple_of=2)

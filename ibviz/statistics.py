@@ -141,17 +141,19 @@ def separation(values: Values, *, seed: int = 0) -> PValues:
     return found
 
 
-def ranks(means: Column, separated: PValues) -> Column:
-    """One more than the number of columns that are better at the 5 % level; higher is better, NaN without a mean.
+def ranks(values: Values, separated: PValues) -> Column:
+    """One more than the number of columns that are better at the 5 % level; higher is better, NaN without a value.
 
-    Columns that are not separated may share a rank; they need not, for "not separated" does not carry over from two
-    pairs to a third.
+    Which of two is better is decided as they are tested, on the images for which both are defined. Columns that are not
+    separated may share a rank; they need not, for "not separated" does not carry over from two pairs to a third.
 
-    >>> ranks(np.array([3.0, 2.9, 1.0]), np.array([[1, 0.5, 0.01], [0.5, 1, 0.01], [0.01, 0.01, 1]]))
+    >>> ranks(np.array([[3.0, 2.9, 1.0]]), np.array([[1, 0.5, 0.01], [0.5, 1, 0.01], [0.01, 0.01, 1]]))
     array([1., 1., 3.])
     """
-    better = (means[None] > means[:, None]) & (separated <= LEVEL)
-    return np.where(np.isnan(means), math.nan, 1 + better.sum(1))
+    defined = ~np.isnan(values)
+    sums = defined.T.astype(float) @ np.where(defined, values, 0)  # of each column, on the images of each
+    better = (sums > sums.T) & (separated <= LEVEL)
+    return np.where(defined.any(0), 1 + better.sum(1), math.nan)
 
 
 def standardised(differences: Values) -> Column:

@@ -122,7 +122,7 @@ def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
 
 def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path, monkeypatch):
     some = {"baseline: ROAD": {"baseline": "road"}, "score: logit": {"score": "logit"}}
-    monkeypatch.setattr("ibviz.benchmark.compare_protocols.CHANGES", some)
+    monkeypatch.setattr("ibviz.benchmark.comparison.CHANGES", some)
     image = picture(tmp_path / "a.png")
     code, out, _ = run("compare-protocols", image, "--model", model, "--method", "integrated_gradients")
     assert code == 0
@@ -247,7 +247,7 @@ def test_public_names_come_on_first_use():
 
     assert set(dir(ibviz)) >= {"load", "explain", "evaluate", "wrap", "figures", "metrics", "attribution"}
     assert callable(ibviz.evaluate)
-    with pytest.raises(AttributeError, match="ibviz has no attribute 'evalute'; it has attach, evaluate"):
+    with pytest.raises(AttributeError, match="no attribute 'evalute'; it has AttentionMap, InputError, anchors"):
         ibviz.evalute  # noqa: B018
 
 

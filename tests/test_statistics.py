@@ -208,9 +208,17 @@ def test_all_pairs_are_one_family():
 def test_methods_that_are_not_separated_share_a_rank():
     """The second is not separated from the first, nor from the third, which is worse than the first."""
     p = np.array([[1, 0.3, 0.01, 0.01], [0.3, 1, 0.2, 0.01], [0.01, 0.2, 1, 0.05], [0.01, 0.01, 0.05, 1]])
-    assert ranks(np.array([4.0, 3.0, 2.0, 1.0]), p).tolist() == [1, 1, 2, 4]
-    assert ranks(np.array([1.0, 2.0, 3.0, math.nan]), p)[:3].tolist() == [2, 1, 1]
-    assert np.isnan(ranks(np.array([1.0, math.nan]), np.ones((2, 2))))[1]
+    assert ranks(np.array([[4.0, 3.0, 2.0, 1.0]]), p).tolist() == [1, 1, 2, 4]
+    assert ranks(np.array([[1.0, 2.0, 3.0, math.nan]]), p)[:3].tolist() == [2, 1, 1]
+    assert np.isnan(ranks(np.array([[1.0, math.nan]]), np.ones((2, 2))))[1]
+
+
+def test_which_of_two_is_better_is_seen_where_both_are_defined():
+    """The first has the higher mean, for it is not defined on the hard images, and is worse on every other."""
+    hard, easy = np.zeros(20), np.ones(20)
+    values = np.stack([np.r_[easy * math.nan, easy], np.r_[hard, 1.1 * easy], np.r_[hard, easy * math.nan]], axis=1)
+    assert np.nanmean(values[:, 0]) > np.nanmean(values[:, 1])
+    assert ranks(values, separation(values)).tolist() == [2, 1, 1]
 
 
 def test_the_standardised_effect_is_the_t_statistic_without_n():

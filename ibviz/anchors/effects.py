@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ibviz.anchors.intervene import INTERVENTIONS, Effects, Variant
+from ibviz.errors import InputError
 from ibviz.statistics import RESAMPLES, Estimate, estimate
 
 LITTLE = 0.01  # of probability: an effect below it is called little
@@ -26,7 +27,7 @@ class Line(NamedTuple):
     flips: Estimate  # share of images that are of another class now
 
 
-def summarise(effects: Effects) -> list[Line]:
+def summarise_effects(effects: Effects) -> list[Line]:
     """One line for each variant, with 95 % bootstrap intervals over images."""
     columns = (effects.cells, effects.change, effects.correct, effects.flipped)
     return [
@@ -98,11 +99,15 @@ def _spearman(levels: np.ndarray, means: np.ndarray) -> np.ndarray:
 def answer(lines: Sequence[Line]) -> str:
     """Whether the decision uses where the attention lies, with the evidence: `mean`, `swap` and the best constant map.
 
-    The constant map is the anchor everywhere that costs least on these very images, so it is judged with favour.
+    The constant map is the anchor everywhere that costs least on these very images, so it is judged with favour. Raises
+    `InputError` where none of them was tried.
     """
     tried = [line for line in lines if line.variant.name in ("mean", "swap")]
     constant = [line for line in lines if line.variant.name == "uniform"]
     tried += sorted(constant, key=lambda line: abs(line.change.mean))[:1]
+    if not tried:
+        given = ", ".join(sorted({line.variant.name for line in lines})) or "nothing"
+        raise InputError(f"whether the attention is used is told by mean, swap or uniform; got {given}: intervene so")
     return " ".join([_verdict(tried), *(f"With {_label(line)}, {_evidence(line)}." for line in tried)])
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict
-from ibviz.benchmark.judging import Rules, Seen, curves_in, judge, passes_of, rows_of_findings
+from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict, values
+from ibviz.benchmark.judging import Rules, Seen, curves_in, judge, passes_of, planned_passes, rows_of_findings
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.sheets import legend
 from ibviz.benchmark.tables import Tables, tabulate, text, write_tables
 from ibviz.config import UNNAMED, SuiteConfig
-from ibviz.data.image_set import rasterise
+from ibviz.data.regions import rasterise
 from ibviz.errors import InputError, NoMapError
 from ibviz.files import write_rows
 from ibviz.metrics.curves import Curve
@@ -26,7 +26,7 @@ from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.metrics.score import Targets, targets_by
 from ibviz.models.loading import Classifier
-from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Maps, Masks
+from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Masks
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,7 +40,7 @@ class Evaluation:
 
     rows: list[dict[str, Any]]  # `native` ones on a method's own grid, where that is another one
     maps: dict[str, Explanation]
-    curves: dict[str, tuple[Curve, Curve]]  # deletion, insertion; per image
+    curves: dict[str, dict[str, Curve]]  # by side and method, as `ibviz.figures.curves` takes them
     card: Card
     forward_passes: int
 
@@ -55,9 +55,13 @@ class Evaluation:
         card = self.card.model_dump(mode="json") | {"hash": self.card.hash}
         return tabulate(self.frame(), {"protocols": {DEFAULT: card}})
 
-    def table(self) -> str:
-        """Means with 95 % intervals, methods above controls, how they compare, and what the numbers rest on."""
-        return text(self.tables).rstrip()
+    def table(self, *, short: bool = False) -> str:
+        """Means with 95 % intervals, methods above controls, how they compare, and what the numbers rest on.
+
+        `short` leaves it at the first table.
+        """
+        whole = text(self.tables).rstrip()
+        return whole.partition("\n\n")[0] if short else whole
 
     def legend(self) -> str:
         """How the numbers were made, in words."""
@@ -90,39 +94,41 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
 
     All are brought onto the protocol's grid, by default that of the first trained attention, otherwise the coarsest;
     the baseline is the mean colour of the network's training data. Those with another grid are judged on that as well,
-    in rows of their own. `targets` default to the classes that the protocol names, by default the predicted ones;
-    `labels` (-1 where unknown) are the true ones. All controls are added. Boxes are x0, y0, x1, y1 in pixels of
+    in rows of their own. `targets` take the place of the classes that the protocol names, by default the predicted
+    ones; `labels` (-1 where unknown) are the true ones. All controls are added. Boxes are x0, y0, x1, y1 in pixels of
     `images`. Unless the protocol says a batch size, a short trial finds the one and the memory format at which the
     network is fastest.
     """
     _check(images, explanations)
-    protocol = protocol or default_protocol(model, explanations)
-    if protocol.grid is None:
-        protocol = protocol.model_copy(update={"grid": comparison_grid(explanations)})
+    grid, probabilities = comparison_grid(explanations), predict(model, images)
+    protocol = (protocol or CurveProtocol(colour=training_colour(model))).on(grid)
     regions = masks if boxes is None else rasterise(boxes, (images.shape[2], images.shape[3]))
     labels, regions = (None if one is None else one.to(images.device) for one in (labels, regions))
-    judged = targets_by(protocol.target, predict(model, images), labels)
-    if targets is not None:
-        judged = judged._replace(classes=targets.to(images.device))
+    if targets is None:
+        judged = targets_by(protocol.target, probabilities, labels)
+    else:
+        protocol, judged = protocol.model_copy(update={"target": "given"}), Targets(targets.to(images.device))
     card = card_of(model, images, judged, protocol)
     metrics = SuiteConfig().metrics if regions is not None else curves_in(SuiteConfig().metrics)
     with evaluating(model), at_best_pace(model, images, protocol) as (fitted, paced):
-        assert paced.grid is not None
-        maps = dict(explanations) | controls(model, fitted, judged.classes, paced.grid)
+        maps = dict(explanations) | controls(model, fitted, judged.classes, paced.grid or grid)
         numbers = {name: values(one).to(images.device) for name, one in maps.items()}
-        seen = Seen(fitted, judged, labels, regions)
-        found = judge(model, seen, numbers, Rules({DEFAULT: paced}, metrics))
+        seen = Seen(fitted, judged, targets_by("predicted", probabilities).classes, labels, regions)
+        rules = Rules({DEFAULT: paced}, metrics)
+        stated = f"{planned_passes(numbers, seen.size, rules):,} forward passes"
+        found = judge(model, seen, numbers, rules, stated=stated)
     own = card.model_copy(update={"protocol": protocol.model_copy(update={"grid": None})})
     rows = [{"model": UNNAMED, **row, "hash": (own if row["native"] else card).hash}
             for row in rows_of_findings(found, seen)]  # fmt: skip
-    curves = {one.method: (one.curves.deletion, one.curves.insertion)
-              for one in found if one.curves is not None and not one.native}  # fmt: skip
+    common = {one.method: one.curves for one in found if one.curves is not None and not one.native}
+    curves = {"deletion": {name: one.deletion for name, one in common.items()},
+              "insertion": {name: one.insertion for name, one in common.items()}}  # fmt: skip
     return Evaluation(rows, maps, curves, card, passes_of(found))
 
 
 def default_protocol(model: Classifier, explanations: Mapping[str, Explanation], **choices: Any) -> CurveProtocol:
     """The contract's choices, with the grid and the mean colour that follow from the comparison."""
-    return CurveProtocol(colour=training_colour(model), grid=comparison_grid(explanations), **choices)
+    return CurveProtocol(colour=training_colour(model), **choices).on(comparison_grid(explanations))
 
 
 def training_colour(model: Classifier) -> tuple[float, float, float]:
@@ -176,11 +182,6 @@ def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> 
         with suppress(NoMapError):
             found[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
     return found
-
-
-def values(explanation: Explanation) -> Maps:
-    """The numbers of a map, quantised where it has anchors."""
-    return explanation.values() if isinstance(explanation, AttentionMap) else explanation
 
 
 def _check(images: Images, explanations: Mapping[str, Explanation]) -> None:

@@ -1,19 +1,24 @@
 """Maps of some images by one network, judged by every metric under every protocol: the one place where it is done."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS
-from ibviz.metrics.curves import Faithfulness, faithfulness, random_order_area, units
+from ibviz.metrics.curves import BATCH, Faithfulness, faithfulness, planned_states, random_order_area, units
 from ibviz.metrics.localisation.energy import energy_pointing_game, top_cell_precision
 from ibviz.metrics.localisation.pointing_game import pointing_game
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import Targets, scorer
-from ibviz.metrics.stability import average_drop, complexity, sparseness
+from ibviz.metrics.stability import Drop, average_drop, complexity, sparseness
 from ibviz.metrics.ties import TieReport, tie_report
 from ibviz.models.loading import Classifier
+from ibviz.progress import progress
 from ibviz.types import Grid, Images, Labels, Maps, Masks, Score, Scores
 
 UNIFORM = "uniform"  # label of the control whose area is that of random orders
@@ -24,6 +29,7 @@ class Seen(NamedTuple):
 
     images: Images
     targets: Targets
+    predicted: Labels  # what the network says, whatever it is judged by
     labels: Labels | None = None
     regions: Masks | None = None
 
@@ -37,7 +43,7 @@ class Seen(NamedTuple):
         classes, against = self.targets
         targets = Targets(classes[places], None if against is None else against[places])
         labels, regions = (None if one is None else one[places] for one in (self.labels, self.regions))
-        return Seen(self.images[places], targets, labels, regions)
+        return Seen(self.images[places], targets, self.predicted[places], labels, regions)
 
 
 class Rules(NamedTuple):
@@ -48,14 +54,21 @@ class Rules(NamedTuple):
     native: bool = True  # by curves on each map's own grid as well, where the protocol's is another
 
 
-class Subject(NamedTuple):
+@dataclass(frozen=True)
+class Subject:
     """What a metric of `MAP_METRICS` is told."""
 
-    score: Score
+    probability: Score  # of the judged class, whatever score the curves are of
     images: Images
     maps: Maps  # on their own grid
-    cells: Maps  # on the grid of the comparison
+    cells: Float[Tensor, "b _ _"]  # on the grid of the comparison
     regions: Masks
+    batch_size: int
+
+    @cached_property
+    def dropped(self) -> Drop:
+        """What dimming the images by the maps does, for both metrics that ask."""
+        return average_drop(self.probability, self.images, self.cells, batch_size=self.batch_size)
 
 
 class Finding(NamedTuple):
@@ -84,8 +97,8 @@ MAP_METRICS: dict[str, Callable[[Subject], Scores]] = {
     "energy_pointing_game": lambda one: energy_pointing_game(one.maps, one.regions).energy,
     "energy_normalised": lambda one: energy_pointing_game(one.maps, one.regions).normalised,
     "top_cell_precision": lambda one: top_cell_precision(one.cells, one.regions),
-    "average_drop": lambda one: average_drop(one.score, one.images, one.cells).drop,
-    "confidence_increase": lambda one: average_drop(one.score, one.images, one.cells).increase,
+    "average_drop": lambda one: one.dropped.drop,
+    "confidence_increase": lambda one: one.dropped.increase,
     "sparseness": lambda one: sparseness(one.cells),
     "complexity": lambda one: complexity(one.cells),
 }
@@ -100,21 +113,35 @@ def refuse(method: str, places: Labels, error: Exception) -> None:
 
 
 def judge(
-    model: Classifier, seen: Seen, maps: Mapping[str, Maps], rules: Rules, *, failed: Failed = refuse
+    model: Classifier,
+    seen: Seen,
+    maps: Mapping[str, Maps],
+    rules: Rules,
+    *,
+    failed: Failed = refuse,
+    stated: str | None = None,
 ) -> list[Finding]:
     """Judge maps by their methods' labels, protocol by protocol; NaN stands for a map that is missing.
 
     The network has to be in eval mode. Metrics of regions need `seen.regions`. `failed` hears of a method that cannot
-    be judged, which is then left out; by default it raises the error.
+    be judged, which is then left out; by default it raises the error. What is `stated` stands beside the progress.
     """
     found: list[Finding] = []
     metrics = rules.metrics
     for label, protocol in rules.protocols.items():
         rule = _Rule(label, protocol, metrics)
-        some = [one for name, own in maps.items() for one in _of_method(model, seen, name, own, rule, rules, failed)]
+        each = progress(maps.items(), stated or "", total=len(maps), show=stated is not None)
+        some = [one for name, own in each for one in _of_method(model, seen, name, own, rule, rules, failed)]
         found += _beside_chance(model, seen, some, protocol) if curves_in(metrics) else some
         metrics = curves_in(metrics)
     return found
+
+
+def planned_passes(maps: Mapping[str, Maps], size: Grid, rules: Rules) -> int:
+    """Masked images that `judge` will score for curves of whole maps, known before any is; `size` is the images'."""
+    given = [_Rule(label, protocol, curves_in(rules.metrics)) for label, protocol in rules.protocols.items()]
+    return sum(planned_states(one, size, run.protocol) for rule in given for name, one in maps.items()
+               for run in _runs(name, one, size, rule, rules) if run.metrics)  # fmt: skip
 
 
 def curves_in(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -159,36 +186,41 @@ class _Rule(NamedTuple):
 def _of_method(  # noqa: PLR0913 - what is judged, how, and who hears of failures
     model: Classifier, seen: Seen, name: str, maps: Maps, rule: _Rule, rules: Rules, failed: Failed
 ) -> list[Finding]:
-    """One method on the grid of the protocol and, where that is another one and is wanted as well, on its own."""
-    own, protocol = (maps.shape[1], maps.shape[2]), rule.protocol
+    """One method by all that it is judged by, where its maps are whole."""
     whole = ~maps.isnan().flatten(1).any(1)
     places = whole.nonzero().flatten()
     if not len(places):
         return []
     seen, maps = (seen, maps) if whole.all() else (seen.at(places), maps[places])
-    runs = [rule]
-    fits = own[0] <= seen.size[0] and own[1] <= seen.size[1] and protocol.grid not in (None, own)
-    if rules.native and fits and name not in CONTROLS:
-        native = protocol.model_copy(update={"grid": None})
-        runs += [_Rule(rule.label, native, curves_in(rule.metrics))] if curves_in(rule.metrics) else []
     try:
-        return [
-            _find(model, seen, maps, one)._replace(method=name, native=one is not rule, places=places) for one in runs
-        ]
+        return [_find(model, seen, maps, one)._replace(method=name, native=one is not rule, places=places)
+                for one in _runs(name, maps, seen.size, rule, rules)]  # fmt: skip
     except Exception as error:
         failed(name, places, error)
         return []
 
 
+def _runs(name: str, maps: Maps, size: Grid, rule: _Rule, rules: Rules) -> list[_Rule]:
+    """The rule and, for curves where its grid is not the maps' own and that is wanted as well, the same on theirs."""
+    grid, own, metrics = rule.protocol.grid, (maps.shape[1], maps.shape[2]), curves_in(rule.metrics)
+    fits = own[0] <= size[0] and own[1] <= size[1] and grid not in (None, own)
+    if not (rules.native and fits and metrics) or name in CONTROLS:
+        return [rule]
+    return [rule, _Rule(rule.label, rule.protocol.model_copy(update={"grid": None}), metrics)]
+
+
 def _find(model: Classifier, seen: Seen, maps: Maps, rule: _Rule) -> Finding:
     protocol = rule.protocol
-    score = scorer(model, seen.targets, kind=protocol.score, precision=protocol.precision)
+    score, probability = (
+        scorer(model, targets, kind=kind, precision=protocol.precision)
+        for targets, kind in ((seen.targets, protocol.score), (seen.targets.classes, "probability"))
+    )
     curves = faithfulness(score, seen.images, maps, protocol=protocol) if curves_in(rule.metrics) else None
     cells = units(maps, seen.size, protocol)
     regions = seen.regions
     if regions is None:
         regions = torch.zeros(len(maps), *seen.size, dtype=torch.bool, device=maps.device)
-    subject = Subject(score, seen.images, maps, cells, regions)
+    subject = Subject(probability, seen.images, maps, cells, regions, protocol.batch_size or BATCH)
     found = {name: MAP_METRICS[name](subject) for name in rule.metrics if name in MAP_METRICS}
     values = {name: (one, torch.zeros_like(one)) for name, one in found.items()}
     if curves is not None:
@@ -199,16 +231,22 @@ def _find(model: Classifier, seen: Seen, maps: Maps, rule: _Rule) -> Finding:
 
 
 def _beside_chance(model: Classifier, seen: Seen, found: list[Finding], protocol: CurveProtocol) -> list[Finding]:
-    """The findings with the area of random orders; where ties are shuffled, the uniform control is just that."""
+    """The findings with the area of random orders; where ties are shuffled, the uniform control is just that.
+
+    It has to stand on the grid of the orders: on its own one, of a single cell, it has no order.
+    """
+    grid = seen.size if protocol.grid is None or protocol.unit == "pixel" else protocol.grid
     shuffled = protocol.ties == "expected" and protocol.second == "insertion"
     uniform = [
-        one.curves for one in found if one.method == UNIFORM and one.curves and len(one.places) == len(seen.images)
+        one.curves
+        for one in found
+        if one.method == UNIFORM and one.grid == grid and one.curves and len(one.places) == len(seen.images)
     ]
     if shuffled and uniform:
         area = uniform[0].deletion_auc
     else:
         score = scorer(model, seen.targets, kind=protocol.score, precision=protocol.precision)
-        area = random_order_area(score, seen.images, protocol.grid or seen.size, protocol=protocol)
+        area = random_order_area(score, seen.images, grid, protocol=protocol)
     return [one if one.native else one._replace(by_chance=area[one.places]) for one in found]
 
 
@@ -236,6 +274,7 @@ def _columns(found: Finding, seen: Seen) -> dict[str, list[Any]]:
     facts = {
         "target": seen.targets.classes,
         "label": seen.labels,
+        "correct": None if seen.labels is None else seen.labels == seen.predicted,
         "f_image": None if curves is None else curves.f_image,
         "f_baseline": None if curves is None else curves.f_baseline,
         "random_order": found.by_chance,
@@ -244,11 +283,9 @@ def _columns(found: Finding, seen: Seen) -> dict[str, list[Any]]:
         "zero_share": found.ties.zero_share,
     }
     columns = {key: [None] * len(seen.images) if one is None else one.tolist() for key, one in facts.items()}
-    columns["label"] = [None if label is None or label < 0 else label for label in columns["label"]]
-    columns["correct"] = [
-        None if label is None else label == target
-        for label, target in zip(columns["label"], columns["target"], strict=True)
-    ]
+    unknown = [label is None or label < 0 for label in columns["label"]]
+    for key in ("label", "correct"):
+        columns[key] = [None if absent else one for absent, one in zip(unknown, columns[key], strict=True)]
     return columns | {"object_share": object_shares(seen.regions, len(seen.images))}
 
 

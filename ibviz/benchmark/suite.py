@@ -72,12 +72,13 @@ def protocols_of(suite: SuiteConfig, model: Classifier, grid: Grid | None) -> di
 
 def _protocol(config: ProtocolConfig, suite: SuiteConfig, model: Classifier, grid: Grid | None) -> CurveProtocol:
     size = (model.spec.size, model.spec.size)
-    usual = preset(config.preset, size, training_colour(model), grid=grid)
+    usual = preset(config.preset, size, training_colour(model))
     changes = config.model_dump(exclude={"preset", "label"}, exclude_none=True) | {"target": suite.target}
     try:
-        return CurveProtocol.model_validate(usual.model_dump() | changes)
+        protocol = CurveProtocol.model_validate(usual.model_dump() | changes)
     except ValidationError as error:
         raise InputError(f"protocol {config.label or config.preset!r}: {describe(error, CurveProtocol)}") from error
+    return protocol if grid is None else protocol.on(grid)
 
 
 def fitting(images: ImageSet, model: Classifier) -> ImageSet:

@@ -152,7 +152,7 @@ def _compared(values: Frame, controls: Frame, metric: str) -> Frame:
 
     oriented = values * METRICS[metric].sign
     separated, means = separation(oriented.to_numpy()), oriented.mean()
-    found = DataFrame({"rank": ranks(means.to_numpy(), separated)}, index=values.columns)
+    found = DataFrame({"rank": ranks(oriented.to_numpy(), separated)}, index=values.columns)
     control = controls[values.columns].astype(bool)
     if control.any() and means[control].notna().any():
         best = means[control].idxmax()

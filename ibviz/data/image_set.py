@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, Int64
+from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
 from ibviz.data.objects import Objects
+from ibviz.data.regions import object_regions, rasterise
 from ibviz.types import Boxes, Grid, Images, Labels, Masks, Pixels
 
 CHUNK = 1024  # images counted at once; bounds the memory
@@ -114,7 +115,10 @@ def moments(counts: Int64[Tensor, "3 256"]) -> tuple[tuple[float, float, float],
 
 
 def regions(image_set: ImageSet) -> Masks | None:
-    """Object pixels: the masks, else the pixels whose centre lies in the box, else None.
+    """Pixels of all objects of each image's class that are not difficult; None where nothing is known of any image.
+
+    They are those of the masks, where there are any, otherwise those whose centre lies in a box. Labels have to be as
+    the data numbers them, for so are its objects.
 
     >>> pixels = torch.zeros(1, 3, 2, 3, dtype=torch.uint8)
     >>> boxed = ImageSet(pixels, torch.tensor([0]), ("a",), ("x",), boxes=torch.tensor([[1.0, 0.0, 3.0, 1.0]]))
@@ -122,18 +126,18 @@ def regions(image_set: ImageSet) -> Masks | None:
     tensor([[[0, 1, 1],
              [0, 0, 0]]], dtype=torch.int32)
     """
-    if image_set.masks is not None or image_set.boxes is None:
-        return image_set.masks
-    return rasterise(image_set.boxes, (image_set.images.shape[2], image_set.images.shape[3]))
+    images, labels, masks, boxes = image_set.images, image_set.labels.tolist(), image_set.masks, image_set.boxes
+    size = (images.shape[2], images.shape[3])
+    if image_set.objects is None:
+        return rasterise(boxes, size) if masks is None and boxes is not None else masks
+    each = zip(image_set.objects, labels, strict=True)
+    return torch.stack([_of_class(one, label, size, masked=masks is not None) for one, label in each])
 
 
-def rasterise(boxes: Boxes, size: Grid) -> Masks:
-    """Pixels whose centre lies in each box, on images of `size` rows and columns; none for a box of NaN.
-
-    >>> rasterise(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), (1, 2))
-    tensor([[[ True, False]]])
-    """
-    x0, y0, x1, y1 = boxes[:, :, None].unbind(1)
-    y, x = (torch.arange(side, device=boxes.device) + 0.5 for side in size)
-    inside_x, inside_y = (x >= x0) & (x < x1), (y >= y0) & (y < y1)  # false beside NaN
-    return inside_y[:, :, None] & inside_x[:, None, :]
+def _of_class(objects: Objects | None, label: int, size: Grid, *, masked: bool) -> Bool[Tensor, "h w"]:
+    things = None if objects is None else objects.masks if masked else objects.boxes
+    if objects is None or things is None or label < 0:
+        return torch.zeros(size, dtype=torch.bool)
+    keep = [(objects.labels == label) & ~objects.difficult]
+    [region] = object_regions([things], keep=keep)  # pyright: ignore[reportArgumentType] - `Objects` are tv_tensors
+    return region

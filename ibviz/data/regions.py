@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ibviz.data.image_set import rasterise
 from ibviz.errors import InputError
-from ibviz.types import Grid, Masks
+from ibviz.types import Boxes, Grid, Masks
 
 if TYPE_CHECKING:
     from torchvision.tv_tensors import BoundingBoxes, Mask
@@ -52,6 +51,18 @@ def object_boxes(objects: "Sequence[BoundingBoxes]") -> list[Objects]:
     from torchvision.tv_tensors import BoundingBoxFormat  # noqa: PLC0415
 
     return [convert(one, new_format=BoundingBoxFormat.XYXY).as_subclass(Tensor).float() for one in objects]
+
+
+def rasterise(boxes: Boxes, size: Grid) -> Masks:
+    """Pixels whose centre lies in each box, on images of `size` rows and columns; none for a box of NaN.
+
+    >>> rasterise(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), (1, 2))
+    tensor([[[ True, False]]])
+    """
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(1)
+    y, x = (torch.arange(side, device=boxes.device) + 0.5 for side in size)
+    inside_x, inside_y = (x >= x0) & (x < x1), (y >= y0) & (y < y1)  # false beside NaN
+    return inside_y[:, :, None] & inside_x[:, None, :]
 
 
 def _masks(objects: "BoundingBoxes | Mask") -> Bool[Tensor, "objects h w"]:

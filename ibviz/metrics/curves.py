@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ibviz.errors import InputError
 from ibviz.metrics.baselines import BASELINES, IMPUTERS
-from ibviz.metrics.grid import cell_areas, enlarged, finite, on_grid, paint
+from ibviz.metrics.grid import cell_areas, enlarged, finite, on_grid, one_each, paint
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.states import Plan, below_cuts, kept_cells, plans
 from ibviz.metrics.ties import TieReport, tie_report
@@ -149,7 +149,8 @@ def faithfulness(score: Score, images: Images, maps: Maps, *, protocol: CurvePro
     cells = units(maps, (images.shape[2], images.shape[3]), protocol)
     _check(images, cells)
     most = max(1, FLOATS_AT_ONCE // images[0].numel())
-    parts = [_part(score, images, cells, several, protocol) for several in _planned(cells, protocol, most)]
+    with torch.autocast(images.device.type, enabled=False):  # the scorer opens its own, as the protocol says
+        parts = [_part(score, images, cells, several, protocol) for several in _planned(cells, protocol, most)]
     return _joined(parts)
 
 
@@ -160,11 +161,12 @@ def random_order_area(score: Score, images: Images, grid: Grid, *, protocol: Cur
     >>> random_order_area(lambda states, rows: states.mean((1, 2, 3)), images, (2, 2), protocol=protocol)
     tensor([0.5000])
     """
-    expected = protocol.model_copy(update={"ties": "expected", "second": "insertion"})
+    expected = protocol.model_copy(update={"ties": "expected", "second": "insertion", "grid": grid})
     return faithfulness(score, images, images.new_zeros(len(images), *grid), protocol=expected).deletion_auc
 
 
 def _check(images: Images, cells: Maps) -> None:
+    one_each(cells, images, "the images")
     cell_areas((cells.shape[1], cells.shape[2]), (images.shape[2], images.shape[3]))
     low, high = float(images.amin()), float(images.amax())  # `aminmax` would copy images that are channels-last
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN is refused; resizing may overshoot a little

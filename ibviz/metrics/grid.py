@@ -1,5 +1,6 @@
 """One declared grid for all methods of a comparison: maps brought onto it, its cells painted onto pixels."""
 
+from collections.abc import Sized
 from typing import Literal
 
 import torch
@@ -54,6 +55,12 @@ def unit(maps: Maps) -> Maps:
     return torch.where(high > low, (maps - low) / (high - low), 1)
 
 
+def one_each(maps: Sized, others: Sized, name: str) -> None:
+    """Refuse `others`, called by `name`, of which there is not one for each map."""
+    if len(maps) != len(others):
+        raise InputError(f"expected {name} of each of {len(maps)} maps; got those of {len(others)}")
+
+
 def finite(maps: Maps) -> Maps:
     """Maps in float32; NaN and infinite ones are refused because they have no order, and so is an empty batch.
 
@@ -93,8 +100,10 @@ def cell_areas(grid: Grid, size: Grid) -> Int[Tensor, " cells"]:
 
 
 def _averaged(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
+    """In double precision, where the same few levels have one sum in any order, so that ties stay ties."""
     low, high = -adaptive_max_pool2d(-maps, grid), adaptive_max_pool2d(maps, grid)
-    return adaptive_avg_pool2d(maps, grid).clamp(low, high)  # so that rounding leaves a constant block its exact value
+    mean = adaptive_avg_pool2d(maps.double(), grid).float()
+    return mean.clamp(low, high)  # so that rounding leaves a constant block its exact value
 
 
 def _enlarged(values: Shaped[Tensor, "b gh gw"], size: Grid) -> Shaped[Tensor, "b {size[0]} {size[1]}"]:

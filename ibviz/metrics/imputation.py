@@ -18,6 +18,8 @@ COARSEST = 4  # pixels a side
 SWEEPS = 4  # of Jacobi on the coarsest level
 ENTRIES_AT_ONCE = {"cpu": 2**19}  # brightness values solved at once: what a cache holds; changes no number
 OTHERWISE = 2**25
+STEPS_AT_ONCE = {"cpu": 1}  # of the solver, until it looks whether it is done, for which a GPU has to wait
+STEPS_OTHERWISE = 4
 RADIUS = 3.0  # pixels that OpenCV looks around
 
 Field = Float[Tensor, "n 1 h w"]  # one colour of one image a row
@@ -137,17 +139,18 @@ def _solve(levels: list[_Level], wanted: Field) -> Field:
     """Conjugate gradients, preconditioned by a multigrid cycle; what is solved stands still, whatever its company."""
     solution, residual, direction = torch.zeros_like(wanted), wanted, torch.zeros_like(wanted)
     before = torch.ones_like(wanted[:, :1, :1, :1])
-    for _ in range(ITERATIONS):
+    at_once = STEPS_AT_ONCE.get(wanted.device.type, STEPS_OTHERWISE)
+    for step in range(ITERATIONS):
         correction = _cycle(levels, residual)
         going = correction.abs().amax((1, 2, 3), keepdim=True) >= ERROR  # the correction is about the error
-        if not going.any():
+        if step % at_once == 0 and not going.any():
             break
         now = _dot(residual, correction)
         direction = correction.addcmul_(direction, torch.where(going, now / before, 0))
         change = _residual(levels[0], torch.zeros_like(wanted), direction)
-        step = torch.where(going, -now / _dot(direction, change), 0)
-        solution.addcmul_(direction, step)
-        residual = residual.addcmul(change, step)
+        length = torch.where(going, -now / _dot(direction, change), 0)
+        solution.addcmul_(direction, length)
+        residual = residual.addcmul(change, length)
         before = now
     return solution
 

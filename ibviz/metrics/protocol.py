@@ -42,7 +42,7 @@ class CurveProtocol(Settings):
     orders: int = Field(default=8, ge=2, multiple_of=2)  # in reversed pairs
     seed: int = 0  # of tie orders and of noise in a baseline
     score: ScoreName = "probability"
-    target: TargetRule = "predicted"
+    target: TargetRule | Literal["given"] = "predicted"  # "given": no rule, but classes named by the caller
     precision: Literal["float32", "bfloat16"] = "float32"  # of the network; ranks and areas are float32
     batch_size: int | None = Field(default=None, ge=1)  # masked images scored at once; None: left to the caller
 
@@ -53,6 +53,14 @@ class CurveProtocol(Settings):
                 "ties = 'group' reads whole levels: it goes with cuts = 'even' and area = 'fractions' only"
             )
         return self
+
+    def on(self, grid: Grid) -> "CurveProtocol":
+        """With the grid of a comparison, where cells are removed and none is named; pixels are the same for all maps.
+
+        >>> CurveProtocol(colour=(0.5, 0.5, 0.5)).on((8, 8)).grid
+        (8, 8)
+        """
+        return self.model_copy(update={"grid": grid}) if self.grid is None and self.unit == "cell" else self
 
     @property
     def baselines(self) -> tuple[BaselineName, BaselineName]:

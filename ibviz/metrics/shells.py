@@ -4,6 +4,9 @@
 insertion=curve, maps=maps, regions=regions, boxes=boxes)`. States are sums, whose memory does not grow with the number
 of images; `reduction="none"` keeps a value for each image instead. Images without a defined value are left out, and
 counted in `excluded`.
+
+Areas are those of the curves given, over their own fractions. `Faithfulness` has the mean of the areas of single tie
+orders, by the rule of its protocol: the same, unless cells differ in size or the protocol names another rule.
 """
 
 from abc import ABC
@@ -16,6 +19,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from ibviz.errors import InputError
 from ibviz.metrics.curves import Curve, trapezoid
 from ibviz.metrics.grid import Enlargement
 from ibviz.metrics.localisation.boxes import DELTAS, THRESHOLDS, Contours, box_accuracy, box_hits, overlaps
@@ -27,10 +31,11 @@ Reduction = Literal["mean", "none"]
 
 
 class _PerImage(Metric, ABC):
-    """Mean over images, or the value of each; states carry the metric's name.
+    """Mean over images, or the value of each; states carry the metric's name and options.
 
     torchmetrics lets metrics of a collection whose states agree after the first batch share them from then on; deletion
-    and insertion of a uniform map do agree, so their states must not be called the same.
+    and insertion of a uniform map do agree, and so do all tolerances without an object, so their states must not be
+    called the same.
     """
 
     is_differentiable: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -40,9 +45,9 @@ class _PerImage(Metric, ABC):
     plot_upper_bound: ClassVar[float] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
     excluded: Int[Tensor, ""]
 
-    def __init__(self, *, reduction: Reduction = "mean") -> None:
+    def __init__(self, *, reduction: Reduction = "mean", options: tuple[object, ...] = ()) -> None:
         super().__init__()
-        self.reduction, self.name = reduction, type(self).__name__.lower()
+        self.reduction, self.name = reduction, _named(type(self).__name__.lower(), *options)
         if reduction == "none":
             self.add_state(f"{self.name}_values", [], dist_reduce_fx="cat")
         else:
@@ -111,7 +116,7 @@ class PointingGame(_PerImage):
         self, *, tolerance: float | None = None, enlargement: Enlargement = "nearest", reduction: Reduction = "mean"
     ) -> None:
         """Take the options of the function."""
-        super().__init__(reduction=reduction)
+        super().__init__(reduction=reduction, options=(tolerance, enlargement))
         self.tolerance = tolerance
         self.enlargement: Enlargement = enlargement
 
@@ -129,7 +134,7 @@ class EnergyPointingGame(_PerImage):
         self, *, normalised: bool = False, enlargement: Enlargement = "nearest", reduction: Reduction = "mean"
     ) -> None:
         """Take the options of the function."""
-        super().__init__(reduction=reduction)
+        super().__init__(reduction=reduction, options=(normalised, enlargement))
         self.normalised = normalised
         self.enlargement: Enlargement = enlargement
 
@@ -142,8 +147,8 @@ class EnergyPointingGame(_PerImage):
 class MaxBoxAcc(Metric):
     """`ibviz.metrics.max_box_acc` over batches, version 2 by default; higher is better.
 
-    `chosen_on` is the `hits` of a metric that has seen the other split: thresholds are taken from there. Without it
-    only the oracle is defined.
+    `chosen_on` is a metric of the same `deltas` that has seen the other split: thresholds are those best on all
+    that it has seen, in all processes, when this one is made. Without it only the oracle is defined.
 
     >>> boxes = [torch.tensor([[0.0, 0.0, 1.0, 1.0]])]
     >>> metric = MaxBoxAcc(size=(2, 2))
@@ -158,8 +163,7 @@ class MaxBoxAcc(Metric):
     plot_lower_bound: ClassVar[float] = 0.0  # pyright: ignore[reportIncompatibleVariableOverride]
     plot_upper_bound: ClassVar[float] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
     hits: Int[Tensor, "deltas thresholds"]
-    boxed: Int[Tensor, ""]
-    chosen_on: Int[Tensor, "deltas thresholds"] | None
+    others: Int[Tensor, "deltas thresholds"] | None
     excluded: Int[Tensor, ""]
 
     def __init__(
@@ -169,33 +173,59 @@ class MaxBoxAcc(Metric):
         deltas: Sequence[float] = DELTAS,
         contours: Contours = "all",
         enlargement: Enlargement = "bilinear",
-        chosen_on: Int[Tensor, "deltas thresholds"] | None = None,
+        chosen_on: "MaxBoxAcc | None" = None,
     ) -> None:
         """Take the options of `overlaps` and `max_box_acc`; `size` is rows and columns of the images."""
         super().__init__()
         self.size, self.deltas = size, deltas
         self.contours: Contours = contours
         self.enlargement: Enlargement = enlargement
-        self.register_buffer("chosen_on", chosen_on, persistent=False)
+        self.register_buffer("others", None if chosen_on is None else chosen_on._counted(deltas), persistent=False)
         self.add_state("hits", torch.zeros(len(deltas), THRESHOLDS, dtype=torch.long), dist_reduce_fx="sum")
-        for name in ("boxed", "excluded"):
+        # The name tells metrics of a collection apart, as above.
+        self.counter = _named("boxed", *size, *deltas, contours, enlargement)
+        for name in (self.counter, "excluded"):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    @property
+    def boxed(self) -> Int[Tensor, ""]:
+        """Images with a box."""
+        return getattr(self, self.counter)
+
+    def _counted(self, deltas: Sequence[float]) -> Int[Tensor, "deltas thresholds"]:
+        """Hits over all processes, for another metric to choose thresholds by."""
+        if tuple(self.deltas) != tuple(deltas):
+            raise InputError(f"expected a metric of deltas {tuple(deltas)} to choose on; got {tuple(self.deltas)}")
+        with self.sync_context():
+            hits, boxed = self.hits.clone(), int(self.boxed)
+        if not boxed:
+            raise InputError("the metric to choose thresholds on has seen no image with a box; update it first")
+        return hits
 
     def update(self, maps: Maps, boxes: Sequence[Float[Tensor, "_ 4"]]) -> None:
         """Add a batch of maps and, for each image, its boxes as x0, y0, x1, y1 in pixels."""
         found = overlaps(maps, boxes, self.size, contours=self.contours, enlargement=self.enlargement)
         missing = found[:, 0].isnan().sum()
         self.hits += box_hits(found, self.deltas)
-        self.boxed += len(found) - missing
+        setattr(self, self.counter, self.boxed + len(found) - missing)
         self.excluded += missing
 
     def compute(self) -> dict[str, Float[Tensor, ""]]:
         """Accuracy at the chosen thresholds, NaN without any, and the oracle beside it."""
         n = int(self.boxed)
-        result = box_accuracy(self.hits, self.chosen_on, n=n, excluded=int(self.excluded))
+        result = box_accuracy(self.hits, self.others, n=n, excluded=int(self.excluded))
         numbers = {"max_box_acc": result.accuracy, "max_box_acc_oracle": result.oracle}
         return {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the value, or the values given, as torchmetrics does."""
         return self._plot(val, ax)
+
+
+def _named(*parts: object) -> str:
+    """A name of what a metric is and of its options.
+
+    >>> _named("pointinggame", 0.5, "nearest")
+    'pointinggame_0_5_nearest'
+    """
+    return "_".join(str(part).replace(".", "_") for part in parts)

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import cell_areas, enlarged, finite, paint, unit
+from ibviz.metrics.curves import BATCH
+from ibviz.metrics.grid import cell_areas, enlarged, finite, one_each, paint, unit
 from ibviz.types import Images, Maps, Score, Scores
 
 
@@ -29,11 +30,13 @@ def sensitivity_n(  # noqa: PLR0913 - what is drawn and what stands in for it
     n: int,
     subsets: int = 100,
     seed: int = 0,
+    batch_size: int = BATCH,
 ) -> SensitivityN:
     """Correlation, over random subsets of `n` cells, of a map's sum with the fall of the score (Ancona 2018).
 
     Cells are those of the map's own grid; removed ones show `baselines`, an image for each image. The same subsets are
-    drawn for every image. Maps are signed and used as they are. One pass of the network for each subset.
+    drawn for every image. Maps are signed and used as they are. One masked image is scored for each
+    subset and image, `batch_size` at once.
 
     >>> images, maps = torch.rand(1, 3, 2, 2), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     >>> def score(states, rows):
@@ -42,19 +45,21 @@ def sensitivity_n(  # noqa: PLR0913 - what is drawn and what stands in for it
     >>> found.correlation.round(decimals=3)
     tensor([1.])
     """
+    one_each(maps, images, "the images")
+    one_each(maps, baselines, "the baselines")
     values, grid = finite(maps).flatten(1), (maps.shape[1], maps.shape[2])
     cell_areas(grid, (images.shape[2], images.shape[3]))
     if not 1 <= n < values.shape[1]:
         raise InputError(f"n must be 1 to {values.shape[1] - 1}, fewer than the cells of the map; got {n}")
     if subsets < 2:
         raise InputError(f"a correlation needs at least 2 subsets; got {subsets}")
-    rows, whole = torch.arange(len(images), device=images.device), _scored(score, images)
+    whole = _scored(score, images, batch_size)
     sums, falls = [], []
     for drawn in _subsets(values.shape[1], n, subsets, seed).to(images.device):
         removed = torch.zeros(1, values.shape[1], dtype=torch.bool, device=images.device)
         removed[0, drawn] = True
         hidden = paint(removed.unflatten(1, grid), (images.shape[2], images.shape[3])).unsqueeze(1)
-        falls.append(whole - score(torch.where(hidden, baselines, images), rows).float())
+        falls.append(whole - _scored(score, torch.where(hidden, baselines, images), batch_size))
         sums.append(values[:, drawn].sum(1))
     return SensitivityN(_correlation(torch.stack(sums, dim=1), torch.stack(falls, dim=1)), subsets)
 
@@ -64,8 +69,10 @@ def _subsets(cells: int, n: int, subsets: int, seed: int) -> Int[Tensor, "subset
     return torch.stack([torch.randperm(cells, generator=generator)[:n] for _ in range(subsets)])
 
 
-def _scored(score: Score, images: Images) -> Scores:
-    return score(images, torch.arange(len(images), device=images.device)).float().clone()
+def _scored(score: Score, images: Images, batch_size: int) -> Scores:
+    rows = torch.arange(len(images), device=images.device)
+    pairs = zip(images.split(batch_size), rows.split(batch_size), strict=True)
+    return torch.cat([score(*pair).float() for pair in pairs])
 
 
 def _correlation(one: Float[Tensor, "b k"], other: Float[Tensor, "b k"]) -> Scores:
@@ -82,7 +89,7 @@ class Drop(NamedTuple):
 
 
 @torch.no_grad()
-def average_drop(score: Score, images: Images, maps: Maps) -> Drop:
+def average_drop(score: Score, images: Images, maps: Maps, *, batch_size: int = BATCH) -> Drop:
     """What is left of the score when each pixel is dimmed by the map, scaled to [0, 1] and enlarged bilinearly.
 
     As in Grad-CAM++: the image is multiplied by the map, so what has no relevance turns black. A constant map has no
@@ -92,9 +99,10 @@ def average_drop(score: Score, images: Images, maps: Maps) -> Drop:
     >>> average_drop(lambda states, rows: states.mean((1, 2, 3)), images, maps)
     Drop(drop=tensor([0.5000]), increase=tensor([0.]))
     """
-    whole = _scored(score, images)
+    one_each(maps, images, "the images")
+    whole = _scored(score, images, batch_size)
     shown = unit(enlarged(maps, (images.shape[2], images.shape[3]), "bilinear"))
-    kept = _scored(score, images * shown.unsqueeze(1).to(images.dtype))
+    kept = _scored(score, images * shown.unsqueeze(1).to(images.dtype), batch_size)
     drop = ((whole - kept).clamp(min=0) / whole).masked_fill(whole <= 0, math.nan)
     return Drop(drop, torch.where(whole.isnan() | kept.isnan(), math.nan, (kept > whole).float()))
 

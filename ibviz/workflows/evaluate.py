@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import Explanation
-from ibviz.benchmark.evaluation import values
+from ibviz.attribution.methods import Explanation, values
 from ibviz.benchmark.results import Results, read_results, rebuild
 from ibviz.benchmark.runner.loop import run_suite
 from ibviz.benchmark.runner.processes import together

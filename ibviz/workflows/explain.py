@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict, rows_of
-from ibviz.benchmark.compare_protocols import compare_protocols, page
+from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict
+from ibviz.benchmark.comparison import compare_protocols, page
+from ibviz.benchmark.suite import fitting
 from ibviz.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
@@ -21,7 +22,7 @@ from ibviz.files import ensure_folder
 from ibviz.models.checkpoint import write_tensors
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Images
+from ibviz.types import AttentionMap, Images, Labels
 from ibviz.workflows.model import describe
 
 COLUMNS = 6  # pictures side by side in a figure
@@ -109,8 +110,17 @@ def compare_protocols_on(
     bind(method, options)
     given = read_source(source, model, limit)
     images = to_float(given.images).to(next(model.parameters()).device)
-    found = compare_protocols(model, images, explain(model, images, method, **options), regions=regions(given))
+    maps = explain(model, images, method, **options)
+    found = compare_protocols(model, images, maps, labels=_labels(given, model), regions=regions(given))
     return page(found, len(images))
+
+
+def _labels(given: ImageSet, model: Classifier) -> Labels | None:
+    """Labels in the model's numbering; None of data that has other classes."""
+    try:
+        return fitting(given, model).labels
+    except InputError:
+        return None
 
 
 def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
@@ -145,7 +155,7 @@ def explain_images(
         except InputError as error:
             unfit(name, error)
         else:
-            maps[method.label] = rows_of(found, places) if method.target_free else found
+            maps[method.label] = found[places] if method.target_free else found
     named = [caption(model.spec.class_names[index], value) for index, value in
              zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)]  # fmt: skip
     return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]

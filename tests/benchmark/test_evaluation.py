@@ -2,13 +2,32 @@ import pandas as pd
 import pytest
 import torch
 from networks import bottlenecked, quadrants
+from PIL import Image
+from torch.testing import assert_close
 
-from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate, values
-from ibviz.benchmark.suite import fitting
+from ibviz.attribution.methods import CONTROLS, values
+from ibviz.benchmark import judging
+from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate
+from ibviz.benchmark.judging import Rules, Seen, judge
+from ibviz.benchmark.runner.explaining import Network, view
+from ibviz.benchmark.suite import fitting, protocols_of
+from ibviz.config import ProtocolConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
+from ibviz.data.objects import annotate
 from ibviz.errors import InputError
+from ibviz.figures import curves
 from ibviz.files import read_rows
-from ibviz.metrics import CurveProtocol, Targets, faithfulness, planned_states, pointing_game, random_order_area, scorer
+from ibviz.metrics import (
+    CurveProtocol,
+    Targets,
+    average_drop,
+    faithfulness,
+    planned_states,
+    pointing_game,
+    preset,
+    random_order_area,
+    scorer,
+)
 from ibviz.types import AttentionMap
 
 
@@ -116,12 +135,97 @@ def test_the_class_and_the_score_are_those_of_the_protocol():
         evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, protocol=protocol)
 
 
-def test_passes_are_counted_before_they_are_made():
+@pytest.mark.parametrize("rule", ["true", "contrast"])
+def test_named_classes_take_the_place_of_those_of_the_protocol_and_are_said_to_be_given(rule):
+    images, _, _ = planted()
+    named, maps = torch.tensor([2, 3, 0, 1]), {"m": torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0))}
+    protocol = CurveProtocol(colour=(0, 0, 0), grid=(4, 4), target=rule)
+    found = evaluate(quadrants(), images, maps, targets=named, protocol=protocol)
+    direct = faithfulness(scorer(quadrants(), named), images, maps["m"], protocol=protocol)
+    rows = [row for row in found.rows if (row["method"], row["metric"]) == ("m", "srg")]
+    assert [row["value"] for row in rows] == pytest.approx(direct.srg.tolist(), abs=1e-6)
+    assert [row["target"] for row in rows] == named.tolist()
+    assert found.protocol == protocol.model_copy(update={"target": "given"})
+    assert "probability of the given class" in found.legend()
+
+
+@pytest.mark.parametrize(("rule", "named"), [("predicted", True), ("true", False), ("runner_up", False)])
+def test_right_is_what_the_network_says_whatever_it_is_judged_by(rule, named):
     images, labels, _ = planted()
-    found = evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, labels=labels)
-    assert found.forward_passes == sum(
+    labels[1], maps = 3, {"m": torch.rand(4, 4, 4)}
+    protocol = CurveProtocol(colour=(0, 0, 0), grid=(4, 4), target=rule)
+    targets = labels if named else None
+    rows = evaluate(quadrants(), images, maps, targets=targets, labels=labels, protocol=protocol).rows
+    assert {row["image"]: row["correct"] for row in rows} == {0: True, 1: False, 2: True, 3: True}
+
+
+def test_the_grid_of_a_comparison_is_for_cells_alone_in_suites_as_well():
+    images, _, _ = planted()
+    rise = preset("rise", (16, 16), (0.0, 0.0, 0.0))
+    found = evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4)}, protocol=rise)
+    assert found.protocol == rise
+    assert values(found.maps["random cells"]).shape[1:] == (4, 4)
+    choices = {"rise": {}, "cells": {"unit": "cell"}, "own": {"unit": "cell", "grid": (2, 2)}}
+    named = tuple(ProtocolConfig(preset="rise", label=label, **one) for label, one in choices.items())
+    suite = SuiteConfig(protocols=(*named, ProtocolConfig()))
+    protocols = protocols_of(suite, quadrants(), (4, 4))
+    assert protocols.pop("rise") == rise
+    assert {label: one.grid for label, one in protocols.items()} == {
+        "cells": (4, 4), "own": (2, 2), "default": (4, 4),
+    }  # fmt: skip
+
+
+def judged(maps: dict[str, torch.Tensor], protocol: CurveProtocol, *metrics: str):
+    images, labels, _ = planted()
+    return judge(quadrants().eval(), Seen(images, Targets(labels), labels), maps, Rules({"p": protocol}, metrics))
+
+
+def test_random_orders_are_of_the_grid_that_is_asked_for():
+    images, labels, _ = planted()
+    score, free = scorer(quadrants().eval(), labels), CurveProtocol(colour=(0, 0, 0), orders=2)
+    [pixels, cells] = [random_order_area(score, images, grid, protocol=free) for grid in ((16, 16), (4, 4))]
+    held = free.model_copy(update={"grid": (2, 2)})
+    assert torch.equal(random_order_area(score, images, (4, 4), protocol=held), cells)
+    maps = {"m": torch.rand(4, 4, 4), "uniform": torch.ones(4, 1, 1)}
+    for protocol, wanted in ((free, pixels), (free.on((4, 4)), cells)):
+        found = [one for one in judged(maps, protocol, "deletion") if not one.native]
+        assert_close([one.by_chance for one in found], [wanted] * 2)
+
+
+def test_a_drop_is_of_the_probability_whatever_the_curves_are_of_and_is_looked_at_once(monkeypatch):
+    images, labels, _ = planted()
+    maps, asked = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0)), []
+    direct = average_drop(scorer(quadrants().eval(), labels), images, maps)
+    monkeypatch.setattr(judging, "average_drop", lambda *args, **more: asked.append(1) or average_drop(*args, **more))
+    for score in ("log_probability", "logit"):
+        protocol = CurveProtocol(colour=(0, 0, 0), score=score)
+        [found] = judged({"m": maps}, protocol, "average_drop", "confidence_increase")
+        assert torch.equal(found.values["average_drop"][0], direct.drop)
+        assert torch.equal(found.values["confidence_increase"][0], direct.increase)
+    assert len(asked) == 2
+    assert float(direct.drop.mean()) > 0
+
+
+def test_passes_are_stated_before_they_are_made(monkeypatch):
+    images, labels, _ = planted()
+    stated = []
+    monkeypatch.setattr(judging, "progress", lambda items, label, **_: stated.append(label) or items)
+    found = evaluate(quadrants(), images, {"m": torch.rand(4, 4, 4), "fine": torch.rand(4, 8, 8)}, labels=labels)
+    own = found.protocol.model_copy(update={"grid": None})
+    assert found.forward_passes == planned_states(values(found.maps["fine"]), (16, 16), own) + sum(
         planned_states(values(one), (16, 16), found.protocol) for one in found.maps.values()
     )
+    assert stated == [f"{found.forward_passes:,} forward passes"]
+
+
+def test_curves_are_as_the_figure_takes_them(evaluation):
+    deletion = faithfulness(
+        scorer(quadrants().eval(), planted()[1]), planted()[0], evaluation.maps["exact"], protocol=evaluation.protocol
+    ).deletion
+    assert torch.equal(evaluation.curves["deletion"]["exact"].scores, deletion.scores)
+    drawn = curves(evaluation.curves, controls=list(CONTROLS))
+    assert list(drawn.account["sides"]) == ["deletion", "insertion"]
+    assert list(drawn.account["sides"]["insertion"]) == list(evaluation.maps)
 
 
 def test_maps_of_other_images_and_names_of_controls_are_refused():
@@ -145,6 +249,7 @@ def test_saved_tables_say_the_same(evaluation, tmp_path):
     assert exact[["mean", "low", "high", "n", "excluded"]].tolist() == [1, 1, 1, 4, 0]
     assert "| *uniform* |" in (tmp_path / "table.md").read_text()
     assert "Protocol " + evaluation.card.hash in evaluation.table()
+    assert evaluation.table().startswith(evaluation.table(short=True) + "\n\nMeans with 95 %")
 
 
 def named(*names: str) -> ImageSet:
@@ -159,6 +264,17 @@ def test_labels_are_brought_into_the_models_numbering_by_name():
         fitting(named("a", "b", "c", "d", "e"), quadrants())
     with pytest.raises(InputError, match=r"classes \(cat, dog, ...\) are none of the model's \(a, b, c, ...\)"):
         fitting(named("cat", "dog"), quadrants())
+
+
+def test_objects_are_those_of_the_labels_of_the_data_not_of_the_model():
+    boxes = [(0.0, 0.0, 4.0, 4.0), (8.0, 8.0, 16.0, 12.0), (1.0, 8.0, 3.0, 9.0)]
+    objects = annotate(Image.new("RGB", (16, 16)), boxes, [0, 0, 2])
+    batch = named("c", "a")._replace(objects=(objects, objects, objects))
+    seen = view(Network("m", quadrants(), ""), batch, 0, "predicted", annotated=True).seen
+    assert seen.labels is not None
+    assert seen.labels.tolist() == [2, 0, -1]
+    assert seen.regions is not None
+    assert seen.regions.flatten(1).sum(1).tolist() == [16 + 32, 0, 0]
 
 
 def test_an_unknown_label_is_neither_right_nor_wrong():

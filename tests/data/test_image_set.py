@@ -1,7 +1,9 @@
 import numpy as np
 import torch
+from PIL import Image
 
 from ibviz.data.image_set import CHUNK, ImageSet, regions, select, statistics
+from ibviz.data.objects import annotate
 
 
 def test_statistics_equal_numpy_in_float64_over_several_chunks():
@@ -54,3 +56,25 @@ def test_regions_prefer_masks_and_are_none_without_either():
     masks = torch.tensor([[[True, False], [False, False]]])
     assert regions(bare) is None
     assert regions(bare._replace(masks=masks, boxes=torch.tensor([[0.0, 0.0, 2.0, 2.0]]))) is masks
+
+
+def test_regions_are_the_union_of_the_objects_of_the_class_without_the_difficult_ones():
+    """One box of the class alone is what it was without knowing the others; an unknown class has no object."""
+    boxes = [(0.4, 1.0, 3.5, 3.0), (3.0, 0.0, 5.0, 2.0), (0.0, 3.0, 2.0, 4.0), (4.0, 3.0, 5.0, 4.0)]
+    masks = torch.rand(4, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+    image, white, hard = Image.new("RGB", (5, 4)), torch.zeros(4, 3, 4, 5).byte(), [False, False, False, True]
+    several = annotate(image, boxes, [7, 7, 2, 7], difficult=hard, masks=masks)
+    few = annotate(image, boxes[:1], [7], masks=masks[:1])
+    largest = torch.tensor([boxes[0], boxes[0], [float("nan")] * 4, [float("nan")] * 4])
+    objects, labels = (several, few, None, several), torch.tensor([7, 7, 7, -1])
+    boxed = ImageSet(white, labels, ("a",), ("",) * 4, None, largest, objects)
+    one, other = (box_pixel_by_pixel(list(box), 4, 5) for box in boxes[:2])
+    nothing = torch.zeros_like(one)
+    found, alone = regions(boxed), regions(boxed._replace(objects=None))
+    assert found is not None
+    assert alone is not None
+    assert found.equal(torch.stack([one | other, one, nothing, nothing]))
+    assert found[1:].equal(alone[1:])
+    masked = regions(boxed._replace(masks=torch.zeros(4, 4, 5, dtype=torch.bool)))
+    assert masked is not None
+    assert masked.equal(torch.stack([masks[0] | masks[1], masks[0], nothing, nothing]))

@@ -54,7 +54,9 @@ def test_cubs_root_may_be_the_folder_itself_and_masks_are_its_segmentations(tmp_
     assert found.masks is not None
     for mask, name in zip(found.masks, found.names, strict=True):
         assert mask.equal(torch.from_numpy(np.array(scene(BIRDS[name][1]))[..., 0] > 0))
-    assert regions(found) is found.masks
+    seen = regions(found)
+    assert seen is not None
+    assert seen.equal(found.masks)
 
 
 def test_a_box_crop_is_the_square_of_its_box_whatever_the_shape(tmp_path):

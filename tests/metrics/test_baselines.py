@@ -60,6 +60,15 @@ def test_curve_is_the_image_with_its_baseline_put_in_by_hand(name, size):
 
 
 @pytest.mark.parametrize("name", [*BASELINES, *IMPUTERS])
+def test_an_autocast_around_it_changes_nothing(name):
+    """Lightning's bf16-mixed opens one around validation, in which a blurred baseline would be bfloat16."""
+    x, maps, choices = images(), torch.rand(3, 4, 4), protocol(baseline=name, orders=2)
+    plain = faithfulness(wavy, x, maps, protocol=choices)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(faithfulness(wavy, x, maps, protocol=choices).srg, plain.srg)
+
+
+@pytest.mark.parametrize("name", [*BASELINES, *IMPUTERS])
 def test_a_random_order_has_no_srg_under_any_single_baseline(name):
     found = faithfulness(wavy, images(2), torch.zeros(2, 4, 4), protocol=protocol(baseline=name))
     assert_close(found.srg, torch.zeros(2), atol=1e-5, rtol=0)

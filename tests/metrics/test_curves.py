@@ -1,5 +1,5 @@
 import math
-from itertools import pairwise, permutations
+from itertools import permutations
 
 import pytest
 import torch
@@ -279,9 +279,6 @@ def test_removed_sets_are_nested_and_their_share_is_the_fraction(rule, rows, col
     result = faithfulness(lambda states, _: states.mean((1, 2, 3)), x, maps, protocol=black)
     assert_close(result.deletion.scores, 1 - result.deletion.fractions)  # kept share, pixel for pixel
     assert_close(result.insertion.scores, result.insertion.fractions)
-    for row in range(2):
-        for removed in orders_of(maps[row].flatten().tolist(), choices):
-            assert all(smaller < larger for smaller, larger in pairwise(removed))  # of the reference
     [plan] = plans(maps.flatten(1), choices)
     for lookup in plan.lookup.flatten(0, 2):
         kept, _, _ = kept_cells(plan, plan.states[lookup])

@@ -53,6 +53,14 @@ def test_levels_survive_enlargement_and_averaging_back():
     assert torch.equal(on_grid(on_grid(maps, (20, 16)), (5, 4)), maps)
 
 
+def test_blocks_of_the_same_levels_in_another_order_stay_ties():
+    """In float32, 0.1 + 0.2 + 0.3 + 0.1 and 0.3 + 0.1 + 0.1 + 0.2 round to two numbers."""
+    one, other = torch.tensor([[0.1, 0.2], [0.3, 0.1]]), torch.tensor([[0.3, 0.1], [0.1, 0.2]])
+    found = on_grid(torch.cat([one, other], dim=1)[None], (1, 2))
+    assert found.flatten().tolist() == [pytest.approx(0.175)] * 2
+    assert found.unique().numel() == 1
+
+
 def test_each_axis_is_treated_for_itself():
     maps = torch.rand(1, 8, 2)
     torch.testing.assert_close(on_grid(maps, (4, 4)), maps.view(1, 4, 2, 2).mean(2).repeat_interleave(2, 2))

@@ -3,6 +3,7 @@
 import math
 from itertools import combinations
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -17,16 +18,20 @@ from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Mask
 from ibviz.data.regions import object_boxes, object_regions
 from ibviz.errors import InputError
 from ibviz.metrics import (
+    CurveProtocol,
+    average_drop,
     averages,
     box_accuracy,
     box_hits,
     energy_pointing_game,
+    faithfulness,
     iou_at_quantile,
     max_box_acc,
     overlaps,
     pixel_counts,
     pointing_game,
     pxap,
+    sensitivity_n,
     top_cell_precision,
     torchray_pointing_game,
 )
@@ -382,6 +387,30 @@ def test_maps_without_an_order_and_no_maps_are_refused(judge):
         judge(torch.rand(0, 2, 2), torch.zeros(0, 4, 4, dtype=torch.bool))
 
 
+def curved(maps, images):
+    protocol = CurveProtocol(colour=(0, 0, 0), steps=2)
+    return faithfulness(lambda states, _: states.mean((1, 2, 3)), images, maps, protocol=protocol)
+
+
+def summed(maps, images):
+    return sensitivity_n(lambda states, _: states.mean((1, 2, 3)), images, maps, images, n=1, subsets=2)
+
+
+def dropped(maps, images):
+    return average_drop(lambda states, _: states.mean((1, 2, 3)), images, maps)
+
+
+@pytest.mark.parametrize("judge", [*BY_PIXEL[:-1], top_cell_precision, curved, summed, dropped])
+def test_maps_of_more_or_fewer_images_are_refused(judge, monkeypatch):
+    """Types say so too, but in tests alone."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    there = torch.rand(2, 3, 4, 4) if judge in (curved, summed, dropped) else torch.rand(2, 4, 4) > 0.5
+    what = "images" if there.dim() == 4 else "regions"
+    for count in (1, 3):
+        with pytest.raises(InputError, match=f"expected the {what} of each of {count} maps; got those of 2"):
+            judge(torch.rand(count, 2, 2), there)
+
+
 @pytest.mark.parametrize("judge", BY_PIXEL)
 def test_map_larger_than_the_image_is_averaged_into_pixels(judge):
     fine, region = drawn(0, 2, 8, 12), drawn(1, 2, 4, 6) > 0.5
@@ -401,7 +430,7 @@ def test_impossible_choices_are_refused():
         iou_at_quantile(maps, region, quantile=1.5)
     with pytest.raises(InputError, match="cells must be 1 to 4"):
         top_cell_precision(maps, region, cells=5)
-    with pytest.raises(InputError, match="boxes of each of 1 images; got those of 2"):
+    with pytest.raises(InputError, match="boxes of each of 1 maps; got those of 2"):
         overlaps(maps, [torch.rand(1, 4)] * 2, (4, 4))
     for judge in (energy_pointing_game, top_cell_precision):
         assert bool(judge(maps, torch.zeros(1, 4, 4, dtype=torch.bool))[0].isnan().all())

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from torchmetrics import MetricCollection
 
 from ibviz import metrics
+from ibviz.errors import InputError
 from ibviz.metrics import (
     SRG,
     Curve,
@@ -102,6 +103,39 @@ def test_metrics_that_agree_at_first_do_not_share_their_state():
     assert_close(collection.compute(), {name: v.nanmean() for name, v in expected(joined([first, second])).items()})
 
 
+def test_options_tell_metrics_of_one_class_apart():
+    """Without an object, and where all hit, the states of all options agree after the first batch."""
+    first, second = batch(4, 0), batch(6, 1)
+    first |= {"regions": torch.zeros(4, *SIZE, dtype=torch.bool), "boxes": [torch.zeros(0, 4)] * 4}
+    options = {"exact": 0.0, "near": 1.0}
+    kinds: dict[str, Any] = {name: PointingGame(tolerance=value) for name, value in options.items()}
+    kinds |= {"energy": EnergyPointingGame(), "normalised": EnergyPointingGame(normalised=True)}
+    kinds |= {kind: MaxBoxAcc(size=SIZE, deltas=(0.5,), contours=kind) for kind in ("all", "largest")}
+    kinds["strict"] = MaxBoxAcc(size=SIZE, deltas=(0.7,))
+    found = MetricCollection(kinds, prefix="")
+    for one in (first, second):
+        found.update(**one)
+    alone = {name: metric.clone() for name, metric in kinds.items()}
+    for name, metric in alone.items():
+        metric.reset()
+        where = "boxes" if isinstance(metric, MaxBoxAcc) else "regions"
+        for one in (first, second):
+            metric.update(**{"maps": one["maps"], where: one[where]})
+        assert_close(cast(Any, found[name]).compute(), metric.compute(), equal_nan=True)
+    assert len({float(alone[name].compute()) for name in options}) == 2
+
+
+def test_thresholds_cannot_be_chosen_on_nothing_nor_for_other_deltas():
+    empty = MaxBoxAcc(size=SIZE)
+    empty.update(maps=torch.rand(1, 2, 2), boxes=[torch.zeros(0, 4)])
+    with pytest.raises(InputError, match="has seen no image with a box"):
+        MaxBoxAcc(size=SIZE, chosen_on=empty)
+    with pytest.raises(InputError, match=r"metric of deltas \(0.5,\) to choose on; got \(0.3, 0.5, 0.7\)"):
+        MaxBoxAcc(size=SIZE, deltas=(0.5,), chosen_on=empty)
+    with pytest.raises(InputError, match="none of the 2 images to choose thresholds on has a box"):
+        max_box_acc(torch.rand(1, 101), torch.full((2, 101), math.nan))
+
+
 def test_reset_forgets():
     collection = shells()
     collection.update(**batch(3, 0))
@@ -121,7 +155,7 @@ def test_box_accuracy_takes_the_threshold_of_the_other_split():
     other, batches = batch(9, 7), [batch(6, 1), batch(4, 2)]
     chooser, judged = MaxBoxAcc(size=SIZE), joined(batches)
     chooser.update(maps=other["maps"], boxes=other["boxes"])
-    metric = MaxBoxAcc(size=SIZE, chosen_on=chooser.hits)
+    metric = MaxBoxAcc(size=SIZE, chosen_on=chooser)
     for one in batches:
         metric.update(maps=one["maps"], boxes=one["boxes"])
     found = [overlaps(one["maps"], one["boxes"], SIZE) for one in (judged, other)]
@@ -190,8 +224,9 @@ def together(rank, folder) -> dict[str, Any]:
     try:
         results = {}
         for reduction in ("mean", "none"):
-            collection, boxes = shells(reduction=reduction), MaxBoxAcc(size=SIZE)
-            one = batch(3 + 2 * rank, rank)
+            chooser, one, other = MaxBoxAcc(size=SIZE), batch(3 + 2 * rank, rank), batch(4, 7 + rank)
+            chooser.update(maps=other["maps"], boxes=other["boxes"])
+            collection, boxes = shells(reduction=reduction), MaxBoxAcc(size=SIZE, chosen_on=chooser)
             collection.update(**one)
             boxes.update(maps=one["maps"], boxes=one["boxes"])
             results[reduction] = collection.compute() | boxes.compute()
@@ -206,11 +241,11 @@ def test_two_processes_equal_one(tmp_path):
     results = together(0, str(tmp_path))
     other.join()
     assert other.exitcode == 0
-    data = joined([batch(3, 0), batch(5, 1)])
-    boxes = max_box_acc(overlaps(data["maps"], data["boxes"], SIZE))
+    data, other = joined([batch(3, 0), batch(5, 1)]), joined([batch(4, 7), batch(4, 8)])
+    boxes = max_box_acc(*(overlaps(one["maps"], one["boxes"], SIZE) for one in (data, other)))
     for reduction, found in results.items():
         assert float(found.pop("max_box_acc_oracle")) == pytest.approx(boxes.oracle)
-        assert math.isnan(found.pop("max_box_acc"))
+        assert float(found.pop("max_box_acc")) == pytest.approx(boxes.accuracy)
         values = expected(data)
         wanted = values if reduction == "none" else {name: one.nanmean() for name, one in values.items()}
         assert_close(found, wanted, equal_nan=True)

@@ -82,6 +82,21 @@ def test_drop_and_increase_of_a_linear_score():
     assert_close(average_drop(positive, x, 5 * half - 2).drop, expected)  # scale and offset of a map do not count
 
 
+def test_no_more_images_are_scored_at_once_than_was_said():
+    x, maps, sizes = images(5), torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(0)), []
+
+    def score(states, rows):
+        sizes.append(len(states))
+        return linear(states, rows).abs() * (1 + rows)
+
+    drops = [average_drop(score, x, maps, batch_size=size) for size in (5, 2)]
+    assert_close(drops[1], drops[0])
+    baselines = torch.zeros_like(x)
+    found = [sensitivity_n(score, x, maps, baselines, n=3, subsets=4, batch_size=size) for size in (5, 2)]
+    assert_close(found[1].correlation, found[0].correlation)
+    assert sizes == [5, 5, *[2, 2, 1] * 2, *[5] * 5, *[2, 2, 1] * 5]
+
+
 def test_score_that_rises_is_an_increase_and_no_negative_drop():
     x = images(2)
     darkness = lambda states, _: 1 - states.mean((1, 2, 3))  # noqa: E731

@@ -58,11 +58,12 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
     fitted = fitting(batch, network.model)
     images = to_float(fitted.images).to(device_of(network.model), memory_format=_format(network.model))
     probabilities = predict(network.model, images)
-    labels, there = fitted.labels.to(images.device), regions(fitted)
+    labels, there = fitted.labels.to(images.device), regions(batch)  # objects are numbered as the data is
     if annotated:
         there = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool) if there is None else there
     targets = targets_by(target, probabilities, labels)
-    seen = Seen(images, targets, labels, None if there is None else there.to(images.device))
+    predicted = targets_by("predicted", probabilities).classes
+    seen = Seen(images, targets, predicted, labels, None if there is None else there.to(images.device))
     return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import Enlargement, enlarged, unit
+from ibviz.metrics.grid import Enlargement, enlarged, one_each, unit
 from ibviz.types import Grid, Maps, Masks
 
 Contours = Literal["largest", "all"]  # the box of the largest contour (v1), or the best of all contours' boxes (v2)
@@ -48,8 +48,7 @@ def overlaps(
     >>> overlaps(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]), [box], (2, 4), enlargement="nearest")[:, [0, 50]]
     tensor([[0.5000, 1.0000]])
     """
-    if len(boxes) != len(maps):
-        raise InputError(f"expected the boxes of each of {len(maps)} images; got those of {len(boxes)}")
+    one_each(maps, boxes, "the boxes")
     values = unit(enlarged(maps, size, enlargement)).cpu()
     rows = [_overlaps(one, _clipped(some.cpu(), size), contours) for one, some in zip(values, boxes, strict=True)]
     return torch.stack(rows).to(maps.device)
@@ -71,12 +70,14 @@ def max_box_acc(
     """MaxBoxAcc: at each delta, the accuracy at the threshold that is best on the images of `chosen_on`.
 
     Version 1 takes `overlaps(contours="largest")` and `deltas=(0.5,)`, version 2 the defaults. `chosen_on` must hold
-    other images than those judged; the first of equally good thresholds is taken.
+    other images than those judged, one with a box at least; the first of equally good thresholds is taken.
 
     >>> max_box_acc(torch.tensor([[0.2, 0.6]]), torch.tensor([[0.7, 0.1]]), deltas=(0.5,))
     BoxAccuracy(accuracy=0.0, oracle=1.0, n=1, excluded=0)
     """
     n = int((~found[:, 0].isnan()).sum())
+    if chosen_on is not None and bool(chosen_on.isnan().all()):
+        raise InputError(f"none of the {len(chosen_on)} images to choose thresholds on has a box; give others")
     others = None if chosen_on is None else box_hits(chosen_on, deltas)
     return box_accuracy(box_hits(found, deltas), others, n=n, excluded=len(found) - n)
 
@@ -111,6 +112,7 @@ def pixel_counts(maps: Maps, regions: Masks, *, enlargement: Enlargement = "bili
     tensor([[1, 1],
             [1, 0]])
     """
+    one_each(maps, regions, "the regions")
     values = unit(enlarged(maps, (regions.shape[1], regions.shape[2]), enlargement))
     kept = regions.flatten(1).any(1)
     steps = (values[kept] * (THRESHOLDS - 1) + ROUNDING).long()  # how many thresholds after 0 a pixel reaches

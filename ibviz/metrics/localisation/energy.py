@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import Enlargement, cell_areas, enlarged, finite, on_grid
+from ibviz.metrics.grid import Enlargement, cell_areas, enlarged, finite, on_grid, one_each
 from ibviz.types import Grid, Maps, Masks, Scores
 
 
@@ -30,6 +30,7 @@ def energy_pointing_game(maps: Maps, regions: Masks, *, enlargement: Enlargement
     >>> energy_pointing_game(torch.tensor([[[0.6, 0.2]]]), box)
     Energy(energy=tensor([0.7500]), chance=tensor([0.5000]), normalised=tensor([0.5000]))
     """
+    one_each(maps, regions, "the regions")
     mass = enlarged(maps, (regions.shape[1], regions.shape[2]), enlargement).clamp(min=0).flatten(1)
     inside = regions.flatten(1)
     mass = mass / mass.amax(1, keepdim=True)  # 0 / 0 is NaN, as wanted; and no sum overflows
@@ -50,6 +51,7 @@ def iou_at_quantile(maps: Maps, regions: Masks, *, quantile: float, enlargement:
     """
     if not 0 <= quantile <= 1:
         raise InputError(f"quantile must be in [0, 1]; got {quantile}")
+    one_each(maps, regions, "the regions")
     values = enlarged(maps, (regions.shape[1], regions.shape[2]), enlargement).flatten(1)
     place = min(values.shape[1] - 1, math.ceil(quantile * values.shape[1]))
     taken, inside = values >= values.sort(1).values[:, place, None], regions.flatten(1)
@@ -58,11 +60,15 @@ def iou_at_quantile(maps: Maps, regions: Masks, *, quantile: float, enlargement:
 
 
 def top_cell_precision(maps: Maps, regions: Masks, *, cells: int = 1) -> Scores:
-    """Share of the pixels of a map's `cells` highest cells that lie on the region, expected over ties; NaN if empty.
+    """Share of the pixels of a map's `cells` highest cells that lie on the region; NaN for an empty region.
+
+    With ties, the expected number of pixels on the region over the expected number taken. Where cells are of one size,
+    this is the expected share.
 
     >>> top_cell_precision(torch.tensor([[[0.9, 0.1]]]), torch.tensor([[[True, False, False, False]]]))
     tensor([0.5000])
     """
+    one_each(maps, regions, "the regions")
     values, grid = finite(maps).flatten(1), (maps.shape[1], maps.shape[2])
     if not 1 <= cells <= values.shape[1]:
         raise InputError(f"cells must be 1 to {values.shape[1]}, the cells of the map; got {cells}")

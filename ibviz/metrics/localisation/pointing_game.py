@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import Enlargement, enlarged, finite
+from ibviz.metrics.grid import Enlargement, enlarged, finite, one_each
 from ibviz.types import Grid, Labels, Maps, Masks, Scores
 
 LESS_THAN_15 = 14.98  # squared distances between pixels are whole numbers, and 14.98 squared lies above 224
@@ -38,6 +38,7 @@ def pointing_game(
     >>> pointing_game(torch.tensor([[[0.7, 0.2]]]), box, tolerance=0.0)
     Pointing(hit=tensor([0.5000]), best=tensor([1.]), worst=tensor([0.]), chance=tensor([0.2500]))
     """
+    one_each(maps, regions, "the regions")
     size = (regions.shape[1], regions.shape[2])
     distance = scaled_tolerance(size) if tolerance is None else tolerance
     at_once = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
@@ -87,6 +88,7 @@ def torchray_pointing_game(maps: Maps, regions: Masks) -> Pointing:
     >>> torchray_pointing_game(torch.tensor([[[0.5, 0.5]]]), torch.tensor([[[True, False]]])).hit
     tensor([1.])
     """
+    one_each(maps, regions, "the regions")
     size = (regions.shape[1], regions.shape[2])
     values = enlarged(maps, size, "bilinear").flatten(1)
     first = torch.nn.functional.one_hot(values.argmax(1), values.shape[1]).float().unflatten(1, size)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ibviz.attribution.methods import Explanation, evaluating, predict
-from ibviz.benchmark.evaluation import comparison_grid, training_colour, values
+from ibviz.attribution.methods import Explanation, evaluating, predict, values
+from ibviz.benchmark.evaluation import comparison_grid, training_colour
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.metrics.curves import faithfulness, planned_states
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS, Averages, averages
@@ -122,7 +122,7 @@ def _judged(
 ) -> list[Outcome]:
     maps, size = values(explanation).to(images.device), (images.shape[2], images.shape[3])
     passes = sum(planned_states(maps, size, protocol) for protocol in protocols.values())
-    answers = predict(model, images)
+    answers, labels = predict(model, images), None if labels is None else labels.to(images.device)
     found: list[Outcome] = []
     with evaluating(model):
         for name, protocol in progress(protocols.items(), f"{passes:,} forward passes", total=len(protocols)):

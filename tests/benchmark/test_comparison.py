@@ -1,11 +1,19 @@
+import io
 import math
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from networks import quadrants
+from PIL import Image
+from torch import nn
 
-from ibviz.benchmark.compare_protocols import CHANGES, compare_protocols, page
+from ibviz.benchmark import comparison as module
+from ibviz.benchmark.comparison import CHANGES, compare_protocols, page
 from ibviz.metrics import PRESETS, CurveProtocol, faithfulness, preset, scorer
+from ibviz.models.loading import wrap
+from ibviz.workflows.explain import compare_protocols_on
 
 
 def scene():
@@ -62,3 +70,18 @@ def test_known_objects_are_pointed_at_by_both_rules():
     printed = page(found, 2)
     assert "Pointing game; images with an object: 1, without: 1" in printed
     assert "torchray    1.0000" in printed
+
+
+@pytest.mark.parametrize(("names", "known"), [("0123456789", True), ("abcd", False)])
+def test_labels_of_files_are_known_where_the_model_has_their_classes(names, known, tmp_path, monkeypatch):
+    linear = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, len(names)))
+    model = wrap(linear, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), class_names=list(names), size=48)
+    monkeypatch.setattr(module, "PRESETS", {"default": {}})
+    monkeypatch.setattr(module, "CHANGES", {"ties: index": {"ties": "index"}, "class: true": {"target": "true"}})
+    written = io.BytesIO()
+    Image.new("RGB", (48, 48), (200, 100, 50)).save(written, "png")
+    rows = {"image": [{"bytes": written.getvalue(), "path": f"{label}.png"} for label in (1, 5)], "label": [1, 5]}
+    pq.write_table(pa.table(rows), tmp_path / "test.parquet")
+    printed = compare_protocols_on(tmp_path, model, "random_cells", {})
+    assert ("class: true" in printed) == known
+    assert "ties: index" in printed
