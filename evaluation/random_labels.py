@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ibviz.attribution.methods import explain
+from ibviz.attribution.methods import explain, values
 from ibviz.attribution.randomisation import SIMILARITIES, similarity
-from ibviz.benchmark.evaluation import values
 from ibviz.config import DataConfig, Recipe, TrainingConfig
 from ibviz.data.image_set import to_float
 from ibviz.data.synthetic import digits

@@ -3,23 +3,22 @@
 usage: python -m evaluation.tie_study DATA [--images 500] [--out docs/tie_study.png]
 
 Grad-CAM of ResNet-20 on CIFAR-10 test images, quantised to 2, 4 and 20 levels and not at all; the figure, beside it
-every number as JSON, and the tables of `docs/tie_study.md` on the screen. DATA holds `cifar10/test.npz` and
-`cifar10_resnets/resnet20.safetensors` (that network's public weights by Y. Idelbayev). Images are drawn by seed among
-those that the network classifies correctly and with a probability above one half.
+every number as JSON, and the tables of `docs/tie_study.md` on the screen. DATA holds `cifar10/test.parquet`, columns
+`image` (PNG bytes) and `label`, and `cifar10_resnets/resnet20.safetensors`: the public weights by Y. Idelbayev, the
+tensors of `pretrained_models/resnet20-12fca82f.th` in github.com/akamaster/pytorch_resnet_cifar10 without the prefix
+`module.` of their names. Images are drawn by seed among those that the network classifies correctly and with a
+probability above one half.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from evaluation.speed.resnet20 import ResNet20
 from evaluation.tie_page import CURVES, FIELDS, draw, tables
 from ibviz.attribution.methods import explain, predict
 from ibviz.benchmark.probe import at_best_pace
+from ibviz.data import DataConfig, load_images, to_float
 from ibviz.metrics import CurveProtocol, Faithfulness, faithfulness, pointing_game, scorer, torchray_pointing_game
 from ibviz.metrics.curves import AREAS
 from ibviz.metrics.grid import enlarged, on_grid, unit
@@ -52,13 +52,9 @@ def load_network(data: Path) -> WrappedClassifier:
     return wrap(network, mean=MEAN, std=STD, class_names=CLASSES, size=32)
 
 
-def load_images(data: Path) -> tuple[Images, Tensor]:
-    with np.load(data / "cifar10" / "test.npz", allow_pickle=False) as packed:
-        encoded, offsets, labels = (packed[name] for name in ("webp", "offsets", "labels"))
-    sheets = [Image.open(BytesIO(encoded[a:b].tobytes())) for a, b in pairwise(offsets)]
-    pixels = np.concatenate([np.asarray(sheet.convert("RGB")).reshape(25, 32, 10, 32, 3) for sheet in sheets])
-    pixels = torch.from_numpy(pixels.transpose(0, 2, 4, 1, 3).reshape(-1, 3, *SIZE))
-    return pixels.float() / 255, torch.from_numpy(labels.astype(np.int64))
+def cifar10_test(data: Path) -> tuple[Images, Tensor]:
+    test = load_images(DataConfig(source="parquet"), "test", data / "cifar10")
+    return to_float(test.images), test.labels
 
 
 def chosen(network: WrappedClassifier, images: Images, labels: Tensor, count: int) -> Tensor:
@@ -209,7 +205,7 @@ def summary(values: Tensor) -> dict[str, float]:
 def main(data: Path, count: int, out: Path) -> None:
     begun = time.perf_counter()
     network = load_network(data)
-    images, labels = load_images(data)
+    images, labels = cifar10_test(data)
     index = chosen(network, images, labels, count)
     images, targets = images[index], labels[index]
     maps = explain(network, images, "grad_cam", targets=targets, layer="network.layer3")

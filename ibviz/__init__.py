@@ -1,42 +1,58 @@
-"""Attention through an information bottleneck: trained, extracted, judged, drawn.
+"""Which parts of an image a classifier uses: attention trained, maps extracted, judged and drawn.
 
-Names are imported on first use, so that `import ibviz` costs next to nothing.
+Names are imported on first use, so that `import ibviz` costs next to nothing. What a package lists in its `__all__` is
+public; its modules are not.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ibviz import anchors as anchors
-    from ibviz import attribution as attribution
-    from ibviz import figures as figures
-    from ibviz import metrics as metrics
-    from ibviz.attribution.methods import explain as explain
-    from ibviz.benchmark.evaluation import evaluate as evaluate
-    from ibviz.models.attach import attach as attach
-    from ibviz.models.loading import load as load
-    from ibviz.models.loading import wrap as wrap
+    from ibviz import anchors, attribution, benchmark, data, figures, metrics, models
+    from ibviz.attribution.methods import explain, predict
+    from ibviz.benchmark.evaluation import evaluate
+    from ibviz.errors import InputError
+    from ibviz.models.attach import attach
+    from ibviz.models.loading import load, wrap
+    from ibviz.types import AttentionMap
 
+__all__ = [
+    "AttentionMap",
+    "InputError",
+    "anchors",
+    "attach",
+    "attribution",
+    "benchmark",
+    "data",
+    "evaluate",
+    "explain",
+    "figures",
+    "load",
+    "metrics",
+    "models",
+    "predict",
+    "wrap",
+]
 __version__ = "0.1.0"
 
 HOMES = {
+    "AttentionMap": "ibviz.types",
+    "InputError": "ibviz.errors",
     "attach": "ibviz.models.attach",
     "evaluate": "ibviz.benchmark.evaluation",
     "explain": "ibviz.attribution.methods",
     "load": "ibviz.models.loading",
+    "predict": "ibviz.attribution.methods",
     "wrap": "ibviz.models.loading",
-}
-PACKAGES = ("anchors", "attribution", "figures", "metrics")
+}  # all other names are packages
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home."""
-    if name in PACKAGES:
-        return import_module(f"ibviz.{name}")
-    if name in HOMES:
-        return getattr(import_module(HOMES[name]), name)
-    raise AttributeError(f"ibviz has no attribute {name!r}; it has {', '.join([*HOMES, *PACKAGES])}")
+    if name not in __all__:
+        raise AttributeError(f"ibviz has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(HOMES[name]), name) if name in HOMES else import_module(f"ibviz.{name}")
 
 
 def __dir__() -> list[str]:
-    return [*HOMES, *PACKAGES, "__version__"]
+    return [*__all__, "__version__"]

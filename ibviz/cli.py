@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ibviz import __version__
 from ibviz.errors import InputError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ Weights = Annotated[Path | None, typer.Option(help="Local safetensors file for a
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 Log = Annotated[str | None, typer.Option(help="Rows to a tracker as well: tensorboard or wandb.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")]
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 
 def main() -> None:
@@ -33,11 +35,31 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"ibviz: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ibviz: {_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("ibviz: stopped; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            print("ibviz: stopped; what was finished is kept", file=sys.stderr)
+        raise
+
+
+def _line(error: InputError) -> str:
+    return " ".join(str(error).split())
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        print(f"ibviz {__version__}")
+        raise typer.Exit
+    return asked
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)]
+
+
+@app.callback()
+def _options(version: Version = False) -> None:
+    """Options that stand before a command."""
 
 
 @app.command()
@@ -58,7 +80,7 @@ def train(  # noqa: PLR0913 - one parameter a flag
     weights: Annotated[Path | None, typer.Option(help="Local safetensors file, for model.pretrained.")] = None,
     resume: Resume = False,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Run the grid under [sweep]; goes on where it stopped.")
+        bool, typer.Option("--sweep", help="Run the grid under [sweep]; always goes on where it stopped.")
     ] = False,
     log: Log = None,
 ) -> None:
@@ -68,7 +90,8 @@ def train(  # noqa: PLR0913 - one parameter a flag
     from ibviz.training.sweep import markdown, run_sweep  # noqa: PLC0415
 
     if sweep:
-        table = run_sweep(read_toml(recipe, Sweep), out, root=data, log=log, report=_print_epoch_of)
+        _refuse("--sweep", resume=resume)
+        table = run_sweep(read_toml(recipe, Sweep), out, root=data, weights=weights, log=log, report=_print_epoch_of)
         print(f"{markdown(table)}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
         return
     train_recipe(
@@ -101,7 +124,9 @@ def explain(  # noqa: PLR0913 - one parameter a flag
 
 
 def _print_unfit(method: str, error: InputError) -> None:
-    print(f"ibviz: {method} left out: {error}", file=sys.stderr)
+    from tqdm import tqdm  # noqa: PLC0415 - only here
+
+    tqdm.write(f"ibviz: {method} left out: {_line(error)}", file=sys.stderr)  # above the bar of progress
 
 
 @app.command()
@@ -121,11 +146,13 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     from ibviz.workflows.evaluate import evaluate_suite, merge_folders, verify_result  # noqa: PLC0415 - see above
 
     if merge:
+        _refuse("--merge", model=model, data=data, weights=weights, limit=limit, resume=resume, verify=verify)
         merge_folders(sources, _out(out))
         _print_results(_out(out))
         return
     suite = _suite(sources, model, weights, limit)
     if verify is not None:
+        _refuse("--verify", out=out, resume=resume)
         verdict = verify_result(suite, verify, root=data, device=device)
         print(verdict)
         raise typer.Exit(int(verdict.differing > 0))
@@ -133,6 +160,13 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
         print(f"each process has a folder of its own: ibviz evaluate --merge FOLDER... --out {out}-merged")
     elif int(os.environ.get("RANK", "0")) == 0:
         _print_results(_out(out))
+
+
+def _refuse(beside: str, **given: object) -> None:
+    """Say which of the given options would do nothing beside another."""
+    idle = [f"--{name}" for name, value in given.items() if value]
+    if idle:
+        raise InputError(f"beside {beside} there is nothing for {', '.join(idle)} to do; leave that out")
 
 
 def _out(out: Path | None) -> Path:

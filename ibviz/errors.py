@@ -21,6 +21,13 @@ def unknown(kind: str, name: str, known: list[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
 
 
+def cut_off() -> InputError:
+    """Error for a network through which no gradient flows."""
+    return InputError("the target's score does not depend on the images by gradients: the network is cut by detach, "
+                      "no_grad or a step function; mend it, or choose a method without gradients, such as score_cam, "
+                      "occlusion or rise")  # fmt: skip
+
+
 def not_finite(what: str) -> InputError:
     """Error for NaN or infinite values that came out of a network.
 

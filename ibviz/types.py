@@ -30,6 +30,21 @@ class AttentionMap:
     index: Int[Tensor, "b gh gw"] | None
     anchors: Float[Tensor, " q"] | None
 
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.mean)
+
+    def __getitem__(self, places: slice | Tensor) -> "AttentionMap":
+        """The attention of some of the images, as a tensor of maps gives it: a slice, or the numbers of their places.
+
+        >>> import torch
+        >>> maps = AttentionMap(torch.rand(3, 2, 2), torch.rand(3, 2, 2), None, None)
+        >>> len(maps[:2]), len(maps[torch.tensor([2])])
+        (2, 1)
+        """
+        index = None if self.index is None else self.index[places]
+        return AttentionMap(self.mean[places], self.deviation[places], index, self.anchors)
+
     def values(self) -> Maps:
         """Anchor value of every cell, or the mean where the model is continuous.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from torchvision.models import resnet50
 
-from ibviz.attribution.information import FeatureStatistics, estimate, iba, information, noise_share
+from ibviz.attribution.information import FeatureStatistics, feature_statistics, iba, information, noise_share
 from ibviz.config import InputConfig, ModelConfig
 from ibviz.models.classifier import IBClassifier
 
@@ -63,7 +63,7 @@ def measure(name: str, model: nn.Module, layer: str, size: int, repeats: int, co
     model = model.eval().to(device)
     images, targets = torch.rand(count, 3, size, size, device=device), torch.arange(count, device=device)
     with torch.no_grad():
-        known = estimate(model, images, layer=layer)
+        known = feature_statistics(model, images, layer=layer)
     contestants = {
         "forward": lambda: model(images),
         "ibviz": lambda: iba(model, images, targets, layer=layer, statistics=known),

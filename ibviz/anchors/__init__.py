@@ -1,7 +1,10 @@
-"""What anchor values are worth: how they are used, what the network does without them, and whether they hold still."""
+"""What anchor values are worth: how they are used, what the network does without them, and whether they hold still.
+
+`INTERVENTIONS` names the edits of the attention that `intervene` tries.
+"""
 
 from ibviz.anchors.consistency import Consistency, consistency, summarise_edits
-from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, summarise
+from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, interval, summarise_effects
 from ibviz.anchors.intervene import INTERVENTIONS, Effects, Variant, edited, intervene, variants
 from ibviz.anchors.usage import Usage, drift, usage
 
@@ -17,9 +20,10 @@ __all__ = [
     "consistency",
     "drift",
     "edited",
+    "interval",
     "intervene",
-    "summarise",
     "summarise_edits",
+    "summarise_effects",
     "usage",
     "variants",
 ]

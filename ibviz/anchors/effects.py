@@ -27,7 +27,7 @@ class Line(NamedTuple):
     flips: Estimate  # share of images that are of another class now
 
 
-def summarise(effects: Effects) -> list[Line]:
+def summarise_effects(effects: Effects) -> list[Line]:
     """One line for each variant, with 95 % bootstrap intervals over images."""
     columns = (effects.cells, effects.change, effects.correct, effects.flipped)
     return [

@@ -1,19 +1,20 @@
 """Attribution methods: functions `(model, images, targets, **options)`, all in `METHODS`.
 
+`CONTROLS` names those that know nothing of the model, by their label in a table.
 `IBAttention` is the trained attention for tools of Captum, which it needs a second to import.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ibviz.attribution.information import estimate
-from ibviz.attribution.methods import METHODS, explain
+from ibviz.attribution.information import feature_statistics
+from ibviz.attribution.methods import CONTROLS, METHODS, explain
 from ibviz.attribution.randomisation import randomise
 
 if TYPE_CHECKING:
     from ibviz.attribution.ib_attention import IBAttention as IBAttention
 
-__all__ = ["METHODS", "IBAttention", "estimate", "explain", "randomise"]
+__all__ = ["CONTROLS", "METHODS", "IBAttention", "explain", "feature_statistics", "randomise"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from ibviz.models.grids import (
     influential_layers,
     layout_in,
     layout_of,
+    listed,
     probe,
     reaches_output,
     replaced_output,
@@ -33,7 +34,7 @@ from ibviz.models.grids import (
 from ibviz.types import Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least
-ROUNDING = 1e-5  # of a logit: a channel that takes no more with it may take nothing
+ROUNDING = 1e-3  # of a logit: a channel that takes no larger share of it along may take nothing
 Weights = Float[Tensor, "b c"]
 
 
@@ -112,11 +113,11 @@ def ablation_cam(
             logits = model(images).float().gather(1, targets.unsqueeze(1))
         features, once = _finite(kept[0]), takes_rows(model, images[:1], grid)
         left = logits.repeat(1, features.shape[1])
-        for image, target, channels, found in zip(images.split(1), targets, features, left, strict=True):
+        for image, target, channels, found in zip(images.split(1), targets.tolist(), features, left, strict=True):
             for index in channels.flatten(1).any(1).nonzero().squeeze(1).split(rows):  # a channel of zeros is absent
                 found[index] = _logits_without(model, image, grid, index, once=once)[:, target]
-    weights = _depending(logits - left, model, images, layer, rounding=ROUNDING) / torch.where(logits == 0, 1.0, logits)
-    return _weighted(features, weights).relu()
+    lost = _depending(logits - left, model, images, layer, rounding=ROUNDING * logits.abs())
+    return _weighted(features, lost / torch.where(logits == 0, 1.0, logits)).relu()
 
 
 def eigen_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
@@ -209,14 +210,16 @@ def _finite(features: Features) -> Features:
     return features.float()
 
 
-def _depending(values: Tensor, model: nn.Module, images: Images, layer: str | None, *, rounding: float = 0.0) -> Tensor:
+def _depending(
+    values: Tensor, model: nn.Module, images: Images, layer: str | None, *, rounding: float | Tensor = 0.0
+) -> Tensor:
     """The values of a batch; where an image has none beyond rounding, a named layer has to reach the output."""
     if layer is not None and not (values.flatten(1).abs() > rounding).any(1).all():
         image = probe((images.shape[2], images.shape[3])).to(images)
         if not reaches_output(model, image, layer):
-            listed = ", ".join(influential_layers(model, image)) or "none"
+            others = listed(influential_layers(model, image))
             raise InputError(f"the output does not depend on what layer {layer} holds at its cells, so that its map is "
-                             f"zero; leave layer out, or name one of: {listed}")  # fmt: skip
+                             f"zero; leave layer out, or name one of: {others}")  # fmt: skip
     return values
 
 
@@ -236,7 +239,7 @@ def _kept(grid: nn.Module) -> Iterator[list[Tensor]]:
 def _layers_that_matter(model: nn.Module, image: Images) -> dict[str, Layout]:
     try:
         layers = influential_layers(model, image)
-    except RuntimeError:  # no gradients: methods without them take any layer, the others say what is wrong
+    except InputError:  # no gradients: methods without them take any layer, the others say what is wrong
         layers = {}
     return layers or spatial_layers(model, image)
 
@@ -272,7 +275,7 @@ def _principal(channels: Float[Tensor, "b c n"]) -> Weights:
 
 
 def _stretched(masks: Maps, images: Images) -> Float[Tensor, "b 1 h w"]:
-    """Enlarged to the images, then to the range [0, 1]."""
+    """Enlarged to the images, then to the range [0, 1]; zeros where that leaves a mask constant."""
     large = enlarged(masks.unsqueeze(1), images)
     low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
-    return (large - low) / (high - low)
+    return (large - low) / torch.where(high == low, 1.0, high - low)

@@ -7,18 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.cam import grad_cam
+from ibviz.attribution.gradients import fine
+from ibviz.attribution.information import weighed
 from ibviz.attribution.intrinsic import attention
 from ibviz.errors import NoMapError
 from ibviz.models.classifier import IBClassifier
 from ibviz.types import Grid, Images, Labels, Maps
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
+SLOPE, SMOOTH = (-0.5, 0.0, 0.5), (0.25, 0.5, 0.25)  # Sobel's filter is their outer product
 
 
 def uniform(model: nn.Module, images: Images, targets: Labels) -> Maps:
     """One level everywhere, as a single cell: all ties."""
     del model, targets
-    return images.new_ones(len(images), 1, 1)
+    return torch.ones(len(images), 1, 1, device=images.device)
 
 
 def centre(model: nn.Module, images: Images, targets: Labels) -> Maps:
@@ -46,11 +49,11 @@ def random_pixels(model: nn.Module, images: Images, targets: Labels, *, seed: in
 def edges(model: nn.Module, images: Images, targets: Labels) -> Maps:
     """Slope of the luminance by Sobel's filters, in shares of white a pixel; the border is repeated outwards."""
     del model, targets
-    smooth, slope = images.new_tensor([1, 2, 1]) / 4, images.new_tensor([-1, 0, 1]) / 2
-    filters = torch.stack([slope[:, None] * smooth, smooth[:, None] * slope]).unsqueeze(1)
-    grey = torch.einsum("bchw,c->bhw", images, images.new_tensor(LUMINANCE)).unsqueeze(1)
-    across = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), filters)
-    return across.square().sum(1).sqrt().float()
+    colours = fine(images)
+    grey = (colours * colours.new_tensor(LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
+    padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+    down, across = (weighed(weighed(padded, SLOPE, 2 + k), SMOOTH, 3 - k) for k in (0, 1))
+    return (down.square() + across.square()).sqrt().squeeze(1).float()
 
 
 def other_image(model: nn.Module, images: Images, targets: Labels, *, batch_size: int = 64) -> Maps:

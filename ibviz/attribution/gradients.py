@@ -35,7 +35,7 @@ def saliency(model: nn.Module, images: Images, targets: Labels) -> Maps:
 
 def input_x_gradient(model: nn.Module, images: Images, targets: Labels) -> Maps:
     """Pixels times their gradient, summed over colours (Shrikumar 2016)."""
-    return (images * gradient(model, images, targets)).sum(1).float()
+    return (fine(images) * gradient(model, images, targets)).sum(1).float()
 
 
 def integrated_gradients(
@@ -69,9 +69,9 @@ def smooth_grad(  # noqa: PLR0913 - three inputs, four options
 
     `deviation` is that of the noise, as a share of the range of the pixels.
     """
-    draws, total = torch.Generator().manual_seed(seed), torch.zeros_like(images)
+    draws, total = torch.Generator().manual_seed(seed), torch.zeros_like(fine(images))
     for copies in noisy_copies(images, samples, deviation, draws, batch_size):
-        total += _gradients(model, copies, targets).sum(0)
+        total += fine(_gradients(model, copies, targets)).sum(0)
     return (total / samples).abs().amax(1).float()
 
 
@@ -87,9 +87,9 @@ def var_grad(  # noqa: PLR0913 - three inputs, four options
 ) -> Maps:
     """Variance of the gradient over noisy copies of the image, summed over colours (Adebayo 2018)."""
     draws = torch.Generator().manual_seed(seed)
-    first, total, squares = None, torch.zeros_like(images), torch.zeros_like(images)
+    first, total, squares = None, torch.zeros_like(fine(images)), torch.zeros_like(fine(images))
     for copies in noisy_copies(images, samples, deviation, draws, batch_size):
-        gradients = _gradients(model, copies, targets)
+        gradients = fine(_gradients(model, copies, targets))
         first = gradients[0] if first is None else first  # moments about it do not cancel
         total += (gradients - first).sum(0)
         squares += (gradients - first).square().sum(0)
@@ -109,9 +109,9 @@ def gradient_shap(  # noqa: PLR0913 - three inputs, four options
     """Noisy copies times their gradient at a random point on the way from black, over colours (Lundberg 2017)."""
     draws = torch.Generator().manual_seed(seed)
     ways = torch.rand(samples, 1, 1, 1, 1, generator=draws).to(images).split(copies_a_pass(images, batch_size))
-    total = torch.zeros_like(images)
+    total = torch.zeros_like(fine(images))
     for way, copies in zip(ways, noisy_copies(images, samples, deviation, draws, batch_size), strict=True):
-        total += (copies * _gradients(model, way * copies, targets)).sum(0)
+        total += (fine(copies) * _gradients(model, way * copies, targets)).sum(0)
     return (total / samples).sum(1).float()
 
 
@@ -205,14 +205,14 @@ def differentiable(images: Images) -> Iterator[Images]:
 
 @contextmanager
 def modifiable(model: nn.Module, images: Images, method: str, way_out: str) -> Iterator[tuple[nn.Module, Images]]:
-    """Copies of network and images for methods that hook into activations, without autocast.
+    """Copies of network and images for methods that hook into activations, without autocast or TF32.
 
     Whatever goes wrong, the network itself is untouched: the copy has modules, and with them hooks, of its own. It
     shares the weights, which none of the methods changes. What Captum refuses becomes an `InputError`.
     """
     network = copy.deepcopy(model, {id(weight): weight for weight in [*model.parameters(), *model.buffers()]})
     try:
-        with warnings.catch_warnings(), torch.autocast(images.device.type, enabled=False):
+        with warnings.catch_warnings(), torch.autocast(images.device.type, enabled=False), _without_tf32():
             warnings.filterwarnings("ignore", message="Setting ")  # Captum announces its hooks
             with differentiable(images) as inputs:
                 yield network, inputs
@@ -222,6 +222,20 @@ def modifiable(model: nn.Module, images: Images, method: str, way_out: str) -> I
         raise InputError(f"{method} does not fit this network: {str(error)[:200]}; {way_out}") from error
 
 
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Inside the block, GPUs multiply float32 numbers as such, so that sums that are checked are exact enough."""
+    backends = cast(Any, torch.backends.cudnn).conv, cast(Any, torch.backends.cuda).matmul
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
 def noisy_copies(
     images: Images, samples: int, deviation: float, draws: torch.Generator, batch_size: int
 ) -> Iterator[Copies]:
@@ -229,6 +243,15 @@ def noisy_copies(
     noise = torch.randn(samples, 1, *images.shape[1:], generator=draws).to(images)
     for part in noise.split(copies_a_pass(images, batch_size)):
         yield images + deviation * part
+
+
+def fine(values: Tensor) -> Tensor:
+    """In float32, or as they are where finer: sums of half-precision numbers would round.
+
+    >>> fine(torch.ones(1).half()).dtype, fine(torch.ones(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def rows_a_pass(images: Images, batch_size: int) -> int:

@@ -1,6 +1,7 @@
 """Information bottleneck attribution: how much noise a layer's features bear before the class is lost."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field, InstanceOf
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.gradients import Count, differentiable
+from ibviz.attribution.gradients import Count, differentiable, fine
 from ibviz.errors import InputError
 from ibviz.models.grids import (
     Features,
@@ -23,6 +24,7 @@ from ibviz.models.grids import (
     takes_rows,
     to_grid,
 )
+from ibviz.models.tapped import evaluating
 from ibviz.types import Images, Labels, Maps
 
 START = 5.0  # logit of the share of signal before the first step: almost all
@@ -31,6 +33,7 @@ REACH = 2  # cells; smoothing by a Gaussian of deviation 1 is cut off there
 FLOOR = 0.01  # of the mean deviation: less is taken for a unit that never changes
 
 Price = Annotated[float, Field(ge=0)]
+Noise = Float[Tensor, "s 1 c gh gw"]  # draws for all images
 
 
 class FeatureStatistics(NamedTuple):
@@ -75,20 +78,20 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
     """Per-sample IBA (Schulz 2020): bits that a cell lets pass, summed over channels; never negative.
 
     Every unit is blended with normal noise such that cross-entropy + `beta` · mean KL, in nats, falls in `steps` of
-    Adam, over `samples` draws of noise a step, the same for every image. It happens at the submodule `layer`, by
-    default one through which all of the network passes: where something passes by, the bits bound nothing. Noise has
-    the `statistics` of the layer's features, best taken from a data set by `estimate`; where they are not given, those
-    of each channel over the cells of the one image, so that a map depends on no other image.
+    Adam, over `samples` draws of noise a step, the same for every image and device. It happens at the submodule
+    `layer`, by default one through which all of the network passes: where something passes by, the bits bound nothing.
+    Noise has the `statistics` of the layer's features, best taken from a data set by `feature_statistics`; where they
+    are not given, those of each channel over the cells of the one image, so that a map depends on no other image.
     """
-    tap = tap_at(model, images, layer)
-    maps = []
+    tap, draws, maps = tap_at(model, images, layer), torch.Generator().manual_seed(seed), []
+    shape = (samples, 1, tap.layout.channels, *tap.layout.grid)
+    noise = [torch.randn(shape, generator=draws, dtype=fine(images).dtype).to(images.device) for _ in range(steps)]
     for index in torch.arange(len(images), device=images.device).split(max(1, batch_size // samples)):
         features = read(tap, images[index])
         known = statistics or own_statistics(features)
-        generator = torch.Generator(images.device).manual_seed(seed)
         with differentiable(images[index]) as inputs:
             given = Given(tap, inputs.detach(), targets[index], features, known)
-            share = optimise(given, beta=beta, steps=steps, samples=samples, rows=batch_size, generator=generator)
+            share = optimise(given, noise, beta=beta, rows=batch_size)
         maps.append(information(features, share, known).sum(1) / math.log(2))
     return torch.cat(maps).float()
 
@@ -105,22 +108,28 @@ def information(features: Features, share: Features, statistics: FeatureStatisti
 
 
 @torch.no_grad()
-def estimate(model: nn.Module, images: Images, *, layer: str | None = None, batch_size: int = 64) -> FeatureStatistics:
-    """Mean and deviation of every unit of a layer over the images of a data set, for `iba`; the model in eval mode.
+def feature_statistics(
+    model: nn.Module, images: Images, *, layer: str | None = None, batch_size: int = 64
+) -> FeatureStatistics:
+    """Mean and deviation of every unit of a layer over the images of a data set, for `iba`.
+
+    The model runs in eval mode and is left as it was.
 
     >>> pixels = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
-    >>> estimate(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), pixels, layer="0").deviation[0, 0]
+    >>> feature_statistics(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), pixels, layer="0").deviation[0, 0]
     tensor([[0.5000, 0.5000],
             [0.5000, 0.5000]])
     """
-    tap = tap_at(model, images, layer)
     total, squares = torch.zeros(1), torch.zeros(1)
-    for part in images.split(batch_size):
-        features = read(tap, part).double()  # as squares cancel
-        total, squares = total.to(features) + features.sum(0), squares.to(features) + features.square().sum(0)
+    with evaluating(model):
+        tap = tap_at(model, images, layer)
+        for part in images.split(batch_size):
+            features = read(tap, part).double()  # as squares cancel
+            total, squares = total.to(features) + features.sum(0), squares.to(features) + features.square().sum(0)
     mean = total / len(images)
     deviation = (squares / len(images) - mean.square()).clamp(min=0).sqrt()
-    return FeatureStatistics(mean.to(images).unsqueeze(0), _floored(deviation.to(images).unsqueeze(0)))
+    mean, deviation = (one.to(fine(images)).unsqueeze(0) for one in (mean, deviation))
+    return FeatureStatistics(mean, _floored(deviation))
 
 
 def own_statistics(features: Features) -> FeatureStatistics:
@@ -151,7 +160,7 @@ def read(tap: Tap, images: Images) -> Features:
     kept: list[Tensor] = []
 
     def keep(output: Tensor) -> Tensor:
-        kept.append(to_grid(output, tap.layout).to(images.dtype, copy=True))
+        kept.append(fine(to_grid(output, tap.layout)).clone())
         return output
 
     with torch.no_grad(), replaced_output(tap.module, keep):
@@ -170,22 +179,20 @@ def run_with(tap: Tap, images: Images, features: Float[Tensor, "rows c gh gw"]) 
         return tap.model(given)
 
 
-def optimise(given: Given, *, beta: float, steps: int, samples: int, rows: int, generator: torch.Generator) -> Features:
-    """Share of noise in every unit after the last step; at most `rows` noisy images, or one draw, in a pass."""
+def optimise(given: Given, noise: list[Noise], *, beta: float, rows: int) -> Features:
+    """Share of noise in every unit after a step for each of `noise`; a pass has at most `rows` images, or one draw."""
     logit = torch.full_like(given.features, START).requires_grad_()
     optimizer = torch.optim.Adam([logit], lr=RATE)
-    shape = (samples, 1, *given.features.shape[1:])
-    for _ in range(steps):
-        noise = torch.randn(shape, generator=generator, device=logit.device, dtype=logit.dtype)
+    for draws in noise:
         price = beta * information(given.features, noise_share(logit), given.statistics).flatten(1).mean(1).sum()
         [logit.grad] = torch.autograd.grad(price, [logit])
-        for part in noise.split(max(1, rows // len(logit))):
-            logit.grad += torch.autograd.grad(_misfit(given, logit, part) / samples, [logit])[0]
+        for part in draws.split(max(1, rows // len(logit))):
+            logit.grad += torch.autograd.grad(_misfit(given, logit, part) / len(draws), [logit])[0]
         optimizer.step()
     return noise_share(logit.detach())
 
 
-def _misfit(given: Given, logit: Features, noise: Float[Tensor, "s 1 c gh gw"]) -> Float[Tensor, ""]:
+def _misfit(given: Given, logit: Features, noise: Noise) -> Float[Tensor, ""]:
     """Cross-entropy of the targets under some draws of noise, summed over draws and images."""
     share, (mean, deviation) = noise_share(logit), given.statistics
     blended = (1 - share) * given.features + share * (mean + deviation * noise)
@@ -195,7 +202,18 @@ def _misfit(given: Given, logit: Features, noise: Float[Tensor, "s 1 c gh gw"]) 
 
 def noise_share(logit: Features) -> Features:
     """Share of noise, from the logit of the share of signal, smoothed over neighbouring cells."""
-    distance = torch.arange(-REACH, REACH + 1, device=logit.device, dtype=logit.dtype)
-    taps = (-distance.square() / 2).softmax(0).view(1, 1, 1, -1)
-    planes = F.pad((-logit).sigmoid().flatten(0, 1).unsqueeze(1), (REACH,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(planes, taps), taps.transpose(2, 3)).view_as(logit)
+    bell = [math.exp(-(cells**2) / 2) for cells in range(-REACH, REACH + 1)]
+    weights = [one / sum(bell) for one in bell]
+    padded = F.pad((-logit).sigmoid(), (REACH,) * 4, mode="replicate")
+    return weighed(weighed(padded, weights, 2), weights, 3)
+
+
+def weighed(planes: Tensor, weights: Sequence[float], axis: int) -> Tensor:
+    """Weighted sums of neighbours along an axis: a convolution that neither autocast nor TF32 rounds.
+
+    >>> weighed(torch.tensor([1.0, 2.0, 4.0]), (-1.0, 1.0), 0)
+    tensor([1., 2.])
+    """
+    length = planes.shape[axis] - len(weights) + 1
+    first, *others = (weight * planes.narrow(axis, start, length) for start, weight in enumerate(weights))
+    return sum(others, first)

@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ibviz.attribution.gradients import fine
 from ibviz.errors import InputError, unknown
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.grids import replaced_output, spatial_layers
+from ibviz.models.grids import in_proportion, replaced_output, spatial_layers
 from ibviz.types import AttentionMap, Grid, Images, Labels, Maps
 
 
@@ -50,11 +51,12 @@ def module_attention(
 ) -> Maps:
     """Attention that any other network was trained with, as the submodule `module` gives it: one channel.
 
-    Of a module that gives several tensors, such as attended features beside the map, the one of that shape is taken;
-    `grid` gives rows and columns to flat values. `reading` turns logits into attention: "sigmoid", or "softmax" over
-    the cells. For a spatial gate of CBAM (Woo 2018) name the sigmoid of the gate, or the convolution before it with
-    "sigmoid"; for an Attention Branch Network (Fukui 2019) the branch's last sigmoid; for Learn to Pay Attention
-    (Jetley 2018) an attention block with "softmax". Raises `InputError` where nothing or more than one tensor fits.
+    Of a module that gives several tensors, such as attended features beside the map, the one of that shape and of the
+    image's proportion is taken; `grid` gives rows and columns to flat values, and to maps of another proportion.
+    `reading` turns logits into attention: "sigmoid", or "softmax" over the cells. For a spatial gate of CBAM (Woo 2018)
+    name the sigmoid of the gate, or the convolution before it with "sigmoid"; for an Attention Branch Network (Fukui
+    2019) the branch's last sigmoid; for Learn to Pay Attention (Jetley 2018) an attention block with "softmax". Raises
+    `InputError` where nothing or more than one tensor fits.
     """
     del targets  # the map is made before any class is considered
     found: list[object] = []
@@ -68,12 +70,13 @@ def module_attention(
     if len(found) != 1:
         raise InputError(f"module {module!r} runs {len(found)} times in a pass; name one that runs once")
     tensors = [one for one in (found[0] if isinstance(found[0], tuple | list) else found) if isinstance(one, Tensor)]
-    maps = [one for one in (_one_channel(tensor, len(images), grid) for tensor in tensors) if one is not None]
+    maps = [one for one in (_one_channel(tensor, images, grid) for tensor in tensors) if one is not None]
     if len(maps) != 1:
-        wanted = "(b, 1, rows, columns), (b, rows, columns)" if grid is None else f"(b, ..) of {grid[0]}x{grid[1]}"
+        shapes = "(b, 1, rows, columns) or (b, rows, columns) in the images' proportion"
+        wanted = shapes if grid is None else f"(b, ..) of {grid[0]}x{grid[1]}"
         raise InputError(f"module {module!r} gives {[tuple(one.shape) for one in tensors]}, expected one tensor "
-                         f"{wanted}; name another module, or the grid of flat values")  # fmt: skip
-    return READINGS[reading](maps[0]).float()
+                         f"{wanted}; name another module, or give the grid")  # fmt: skip
+    return READINGS[reading](fine(maps[0])).float()
 
 
 def _named(model: nn.Module, images: Images, name: str) -> nn.Module:
@@ -88,9 +91,11 @@ def _named(model: nn.Module, images: Images, name: str) -> nn.Module:
     return modules[name]
 
 
-def _one_channel(output: Tensor, count: int, grid: Grid | None) -> Tensor | None:
+def _one_channel(output: Tensor, images: Images, grid: Grid | None) -> Tensor | None:
+    count = len(images)
     cells = output.flatten(1).shape[1] if output.ndim > 1 and len(output) == count else 0
     if grid is not None:
         return output.reshape(count, *grid) if cells == math.prod(grid) else None
     sides = output.shape[2:] if output.ndim == 4 and output.shape[1] == 1 else output.shape[1:]
-    return output.reshape(count, *sides) if cells and len(sides) == 2 else None
+    fits = cells and len(sides) == 2 and in_proportion((sides[0], sides[1]), (images.shape[2], images.shape[3]))
+    return output.reshape(count, *sides) if fits else None

@@ -38,8 +38,10 @@ from ibviz.attribution.intrinsic import attention, attention_mean, module_attent
 from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, occlusion, rise
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, not_finite, unknown
+from ibviz.models.grids import replaced_output
+from ibviz.models.tapped import evaluating
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Images, Labels
+from ibviz.types import AttentionMap, Images, Labels, Maps
 
 Explanation = Tensor | AttentionMap  # `Maps`, or the trained attention; no shape, since batches are joined
 
@@ -108,7 +110,7 @@ def explain(
 
     `targets` default to the classes the model predicts; `options` are the method's own. The model runs in eval mode and
     is left as it was. `attention` gives an `AttentionMap`, every other method a tensor. Raises `InputError` for an
-    unknown method or option, listing the known ones.
+    unknown method or option, listing the known ones, and for targets that are no class of the network.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
     >>> explain(network, torch.rand(2, 3, 8, 8), "uniform").shape
@@ -117,15 +119,47 @@ def explain(
     function = bind(method, options)
     if "batch_size" in options_of(method):
         function = partial(function, batch_size=batch_size)
+    if not len(images) or batch_size < 1:
+        raise InputError(f"expected images, and a batch_size of at least 1; got {len(images)} and {batch_size}")
     with evaluating(model), torch.inference_mode(False):  # a copy of the labels can enter a graph
-        targets = predict(model, images, batch_size=batch_size).argmax(1) if targets is None else targets.clone()
+        images = images.detach()
+        if targets is not None:
+            targets = one_class_each(targets, images)
+        if METHODS[method].target_free:  # nothing is asked of the network about classes
+            targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        elif targets is None:
+            targets = predict(model, images, batch_size=batch_size).argmax(1)
         size = len(images) if METHODS[method].whole else batch_size
         chunks = list(zip(images.split(size), targets.split(size), strict=True))
-        parts = [function(model, *chunk) for chunk in progress(chunks, method)]
+        with classes_in_range(model, targets):
+            parts = [function(model, *chunk) for chunk in progress(chunks, method)]
     maps = concatenate(parts)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
         raise not_finite(f"maps of {method}")
     return maps
+
+
+def one_class_each(targets: Tensor, images: Images) -> Labels:
+    """A copy of the targets on the images' device, or an `InputError` where they are no whole number for each image."""
+    if targets.shape != images.shape[:1] or targets.is_floating_point() or targets.dtype == torch.bool:
+        raise InputError(f"targets must be whole numbers ({len(images)},), a class for each image; got {targets.dtype} "
+                         f"{tuple(targets.shape)}; for one class of all, torch.full(({len(images)},), 3)")  # fmt: skip
+    return targets.to(images.device, torch.long, copy=True)
+
+
+@contextmanager
+def classes_in_range(model: nn.Module, targets: Labels) -> Iterator[None]:
+    """Inside the block, a pass whose logits lack one of the targets is an `InputError`; none is made to ask first."""
+    low, high = (int(one) for one in targets.aminmax())
+
+    def check(logits: Tensor) -> Tensor:
+        if low < 0 or high >= logits.shape[1]:
+            raise InputError(f"targets must be classes, 0 to {logits.shape[1] - 1} of this model; got {low} to {high}; "
+                             "leave out images whose class is unknown, or targets, for those predicted")  # fmt: skip
+        return logits
+
+    with replaced_output(model, check):
+        yield
 
 
 def bind(method: str, options: Mapping[str, object]) -> "partial[Explanation]":
@@ -164,18 +198,6 @@ def predict(model: nn.Module, images: Images, *, batch_size: int = 256) -> Tenso
         return torch.cat([model(part).float().softmax(1) for part in images.split(batch_size)])
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; every module's own mode again after it, also after an error."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def concatenate(parts: list[Explanation]) -> Explanation:
     """Explanations of consecutive chunks as one."""
     if not parts:
@@ -192,13 +214,6 @@ def concatenate(parts: list[Explanation]) -> Explanation:
     )
 
 
-def rows_of(explanation: Explanation, places: slice | Tensor) -> Explanation:
-    """The explanation of some of its images: a slice of them, or the numbers of their places.
-
-    >>> rows_of(torch.zeros(3, 2, 2), slice(1, 3)).shape
-    torch.Size([2, 2, 2])
-    """
-    if not isinstance(explanation, AttentionMap):
-        return explanation[places]
-    index = None if explanation.index is None else explanation.index[places]
-    return AttentionMap(explanation.mean[places], explanation.deviation[places], index, explanation.anchors)
+def values(explanation: Explanation) -> Maps:
+    """The numbers of an explanation, quantised where it has anchors."""
+    return explanation.values() if isinstance(explanation, AttentionMap) else explanation

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.gradients import Count, copies_a_pass, rows_a_pass
+from ibviz.attribution.gradients import Count, copies_a_pass, fine, rows_a_pass
 from ibviz.errors import InputError, not_finite
 from ibviz.types import Grid, Images, Labels, Maps
 
@@ -27,6 +27,7 @@ LIME_KERNEL = 0.25  # width of LIME's kernel on images, in cosine distance
 Segments = Annotated[int, Field(ge=2)]
 Cells = Float[Tensor, "n rows columns"]
 Logits = Float[Tensor, "n classes"]
+Pieces = Int[Tensor, "n h w"]  # of each pixel, the number of its superpixel
 
 
 class Asked(NamedTuple):
@@ -55,10 +56,9 @@ def occlusion(
 
     side = window or max(1, min(images.shape[2:]) // 8)
     step = stride or max(1, side // 2)
-    if side > min(images.shape[2:]):
-        raise InputError(
-            f"occlusion's window has to fit into the image of {tuple(images.shape[2:])} pixels; got {side}"
-        )
+    if side > min(images.shape[2:]) or step > side:
+        raise InputError(f"occlusion's window has to fit into the image of {tuple(images.shape[2:])} pixels, and its "
+                         f"stride into the window, so that no pixel is left out; got {side} and {step}")  # fmt: skip
     parts = Occlusion(partial(logits_of, model)).attribute(
         images,
         sliding_window_shapes=(3, side, side),
@@ -91,13 +91,13 @@ def rise(  # noqa: PLR0913 - three inputs, four options
     shifts = (torch.rand(masks, 2, generator=generator) * sides).long().to(images.device)
     questions = asked(images, targets)
     rows = copies_a_pass(questions.images, batch_size)
-    total = images.new_zeros(len(images), images[0, 0].numel())
+    total = fine(images.new_zeros(len(images), images[0, 0].numel()))
     for part, shift in zip(cells.split(rows), shifts.split(rows), strict=True):
         seen = shifted_masks(part, shift, (images.shape[2], images.shape[3]))
         states = (seen[:, None, None] * questions.images).flatten(0, 1)
         scores = logits_of(model, states).softmax(1)[:, questions.classes].unflatten(0, (len(seen), -1))
         with torch.autocast(images.device.type, enabled=False):  # it would round the sum
-            total += scores[:, questions.image, questions.target].to(total).T @ seen.flatten(1)
+            total += scores[:, questions.image, questions.target].to(total).T @ seen.flatten(1).to(total)
     return (total.view(-1, *images.shape[2:]) / (KEPT * masks)).float()
 
 
@@ -139,7 +139,7 @@ def lime(  # noqa: PLR0913 - three inputs, four options
         method = Lime(network, interpretable_model=SkLearnRidge(alpha=1.0), similarity_func=kernel)
         return method.attribute(**given, n_samples=samples, perturbations_per_eval=rows)
 
-    return _image_by_image(model, attribute, questions, segments, seed)
+    return _image_by_image(model, attribute, questions, superpixels(questions.images, segments), seed)
 
 
 def kernel_shap(  # noqa: PLR0913 - three inputs, four options
@@ -154,18 +154,21 @@ def kernel_shap(  # noqa: PLR0913 - three inputs, four options
 ) -> Maps:
     """Shapley values of superpixels by weighted regression (Lundberg 2017); they sum to f(image) - f(black).
 
-    Raises `InputError` for fewer samples than superpixels, which leave the regression open.
+    Raises `InputError` for fewer samples than superpixels, which leave the regression open, and for a single one.
     """
     from captum.attr import KernelShap  # noqa: PLC0415 - a second to import
 
-    if samples < segments:
-        raise InputError(f"kernel_shap needs at least one sample a superpixel; got {samples} samples for {segments}")
     questions, rows = asked(images, targets), rows_a_pass(images, batch_size)
+    pieces = superpixels(questions.images, segments)
+    fewest, most = (int(count) + 1 for count in pieces.flatten(1).amax(1).aminmax())
+    if fewest < 2 or samples < most:
+        raise InputError(f"kernel_shap needs at least 2 superpixels in every image and one sample a superpixel; got "
+                         f"{samples} samples for {fewest} to {most}; change samples or segments")  # fmt: skip
 
     def attribute(network: Callable[[Images], Logits], **given: Any) -> Tensor:
         return KernelShap(network).attribute(**given, n_samples=samples, perturbations_per_eval=rows)
 
-    return _image_by_image(model, attribute, questions, segments, seed)
+    return _image_by_image(model, attribute, questions, pieces, seed)
 
 
 def superpixels(images: Images, segments: int) -> Int[Tensor, "b h w"]:
@@ -210,8 +213,7 @@ def asked(images: Images, targets: Labels) -> Asked:
 @torch.no_grad()
 def logits_of(model: nn.Module, images: Images) -> Logits:
     """Logits, float32 or finer, of images laid out as convolutions read them fastest on most processors."""
-    logits = model(images.contiguous(memory_format=torch.channels_last))
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return fine(model(images.contiguous(memory_format=torch.channels_last)))
 
 
 class _Replayed:
@@ -228,11 +230,10 @@ class _Replayed:
 
 
 def _image_by_image(
-    model: nn.Module, attribute: Callable[..., Tensor], questions: Asked, segments: int, seed: int
+    model: nn.Module, attribute: Callable[..., Tensor], questions: Asked, pieces: Pieces, seed: int
 ) -> Maps:
     """Captum fits one regression at a time; coalitions follow from `seed`, so that targets share their passes."""
-    maps, pieces = [], superpixels(questions.images, segments)
-    networks = [_Replayed(model, questions.classes) for _ in questions.images]
+    maps, networks = [], [_Replayed(model, questions.classes) for _ in questions.images]
     for place, target in zip(questions.image.tolist(), questions.target.tolist(), strict=True):
         networks[place].place = 0
         inputs, mask = questions.images[place : place + 1], pieces[place][None, None]
@@ -260,7 +261,7 @@ def finite_scores() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside the block, the global generators of all devices start from `seed`; after it they are as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    """Inside the block, the CPU's global generator starts from `seed`; Captum draws from no other."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.methods import Explanation, evaluating, explain, predict
+from ibviz.attribution.methods import evaluating, explain, predict, values
 from ibviz.errors import unknown
 from ibviz.models.grids import replaced_output
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Grid, Images, Labels, Maps, Scores
+from ibviz.types import Grid, Images, Labels, Maps, Scores
 
 HOG_CELLS = 14  # a side; 16 pixels each in an image of 224
 
@@ -58,7 +58,7 @@ def randomise(  # noqa: PLR0913 - what is explained, and what is randomised
     """
     if targets is None:
         targets = predict(model, images).argmax(1)
-    before = _numbers(explain(model, images, method, targets=targets, **options))
+    before = values(explain(model, images, method, targets=targets, **options))
     chosen = _parameters_by_layer(model, images[:1]) if layers is None else _parameters_under(model, layers)
     rows = []
     with _restored(model.parameters()):
@@ -67,7 +67,7 @@ def randomise(  # noqa: PLR0913 - what is explained, and what is randomised
                 if not cascading:
                     alone.enter_context(_restored(parameters.values()))
                 redraw(parameters, seed)
-                after = _numbers(explain(model, images, method, targets=targets, **options))
+                after = values(explain(model, images, method, targets=targets, **options))
             rows.append(Randomised(layer, similarity(before, after, (images.shape[2], images.shape[3]))))
     return rows
 
@@ -137,10 +137,6 @@ SIMILARITIES: dict[str, Callable[[Values, Values], float]] = {"ssim": ssim, "spe
 def _scaled(maps: Maps) -> Maps:
     top = maps.abs().amax((1, 2), keepdim=True)
     return maps / torch.where(top == 0, 1.0, top)
-
-
-def _numbers(explanation: Explanation) -> Tensor:
-    return explanation.values() if isinstance(explanation, AttentionMap) else explanation
 
 
 def _parameters_by_layer(model: nn.Module, image: Images) -> dict[str, dict[str, nn.Parameter]]:

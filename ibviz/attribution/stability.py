@@ -5,19 +5,28 @@ from itertools import islice
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import Explanation, evaluating, explain
+from ibviz.attribution.gradients import rows_a_pass
+from ibviz.attribution.methods import evaluating, explain, values
 from ibviz.errors import InputError
 from ibviz.metrics.grid import cell_areas, finite, on_grid
-from ibviz.types import AttentionMap, Images, Labels, Maps, Scores
+from ibviz.types import Images, Labels, Maps, Scores
 
 NOISE = 0.1  # standard deviation of infidelity's perturbation, brightness in [0, 1]
-AT_ONCE = 256  # images a pass at most, unless more are given
+AT_ONCE = 256  # images of which max_sensitivity has maps at once, unless more are given
 
 
-def infidelity(
-    model: nn.Module, images: Images, maps: Maps, *, targets: Labels, samples: int = 100, seed: int = 0
+def infidelity(  # noqa: PLR0913 - what is drawn is named apart
+    model: nn.Module,
+    images: Images,
+    maps: Maps,
+    *,
+    targets: Labels,
+    samples: int = 100,
+    seed: int = 0,
+    batch_size: int = 64,
 ) -> Scores:
     """Mean squared error with which a map foretells how the target's logit changes under Gaussian noise (Yeh 2019).
 
@@ -30,29 +39,40 @@ def infidelity(
     >>> infidelity(network, torch.rand(1, 3, 2, 2), gradient, targets=torch.tensor([0])).round(decimals=4).abs()
     tensor([0.])
     """
+    size, grid = (images.shape[2], images.shape[3]), (maps.shape[1], maps.shape[2])
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1; got {batch_size}")
+    cell_areas(grid, size)
+    spread = on_grid(maps, size).unsqueeze(1).expand_as(images) / 3
+    noise = NOISE * on_grid(_drawn(torch.randn, samples, grid, seed), size)
+    chunks = zip(*(one.split(batch_size) for one in (images, spread, targets)), strict=True)
+    with evaluating(model):
+        return torch.cat([_infidelity(model, *chunk, noise=noise, batch_size=batch_size) for chunk in chunks])
+
+
+def _infidelity(
+    model: nn.Module, images: Images, spread: Images, targets: Labels, *, noise: Float[Tensor, "n h w"], batch_size: int
+) -> Scores:
+    """Infidelity of a chunk; Captum draws nothing, it takes the noise in turn."""
     from captum.metrics import infidelity as captum_infidelity  # noqa: PLC0415 - a second to import
 
-    size, take = (images.shape[2], images.shape[3]), _drawn(torch.randn, samples, maps.shape[1:], seed)
-    cell_areas((maps.shape[1], maps.shape[2]), size)
-    spread = on_grid(maps, size).unsqueeze(1).expand_as(images) / 3
+    take = _in_turn(noise)
 
     def perturb(repeated: Tensor) -> tuple[Tensor, Tensor]:
-        drawn = take(len(repeated) // len(images))
-        noise = NOISE * on_grid(drawn, size).repeat(len(images), 1, 1).unsqueeze(1).expand_as(repeated)
-        noise = noise.to(repeated)
-        return noise, repeated - noise
+        drawn = take(len(repeated) // len(images)).repeat(len(images), 1, 1).unsqueeze(1)
+        change = drawn.expand_as(repeated).to(repeated)
+        return change, repeated - change
 
-    with evaluating(model):
-        found = captum_infidelity(
-            model,
-            perturb,
-            images,
-            spread,
-            target=targets,
-            n_perturb_samples=samples,
-            max_examples_per_batch=_at_once(len(images), samples),
-            normalize=True,
-        )
+    found = captum_infidelity(
+        model,
+        perturb,
+        images,
+        spread,
+        target=targets,
+        n_perturb_samples=len(noise),
+        max_examples_per_batch=_at_once(len(images), len(noise), rows_a_pass(images, batch_size)),
+        normalize=True,
+    )
     return found.detach().float()
 
 
@@ -80,7 +100,7 @@ def max_sensitivity(  # noqa: PLR0913 - what is drawn is named apart
 
     if not 0 < radius < 1:
         raise InputError(f"radius is a difference of brightness, in (0, 1); got {radius}")
-    take = _drawn(torch.rand, samples, images.shape[1:], seed)
+    take = _in_turn(_drawn(torch.rand, samples, images.shape[1:], seed))
 
     def perturb(repeated: Tensor) -> Tensor:
         noise = 2 * take(len(repeated) // len(images)) - 1
@@ -89,29 +109,29 @@ def max_sensitivity(  # noqa: PLR0913 - what is drawn is named apart
     def explained(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor]:
         [states] = inputs if isinstance(inputs, tuple) else (inputs,)
         repeated = targets.repeat_interleave(len(states) // len(images))
-        return (finite(_values(explain(model, states, method, targets=repeated, **options))).contiguous(),)
+        return (finite(values(explain(model, states, method, targets=repeated, **options))).contiguous(),)
 
     found = sensitivity_max(
         explained,
         (images,),
         perturb,
         n_perturb_samples=samples,
-        max_examples_per_batch=_at_once(len(images), samples),
+        max_examples_per_batch=_at_once(len(images), samples, AT_ONCE),
     )
     return cast(Tensor, found).float()
 
 
-def _drawn(draw: Callable[..., Tensor], samples: int, shape: tuple[int, ...], seed: int) -> Callable[[int], Tensor]:
-    """All samples drawn at once, to be taken in turn: how Captum groups them changes no number."""
+def _drawn(draw: Callable[..., Tensor], samples: int, shape: tuple[int, ...], seed: int) -> Tensor:
     if samples < 1:
         raise InputError(f"samples must be at least 1; got {samples}")
-    left = iter(draw(samples, *shape, generator=torch.Generator().manual_seed(seed)))
+    return draw(samples, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _in_turn(drawn: Tensor) -> Callable[[int], Tensor]:
+    """All samples are drawn at once, to be taken in turn: how Captum groups them changes no number."""
+    left = iter(drawn)
     return lambda count: torch.stack(list(islice(left, count)))
 
 
-def _at_once(images: int, samples: int) -> int:
-    return min(max(AT_ONCE, images), images * samples)  # Captum warns outside these bounds
-
-
-def _values(explanation: Explanation) -> Tensor:
-    return explanation.values() if isinstance(explanation, AttentionMap) else explanation
+def _at_once(images: int, samples: int, rows: int) -> int:
+    return min(max(rows, images), images * samples)  # Captum warns outside these bounds

@@ -8,6 +8,7 @@ averages them. Works for networks of timm and torchvision whose attention is amo
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.gradients import differentiable
+from ibviz.attribution.gradients import differentiable, fine
 from ibviz.errors import InputError
 from ibviz.models.grids import Layout, replaced_output, spatial_layers
 from ibviz.types import Images, Labels, Maps
@@ -28,7 +29,7 @@ def raw_attention(model: nn.Module, images: Images, targets: Labels) -> Maps:
     del targets  # no class is considered
     with torch.no_grad(), recorded_attention(model) as seen:
         model(images)
-    return towards_decision(model, images, [one.float().mean(1) for one in seen[-1:]])
+    return towards_decision(model, images, [fine(one).mean(1) for one in seen[-1:]])
 
 
 def attention_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
@@ -36,7 +37,7 @@ def attention_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps
     del targets  # see above
     with torch.no_grad(), recorded_attention(model) as seen:
         model(images)
-    return towards_decision(model, images, [(one.float().mean(1) + _identity(one)) / 2 for one in seen])
+    return towards_decision(model, images, [(fine(one).mean(1) + _identity(one)) / 2 for one in seen])
 
 
 def gradient_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
@@ -48,7 +49,7 @@ def gradient_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
     with differentiable(images) as inputs, recorded_attention(model) as seen:
         score = model(inputs).gather(1, targets.unsqueeze(1)).sum()
         gradients = torch.autograd.grad(score, seen) if seen else ()
-    weighted = [(one.detach() * gradient).float().relu().mean(1) for one, gradient in zip(seen, gradients, strict=True)]
+    weighted = [(fine(one.detach()) * gradient).relu().mean(1) for one, gradient in zip(seen, gradients, strict=True)]
     return towards_decision(model, images, [one + _identity(one) for one in weighted], by_attention_only=True)
 
 
@@ -66,8 +67,9 @@ def towards_decision(
     deciding = slice(0, 1) if layout.prefix and not _averages_cells(model) else slice(layout.prefix, None)
     themselves = _identity(mixing[0])[deciding].mean(0, keepdim=True)
     rows = themselves
-    for one in reversed(mixing):
-        rows = rows @ one
+    with torch.autocast(images.device.type, enabled=False):  # it would round the products
+        for one in reversed(mixing):
+            rows = rows @ one
     if by_attention_only:
         rows = rows - themselves
     return rows[:, 0, layout.prefix :].unflatten(1, layout.grid).float()
@@ -110,17 +112,21 @@ def _not_fused(module: nn.Module) -> Iterator[None]:
 def _spelled_out(module: nn.MultiheadAttention, note: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Inside the block, self-attention of PyTorch's own module forms its weights, and its output comes from them."""
 
-    def ask(module: nn.Module, inputs: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ARG001
-        return inputs, options | {"need_weights": True, "average_attn_weights": False}
+    def ask(module: nn.Module, inputs: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        named = signature(module.forward).bind(*inputs, **options).arguments
+        return (), named | {"need_weights": True, "average_attn_weights": False}
 
-    def mix(module: nn.MultiheadAttention, inputs: tuple[Tensor, ...], result: tuple[Tensor, Tensor]) -> Any:
+    def mix(module: nn.MultiheadAttention, inputs: Any, options: dict[str, Any], result: tuple[Tensor, Tensor]) -> Any:  # noqa: ARG001
         weights = note(result[1])
         bias = None if module.in_proj_bias is None else module.in_proj_bias.chunk(3)[2]
-        value = F.linear(inputs[2], module.in_proj_weight.chunk(3)[2], bias)
+        value = F.linear(options["value"], module.in_proj_weight.chunk(3)[2], bias)
         mixed = weights @ value.unflatten(2, (module.num_heads, -1)).transpose(1, 2)
         return module.out_proj(mixed.transpose(1, 2).flatten(2)), weights
 
-    handles = module.register_forward_pre_hook(ask, with_kwargs=True), module.register_forward_hook(mix)
+    handles = (
+        module.register_forward_pre_hook(ask, with_kwargs=True),
+        module.register_forward_hook(mix, with_kwargs=True),
+    )
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict
+from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict, values
 from ibviz.benchmark.judging import Rules, Seen, curves_in, judge, passes_of, planned_passes, rows_of_findings
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.sheets import legend
@@ -26,7 +26,7 @@ from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.metrics.score import Targets, targets_by
 from ibviz.models.loading import Classifier
-from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Maps, Masks
+from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Masks
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -186,11 +186,6 @@ def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> 
         with suppress(NoMapError):
             found[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
     return found
-
-
-def values(explanation: Explanation) -> Maps:
-    """The numbers of a map, quantised where it has anchors."""
-    return explanation.values() if isinstance(explanation, AttentionMap) else explanation
 
 
 def _check(images: Images, explanations: Mapping[str, Explanation]) -> None:

@@ -134,7 +134,7 @@ def _main(lines: Frame, title: str, circumstances: Mapping[str, Any]) -> Sheet:
         columns["tie sd"] = [_number(one, "tie_sd", ".3f") for one in first]
         columns["tied cells"] = [_number(one, "tie_fraction", ".0%") for one in first]
     if kept["verdict"].notna().any():
-        columns[f"by {METRICS[metrics[0]].label}, against the best control"] = [_verdict(one) for one in first]
+        columns[f"by {METRICS[metrics[0]].label}, against the best control"] = [verdict(one) for one in first]
     notes = [*_losses(table, metrics[1:]), *_excluded(kept), *_absent(str(kept.iloc[0]["model"]), circumstances)]
     return _sheet(title, table, columns, notes)
 
@@ -182,7 +182,7 @@ def _agreement(agreement: Frame) -> Sheet:
 def _losses(table: dict[str, dict[str, Any]], metrics: Sequence[str]) -> Iterator[str]:
     """Where a method is not better than the best control, by metrics other than the first."""
     for method, row in table.items():
-        verdicts = {METRICS[one].label: _verdict(row.get(one)) for one in metrics}
+        verdicts = {METRICS[one].label: verdict(row.get(one)) for one in metrics}
         found = [
             f"by {metric} {words}" for metric, words in verdicts.items() if words and not words.startswith("better")
         ]
@@ -226,11 +226,11 @@ def _number(line: Mapping[str, Any] | None, name: str, form: str) -> str:
     return MISSING if line is None or math.isnan(line[name]) else f"{line[name]:{form}}"
 
 
-def _verdict(line: Mapping[str, Any] | None) -> str:
+def verdict(line: Mapping[str, Any] | None) -> str:
     """How a method stands against the best control, in words.
 
     >>> effect = {"difference": -0.2, "difference_low": -0.3, "difference_high": -0.1}
-    >>> _verdict({"verdict": "worse than centre", "p": 0.0129} | effect)
+    >>> verdict({"verdict": "worse than centre", "p": 0.0129} | effect)
     'worse than centre by 0.200 [0.100, 0.300], p = 0.013'
     """
     if line is None or not isinstance(line["verdict"], str):

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 
-from ibviz.attribution.methods import Explanation, concatenate, rows_of
+from ibviz.attribution.methods import Explanation, concatenate, values
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.checkpoint import encode, read_header
@@ -86,8 +86,7 @@ def unpack(shard: Shard) -> Explanation:
         found = _attention(maps) if "attention" in tensors else maps
     if present.all():
         return found
-    plain = found.values() if isinstance(found, AttentionMap) else found
-    return plain.masked_fill(~present[:, None, None], torch.nan)
+    return values(found).masked_fill(~present[:, None, None], torch.nan)
 
 
 def write_shard(folder: Path, shard: Shard, *, start: int, of: Mapping[str, Any]) -> Path:
@@ -149,7 +148,7 @@ def read_maps(folder: Path, model: str, method: str, images: slice | None = None
     for path, count in zip(paths, counts, strict=True):
         places = chosen[(chosen >= begin) & (chosen < begin + count)] - begin
         if len(places):
-            parts.append(rows_of(unpack(read_shard(path)[0]), places))
+            parts.append(unpack(read_shard(path)[0])[places])
         begin += count
     return _joined(parts)
 
@@ -175,7 +174,7 @@ def _joined(parts: list[Explanation]) -> Explanation:
     """Consecutive parts as one; a plain tensor where any is one, because a map is missing there."""
     if all(isinstance(part, AttentionMap) for part in parts):
         return concatenate(parts)
-    plain = [part.values() if isinstance(part, AttentionMap) else part for part in parts]
+    plain = [values(part) for part in parts]
     grid = next((one.shape[1:] for one in plain if not one.isnan().all()), plain[0].shape[1:])
     return torch.cat([one.expand(-1, *grid) if one.isnan().all() else one for one in plain])
 

@@ -1,13 +1,16 @@
 """Images and labels from files, from the Hub or from the embedded generator, with the objects on them."""
 
+from ibviz.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.image_set import Fault, ImageSet, regions, select, statistics, to_float
 from ibviz.data.objects import Objects
+from ibviz.data.regions import object_boxes, object_regions
 from ibviz.data.sources import load_images, load_split
 from ibviz.data.streaming import ImageStream, input_statistics
 from ibviz.data.synthetic import digits
 
 __all__ = [
+    "DataConfig",
     "Fault",
     "ImageSet",
     "ImageStream",
@@ -17,6 +20,8 @@ __all__ = [
     "input_statistics",
     "load_images",
     "load_split",
+    "object_boxes",
+    "object_regions",
     "read_image",
     "regions",
     "select",

@@ -6,10 +6,13 @@ Each is saved with a sidecar and its data, from which `ibviz figure` draws it ag
 from ibviz.figures.bottleneck import anchor_usage, rate_accuracy
 from ibviz.figures.choice import by_list, by_quantile, by_seed
 from ibviz.figures.curves import curves
+from ibviz.figures.output import Panel
 from ibviz.figures.panel import overlay, panel
+from ibviz.figures.settings import settings
 from ibviz.figures.table import table
 
 __all__ = [
+    "Panel",
     "anchor_usage",
     "by_list",
     "by_quantile",
@@ -18,5 +21,6 @@ __all__ = [
     "overlay",
     "panel",
     "rate_accuracy",
+    "settings",
     "table",
 ]

@@ -110,6 +110,7 @@ def _draw_heat(axes: Axes, rows: Values, names: list[str], page: Template) -> No
     axes.set_yticks(
         range(len(names)), thinned(tuple(names), max(2, int(high / (0.75 * page.text * LEADING / page.unit))))
     )
+    axes.set_ylabel("class")
     axes.tick_params(length=0)
     axes.spines[:].set_linewidth(0.4 * page.unit)
     assert isinstance(axes.figure, Figure)

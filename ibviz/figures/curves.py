@@ -14,7 +14,7 @@ from torch import Tensor
 from ibviz.errors import InputError, unknown
 from ibviz.figures.output import Panel, finished
 from ibviz.figures.scale import Values
-from ibviz.figures.settings import DEFAULT, LEADING, Template, find_template, settings, text_width
+from ibviz.figures.settings import DEFAULT, Template, find_template, settings, text_width
 
 # Fractions `(points,)` for all images or `(n, points)` for each, ascending, and scores `(n, points)`; n and points may
 # differ between methods.
@@ -26,9 +26,11 @@ SEED = 0
 POINTS = 101  # where images differ in their fractions
 HEIGHT = 2.0  # inches, on paper
 WIDE = 5.0  # inches; on a narrower page a legend stands below
-# Okabe and Ito's colours without the yellow, which is lost on white; dashes tell the second round from the first.
+PITCH = 1.55  # from name to name in a legend, of the text size
+BANDED = 8  # bands at most; more hide one another
+# Okabe and Ito's colours without the yellow, which is lost on white; dashes tell the rounds apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-ROUNDS = ("solid", (0, (5, 1)), (0, (1, 1)))
+ROUNDS = ("solid", (0, (5, 1)), (0, (1, 1)), (0, (6, 1, 1, 1)))
 CONTROLS = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (8, 2)))
 GREYS = ("#555555", "#888888", "#AAAAAA")
 XLABELS = {"deletion": "fraction removed", "insertion": "fraction inserted"}
@@ -42,10 +44,12 @@ def curves(
     template: str = DEFAULT,
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
-    """Draw, side by side, the mean curve of each method over the images, in a 95 % percentile bootstrap band.
+    """Draw, side by side, the mean curve of each method over the images, in 95 % bootstrap bands.
 
     `sides` names what is drawn, as "deletion" and "insertion", and holds the curves of each method; those of `controls`
-    are grey and dashed. Bands resample images, the same for every method, 1000 times from a fixed seed.
+    are grey and dashed. Bands are percentiles: images are drawn again, the same for every method, 1000 times from a
+    fixed seed. Of more than 8 lines the controls have no bands, of more than 8 methods nothing has. The axis of scores
+    begins at zero, from which areas are measured, or below it where a mean lies there.
 
     >>> import torch
     >>> fractions = torch.linspace(0, 1, 5)
@@ -56,12 +60,14 @@ def curves(
     if not sides or not all(sides.values()):
         raise InputError(f"each side needs at least one curve; got { {side: list(sides[side]) for side in sides} }")
     styles = line_styles([name for given in sides.values() for name in given], controls)
+    banded = _banded(list(styles), controls)
     arrays = {side: {name: _arrays(side, name, given[name]) for name in given} for side, given in sides.items()}
     page = find_template(template)
     with settings(page, [*styles, *sides, score]):
-        figure = _draw(arrays, styles, score, page)
+        figure = _draw(arrays, styles, banded, page)
+        figure.axes[0].set_ylabel(score)
     facts = {side: {name: _facts(curve) for name, curve in given.items()} for side, given in arrays.items()}
-    bands = {"interval": INTERVAL, "resamples": RESAMPLES, "seed": SEED}
+    bands = {"interval": INTERVAL, "resamples": RESAMPLES, "seed": SEED, "of": banded}
     arguments = {"sides": sides, "controls": list(controls), "score": score, "template": template}
     return finished("curves", figure, {"bands": bands, "sides": facts}, arguments, record)
 
@@ -69,23 +75,27 @@ def curves(
 def _draw(
     arrays: Mapping[str, Mapping[str, tuple[Values, Values]]],
     styles: Mapping[str, dict[str, Any]],
-    score: str,
+    banded: Collection[str],
     page: Template,
 ) -> Figure:
     figure = Figure(figsize=(page.width, HEIGHT * page.unit), layout=ConstrainedLayoutEngine(wspace=0.06))
     places = figure.subplots(1, len(arrays), sharey=True, squeeze=False)[0]
     for axes, (side, given) in zip(places, arrays.items(), strict=True):
-        _draw_side(axes, side, given, styles, page.unit)
-    places[0].set_ylabel(score)
+        axes.set(title=side, xlabel=XLABELS.get(side, "fraction"), xlim=(0, 1))
+        _draw_side(axes, given, styles, banded, page.unit)
+    low, high = places[0].get_ylim()
+    least = min(axes.dataLim.y0 for axes in places)
+    places[0].set_ylim(low if least < 0 else 0, max(high, 0))
     lines = {str(line.get_label()): line for axes in places for line in axes.get_lines()}
     add_legend(figure, {name: lines[name] for name in styles}, page)
     return figure
 
 
 def add_legend(figure: Figure, handles: Mapping[str, Artist], page: Template) -> None:
-    """Name the lines beside the axes or, on a narrow page, in columns below them, which makes the figure higher."""
+    """Name the lines beside the axes or, where that has no room, in columns below, which makes the figure higher."""
     style: dict[str, Any] = {"frameon": False, "handlelength": 2.5}
-    if page.width / page.unit >= WIDE:
+    pitch = PITCH * page.text / 72
+    if page.width / page.unit >= WIDE and len(handles) * pitch <= figure.get_figheight():
         figure.legend(list(handles.values()), list(handles), loc="outside right center", **style)
         return
     one = (
@@ -93,8 +103,7 @@ def add_legend(figure: Figure, handles: Mapping[str, Artist], page: Template) ->
     )  # line, its gap and the next one's
     columns = max(1, min(len(handles), int(page.width / one)))
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, **style)
-    rows = -(-len(handles) // columns)
-    figure.set_figheight(figure.get_figheight() + rows * 1.2 * LEADING * page.text / 72)
+    figure.set_figheight(figure.get_figheight() + -(-len(handles) // columns) * pitch)
 
 
 def _arrays(side: str, name: str, curve: Curve) -> tuple[Values, Values]:
@@ -137,6 +146,11 @@ def line_styles(names: list[str], controls: Collection[str]) -> dict[str, dict[s
     return styles | {name: _control_style(number) for number, name in enumerate(n for n in names if n in controls)}
 
 
+def _banded(names: list[str], controls: Collection[str]) -> list[str]:
+    """Which lines have a band: all, or the methods, or none, whichever is the first not to be too many."""
+    return next(some for some in (names, [n for n in names if n not in controls], []) if len(some) <= BANDED)
+
+
 def _method_style(number: int) -> dict[str, Any]:
     again, place = divmod(number, len(COLOURS))
     return {"color": COLOURS[place], "linestyle": ROUNDS[again % len(ROUNDS)], "linewidth": 1.1, "zorder": 3}
@@ -149,18 +163,16 @@ def _control_style(number: int) -> dict[str, Any]:
 
 def _draw_side(
     axes: Axes,
-    side: str,
     given: Mapping[str, tuple[Values, Values]],
     styles: Mapping[str, dict[str, Any]],
+    banded: Collection[str],
     unit: float,
 ) -> None:
     for name, (fractions, scores) in given.items():
         style = styles[name] | {"linewidth": styles[name]["linewidth"] * unit}
         axes.plot(fractions, scores.mean(0), label=name, **style)
-        axes.fill_between(fractions, *bootstrap(scores), color=style["color"], alpha=0.18, linewidth=0, zorder=1)
-    axes.set_title(side)
-    axes.set_xlabel(XLABELS.get(side, "fraction"))
-    axes.set_xlim(0, 1)
+        if name in banded:
+            axes.fill_between(fractions, *bootstrap(scores), color=style["color"], alpha=0.18, linewidth=0, zorder=1)
     plain(axes, unit)
 
 

@@ -134,12 +134,13 @@ def _even(rule: str, colours: Colormap, limits: tuple[float, float]) -> Scale:
 
 
 def short(value: float) -> str:
-    """Two digits that matter, with a true minus sign.
+    """Two digits that matter, and all before the point up to five, with a true minus sign.
 
-    >>> short(0.01234), short(0.0), short(-1e-5) == f"{MINUS}1e{MINUS}5"
-    ('0.012', '0', True)
+    >>> short(0.01234), short(0.0), short(156.4), short(3e6), short(-1e-5) == f"{MINUS}1e{MINUS}5"
+    ('0.012', '0', '156', '3e6', True)
     """
-    return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("-", MINUS)
+    whole = 99.5 <= abs(value) < 99_999.5
+    return f"{value:{'.0f' if whole else '.2g'}}".replace("e-0", "e-").replace("e+0", "e").replace("-", MINUS)
 
 
 def level_labels(levels: Values) -> tuple[str, ...]:

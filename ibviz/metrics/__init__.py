@@ -1,4 +1,8 @@
-"""How maps are judged: by what removing their cells does to the score, and by where they point."""
+"""How maps are judged: by what removing their cells does to the score, and by where they point.
+
+Choices by name: `BASELINES` and `IMPUTERS` for what removed cells become, `SCORES`, `TARGETS`. Rules of other programs:
+`PRESETS` for curves, `POINTING_PRESETS` for the pointing game.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import WrappedClassifier, named, timm_input
-from ibviz.models.tapped import create, logits_of, probe, tapped
+from ibviz.models.tapped import create, evaluating, gives, logits_of, place_of, probe_for, tapped
+
+DORMANT = 1e-3  # a last normalisation or a layer scale starts at zero or below this
 
 
 def attach(
@@ -76,7 +79,7 @@ def without_attention(model: IBClassifier, images: Tensor) -> Tensor:
 def _attached(network: nn.Module, config: ModelConfig, spec: InputConfig) -> IBClassifier:
     parts = tapped(network, config, spec)
     found = parts.layer.removeprefix("body.")
-    return IBClassifier(config.model_copy(update={"layer": found}), spec, parts)
+    return IBClassifier(config.model_copy(update={"layer": found}), spec, parts).to(place_of(network))
 
 
 def _torchvision_key(name: str) -> str:
@@ -89,18 +92,37 @@ def _wrapped(model: nn.Module) -> WrappedClassifier:
     if isinstance(published := getattr(model, "pretrained_cfg", None), dict):
         return WrappedClassifier(model, timm_input(model), f"timm/{published['architecture']}")
     spec = InputConfig(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=())
-    was_training = model.training
-    with torch.no_grad():
-        count = logits_of(model.eval(), probe((spec.size, spec.size))).shape[-1]
-    model.train(was_training)
+    with torch.no_grad(), evaluating(model):
+        count = logits_of(model, probe_for(model, spec)).shape[-1]
     return WrappedClassifier(model, spec.model_copy(update={"class_names": tuple(map(str, range(count)))}))
 
 
 def _name(wrapped: WrappedClassifier) -> str:
-    """Name by which a checkpoint can build the network again, after a look whether that gives the same tensors."""
+    """Name by which a checkpoint can build the network again, after a look whether that computes the same."""
     if wrapped.name is None:
         return UNNAMED
-    with torch.device("meta"):
-        rebuilt = create(wrapped.name, len(wrapped.spec.class_names))
-    shapes = ({key: value.shape for key, value in one.state_dict().items()} for one in (rebuilt, wrapped.network))
-    return wrapped.name if next(shapes) == next(shapes) else UNNAMED
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here change nobody's draws
+        rebuilt = create(wrapped.name, len(wrapped.spec.class_names)).to(place_of(wrapped.network))
+    image = probe_for(wrapped.network, wrapped.spec)
+    return wrapped.name if _compute_the_same(rebuilt, wrapped.network, image) else UNNAMED
+
+
+def _compute_the_same(one: nn.Module, other: nn.Module, image: Tensor) -> bool:
+    """Whether two networks hold the same weights and, both with those of the other, give the same logits."""
+    held = one.state_dict()
+    state = {key: _awake(value) for key, value in other.state_dict().items()}
+    if {key: value.shape for key, value in held.items()} != {key: value.shape for key, value in state.items()}:
+        return False
+
+    def logits(network: nn.Module) -> Tensor:
+        return functional_call(network, state, (image,))
+
+    with torch.no_grad(), evaluating(one), evaluating(other):
+        return gives(lambda: logits(one), logits(other))
+
+
+def _awake(weights: Tensor) -> Tensor:
+    """Noise in the place of weights near zero, behind which a branch hides that has not begun to learn."""
+    if not weights.is_floating_point() or (weights.abs() > DORMANT).any():
+        return weights
+    return 0.02 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)).to(weights)

@@ -24,6 +24,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c gh gw"]) -> tuple[Maps, Maps]:
         """Mean in (0, 1) and deviation above 0."""
-        mean = self.head(features).sigmoid()
-        deviation = F.softplus(self.scale(mean) - DEVIATION_SHIFT)
+        precision = self.scale.weight.dtype  # where autocast rounds the convolutions, it rounds nothing after them
+        mean = self.head(features).to(precision).sigmoid()
+        deviation = F.softplus(self.scale(mean).to(precision) - DEVIATION_SHIFT)
         return mean.squeeze(1), deviation.squeeze(1)

@@ -59,8 +59,8 @@ def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> Non
     Raises `InputError` for one attached to a module without a name, which no file could rebuild.
     """
     if model.config.backbone == UNNAMED:
-        raise InputError(f"cannot write {path}: this classifier is attached to a module that no name rebuilds; "
-                         "attach to ibviz.load('timm/NAME'), or keep its state_dict yourself")  # fmt: skip
+        raise InputError(f"cannot write {path}: this classifier is attached to a module that no name rebuilds; attach "
+                         "to ibviz.load('timm/NAME'), tell ibviz.wrap its name, or keep its state_dict")  # fmt: skip
     header = {"kind": "model", "model": model.config.model_dump(), "input": model.spec.model_dump(), "facts": facts}
     write_tensors(path, model.state_dict(), header)
 

@@ -7,6 +7,7 @@ which the first few (class, register, distillation) stand for no place.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.errors import InputError, unknown
+from ibviz.errors import InputError, cut_off
 from ibviz.types import Grid, Images
 
 LARGEST_STRIDE = 16  # pixels a cell, of a layer chosen for attention
@@ -84,10 +85,27 @@ def spatial_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
 
 
 def find_layer(layers: dict[str, Layout], name: str) -> Layout:
-    """The layout of a named layer, or an `InputError` that lists those that have a grid."""
+    """The layout of a named layer, or an `InputError` that says which have a grid."""
     if name not in layers:
-        raise unknown("layer", name, [f"{one} ({layout})" for one, layout in layers.items()])
+        close = get_close_matches(name, layers, n=1, cutoff=0.5)
+        meant = f"; did you mean {close[0]}?" if close else "."
+        raise InputError(f"unknown layer {name!r}{meant} Layers with a grid: {listed(layers)}")
     return layers[name]
+
+
+def listed(layers: dict[str, Layout]) -> str:
+    """Layers for a message, in the order in which they finish: the outermost, and of each grid the last outermost.
+
+    >>> large, small = Layout("bchw", (8, 8), 4), Layout("bchw", (4, 4), 4)
+    >>> listed({"stem.0": large, "stem.1": large, "stem.2": small, "stem": small})
+    'stem.1 (8x8), stem (4x4); inner ones such as stem.2 too'
+    """
+    outwards = sorted(layers, key=lambda name: name.count("."), reverse=True)
+    last = {layers[name].grid: name for name in outwards}.values()
+    shown = [name for name in layers if name in last or name.count(".") == outwards[-1].count(".")]
+    inner = [name for name in layers if name not in shown]
+    such = f"; inner ones such as {inner[-1]} too" if inner else ""
+    return ", ".join(f"{name} ({layers[name]})" for name in shown) + such or "none"
 
 
 def layout_of(model: nn.Module, images: Images, name: str) -> Layout:
@@ -96,10 +114,9 @@ def layout_of(model: nn.Module, images: Images, name: str) -> Layout:
         outputs = _run(model, images)[1]
     layouts = _layouts(model, images, outputs)
     if name in outputs and name not in layouts:
-        listed = ", ".join(f"{one} ({layout})" for one, layout in layouts.items())
         raise InputError(f"layer {name} gives {tuple(outputs[name].shape)}, which holds no grid in the proportion of "
                          f"{images.shape[2]}x{images.shape[3]} pixels, or none that can be told from its channels; "
-                         f"layers that do: {listed}")  # fmt: skip
+                         f"layers that do: {listed(layouts)}")  # fmt: skip
     return find_layer(layouts, name)
 
 
@@ -114,15 +131,17 @@ def layout_in(output: object, model: nn.Module, images: Images) -> Layout | None
 def influential_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
     """Those of `spatial_layers` whose cells the network's output depends on.
 
-    The last block of a transformer with a class token is not among them: nothing reads its patches.
+    The last block of a transformer with a class token is not among them: nothing reads its patches; nor is what comes
+    of frozen weights alone. Raises `InputError` for a network whose output no gradient leaves.
     """
     with torch.enable_grad():
         output, seen = _run(model, images.detach().clone().requires_grad_())
-        layouts = _layouts(model, images, seen)
+        if not output.requires_grad:
+            raise cut_off()
+        layouts = {name: one for name, one in _layouts(model, images, seen).items() if seen[name].requires_grad}
         tensors = [seen[name] for name in layouts]
-        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(
-            output
-        )  # a sum could be flat
+        draws = torch.Generator().manual_seed(0)
+        weights = torch.randn(output.shape, generator=draws).to(output)  # a sum could be flat
         grads = torch.autograd.grad(output, tensors, weights, allow_unused=True) if tensors else ()
     pairs = zip(layouts.items(), grads, strict=True)
     return {name: one for (name, one), grad in pairs if grad is not None and bool(to_grid(grad, one).any())}
@@ -140,9 +159,8 @@ def layer_for_attention(model: nn.Module, images: Images) -> str:
     for name in reversed([name for name, stride in fitting.items() if stride == wanted]):
         if not _inside_another_grid(model, name, layers) and is_cut(model, images, name):
             return name
-    listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
     raise InputError(f"no layer has cells of at most {LARGEST_STRIDE} pixels, {LEAST_SIDE} a side, through which all "
-                     f"of the network passes; name one of those with a grid: {listed}")  # fmt: skip
+                     f"of the network passes; name one of those with a grid: {listed(layers)}")  # fmt: skip
 
 
 def is_cut(model: nn.Module, images: Images, name: str) -> bool:
@@ -169,7 +187,7 @@ def reaches_output(model: nn.Module, images: Images, name: str) -> bool:
     """Whether the output is known to depend on the layer's grid, or gradients do not tell."""
     try:
         return name in influential_layers(model, images)
-    except RuntimeError:  # cut by detach or no_grad
+    except InputError:  # cut by detach or no_grad
         return True
 
 
@@ -228,7 +246,7 @@ def _readings(shape: tuple[int, ...], prefix: int, size: Grid) -> list[Layout]:
     """Every way in which an output of one image may hold a grid: two where there are as many channels as columns."""
     if len(shape) == 3:
         first, last = Layout("bchw", (shape[1], shape[2]), shape[0]), Layout("bhwc", (shape[0], shape[1]), shape[2])
-        return [layout for layout in (first, last) if _in_proportion(layout.grid, size)]
+        return [layout for layout in (first, last) if in_proportion(layout.grid, size)]
     if len(shape) != 2:
         return []
     grids = {before: _token_grid(shape[0] - before, size) for before in (prefix, 0)}
@@ -249,14 +267,19 @@ def _widened(shape: tuple[int, ...], wide: tuple[int, ...] | None) -> str | None
     return "bchw" if shape[1] == wide[1] else "bhwc"
 
 
-def _in_proportion(grid: Grid, size: Grid) -> bool:
+def in_proportion(grid: Grid, size: Grid) -> bool:
+    """Whether a grid has the proportion of an image, but for a share of a cell.
+
+    >>> in_proportion((6, 8), (50, 64)), in_proportion((8, 8), (50, 64))
+    (True, False)
+    """
     return min(grid) >= 2 and abs(grid[0] * size[1] - grid[1] * size[0]) < max(size)
 
 
 def _token_grid(count: int, size: Grid) -> Grid | None:
     rows = round(math.sqrt(max(count, 0) * size[0] / size[1]))
     grid = (rows, count // max(rows, 1))
-    return grid if grid[0] * grid[1] == count and _in_proportion(grid, size) else None
+    return grid if grid[0] * grid[1] == count and in_proportion(grid, size) else None
 
 
 def _prefix_tokens(model: nn.Module) -> int:

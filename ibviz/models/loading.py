@@ -16,7 +16,7 @@ from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
 from ibviz.models.official import SUFFIXES, load_official
-from ibviz.models.tapped import create
+from ibviz.models.tapped import create, place_of
 from ibviz.types import Images
 
 
@@ -27,7 +27,7 @@ class WrappedClassifier(nn.Module):
         """Keep the network as it is; `get_submodule("network.…")` names its layers, `name` tells how to build it."""
         super().__init__()
         self.spec, self.name = spec, name
-        self.normalize = Normalize(spec.mean, spec.std)
+        self.normalize = Normalize(spec.mean, spec.std).to(place_of(network))
         self.network = network
 
     def forward(self, images: Images) -> Float[Tensor, "rows classes"]:
@@ -46,17 +46,23 @@ def wrap(
     std: tuple[float, float, float],
     class_names: Sequence[str],
     size: int,
+    name: str | None = None,
 ) -> WrappedClassifier:
-    """Give any network that returns logits the face of ours, in eval mode.
+    """Give any network that returns logits the face of ours, in eval mode, where the network lies.
 
-    `mean` and `std` are those of the network's training, in [0, 1] pixel space; `size` is the side of its input.
+    `mean` and `std` are those of the network's training, in [0, 1] pixel space; `size` is the side of its input. `name`
+    says how to build it, as "torchvision/resnet50" with weights of your own: what `ibviz.attach` makes of a network
+    without one can be trained, but not saved and loaded.
 
     >>> import torch
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
     >>> wrap(network, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=["cat", "dog"], size=8)(torch.rand(1, 3, 8, 8)).shape
     torch.Size([1, 2])
     """
-    return WrappedClassifier(network, InputConfig(size=size, mean=mean, std=std, class_names=tuple(class_names))).eval()
+    if name is not None and not name.startswith(LIBRARIES):
+        raise InputError(f"name says which library builds the network, as timm/NAME or torchvision/NAME; got {name!r}")
+    spec = InputConfig(size=size, mean=mean, std=std, class_names=tuple(class_names))
+    return WrappedClassifier(network, spec, name).eval()
 
 
 def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:

@@ -1,8 +1,10 @@
 """Any classifier as parts: its features gated at a named layer, its last linear layer behind the bottleneck."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -50,8 +52,8 @@ def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
             raise InputError(f"{config.backbone} has its attention at a fixed layer; leave layer out")
         return BACKBONES[config.backbone](config, spec)
     if config.backbone == UNNAMED:
-        raise InputError("this classifier was made of a module without a name, which no file can rebuild; "
-                         "attach to one that `ibviz.load` knows, such as timm/resnet50")  # fmt: skip
+        raise InputError("this classifier was made of a module without a name, which no file can rebuild; attach to "
+                         "one that `ibviz.load` knows, as timm/resnet50, or tell `ibviz.wrap` its name")  # fmt: skip
     return tapped(create(config.backbone, len(spec.class_names)), config, spec)
 
 
@@ -79,7 +81,7 @@ def _create_timm(name: str, **sized: Any) -> nn.Module:
     try:
         import timm  # noqa: PLC0415 - optional, and slow to import
     except ImportError as error:
-        raise InputError("timm is not installed; install it with `pip install ibviz[timm]`") from error
+        raise InputError("timm is not installed; install it: pip install 'ibviz[timm]'") from error
     return timm.create_model(name, **sized)
 
 
@@ -93,39 +95,67 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
     that this layer reads, so that with at least as many latents as classes nothing it needs is lost; attention starts
     at one half everywhere, whatever the scale of the features.
     """
-    image = probe((spec.size, spec.size))
-    was_training, classes = network.training, len(spec.class_names)
-    read = detach_head(network.eval(), image)
-    name = config.layer or layer_for_attention(network, image)
-    layout = layout_of(network, image, name)
+    image, classes = probe_for(network, spec), len(spec.class_names)
+    with evaluating(network), _detached_head(network, image) as read:
+        name = config.layer or layer_for_attention(network, image)
+        layout = layout_of(network, image, name)
+        directions = _directions(read)
     head = read if read.out_features == classes else nn.Linear(read.in_features, classes)
     decoder = nn.Sequential(OrderedDict(restore=nn.Linear(config.latent, read.in_features), head=head))
     return Parts(
-        Tapped(network.train(was_training), name, layout),
+        Tapped(network, name, layout),
         f"body.{name}",
         conv_head(layout.channels, config.head_depth),
         read.in_features,
         decoder,
-        partial(_start_with, _directions(read)),
+        partial(_start_with, directions),
     )
 
 
-def detach_head(network: nn.Module, image: Tensor) -> nn.Linear:
-    """Put an identity in the place of the layer that gives the logits, unless something else follows it."""
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; every module's own mode again after it, also after an error."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def place_of(network: nn.Module) -> Tensor:
+    """An empty tensor where the network's first weight lies, of its type: what `.to` takes."""
+    weights = chain(network.parameters(), network.buffers())
+    return next((one.new_empty(0) for one in weights if one.is_floating_point()), torch.empty(0))
+
+
+def probe_for(network: nn.Module, spec: InputConfig) -> Tensor:
+    """An image to find out about a network with, of the size that it expects."""
+    return probe((spec.size, spec.size)).to(place_of(network))
+
+
+@contextmanager
+def _detached_head(network: nn.Module, image: Tensor) -> Iterator[nn.Linear]:
+    """Put an identity in the place of the layer that gives the logits; an error in the block puts the layer back."""
     with torch.no_grad():
         logits = logits_of(network, image)
         name, module = _find_head(network, logits.shape[-1])
-        parent, _, own = name.rpartition(".")
-        head = module if isinstance(module, nn.Linear) else _as_linear(module)
-        setattr(network.get_submodule(parent), own, nn.Identity())
-        if not _gives(lambda: head(network(image)), logits):
-            setattr(network.get_submodule(parent), own, module)
+    parent, _, own = name.rpartition(".")
+    head, owner = module if isinstance(module, nn.Linear) else _as_linear(module), network.get_submodule(parent)
+    with ExitStack() as undo:
+        undo.callback(setattr, owner, own, module)
+        setattr(owner, own, nn.Identity())
+        if not gives(lambda: head(network(image)), logits):
             raise InputError(f"{type(network).__name__} does more between its layer {name!r} and its logits than apply "
                              "that layer, or has several classifiers; it cannot take a bottleneck there")  # fmt: skip
-    return head
+        yield head
+        undo.pop_all()
 
 
-def _gives(compute: Callable[[], Tensor], logits: Tensor) -> bool:
+@torch.no_grad()
+def gives(compute: Callable[[], Tensor], logits: Tensor) -> bool:
+    """Whether a computation comes to these logits, but for rounding."""
     try:
         found = compute()
     except RuntimeError:  # such as the sum of two classifiers' outputs
@@ -166,7 +196,9 @@ def _as_linear(convolution: nn.Conv2d) -> nn.Linear:
 
 def _directions(head: nn.Linear) -> Basis:
     """Orthonormal directions of the features that the layer reads, the ones with most effect first."""
-    return torch.linalg.svd(head.weight.detach(), full_matrices=False).Vh
+    weight = head.weight.detach()
+    precise = weight.to(torch.promote_types(weight.dtype, torch.float32))  # half precision cannot be decomposed
+    return torch.linalg.svd(precise, full_matrices=False).Vh
 
 
 def _start_with(directions: Basis, classifier: nn.Module) -> None:

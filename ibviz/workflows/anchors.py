@@ -16,7 +16,7 @@ from ibviz.anchors import drift, intervene
 from ibviz.anchors import usage as usage_of
 from ibviz.anchors.batches import with_attention
 from ibviz.anchors.consistency import THRESHOLDS, Consistency, summarise_edits
-from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, interval, summarise
+from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, interval, summarise_effects
 from ibviz.anchors.intervene import INTERVENTIONS, Effects
 from ibviz.anchors.usage import Usage
 from ibviz.benchmark.suite import fitting
@@ -105,7 +105,7 @@ def _study(model: IBClassifier, images: ImageSet, seed: int) -> Study:
 
 def report(study: Study, model: IBClassifier) -> dict[str, Any]:
     """Everything in numbers, for figures and reports; NaN is null."""
-    lines = summarise(study.effects)
+    lines = summarise_effects(study.effects)
     moved = drift(model)
     return _plain({
         "answer": answer(lines),
@@ -141,7 +141,7 @@ def _plain(value: Any) -> Any:
 
 def page(study: Study, model: IBClassifier) -> str:
     """The tables that `ibviz anchors` prints."""
-    lines = summarise(study.effects)
+    lines = summarise_effects(study.effects)
     replaced = [
         [INTERVENTIONS[line.variant.name].label, interval(line.change), interval(line.accuracy), _share(line.flips)]
         for line in lines

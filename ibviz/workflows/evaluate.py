@@ -1,6 +1,6 @@
 """A suite from its file to tables and figures in a folder; and the demo, which trains a network for it first."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import Explanation
-from ibviz.benchmark.evaluation import values
-from ibviz.benchmark.results import Results, rebuild
+from ibviz.attribution.methods import Explanation, values
+from ibviz.benchmark.results import Results, read_results, rebuild
 from ibviz.benchmark.runner.loop import run_suite
 from ibviz.benchmark.runner.processes import together
 from ibviz.benchmark.runner.result import merge
@@ -23,11 +22,12 @@ from ibviz.data.image_set import to_float
 from ibviz.data.sources import choose_images, load_images
 from ibviz.errors import InputError
 from ibviz.figures import curves, panel
+from ibviz.figures.output import Panel
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
 from ibviz.training.loop import train, validate
 from ibviz.training.supply import supply
-from ibviz.workflows.explain import COLUMNS
+from ibviz.workflows.explain import COLUMNS, caption
 from ibviz.workflows.model import load_on
 
 SUFFIXES = (".png", ".pdf")
@@ -80,20 +80,28 @@ def verify_result(suite: SuiteConfig, result: Path, *, root: Path | None, device
 
 def present(folder: Path) -> None:
     """Tables, a panel of the first images and the curves of all methods, from what lies in the folder."""
-    results = rebuild(folder)
-    draw_panel(results, folder / "panel")
-    draw_curves(results, folder / "curves")
+    results = read_results(folder)
+    for make in PARTS.values():
+        make(results)
 
 
-def draw_panel(results: Results, stem: Path) -> None:
+def complete(results: Results) -> None:
+    """Whatever `present` would write and the folder lacks."""
+    for name, make in PARTS.items():
+        if not (results.folder / name).exists():
+            make(results)
+
+
+def draw_panel(results: Results) -> None:
     """The first images of a suite with every method that is no control, and the object outlined; by the first network.
 
-    Methods that failed on one of them are left out, and there is no panel where no pictures were kept.
+    Methods that failed on one of them are left out, and there is no panel where no pictures or no maps were kept.
     """
     first = results.images[results.images["picture"].notna()].head(COLUMNS)
-    if first.empty:
-        return
     label, model = next(iter(results.circumstances["models"].items()))
+    maps = {} if first.empty else _maps(results, label, len(first))
+    if not maps:
+        return
     record = {
         "images": first["name"].tolist(),
         "chosen": "first of the suite's images",
@@ -102,8 +110,12 @@ def draw_panel(results: Results, stem: Path) -> None:
     }
     pixels = torch.stack([to_tensor(decode(*one)) for one in zip(first["picture"], first["name"], strict=True)])
     boxes = torch.tensor(np.array([[np.nan] * 4 if box is None else box for box in first["box"]]), dtype=torch.float32)
-    drawn = panel(to_float(pixels), _maps(results, label, len(first)), captions=captions_of(results, label, len(first)),
+    drawn = panel(to_float(pixels), maps, captions=captions_of(results, label, len(first)),
                   boxes=None if boxes.isnan().all() else boxes, record=record)  # fmt: skip
+    _save(drawn, results.folder / "panel")
+
+
+def _save(drawn: Panel, stem: Path) -> None:
     for suffix in SUFFIXES:
         drawn.save(stem.with_suffix(suffix))
 
@@ -119,7 +131,7 @@ def _maps(results: Results, model: str, count: int) -> dict[str, Explanation]:
     return {label: one for label, one in found.items() if not values(one).isnan().any()}
 
 
-def draw_curves(results: Results, stem: Path) -> None:
+def draw_curves(results: Results) -> None:
     """Mean deletion and insertion curves with their bands, controls in grey, by the first network and protocol."""
     model, one = next(iter(results.circumstances["models"].items()))
     protocol, card = next(iter(one["protocols"].items()))
@@ -132,9 +144,25 @@ def draw_curves(results: Results, stem: Path) -> None:
         for side, own in table.groupby("side", sort=False)
     }  # fmt: skip
     controls = sorted(set(table["method"][table["control"]]))
-    drawn = curves(sides, controls=controls, record={"model": model, "protocol": card["hash"]})
-    for suffix in SUFFIXES:
-        drawn.save(stem.with_suffix(suffix))
+    record = {"model": model, "protocol": card["hash"]}
+    _save(curves(sides, controls=controls, score=score_of(card), record=record), results.folder / "curves")
+
+
+# What a folder of results shows, by the file that stands for each.
+PARTS: dict[str, Callable[[Results], object]] = {
+    "table.md": lambda results: rebuild(results.folder),
+    "panel.png": draw_panel,
+    "curves.png": draw_curves,
+}
+
+
+def score_of(card: Mapping[str, Any]) -> str:
+    """What is measured along the curves of a protocol's card, for an axis.
+
+    >>> score_of({"protocol": {"score": "log_probability"}})
+    'log probability'
+    """
+    return card["protocol"]["score"].replace("_", " ")
 
 
 def _stacked(some: Iterable[np.ndarray]) -> Tensor:
@@ -149,7 +177,7 @@ def captions_of(results: Results, model: str, count: int) -> list[str]:
     names = results.circumstances["models"][model]["class_names"]
     seen = results.predictions[results.predictions["model"] == model].head(count)
     return [
-        f"{names[index]} {share:.2f}" + (f"\n(is {names[int(label)]})" if label == label and index != label else "")
+        caption(names[index], share) + (f"\n(is {names[int(label)]})" if label == label and index != label else "")
         for index, share, label in zip(seen["predicted"], seen["probability"], results.images["label"], strict=False)
     ]
 

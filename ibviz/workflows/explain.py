@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict, rows_of
-from ibviz.benchmark.compare_protocols import compare_protocols, page
+from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict
+from ibviz.benchmark.comparison import compare_protocols, page
 from ibviz.benchmark.suite import fitting
 from ibviz.config import DataConfig
 from ibviz.data.decode import fit, read_image
@@ -155,10 +155,19 @@ def explain_images(
         except InputError as error:
             unfit(name, error)
         else:
-            maps[method.label] = rows_of(found, places) if method.target_free else found
-    named = [f"{model.spec.class_names[index]} {value:.2f}" for index, value in
+            maps[method.label] = found[places] if method.target_free else found
+    named = [caption(model.spec.class_names[index], value) for index, value in
              zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)]  # fmt: skip
     return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]
+
+
+def caption(name: str, probability: float) -> str:
+    """A class and its probability, above a picture.
+
+    >>> caption("6", 0.984)
+    '6 (98%)'
+    """
+    return f"{name} ({probability:.0%})"
 
 
 def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, Any]) -> None:

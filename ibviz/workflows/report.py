@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ibviz.benchmark.results import Results, read_results
+from ibviz.benchmark.sheets import verdict
 from ibviz.benchmark.store import place_of, read_maps
 from ibviz.benchmark.summary import ALL, METRICS, summarise
 from ibviz.errors import InputError
@@ -17,7 +18,7 @@ from ibviz.figures.report import Band, Comparison, Effect, Line, Picture, Predic
 from ibviz.figures.rows import RowMaps
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
-from ibviz.workflows.evaluate import present
+from ibviz.workflows.evaluate import complete, score_of
 
 Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
 HEADINGS = {name: f"{metric.label} {'↑' if metric.sign > 0 else '↓'}" for name, metric in METRICS.items()}
@@ -28,15 +29,16 @@ APART = ("failures", "left_out", "skipped", "protocols")  # circumstances that h
 def write_report(
     folder: Path, out: Path | None = None, *, images: int | None = None, anchors: Path | None = None
 ) -> Path:
-    """Make tables, figures and the page of a folder of `ibviz evaluate` anew; return where the page is.
+    """Make the page of a folder of `ibviz evaluate`, and tables and figures that it lacks; return where the page is.
 
     It is `report.html` in the folder, if not `out`, with the first `images` of those whose pictures the folder keeps.
     `anchors` is a folder of `ibviz anchors`, whose effects the page then shows beside the anchors.
     """
-    path = out or folder / "report.html"
-    present(folder)
+    path, results = out or folder / "report.html", read_results(folder)
     worth = None if anchors is None else read_worth(anchors)
-    save(report_of(read_results(folder), images, worth), path)
+    report = report_of(results, images, worth)
+    complete(results)
+    save(report, path)
     return path
 
 
@@ -71,6 +73,10 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
     kept = kept[:images]
     if not len(kept):
         raise InputError(f"{results.folder} keeps no pictures, which a report shows; run the suite with pictures = 200")
+    models = _subjects(results, kept["image"].tolist())
+    if not any(one.maps for one in models.values()):
+        raise InputError(f"{results.folder} keeps no maps, which a report shows; run the suite into another folder and "
+                         "report on that")  # fmt: skip
     lines: Frame = summarise(results.rows).lines
     lines = lines[(lines["stratum"] == ALL) & (lines["models"] == 1) & ~lines["native"]]
     tables = list(lines.groupby(["model", "protocol"], sort=False, observed=True))
@@ -78,7 +84,7 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
         title=f"{', '.join(facts['models'])}: maps compared",
         lead=_lead(facts, lines),
         pictures=_pictures(kept, facts),
-        models=_with_effects(_subjects(results, kept["image"].tolist()), worth),
+        models=_with_effects(models, worth),
         comparisons=[_comparison(results, table, key, kept["image"].tolist()) for key, table in tables],
         circumstances=_circumstances(facts),
         failures=[*(f"{one['method']} of {one['model']}, {len(one['images'])} images: {one['error']}"
@@ -178,6 +184,7 @@ def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Se
                          if metric in judged[method]} for method in judged.columns.unique(0)},
         notes=[f"Means over {facts['images']} images with 95 % bootstrap intervals. Rank and words are by {first}: "
                "methods that a paired test does not tell apart share a rank."],
+        score=score_of(card),
     )  # fmt: skip
 
 
@@ -189,15 +196,7 @@ def _line(part: Frame) -> Line:
         for one in part.itertuples(index=False)
     }
     rank = None if np.isnan(float(first["rank"])) else int(first["rank"])
-    return Line(str(first["method"]), bool(first["control"]), estimates, rank, _words(first))
-
-
-def _words(line: Frame) -> str:
-    """How a method stands against the best control, with the difference and its interval."""
-    if not isinstance(line["verdict"], str):
-        return ""
-    spread = "{difference:+.3f} [{difference_low:+.3f}, {difference_high:+.3f}], p = {p:.2g}".format(**line)
-    return f"{line['verdict']}: {spread}"
+    return Line(str(first["method"]), bool(first["control"]), estimates, rank, verdict(first.to_dict()))
 
 
 def _curves(curves: Frame) -> dict[str, dict[str, Band]]:

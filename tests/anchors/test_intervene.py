@@ -10,7 +10,7 @@ from networks import bottlenecked
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from ibviz.anchors import Variant, anchor_effects, answer, edited, intervene, summarise, variants
+from ibviz.anchors import Variant, anchor_effects, answer, edited, intervene, summarise_effects, variants
 from ibviz.anchors.batches import derangement
 from ibviz.anchors.effects import rank_correlation
 from ibviz.config import InputConfig, ModelConfig
@@ -135,7 +135,7 @@ def test_attention_that_is_not_used_has_no_effect_and_is_called_decoration(scene
     assert found.cells.max() > 0  # the maps did change
     close(found.change, torch.zeros_like(found.change), rtol=0, atol=1e-6)
     assert not found.flipped.any()
-    assert answer(summarise(found)).startswith("The attention is decoration")
+    assert answer(summarise_effects(found)).startswith("The attention is decoration")
 
 
 def test_cells_that_no_class_reads_have_no_effect_and_the_one_that_is_read_has_all(scenes):
@@ -236,7 +236,7 @@ def test_rank_correlation_is_scipys_and_its_interval_comes_from_images():
 
 def test_the_answer_in_words_follows_the_intervals(scenes):
     found = intervene(cell_reader(), scenes)
-    said = answer(summarise(found))
+    said = answer(summarise_effects(found))
     assert "With another image's map, the probability of the predicted class changes by" in said
     change = found.change.clone()
 
@@ -244,7 +244,7 @@ def test_the_answer_in_words_follows_the_intervals(scenes):
         level = {"mean": mean, "swap": swap, "uniform": uniform}
         for place, variant in enumerate(found.variants):
             change[place] = level.get(variant.name, 0.0) + spread * torch.tensor([-1, 1, -1, 1, -1, 1, 0])
-        return answer(summarise(found._replace(change=change)))
+        return answer(summarise_effects(found._replace(change=change)))
 
     assert verdict(-0.2, -0.3, -0.1).startswith("The attention is used. With every cell at its map's mean")
     assert verdict(-0.2, -0.3, -0.001).startswith("The attention is used, but every cell at anchor 0 does nearly as")

@@ -62,6 +62,27 @@ def test_gradients_of_a_linear_network_are_its_weights(images):
     close(run("var_grad", model, images), torch.zeros_like(weight))
 
 
+def test_gradients_of_half_precision_add_up_in_full(images):
+    layer = nn.Linear(3 * 144, 3).half()
+    weight, few = layer.weight.detach()[TARGETS].view(3, 3, 12, 12).float(), {"samples": 100, "batch_size": 3}
+    model, images = nn.Sequential(nn.Flatten(), layer), images.half()
+    close(run("smooth_grad", model, images, **few), weight.abs().amax(1), rtol=1e-5, atol=0)
+    close(run("gradient_shap", model, images, deviation=0.0, **few), (weight * images).sum(1), rtol=1e-5, atol=1e-6)
+    close(run("input_x_gradient", model, images), (weight * images).sum(1), rtol=1e-5, atol=1e-6)
+
+
+class Steep(nn.Module):
+    """Logits whose gradient is the image: that of its noisy copies varies as the noise does."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.square() / 2).flatten(1).sum(1, keepdim=True).expand(-1, 3)
+
+
+def test_the_variance_of_half_precision_gradients_adds_up_in_full(images):
+    half, full = (run("var_grad", Steep(), one, samples=400, batch_size=3) for one in (images.half(), images))
+    close(half, full, rtol=2e-3, atol=0)
+
+
 def test_integrated_gradients_add_up_to_one_percent_at_64_steps(images):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(),
@@ -213,6 +234,22 @@ def test_networks_that_captum_does_not_know_say_what_would_do(images):
     with pytest.raises(InputError, match=r"lrp does not fit this network: .*GELU.* choose integrated_gradients"):
         run("lrp", nn.Sequential(nn.GELU(), nn.Flatten(), nn.Linear(432, 3)), images)
     run("guided_backprop", Residual(), images)  # a ReLU that runs twice is no obstacle to it
+
+
+def test_products_that_are_checked_are_not_of_tf32(images):
+    backends = cast(Any, torch.backends.cudnn).conv, cast(Any, torch.backends.cuda).matmul
+    model, seen = relu_network(), list[list[str]]()
+    model.register_forward_hook(lambda *_: seen.append([backend.fp32_precision for backend in backends]))
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32"
+        for method in ("deep_lift", "saliency"):
+            run(method, model, images)
+        assert (seen[0], seen[-1]) == (["ieee", "ieee"], ["tf32", "tf32"])
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def test_where_paths_meet_is_found_through_constants_and_weights(images):

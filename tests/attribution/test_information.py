@@ -8,7 +8,7 @@ from networks import Quadrants, bottlenecked
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from ibviz.attribution.information import FeatureStatistics, estimate, iba, information, noise_share
+from ibviz.attribution.information import FeatureStatistics, feature_statistics, iba, information, noise_share
 from ibviz.attribution.methods import explain
 from ibviz.errors import InputError
 
@@ -114,8 +114,12 @@ def test_a_cheap_bottleneck_keeps_more_than_a_dear_one():
 
 
 def test_statistics_are_those_of_every_unit_over_all_images(images):
-    model = bottlenecked()
-    known = estimate(model, images, layer="network.stem", batch_size=2)
+    model = bottlenecked().train()
+    model.bottleneck.eval()
+    modes = [module.training for module in model.modules()]
+    known = feature_statistics(model, images, layer="network.stem", batch_size=2)
+    assert [module.training for module in model.modules()] == modes
+    model.eval()
     with torch.no_grad():
         features = model.get_submodule("network.stem")(model.normalize(images))
     close(known.mean, features.mean(0, keepdim=True), rtol=1e-5, atol=1e-6)
@@ -130,7 +134,7 @@ def test_the_layer_is_one_that_all_of_the_network_passes(images):
 
 
 def test_a_unit_that_never_changes_says_nothing_of_itself():
-    known = estimate(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), torch.ones(2, 3, 8, 8), layer="0")
+    known = feature_statistics(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), torch.ones(2, 3, 8, 8), layer="0")
     kl = information(torch.ones(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.5), known)
     close(kl, torch.full((1, 3, 4, 4), math.log(2) - 3 / 8))
 
@@ -153,6 +157,19 @@ def test_a_layer_that_something_passes_by_and_an_in_place_relu_after_it(images):
     together = iba(network, images, targets, layer="body", steps=3)
     apart = torch.cat([iba(network, images[k : k + 1], targets[k : k + 1], layer="body", steps=3) for k in range(3)])
     close(together, apart, rtol=1e-4, atol=1e-7)
+
+
+class Cut(Quadrants):
+    """No gradient leaves it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).detach()
+
+
+@pytest.mark.parametrize("layer", [None, "cells"])
+def test_a_network_that_is_cut_off_from_gradients_is_told_so(layer):
+    with pytest.raises(InputError, match="cut by detach"):
+        explain(Cut(), torch.rand(1, 3, 16, 16), "iba", layer=layer)
 
 
 def test_a_layer_without_a_grid_names_those_with_one(images):

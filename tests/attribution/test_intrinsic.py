@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ibviz.attribution.ib_attention import IBAttention, _warn_of_target
 from ibviz.attribution.methods import explain
 from ibviz.errors import InputError
+from ibviz.types import AttentionMap
 
 close = torch.testing.assert_close
 
@@ -61,7 +62,7 @@ class Attentive(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.gate, self.branch, self.pay = nn.Conv2d(3, 4, 4, 4), SpatialGate(), Branch(), Estimator()
-        self.flat = nn.Flatten()
+        self.flat, self.tokens = nn.Flatten(), nn.Linear(4, 5)
         self.seen: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -69,6 +70,7 @@ class Attentive(nn.Module):
         gated = self.gate(features)
         attention, logits = self.branch(gated)
         whole = gated.mean((2, 3), keepdim=True)
+        self.tokens(features.flatten(2).mT)
         self.seen = {"gate": (gated / features)[:, 0], "branch": attention[:, 0]}
         self.seen["pay"] = self.pay.op(gated + whole).flatten(1).softmax(1).unflatten(1, attention.shape[2:])
         return logits + self.pay(gated, whole)[1].sum(1, keepdim=True) + self.flat(attention).sum(1, keepdim=True)
@@ -114,9 +116,30 @@ def test_modules_that_do_not_fit_say_what_they_give(network, images):
     refused(r"needs the option module.*: branch\.one, branch\.sigmoid, gate\.conv, gate\.sigmoid")
     refused("unknown module 'attention'", module="attention")
     refused(r"gives \[\(3, 4, 6, 8\)\], expected one tensor", module="gate")
+    refused(r"gives \[\(3, 48, 5\)\], expected one tensor .* in the images' proportion", module="tokens")
     refused(r"expected one tensor \(b, \.\.\) of 6x9", module="flat", grid=(6, 9))
     refused("runs 2 times", module="pay.op", reading="softmax")
     refused("options of module_attention", module="pay", reading="tanh")
+
+
+@pytest.mark.parametrize("anchors", [5, None])
+def test_autocast_rounds_the_logits_of_the_attention_and_nothing_after_them(anchors):
+    model, images, logits = bottlenecked(anchors), torch.rand(2, 3, 48, 48), []
+    model.attention.head.register_forward_hook(lambda *passed: logits.append(passed[2].detach().squeeze(1)))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = explain(model, images, "attention")
+        mean = explain(model, images, "attention_mean")
+        read = {reading: explain(model, images, "module_attention", module="attention.head", reading=reading)
+                for reading in ("map", "sigmoid", "softmax")}  # fmt: skip
+    assert logits[0].dtype == torch.bfloat16
+    exact = logits[0].double()
+    expected = {"map": exact, "sigmoid": exact.sigmoid(), "softmax": exact.flatten(1).softmax(1).view_as(exact)}
+    assert isinstance(found, AttentionMap)
+    for one in (mean, found.mean, read["sigmoid"]) if anchors else (mean, found.mean, found.values(), read["sigmoid"]):
+        close(one, expected["sigmoid"].float(), rtol=1e-6, atol=0)
+    for reading, maps in read.items():
+        close(maps, expected[reading].float(), rtol=1e-5, atol=0)
+    assert model.double().inspect(images.double()).attention.mean.dtype == torch.float64
 
 
 def test_captum_sees_the_attention_on_its_grid_or_enlarged():

@@ -1,6 +1,8 @@
 import copy
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from ibviz.attribution.controls import centre, random_cells, uniform
-from ibviz.attribution.methods import METHODS, explain
-from ibviz.benchmark.evaluation import values
+from ibviz.attribution.methods import METHODS, explain, one_class_each, values
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import WrappedClassifier, wrap
@@ -101,35 +102,45 @@ def maps_of(model: nn.Module, images: Tensor, method: str, **options) -> Tensor:
     return values(explain(model, images, method, **FEW.get(method, {}), **options))
 
 
-def state(model: nn.Module) -> tuple:
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def state(model: nn.Module, images: Tensor) -> tuple:
     modules = list(model.modules())
-    hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) + len(m._forward_pre_hooks) for m in modules)
+    hooks = [len(getattr(module, kind)) for module in modules for kind in HOOKS]
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     weights = [(p.requires_grad, p.detach().double().sum().item()) for p in [*model.parameters(), *model.buffers()]]
-    dice = torch.get_rng_state().tolist(), np.random.get_state(legacy=False)["state"]["key"].tolist()  # noqa: NPY002
-    return hooks, len(grads), [m.training for m in modules], [sorted(vars(m)) for m in modules], weights, dice
+    torches = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    dice = [one.tolist() for one in torches], np.random.get_state(legacy=False)["state"]["key"].tolist()  # noqa: NPY002
+    given = images.requires_grad, images.grad is None, images._version, images.detach().double().sum().item()
+    return hooks, len(grads), [m.training for m in modules], [sorted(vars(m)) for m in modules], weights, dice, given
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_finite_maps_on_its_grid_and_leaves_no_trace(method, images):
     model = network_for(method)
     next(model.children()).train()  # a mixed mode, to be found again
-    before = state(model)
+    before = state(model, images.requires_grad_())
     maps = maps_of(model, images, method)
     assert maps.shape == (5, *GRIDS[method])
     assert maps.dtype == torch.float32
     assert maps.isfinite().all()
     assert not maps.requires_grad
-    assert state(model) == before
+    assert state(model, images) == before
     assert maps.any()
+
+
+# Rounding is more than 1e-5 of these: differences of nearly equal logits, or a step past one of the anchors.
+IN_DOUBLE = ("integrated_gradients", "occlusion", "feature_ablation", "lime", "kernel_shap")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_do_not_change_a_map(method, images):
-    model, images = network_for(method).double(), images.double()  # so that only the batching can make a difference
-    one, *others = (maps_of(model, images[:3], method, batch_size=size) for size in (1, 8, 64))
-    for other in others:  # 8: a few passes, 64: all changed copies of all images in few
-        close(one, other, rtol=1e-5, atol=1e-5 * one.abs().max().item())  # these maps can be small
+    dtype = torch.float64 if method in IN_DOUBLE else torch.float32
+    model, images = network_for(method).to(dtype), images.to(dtype)
+    one, *others = (maps_of(model, images, method, batch_size=size) for size in (1, 2, 8))
+    for other in others:  # 2: uneven chunks of the images, 8: few passes for all, uneven ones for their copies
+        close(one, other, rtol=0, atol=1e-5 * one.abs().max().item())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -142,9 +153,41 @@ def test_no_pass_holds_more_images_than_the_batch(method, images):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_targets_matter_unless_the_method_says_it_is_free_of_them(method, images):
-    model = network_for(method)
-    first, second = (maps_of(model, images, method, targets=torch.full((5,), k)) for k in (0, 1))
+    function = partial(METHODS[method].function, network_for(method), images, **FEW.get(method, {}))
+    first, second = (values(function(torch.full((5,), k))) for k in (0, 1))
     assert torch.equal(first, second) == METHODS[method].target_free
+
+
+@pytest.mark.parametrize(("method", "passes"), {"uniform": 0, "edges": 0, "attention": 1, "hires_cam": 1}.items())
+def test_classes_are_predicted_and_looked_at_only_where_they_count(method, passes, images):
+    model, seen, options = bottlenecked(), list[int](), {"layer": "network.stem"} if method == "hires_cam" else {}
+    model.get_submodule("network.stem").register_forward_hook(lambda module, inputs, output: seen.append(len(output)))  # noqa: ARG005
+    given = maps_of(model, images, method, targets=model(images).argmax(1), **options)
+    assert len(seen) == 1 + passes
+    assert torch.equal(maps_of(model, images, method, **options), given)
+    assert len(seen) == 1 + 2 * passes + (not METHODS[method].target_free)
+
+
+def test_targets_are_one_class_of_the_network_for_each_image(images):
+    for targets in (torch.tensor([1]), torch.zeros(5), torch.zeros(5, 1, dtype=torch.long), torch.ones(5).bool()):
+        with pytest.raises(InputError, match=r"whole numbers \(5,\), a class for each image; got torch"):
+            one_class_each(targets, images)  # `explain` itself, whose annotation answers first in tests, calls it
+    expected = explain(bottlenecked(), images, "hires_cam", targets=torch.full((5,), 3))
+    close(explain(bottlenecked(), images, "hires_cam", targets=torch.full((5,), 3, dtype=torch.int32)), expected)
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.target_free])
+def test_a_class_that_the_network_lacks_is_refused(method, images):
+    for wrong in (-1, 10):
+        with pytest.raises(InputError, match=rf"targets must be classes, 0 to 9 of this model; got .*{wrong}.*; leave"):
+            maps_of(network_for(method), images, method, targets=torch.tensor([wrong, 1, 1, 1, 1]))
+
+
+def test_nothing_to_explain_is_refused(images):
+    with pytest.raises(InputError, match=r"expected images, .* got 0 and 64"):
+        explain(bottlenecked(), images[:0], "grad_cam")
+    with pytest.raises(InputError, match="a batch_size of at least 1; got 5 and 0"):
+        explain(bottlenecked(), images, "grad_cam", batch_size=0)
 
 
 class Broken(nn.Module):
@@ -173,18 +216,61 @@ def test_an_error_inside_leaves_no_trace_either(method, images):
         model = network_for(method)
         owner = model if isinstance(model, IBClassifier) else model.get_submodule("network")
         owner.add_module("decoder", Broken(owner.get_submodule("decoder"), passes))
-        before = state(model)
+        before = state(model, images)
         with pytest.raises(KeyError, match="broken") if passes == 0 else suppress(KeyError):
             maps_of(model, images, method, targets=torch.zeros(5, dtype=torch.long))
-        assert state(model) == before
+        assert state(model, images) == before
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.control])
+@pytest.mark.parametrize("method", METHODS)
 def test_autocast_gives_float32(method, images):
     with torch.autocast("cpu", torch.bfloat16):
         maps = maps_of(network_for(method), images[:2], method)
     assert maps.dtype == torch.float32
     assert maps.isfinite().all()
+
+
+def exact(model: nn.Module) -> nn.Module:
+    """The network in float32 also under autocast, which then can only round what a method does itself."""
+
+    def exactly(function: Any, *arguments: Any, **options: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return function(*arguments, **options)
+
+    for name in ("forward", "inspect"):
+        if hasattr(model, name):
+            setattr(model, name, partial(exactly, getattr(model, name)))
+    return model
+
+
+def convolutional() -> WrappedClassifier:
+    """Without linear layers, whose gradient is a product of matrices, rounded even where the layers were not."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 6, 3, 4, 1), nn.ReLU(), nn.Conv2d(6, 10, 3, 2, 1))
+    return wrapped(OrderedDict(encoder=body, decoder=nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())))
+
+
+BY_GRADIENT = ("grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "xgrad_cam", "guided_grad_cam", "saliency",
+               "input_x_gradient", "integrated_gradients", "smooth_grad", "var_grad", "gradient_shap")  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "gradient_rollout"])  # see `convolutional`
+def test_autocast_does_not_round_what_a_method_does_itself(method, images):
+    model = exact(convolutional() if method in BY_GRADIENT else network_for(method))
+    expected = maps_of(model, images[:2], method)
+    with torch.autocast("cpu", torch.bfloat16):
+        close(maps_of(model, images[:2], method), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_holds_outside_does_not_matter_nor_frozen_weights(method, images):
+    model, targets = network_for(method), torch.tensor([0, 1])
+    expected = maps_of(model, images[:2], method, targets=targets)
+    model.requires_grad_(False)
+    for around in (torch.no_grad, torch.inference_mode):
+        with around():
+            found = maps_of(model, images[:2].clone(), method, targets=targets.clone())  # made inside as well
+        close(found.clone(), expected)
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.control])
@@ -206,7 +292,7 @@ def test_attention_is_what_the_model_reports(images):
 
 
 def test_an_unknown_layer_lists_the_grids():
-    with pytest.raises(InputError, match=r"unknown layer 'layer4'; known: network\.cells \(8x8\), network\.pool"):
+    with pytest.raises(InputError, match=r"layer 'layer4'\. Layers with a grid: network\.cells \(8x8\), network\.pool"):
         explain(quadrants(), torch.rand(1, 3, 16, 16), "grad_cam", layer="layer4")
 
 

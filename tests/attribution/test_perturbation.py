@@ -1,3 +1,4 @@
+import copy
 from itertools import product
 from typing import Any
 
@@ -39,8 +40,9 @@ def test_occlusion_is_the_mean_loss_over_windows_and_captums(images):
               rtol=1e-4, atol=1e-6)  # fmt: skip
     direct = Occlusion(model).attribute(images, (3, 5, 5), (3, 3, 3), target=TARGETS)  # windows that do not fit
     close(occlusion(model, images, TARGETS, window=5, stride=3), direct[:, 2], rtol=1e-4, atol=1e-6)
-    with pytest.raises(InputError, match=r"has to fit into the image of \(12, 12\) pixels; got 13"):
-        occlusion(model, images, TARGETS, window=13)
+    for window, stride in ((13, 6), (4, 8)):
+        with pytest.raises(InputError, match=rf"fit into the image of \(12, 12\) pixels.*; got {window} and {stride}"):
+            occlusion(model, images, TARGETS, window=window, stride=stride)
 
 
 def tiny() -> nn.Sequential:
@@ -187,6 +189,31 @@ def test_lime_ranks_superpixels_as_they_contribute(images):
         assert torch.corrcoef(torch.stack([sums, found]))[0, 1] > 0.95
 
 
-def test_too_few_samples_for_a_regression_are_refused(images):
-    with pytest.raises(InputError, match="at least one sample a superpixel; got 4 samples for 9"):
-        kernel_shap(TwoParts(), images, TARGETS, segments=9, samples=4)
+def test_a_regression_that_samples_leave_open_is_refused(images):
+    """SLIC makes other numbers of superpixels than it is asked for: 4 of 3, and 1 of 2."""
+    assert (superpixels(images, 3).amax((1, 2)) == 3).all()
+    kernel_shap(TwoParts(), images, TARGETS, segments=3, samples=4)
+    for segments, samples, found in ((3, 3, 4), (2, 500, 1)):
+        with pytest.raises(InputError, match=f"one sample a superpixel; got {samples} samples for {found} to {found};"):
+            kernel_shap(TwoParts(), images, TARGETS, segments=segments, samples=samples)
+
+
+def test_regressions_draw_from_the_generator_of_the_processor_alone(images, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(arguments)
+
+    model = TwoParts()
+    for name in ("manual_seed_all", "device_count"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    for method in (lime, kernel_shap):
+        method(model, images, TARGETS, samples=10, segments=4)
+
+
+def test_masks_of_half_precision_add_up_in_full(images):
+    """Equal probabilities: the map is the mean of the masks, of which half precision cannot add so many."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 144, 4)).half()
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    half, full = (rise(one, pixels, TARGETS, masks=4000, batch_size=400)
+                  for one, pixels in ((model, images.half()), (copy.deepcopy(model).float(), images)))  # fmt: skip
+    close(half, full, rtol=1e-3, atol=0)

@@ -51,6 +51,15 @@ def test_every_image_meets_the_same_noise_whatever_its_company():
         assert_close(together, torch.cat(alone))
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_a_pass_of_infidelity_holds_no_more_images_than_the_batch(batch_size):
+    (network, _), maps, rows = linear(), torch.rand(3, 4, 6), list[int]()
+    expected = infidelity(network, IMAGES, maps, targets=TARGETS, samples=5)
+    network.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))  # noqa: ARG005
+    assert_close(infidelity(network, IMAGES, maps, targets=TARGETS, samples=5, batch_size=batch_size), expected)
+    assert max(rows) <= batch_size
+
+
 def test_max_sensitivity_of_a_linear_map_is_the_largest_relative_change():
     """Integrated gradients of a linear network are weights times brightness: every perturbed map is known."""
     network, _ = linear()

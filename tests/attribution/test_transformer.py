@@ -1,5 +1,6 @@
 """Attention of transformers against literal loops over layers, with the weights worked out by hand."""
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -49,7 +50,7 @@ AVERAGING = ("timm, no class token", "timm, mean of cells")
 
 
 def attend(module: Any, tokens: Tensor, kept: list[Tensor]) -> Tensor:
-    """Self-attention, one image and head at a time; its weights are kept with their gradients."""
+    """Self-attention, one image and head at a time; its weights are kept."""
     if isinstance(module, nn.MultiheadAttention):
         qkv, last = tokens @ module.in_proj_weight.T + module.in_proj_bias, module.out_proj
     else:
@@ -60,7 +61,6 @@ def attend(module: Any, tokens: Tensor, kept: list[Tensor]) -> Tensor:
         weights.append([(q @ k.T / (WIDTH // HEADS) ** 0.5).softmax(1) for q, k in zip(query, key, strict=True)])
         mixed.append(value)
     together = torch.stack([torch.stack(heads) for heads in weights])
-    together.retain_grad()
     kept.append(together)
     rows = [torch.cat([w @ v for w, v in zip(*pair, strict=True)], 1) for pair in zip(together, mixed, strict=True)]
     return last(torch.stack(rows))
@@ -84,23 +84,27 @@ def run_by_hand(network: Any, images: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def expected(network: nn.Module, images: Tensor, targets: Tensor, method: str) -> Tensor:
-    """Relevance of every token for every token `(b, t, t)`, one image, layer and head at a time."""
+    """Relevance of every token for every token `(b, t, t)`."""
     logits, weights = run_by_hand(network, images)
-    logits[range(len(images)), targets].sum().backward()
+    slopes = torch.autograd.grad(logits[range(len(images)), targets].sum(), weights)
+    return relevance([layer.detach() for layer in weights], slopes, method)
+
+
+def relevance(weights: list[Tensor], slopes: Sequence[Tensor], method: str) -> Tensor:
+    """Of attention and its gradients `(b, heads, t, t)`, one image, layer and head at a time."""
     maps = []
-    for image in range(len(images)):
-        total = torch.eye(weights[0].shape[-1])
-        for layer in weights:
-            assert layer.grad is not None
-            heads, gradients = layer[image].detach().unbind(), layer.grad[image]
+    for image in range(len(weights[0])):
+        total = torch.eye(weights[0].shape[-1], dtype=weights[0].dtype)
+        for layer, slope in zip(weights, slopes, strict=True):
+            heads, gradients = layer[image].unbind(), slope[image]
             if method == "raw":
                 total = torch.stack(heads).mean(0)
             elif method == "rollout":
-                total = (torch.stack(heads).mean(0) + torch.eye(len(total))) / 2 @ total
+                total = (torch.stack(heads).mean(0) + torch.eye(len(total), dtype=total.dtype)) / 2 @ total
             else:
                 positive = [(head * slope).clamp(min=0) for head, slope in zip(heads, gradients, strict=True)]
                 total = total + torch.stack(positive).mean(0) @ total
-        maps.append(total - torch.eye(len(total)) if method == "gradient" else total)
+        maps.append(total - torch.eye(len(total), dtype=total.dtype) if method == "gradient" else total)
     return torch.stack(maps)
 
 
@@ -116,11 +120,59 @@ def test_maps_equal_a_literal_loop(name, method, images):
     network = build()
     images = images[..., : grid[1] * 8]
     targets = torch.tensor([1, 4])
-    relevance = expected(network, images, targets, method)
-    deciding = relevance[:, prefix:].mean(1) if name in AVERAGING else relevance[:, 0]
+    total = expected(network, images, targets, method)
+    deciding = total[:, prefix:].mean(1) if name in AVERAGING else total[:, 0]
     maps = METHODS[method](network.requires_grad_(False), images, targets)
     close(maps, deciding[:, prefix:].view(2, *grid), rtol=1e-4, atol=1e-7)
     assert (maps.amax((1, 2)) > 1.05 * maps.amin((1, 2))).all()  # it could have been flat
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_rounds_the_network_and_no_product_of_its_attention(method, images):
+    network, targets = small_timm(), torch.tensor([1, 4])
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = METHODS[method](network, images, targets)
+        with recorded_attention(network) as seen:
+            score = network(images).gather(1, targets.unsqueeze(1)).sum()
+        slopes = torch.autograd.grad(score, seen)
+    total = relevance([one.detach().double() for one in seen], [one.double() for one in slopes], method)
+    close(maps, total[:, 0, 1:].view(2, 4, 6).float(), rtol=1e-5, atol=1e-7)
+
+
+class Own(nn.Module):
+    """A class token and one attention, which `call` asks in its own way."""
+
+    def __init__(self, call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]) -> None:
+        super().__init__()
+        self.call, self.patches, self.class_token = call, nn.Conv2d(3, WIDTH, 8, 8), nn.Parameter(torch.ones(WIDTH))
+        self.attention, self.norm = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True), nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        cells = self.patches(images).flatten(2).mT
+        self.tokens = self.norm(torch.cat([self.class_token.expand(len(cells), 1, -1), cells], 1))
+        return self.head(self.call(self.attention, self.tokens)[0][:, 0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda attention, tokens: attention(tokens, tokens, tokens),
+        lambda attention, tokens: attention(tokens, tokens, tokens, None, False),
+        lambda attention, tokens: attention(query=tokens, key=tokens, value=tokens),
+        lambda attention, tokens: attention(tokens, value=tokens, key=tokens, need_weights=False),
+    ],
+)
+def test_attention_may_be_asked_by_position_and_by_name(call, images):
+    torch.manual_seed(0)
+    network, kept = peaked(Own(call)), []
+    maps = raw_attention(network, images, torch.tensor([0, 1]))
+    before = network(images)
+    mixed = attend(network.attention, network.tokens, kept)  # pyright: ignore[reportArgumentType]
+    close(maps, kept[0].mean(1)[:, 0, 1:].view(2, 4, 6).detach())
+    with recorded_attention(network):
+        close(network(images), before)
+    close(before, network.head(mixed[:, 0]))  # pyright: ignore[reportCallIssue]
 
 
 def test_attention_is_a_share():

@@ -5,9 +5,9 @@ from networks import bottlenecked, quadrants
 from PIL import Image
 from torch.testing import assert_close
 
-from ibviz.attribution.methods import CONTROLS
+from ibviz.attribution.methods import CONTROLS, values
 from ibviz.benchmark import judging
-from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate, values
+from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate
 from ibviz.benchmark.judging import Rules, Seen, judge
 from ibviz.benchmark.runner.explaining import Network, view
 from ibviz.benchmark.suite import fitting, protocols_of

@@ -43,6 +43,7 @@ def test_occupancy_is_a_share_of_each_class_and_its_columns_stand_below_their_ba
     occupancy = torch.tensor([[1, 0, 2, 1], [0, 0, 0, 0]])
     drawn = anchor_usage(USAGE, ANCHORS, occupancy=occupancy, class_names=["cat", "never seen"], template="neurips")
     histogram, heat, bar = drawn.figure.axes
+    assert (heat.get_ylabel(), heat.get_xlabel()) == ("class", "anchor value")
     np.testing.assert_allclose(np.asarray(heat.images[0].get_array()), [[50, 25, 25, 0], [0, 0, 0, 0]])
     drawn.figure.draw_without_rendering()
     assert (histogram.get_position().x0, histogram.get_position().x1) == pytest.approx(

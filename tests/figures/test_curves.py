@@ -6,7 +6,8 @@ import torch
 
 from ibviz.errors import InputError
 from ibviz.figures import curves
-from ibviz.figures.curves import RESAMPLES, SEED, bootstrap
+from ibviz.figures.curves import HEIGHT, RESAMPLES, SEED, bootstrap, line_styles
+from ibviz.figures.settings import TEMPLATES
 
 STEPS = torch.linspace(0, 1, 6)
 
@@ -61,12 +62,45 @@ def test_controls_are_grey_and_dashed_and_one_name_looks_the_same_on_both_sides(
         assert lines["cam"].get_linestyle() == "-"
 
 
-def test_the_legend_covers_no_curve():
-    drawn = curves({side: {"a long name of a method": (STEPS, scores())} for side in ("deletion", "insertion")})
-    drawn.figure.draw_without_rendering()
-    legend = drawn.figure.legends[0].get_window_extent()
-    assert not any(legend.overlaps(axes.get_window_extent()) for axes in drawn.figure.axes)
-    assert legend.x1 <= drawn.figure.bbox.x1
+@pytest.mark.parametrize("template", ["ijcai", "cvpr column", "slides"])
+@pytest.mark.parametrize("count", [8, 20])
+def test_the_legend_covers_no_curve_and_every_name_is_on_the_page(template, count):
+    given = {f"method {number} of some length": (STEPS, scores(1)) for number in range(count)}
+    figure = curves({"deletion": given, "insertion": given}, template=template).figure
+    figure.draw_without_rendering()
+    legend = figure.legends[0]
+    taken = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
+    assert len(taken) == 2
+    assert not any(legend.get_window_extent().overlaps(box) for box in taken)
+    names = [text.get_window_extent() for text in legend.get_texts()]
+    assert len(names) == count
+    assert all(figure.bbox.x0 <= one.x0 and one.x1 <= figure.bbox.x1 for one in names)
+    assert all(figure.bbox.y0 <= one.y0 and one.y1 <= figure.bbox.y1 for one in names)
+    assert all(axes.get_window_extent().height > 0.55 * HEIGHT * TEMPLATES[template].unit * figure.dpi
+               for axes in figure.axes)  # fmt: skip
+
+
+@pytest.mark.parametrize(("methods", "controls", "bands"), [(5, 3, 8), (5, 4, 5), (8, 1, 8), (9, 0, 0), (9, 1, 0)])
+def test_bands_that_would_hide_one_another_are_left_out_first_of_controls(methods, controls, bands):
+    names = [*(f"control {number}" for number in range(controls)), *(f"method {number}" for number in range(methods))]
+    drawn = curves({"deletion": {name: (STEPS, scores()) for name in names}}, controls=names[:controls])
+    assert len(drawn.figure.axes[0].collections) == len(drawn.account["bands"]["of"]) == bands
+    assert bands > methods or not any("control" in name for name in drawn.account["bands"]["of"])
+
+
+@pytest.mark.parametrize(("shift", "low", "high"), [(2.0, 0.0, 3.0), (-2.0, -2.0, 0.0), (-0.5, -0.5, 0.5)])
+def test_the_axis_of_scores_holds_zero_from_which_areas_are_measured(shift, low, high):
+    drawn = curves({"deletion": {"cam": (STEPS, torch.rand(1, 6) * 0.1 + shift + 0.45)}})
+    bottom, top = drawn.figure.axes[0].get_ylim()
+    assert bottom <= 0 <= top
+    assert low <= bottom
+    assert top <= high
+    assert bottom == 0 or shift < 0
+
+
+def test_every_method_of_a_long_list_has_its_own_line():
+    styles = line_styles([f"method {number}" for number in range(28)], [])
+    assert len({(one["color"], str(one["linestyle"])) for one in styles.values()}) == 28
 
 
 def test_the_account_says_what_was_drawn_and_the_file_is_the_same_each_time(tmp_path):
@@ -75,7 +109,7 @@ def test_the_account_says_what_was_drawn_and_the_file_is_the_same_each_time(tmp_
         drawn.save(tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert drawn.account["sides"] == {"deletion": {"cam": {"images": 12, "points": 6}}}
-    assert drawn.account["bands"] == {"interval": [2.5, 97.5], "resamples": 1000, "seed": 0}
+    assert drawn.account["bands"] == {"interval": [2.5, 97.5], "resamples": 1000, "seed": 0, "of": ["cam"]}
     assert drawn.account["record"] == {"suite": "digits"}
 
 

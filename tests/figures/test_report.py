@@ -239,11 +239,13 @@ def test_every_column_sorts_both_ways_and_says_so(page, report):
         means = {line.method: line.estimates[heading].mean for line in report.comparisons[0].lines}
         known = sorted((name for name in means if np.isfinite(means[name])), key=lambda name: means[name])
         unknown = [name for name in means if not np.isfinite(means[name])]
-        for direction, expected in (("descending", known[::-1]), ("ascending", known)):
+        first, second = ("ascending", known), ("descending", known[::-1])
+        for direction, expected in (first, second) if heading.endswith("↓") else (second, first):
             page.get_by_role("button", name=heading, exact=True).click()
             assert page.locator("th[aria-sort]").get_attribute("aria-sort") == direction
             assert page.locator(".results tbody th bdi").all_inner_texts() == expected + unknown
     page.get_by_role("button", name="Rank").press("Enter")
+    assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "ascending"
     assert page.locator(".results tbody th bdi").all_inner_texts() == METHODS + CONTROLS
     assert page.locator(".results tbody .tag").count() == len(CONTROLS)
     page.locator(".results thead button").first.click()
@@ -500,6 +502,46 @@ def test_a_phone_shows_it_without_sideways_scrolling_and_the_button_turns_the_pa
     assert small_page.evaluate(ground) != before
     open_picture(small_page, 3)
     assert small_page.evaluate("document.getElementById('drill').scrollWidth") <= 320
+
+
+def test_a_section_that_is_not_there_has_no_link(browser, few, small, tmp_path):
+    [(name, subject)] = small.models.items()
+    bare = subject._replace(maps={"RISE": subject.maps["RISE"]}, effects={})
+    [comparison] = small.comparisons
+    save(few(models={name: bare}, comparisons=[comparison._replace(curves={})]), tmp_path / "bare.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "bare.html").as_uri())
+    page.wait_for_selector("#thumbnails button")
+    links = [one for one in page.locator("nav a").all() if one.is_visible()]
+    assert [one.get_attribute("href") for one in links] == ["#results", "#images", "#protocol", "#missing"]
+    assert all(page.locator(str(one.get_attribute("href"))).is_visible() for one in links)
+    page.context.close()
+
+
+def test_a_dark_page_is_printed_dark_on_light_and_no_wider_than_the_paper(browser, few, small, tmp_path):
+    [one] = small.comparisons
+    headings = [f"A metric {number} ↑" for number in range(11)]
+    generator = np.random.default_rng(0)
+    lines = [line._replace(estimates={heading: spread(generator) for heading in headings}) for line in one.lines]
+    words = "worse than centre by 0.123 [0.012, 0.234], p < 0.001"
+    lines[0] = lines[0]._replace(words=words)
+    save(few(comparisons=[one._replace(lines=lines)]), tmp_path / "wide.html")
+    page = Watched(browser, tmp_path / "wide.html", viewport={"width": 1032, "height": 700}).page  # 297 - 24 mm
+    page.get_by_role("button", name="Dark page").click()
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 29, 33)"
+    assert page.evaluate("document.querySelector('.results').scrollWidth") <= 1032
+    assert not page.locator(".whisker").first.is_visible()
+    page.context.close()
+
+
+def test_curves_say_what_they_are_of_and_show_no_more_bands_than_can_be_seen(small_page):
+    plot = small_page.locator("[data-side=deletion]")
+    assert plot.locator(".score").text_content() == "probability"
+    assert plot.locator(".band").count() == len(METHODS)  # 8 of 10 lines
+    small_page.locator("#curves-methods button", has_text="uniform").click()
+    small_page.locator("#curves-methods button", has_text="IBA").click()
+    assert plot.locator(".band").count() == len(METHODS + CONTROLS) - 2
 
 
 def test_nothing_was_loaded_and_nothing_went_wrong(watched, path):

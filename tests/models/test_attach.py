@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -103,7 +104,7 @@ def test_other_classes_get_a_new_last_layer():
 
 
 def test_a_timm_network_brings_its_normalisation_and_its_name(tmp_path: Path):
-    network = timm.create_model("mobilenetv3_small_050.lamb_in1k", num_classes=6)
+    network = timm.create_model("mobilenetv3_small_050.lamb_in1k", num_classes=6, drop_rate=0.1)  # none in eval mode
     model = attach(network, layer="blocks.3", anchors=3, bottleneck=4)
     assert model.config.backbone == "timm/mobilenetv3_small_050"
     assert (model.spec.size, model.spec.mean) == (224, network.pretrained_cfg["mean"])  # pyright: ignore
@@ -114,21 +115,72 @@ def test_a_timm_network_brings_its_normalisation_and_its_name(tmp_path: Path):
 
 
 def test_a_module_that_no_name_rebuilds_is_not_saved(tmp_path: Path):
-    changed = timm.create_model("mobilenetv3_small_050", num_classes=6)
-    changed.conv_stem = nn.Conv2d(3, 16, 5, stride=2, padding=2, bias=False)  # pyright: ignore[reportAttributeAccessIssue]
-    for network in (changed, models.resnet18(num_classes=6)):
+    wider = timm.create_model("mobilenetv3_small_050", num_classes=6)
+    wider.conv_stem = nn.Conv2d(3, 16, 5, stride=2, padding=2, bias=False)  # pyright: ignore[reportAttributeAccessIssue]
+    changed = (
+        ("mobilenetv3_small_050", "blocks.3", {"act_layer": nn.SiLU}),
+        ("resnet10t", "layer3", {"output_stride": 16}),
+        ("convnext_atto", "stages.2", {"act_layer": nn.SiLU}),  # behind scales that start at 1e-6
+    )
+    given: dict[str, Any] = {"mean": MEAN, "std": STD, "class_names": NAMES, "size": 128}
+    others = [(wrap(timm.create_model(name, num_classes=6, **choices), **given, name=f"timm/{name}"), layer)
+              for name, layer, choices in changed]  # fmt: skip
+    for network, layer in ((wider, "blocks.3"), (models.resnet18(num_classes=6), "layer3"), *others):
         with pytest.raises(InputError, match="attached to a module that no name rebuilds"):
-            save_model(tmp_path / "model.safetensors", attach(network, bottleneck=4), {})
+            save_model(tmp_path / "model.safetensors", attach(network, layer=layer, bottleneck=4), {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_layers_that_do_not_fit_come_with_those_that_do():
+def test_a_network_with_weights_of_ones_own_is_saved_by_the_name_it_was_given(tmp_path: Path):
+    network = models.resnet18(num_classes=6)
+    given: dict[str, Any] = {"mean": MEAN, "std": STD, "class_names": NAMES, "size": 64}
+    model = attach(wrap(network, **given, name="torchvision/resnet18"), layer="layer3", bottleneck=4)
+    save_model(tmp_path / "model.safetensors", model, {})
+    assert torch.equal(load_model(tmp_path / "model.safetensors")(images(64)), model(images(64)))
+    with pytest.raises(InputError, match=r"name says which library builds the network.*got 'resnet18'"):
+        wrap(network, **given, name="resnet18")
+
+
+def test_layers_that_do_not_fit_come_with_those_that_do_and_leave_the_network_as_it_was():
+    network, batch = wrapped(models.resnet18(num_classes=6), 64), images(64)
+    before = network(batch).detach()
+    network.get_submodule("network.layer1").train()
+    modes = [module.training for module in network.modules()]
     for layer, reason in {
-        "layer9": r"unknown layer 'layer9'; known: .*layer3 \(4x4\)",
+        "layer9": r"unknown layer 'layer9'; did you mean layer4\? Layers with a grid: .*layer3 \(4x4\)",
         "avgpool": r"layer avgpool gives \(1, 512, 1, 1\), which holds no grid .* layers that do: .*layer3 \(4x4\)",
     }.items():
         with pytest.raises(InputError, match=reason):
-            attach(wrapped(models.resnet18(num_classes=6), 64), layer=layer)
+            attach(network, layer=layer)
+        assert [module.training for module in network.modules()] == modes
+    close(without_attention(attach(network, layer="layer3"), batch), before)
+
+
+def test_a_bare_network_that_does_not_fit_keeps_its_mode():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 6))
+    with pytest.raises(InputError, match="cannot take images of 224 pixels"):
+        attach(network)
+    assert network.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bare", [False, True])
+def test_new_parts_are_where_the_network_is(dtype, bare):
+    """In its precision, which stands for its device as well: both are moved by one call."""
+    layers = (nn.Conv2d(3, 8, 16, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 6))
+    network = nn.Sequential(*layers).to(dtype)
+    whole = network if bare else wrapped(network, 64)
+    model, batch = attach(whole, layer="1", bottleneck=6, class_names=NAMES), images(64).to(dtype)
+    assert {one.dtype for one in model.state_dict().values()} == {dtype}
+    by_hand = nn.Sequential(model.normalize, *layers)
+    assert torch.equal(without_attention(model, batch), by_hand(batch))
+    assert model(batch).dtype == dtype
+
+
+def test_a_wrapped_network_stays_on_its_device():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).to("meta")
+    shown = wrap(network, mean=MEAN, std=STD, class_names="ab", size=8)
+    assert shown(torch.empty(1, 3, 8, 8, device="meta")).device.type == "meta"
 
 
 def test_networks_without_one_last_linear_layer_are_refused_and_left_whole():

@@ -15,6 +15,8 @@ from ibviz.models.grids import (
     is_cut,
     layer_for_attention,
     layout_of,
+    listed,
+    reaches_output,
     replaced_output,
     spatial_layers,
     to_grid,
@@ -142,10 +144,55 @@ def test_a_branch_beside_a_skip_is_no_cut():
 
 
 def test_layers_that_do_not_fit_are_listed():
-    with pytest.raises(InputError, match=r"unknown layer 'layer9'; known: .*network.cells \(8x8\)"):
+    with pytest.raises(InputError, match=r"unknown layer 'layer9'\. Layers with a grid: network.cells \(8x8\)"):
         find_layer(spatial_layers(quadrants(), torch.rand(1, 3, 16, 16)), "layer9")
     with pytest.raises(InputError, match=r"name one of those with a grid: network.cells \(4x4\), network.pool \(2x2\)"):
         layer_for_attention(quadrants(), torch.rand(1, 3, 8, 8))
+
+
+def test_a_message_names_a_few_layers_of_many_and_the_nearest():
+    layers = spatial_layers(models.resnet18(), IMAGE)
+    with pytest.raises(InputError) as raised:
+        find_layer(layers, "layer3.1.conv3")
+    assert str(raised.value) == (
+        "unknown layer 'layer3.1.conv3'; did you mean layer3.1.conv2? Layers with a grid: conv1 (32x32), bn1 (32x32), "
+        "relu (32x32), maxpool (16x16), layer1 (16x16), layer2 (8x8), layer3 (4x4), layer4 (2x2); inner ones such as "
+        "layer4.1 too"
+    )
+    wrapped = {f"network.{name}": layout for name, layout in spatial_layers(models.convnext_tiny(), IMAGE).items()}
+    assert listed(wrapped) == (
+        "network.features.1 (16x16), network.features.3 (8x8), network.features.5 (4x4), network.features (2x2); "
+        "inner ones such as network.features.7 too"
+    )
+    assert listed({}) == "none"
+
+
+class Placed(nn.Module):
+    """Features plus a grid made of weights alone, as a positional embedding is; `cut` keeps gradients inside."""
+
+    def __init__(self, *, cut: bool = False) -> None:
+        super().__init__()
+        self.cut, self.body, self.place, self.head = cut, nn.Conv2d(3, 4, 8, 8), nn.Conv2d(1, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.body(images) + self.place(torch.ones(1, 1, 8, 8))
+        logits = self.head(features.mean((2, 3)))
+        return logits.detach() if self.cut else logits
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_grid_of_frozen_weights_alone_is_passed_over(frozen):
+    network = Placed().requires_grad_(not frozen)
+    assert list(influential_layers(network, IMAGE)) == (["body"] if frozen else ["body", "place"])
+    assert reaches_output(network, IMAGE, "body")
+
+
+def test_a_network_through_which_no_gradient_flows_is_told_so():
+    network = Placed(cut=True)
+    for ask in (influential_layers, layer_for_attention):
+        with pytest.raises(InputError, match=r"cut by detach.*choose a method without gradients"):
+            ask(network, IMAGE)
+    assert reaches_output(network, IMAGE, "body")  # for all that gradients tell
 
 
 def test_a_replaced_output_is_replaced_inside_the_block_only():

@@ -218,31 +218,34 @@ def test_every_released_network_is_converted_whole(parity: Path, name: str):
         from_official({key: value for key, value in state.items() if key != "att_module_std.0.bias"}, spec)
 
 
-def test_the_cub_networks_give_what_the_authors_modules_give():
-    """Literal forward passes of method 2.3 and 2.4 from the tensors under the authors' names."""
-    torch.manual_seed(0)
+@pytest.mark.parametrize("backbone", ["vgg16", "wrn50_2"])
+def test_the_cub_networks_give_what_the_authors_modules_give(backbone: str):
+    """Literal forward passes from the tensors under the authors' names."""
+    names, alias, literally, depth = CUB[backbone]
     spec = PLAIN.model_copy(update={"class_names": tuple(map(str, range(7)))})
-    names = {new: old for old, new in CUB_VGG.items()}
-    model = IBClassifier(ModelConfig(backbone="vgg16", anchors=4, latent=6, head_depth=3), spec).eval()
-    state = {_old_name(key, names): value for key, value in model.state_dict().items() if "normalize" not in key}
-    state["emb.weight"] = state["emb.weight"][None]
-    back, images = from_official(state, spec), torch.rand(2, 3, 64, 64)
-    close(back(images), vgg_of_the_authors(state, images), rtol=1e-4, atol=1e-6)
-
-
-CUB_VGG = {
-    "features.": "network.stem.",
-    "encode.2.": "bottleneck.project.",
-    "att_module_mu.": "attention.head.",
-    "att_module_std.0.": "attention.scale.",
-    "decode.": "decoder.",
-    "emb.weight": "quantizer.anchors",
-}
+    with torch.device("meta"):
+        model = IBClassifier(ModelConfig(backbone=backbone, anchors=4, latent=6, head_depth=depth), spec)
+    draws = torch.Generator().manual_seed(0)
+    ours = {key: value for key, value in model.state_dict().items() if not key.startswith("normalize.")}
+    state = {_old_name(key, names): _drawn(value, draws) for key, value in ours.items()}
+    state["emb.weight"] = torch.linspace(0, 1, 4)[None]
+    state |= {key.replace(*alias): value for key, value in state.items() if alias and key.startswith(alias[0])}
+    back, images = from_official(state, spec), torch.rand(1, 3, 64, 64, generator=draws)
+    assert len(back.inspect(images).attention.values().unique()) > 1
+    close(back(images), literally(state, images), rtol=1e-4, atol=1e-5)
 
 
 def _old_name(key: str, names: dict[str, str]) -> str:
     new = next(new for new in names if key.startswith(new))
     return names[new] + key.removeprefix(new)
+
+
+def _drawn(like: Tensor, draws: torch.Generator) -> Tensor:
+    """Kernels that keep the size of what they read, and statistics, scales and offsets around 1."""
+    if not like.is_floating_point():
+        return torch.tensor(0)
+    uniform = torch.rand(like.shape, generator=draws)
+    return uniform + 0.5 if like.ndim < 2 else (uniform - 0.5) * (12 / like[0].numel()) ** 0.5
 
 
 def vgg_of_the_authors(state: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -258,12 +261,68 @@ def vgg_of_the_authors(state: dict[str, Tensor], images: Tensor) -> Tensor:
         weight, bias = state[f"att_module_mu.{index}.weight"], state[f"att_module_mu.{index}.bias"]
         hidden = F.conv2d(hidden, weight, bias, padding=1)
         hidden = hidden.relu() if index < 6 else hidden.sigmoid()
-    nearest = (hidden[..., None] - state["emb.weight"][0]).square().argmin(-1)
-    pooled = F.adaptive_avg_pool2d(f * (1 + state["emb.weight"][0][nearest]), 3).flatten(1)
-    encoded = F.linear(pooled, state["encode.2.weight"], state["encode.2.bias"])
+    return decoded(state, F.adaptive_avg_pool2d(gated(state, f, hidden), 3).flatten(1), "encode.2")
+
+
+def wrn_of_the_authors(state: dict[str, Tensor], images: Tensor) -> Tensor:
+    """The same for the wide ResNet, whose attention is read by a fourth stage of its own, at stride 1."""
+    f = F.max_pool2d(normed(state, "bn1", F.conv2d(images, state["conv1.weight"], stride=2, padding=3)).relu(), 3, 2, 1)
+    for name, blocks, stride in (("layer1", 3, 1), ("layer2", 4, 2), ("layer3", 6, 2)):
+        f = stage(state, name, f, blocks, stride)
+    read = stage(state, "att_module_mu.0", f, 3, 1)
+    mean = F.conv2d(read, state["att_module_mu.1.weight"], state["att_module_mu.1.bias"], padding=1).sigmoid()
+    return decoded(state, stage(state, "encode.0", gated(state, f, mean), 3, 2).mean((2, 3)), "encode.3")
+
+
+def stage(state: dict[str, Tensor], name: str, f: Tensor, blocks: int, stride: int) -> Tensor:
+    for block in range(blocks):
+        at, step, inner, beside = f"{name}.{block}", 1 if block else stride, f, f
+        for index, (width, pace) in enumerate(((0, 1), (1, step), (0, 1)), 1):
+            inner = F.conv2d(inner, state[f"{at}.conv{index}.weight"], stride=pace, padding=width)
+            inner = normed(state, f"{at}.bn{index}", inner)
+            inner = inner.relu() if index < 3 else inner
+        if not block:
+            beside = F.conv2d(f, state[f"{at}.downsample.0.weight"], stride=step)
+            beside = normed(state, f"{at}.downsample.1", beside)
+        f = (inner + beside).relu()
+    return f
+
+
+def normed(state: dict[str, Tensor], name: str, f: Tensor) -> Tensor:
+    mean, variance, scale, offset = (
+        state[f"{name}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (f - mean) / (variance + 1e-5).sqrt() * scale + offset
+
+
+def gated(state: dict[str, Tensor], f: Tensor, mean: Tensor) -> Tensor:
+    anchors = state["emb.weight"][0]
+    return f * (1 + anchors[(mean[..., None] - anchors).square().argmin(-1)])
+
+
+def decoded(state: dict[str, Tensor], pooled: Tensor, layer: str) -> Tensor:
+    encoded = F.linear(pooled, state[f"{layer}.weight"], state[f"{layer}.bias"])
     mean = encoded[:, : encoded.shape[1] // 2]
     inner = F.linear(mean, state["decode.0.weight"], state["decode.0.bias"]).relu()
     return F.linear(inner, state["decode.2.weight"], state["decode.2.bias"])
+
+
+SHARED = {
+    "attention.head.": "att_module_mu.",
+    "attention.scale.": "att_module_std.0.",
+    "decoder.": "decode.",
+    "quantizer.anchors": "emb.weight",
+}
+# Our names and the authors'; a module that theirs register twice; the literal pass; hidden layers of the head.
+CUB = {
+    "vgg16": (SHARED | {"network.stem.": "features.", "bottleneck.project.": "encode.2."}, (), vgg_of_the_authors, 3),
+    "wrn50_2": (
+        SHARED | {"network.stem.": "", "network.encoder.layer4.": "encode.0.", "bottleneck.project.": "encode.3."},
+        ("att_module_mu.0.", "att_layer4."),
+        wrn_of_the_authors,
+        0,
+    ),
+}
 
 
 def test_files_of_the_authors_open_in_each_of_their_wrappings(wrn: IBClassifier, parity: Path, tmp_path: Path):

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ibviz.benchmark.results import read_results
 from ibviz.benchmark.store import pack, write_shard
 from ibviz.errors import InputError
 from ibviz.types import AttentionMap
+from ibviz.workflows.evaluate import present
 from ibviz.workflows.report import report_of, write_report
 
 IMAGES, PICTURES = 12, 6
@@ -94,7 +96,7 @@ def test_table_and_curves_are_means_over_all_images_and_values_those_of_the_pict
             assert (np.asarray(band.low) <= np.asarray(band.mean) + 1e-12).all()
     better = {line.method: line for line in report.comparisons[0].lines}["Attention"]
     assert better.rank == 1
-    assert better.words.startswith("better than centre: +")
+    assert re.fullmatch(r"better than centre by 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], p = 0\.\d{3}", better.words)
 
 
 def test_fewer_images_are_shown_but_all_are_judged(folder, tmp_path):
@@ -108,16 +110,54 @@ def test_what_failed_and_what_is_missing_is_named(folder):
     report = report_of(read_results(folder))
     assert report.failures == ["Rollout of one, 12 images: no attention block", "broken.png could not be read"]
     bare = write_results(folder.parent / "bare", boxes=False)
+    write_shard(bare, pack(attention()), start=0, of={"model": "net", "method": "Attention"})
     assert report_of(read_results(bare)).left_out == [
         "pointing_game of net: pointing_game needs boxes or masks, which the data does not have"
     ]
 
 
-def test_a_folder_without_pictures_is_one_clear_error(tmp_path):
-    folder = write_results(tmp_path / "results", pictures=0)
-    with pytest.raises(InputError, match=r"keeps no pictures.*run the suite with pictures = 200"):
+@pytest.mark.parametrize(
+    ("pictures", "says"),
+    [
+        (0, r"keeps no pictures.*run the suite with pictures = 200"),
+        (2, r"keeps no maps.*run the suite into another folder and report on that"),
+    ],
+)
+def test_a_folder_with_nothing_to_show_is_one_clear_error_and_left_as_it_was(tmp_path, pictures, says):
+    folder = write_results(tmp_path / "results", pictures=pictures)
+    before = sorted(folder.iterdir())
+    with pytest.raises(InputError, match=says):
         write_report(folder)
-    assert not (folder / "report.html").exists()
+    assert sorted(folder.iterdir()) == before
+
+
+def test_figures_that_are_there_stay_and_those_that_lack_are_drawn(folder):
+    kept = {name: f"the {name} that a suite drew" for name in ("table.md", "panel.png")}
+    for name, text in kept.items():
+        (folder / name).write_text(text)
+    write_report(folder)
+    assert {name: (folder / name).read_text() for name in kept} == kept
+    assert not (folder / "panel.json").exists()
+    assert (folder / "curves.png").exists()
+
+
+def test_the_axes_of_curves_are_named_by_the_score_of_the_protocol(folder):
+    path = folder / "circumstances.json"
+    path.write_text(path.read_text().replace('"score": "probability"', '"score": "log_probability"'))
+    assert [one.score for one in report_of(read_results(folder)).comparisons] == ["log probability"] * 2
+    shutil.rmtree(folder / "maps")  # without which there are curves, but no panel
+    present(folder)
+    assert json.loads((folder / "curves.json").read_text())["arguments"]["score"] == "log probability"
+    assert (folder / "curves.png").exists()
+    assert not list(folder.glob("panel*"))
+
+
+def test_a_panel_says_the_class_its_share_and_the_truth(folder):
+    present(folder)
+    captions = json.loads((folder / "panel.json").read_text())["arguments"]["captions"]
+    said: Any = read_results(folder).predictions
+    assert captions[1] == f"{CLASSES[1]} ({100 * said['probability'][1]:.0f}%)"
+    assert captions[0] == f"{CLASSES[1]} ({100 * said['probability'][0]:.0f}%)\n(is {CLASSES[0]})"
 
 
 def study(folder: Path, anchors: list[float]) -> Path:

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import evaluating
-from ibviz.benchmark.evaluation import values
+from ibviz.attribution.methods import evaluating, values
 from ibviz.benchmark.judging import (
     Rules,
     judge,

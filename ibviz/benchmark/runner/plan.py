@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from ibviz.attribution.methods import evaluating
-from ibviz.benchmark.evaluation import comparison_grid, fingerprint, values
+from ibviz.attribution.methods import evaluating, values
+from ibviz.benchmark.evaluation import comparison_grid, fingerprint
 from ibviz.benchmark.judging import LOCALISATION
 from ibviz.benchmark.probe import Pace, fastest, in_format
 from ibviz.benchmark.runner.explaining import Network, device_of, explained, view

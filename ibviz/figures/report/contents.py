@@ -42,6 +42,7 @@ class Comparison(NamedTuple):
     curves: Mapping[str, Mapping[str, Band]]  # by side, as "deletion", then by method
     values: Mapping[str, Mapping[str, Numbers]]  # by method, then by heading
     notes: Sequence[str] = ()
+    score: str = "probability"  # that the curves are of
 
 
 class Picture(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ibviz.errors import InputError, unknown
-from ibviz.figures.curves import COLOURS, GREYS, line_styles
+from ibviz.figures.curves import BANDED, COLOURS, GREYS, line_styles
 from ibviz.figures.overlay import BLEND, LUMINANCE, TONES
 from ibviz.figures.report.contents import Comparison, Report, Subject
 from ibviz.figures.report.inline import as_json, number, numbers
@@ -43,6 +43,7 @@ def html(report: Report) -> str:
         tables=[table(one.lines) for one in report.comparisons],
         cards=[facts(one.card) for one in report.comparisons],
         circumstances=facts(report.circumstances),
+        banded=BANDED,
         photographs=remark(size_of(report.pictures)),
         style=Markup(style),
         script=Markup(script),
@@ -72,6 +73,7 @@ def _data(report: Report) -> dict[str, Any]:
         "size": size,
         "exact": is_exact(size),
         "blend": BLEND,
+        "banded": BANDED,
         "tones": TONES,
         "luminance": LUMINANCE,
         "pictures": [pack_picture(one) for one in report.pictures],
@@ -93,7 +95,8 @@ def _pack_comparison(one: Comparison) -> dict[str, Any]:
     }
     values = {name: {key: numbers(own) for key, own in metrics.items()} for name, metrics in one.values.items()}
     controls = [line.method for line in one.lines if line.control]
-    return {"model": one.model, "styles": _line_styles(names, controls), "curves": curves, "values": values}
+    shown = {"model": one.model, "score": one.score, "values": values}
+    return shown | {"styles": _line_styles(names, controls), "curves": curves}
 
 
 def _line_styles(names: list[str], controls: Sequence[str]) -> dict[str, dict[str, Any]]:

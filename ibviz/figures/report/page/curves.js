@@ -1,6 +1,6 @@
 // Mean curves in their intervals, one plot a side; buttons, which are the legend, switch methods off and on.
 
-const PLOT = { width: 420, height: 260, left: 40, right: 8, top: 26, bottom: 38 };
+const PLOT = { width: 420, height: 260, left: 54, right: 8, top: 26, bottom: 38 };
 const AXES = { deletion: "fraction removed", insertion: "fraction inserted" };
 const hidden = new Set();
 
@@ -9,7 +9,7 @@ function startCurves() {
   const { curves, styles } = comparison();
   const drawn = Object.keys(styles).filter((method) => Object.values(curves).some((side) => method in side));
   chips.replaceChildren(...drawn.map((method) => chip(method, styles[method])));
-  document.getElementById("curves").hidden = !drawn.length;
+  reveal("curves", drawn.length > 0);
   drawCurves();
 }
 
@@ -53,7 +53,8 @@ function drawSide(side, given, styles, ticks) {
   const y = (value) => PLOT.height - PLOT.bottom - ((value - least) / (most - least)) * (PLOT.height - PLOT.top - PLOT.bottom);
   const trace = (xs, ys) => xs.map((value, i) => `${i ? "L" : "M"}${x(value).toFixed(1)} ${y(ys[i]).toFixed(1)}`).join("");
   const shown = Object.entries(given).filter(([method]) => !hidden.has(method)).sort(([a], [b]) => styles[b].control - styles[a].control);
-  const bands = shown.map(([method, one]) => {
+  const banded = [shown, shown.filter(([method]) => !styles[method].control), []].find((some) => some.length <= data.banded);
+  const bands = banded.map(([method, one]) => {
     const back = trace([...one.fractions].reverse(), [...one.low].reverse()).replace("M", "L");
     const band = make("path", { d: `${trace(one.fractions, one.high)}${back}Z`, class: "band" });
     band.style.fill = styles[method].colour;
@@ -65,7 +66,7 @@ function drawSide(side, given, styles, ticks) {
     line.append(make("title", {}, method));
     return line;
   });
-  const label = `${side}: mean score against ${AXES[side] ?? "fraction"} of ${shown.map(([method]) => method).join(", ")}`;
+  const label = `${side}: mean ${comparison().score} against ${AXES[side] ?? "fraction"} of ${shown.map(([method]) => method).join(", ")}`;
   return make("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, role: "img", "aria-label": label, "data-side": side },
     make("text", { x: PLOT.left, y: 14, class: "plot-title" }, side), ...axes(side, x, y, ticks), ...bands, ...lines);
 }
@@ -78,5 +79,7 @@ function axes(side, x, y, ticks) {
   ]);
   const marks = [0, 0.25, 0.5, 0.75, 1].map((share) => make("text", { x: x(share), y: bottom + 15, class: "tick middle" }, String(share)));
   const name = make("text", { x: (x(0) + x(1)) / 2, y: bottom + 32, class: "tick middle" }, AXES[side] ?? "fraction");
-  return [...rules, ...marks, name];
+  const [left, middle] = [11, (y(ticks[0]) + y(ticks.at(-1))) / 2];
+  const score = make("text", { x: left, y: middle, transform: `rotate(-90 ${left} ${middle})`, class: "score middle" }, comparison().score);
+  return [...rules, ...marks, name, score];
 }

@@ -65,6 +65,12 @@ const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`
 const width = (share) => `${(100 * share).toFixed(3)}%`;
 const thousands = (value) => value.toLocaleString("en");
 
+/** Show a section and the link to it, or hide both. */
+function reveal(section, shown) {
+  document.getElementById(section).hidden = !shown;
+  document.querySelector(`nav a[href="#${section}"]`).hidden = !shown;
+}
+
 /** One tab stop for many buttons; arrows, Home and End move between them. */
 function rove(container) {
   const buttons = () => [...container.querySelectorAll("button")];

@@ -5,7 +5,7 @@ const explorer = { map: null, chosen: new Set(), order: [], last: 0, page: 0, co
 
 function startExplorer() {
   const maps = model().maps.filter((map) => map.anchors);
-  document.getElementById("anchors").hidden = !maps.length;
+  reveal("anchors", maps.length > 0);
   if (!maps.length) return;
   const choice = make("select", { id: "explorer-method" }, ...maps.map((map, at) => make("option", { value: at }, map.method)));
   choice.addEventListener("change", () => explore(maps[choice.value]));

@@ -7,7 +7,8 @@ function makeSortable(table) {
     heading.replaceChildren(button);
     button.addEventListener("click", () => {
       const before = heading.getAttribute("aria-sort");
-      const descending = before ? before === "ascending" : heading.dataset.kind === "number" && heading.textContent !== "Rank";
+      const rises = heading.dataset.kind === "text" || /^Rank$|↓$/.test(heading.textContent); // the best comes first
+      const descending = before ? before === "ascending" : !rises;
       for (const other of headings) other.removeAttribute("aria-sort");
       heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
       sortRows(table.tBodies[0], column, heading.dataset.kind, descending ? -1 : 1);

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ibviz.attribution.methods import Explanation, evaluating, predict
-from ibviz.benchmark.evaluation import comparison_grid, training_colour, values
+from ibviz.attribution.methods import Explanation, evaluating, predict, values
+from ibviz.benchmark.evaluation import comparison_grid, training_colour
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.metrics.curves import faithfulness, planned_states
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS, Averages, averages

@@ -9,8 +9,8 @@ from networks import quadrants
 from PIL import Image
 from torch import nn
 
-from ibviz.benchmark import compare_protocols as module
-from ibviz.benchmark.compare_protocols import CHANGES, compare_protocols, page
+from ibviz.benchmark import comparison as module
+from ibviz.benchmark.comparison import CHANGES, compare_protocols, page
 from ibviz.metrics import PRESETS, CurveProtocol, faithfulness, preset, scorer
 from ibviz.models.loading import wrap
 from ibviz.workflows.explain import compare_protocols_on
