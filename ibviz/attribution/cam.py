@@ -48,7 +48,7 @@ def grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | 
     """Grad-CAM with its ReLU (Selvaraju 2017), through Captum: channels weighted by their mean gradient."""
     from captum.attr import LayerGradCam  # noqa: PLC0415 - a second to import
 
-    with grid_of(model, images, layer) as grid, differentiable(images) as inputs:
+    with graph_from_grid(model, images, layer) as (grid, inputs):
         cam = cast(Tensor, LayerGradCam(model, grid).attribute(inputs, target=targets, relu_attributions=True))
     return _depending(cam, model, images, layer).detach().squeeze(1).float()
 
@@ -189,9 +189,30 @@ def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.
         begun.remove()
 
 
+@contextmanager
+def graph_from_grid(model: nn.Module, images: Images, layer: str | None) -> Iterator[tuple[nn.Module, Images]]:
+    """`grid_of`, and images of whose pass only what comes after the grid is kept for gradients."""
+
+    def leave(model: nn.Module, inputs: object) -> None:  # noqa: ARG001 - a hook's signature
+        torch.set_grad_enabled(False)
+
+    def enter(output: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)
+        return output
+
+    with (
+        grid_of(model, images, layer) as grid,
+        differentiable(images) as inputs,
+        model.register_forward_pre_hook(leave),
+        replaced_output(grid, lambda features: enter(features).detach().requires_grad_()),
+        replaced_output(model, enter),  # a block of the network's own may have ended with gradients off
+    ):
+        yield grid, inputs
+
+
 def features_and_gradient(model: nn.Module, images: Images, targets: Labels, layer: str | None) -> Seen:
     """The features of a layer and the gradient of the targets' logits there, in one pass for the whole batch."""
-    with grid_of(model, images, layer) as grid, differentiable(images) as inputs, _kept(grid) as kept:
+    with graph_from_grid(model, images, layer) as (grid, inputs), _kept(grid) as kept:
         score = model(inputs).gather(1, targets.unsqueeze(1)).sum()
         [gradient] = torch.autograd.grad(score, kept)
     return Seen(kept[0].detach().float(), _depending(gradient, model, images, layer).float())
@@ -250,7 +271,7 @@ def _logits_without(
     """
 
     def without(features: Tensor) -> Tensor:
-        rows = features.expand(len(channels), -1, -1, -1).clone()
+        rows = features.expand(len(channels), -1, -1, -1).clone(memory_format=torch.channels_last)
         rows[torch.arange(len(channels)), channels] = 0
         return rows
 

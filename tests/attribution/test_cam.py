@@ -172,6 +172,15 @@ def test_the_layer_is_the_last_to_finish_with_a_grid_of_four_that_matters(images
     assert maps.max() > 0
 
 
+@pytest.mark.parametrize("method", BY_GRADIENT)
+def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
+    model, graph = TwoParts(), list[bool]()
+    for module in (model.body, model.head):
+        module.register_forward_pre_hook(lambda module, inputs: graph.append(torch.is_grad_enabled()))  # noqa: ARG005
+    METHODS[method].function(model, images, TARGETS, layer="body")
+    assert graph == [False, True]
+
+
 @pytest.mark.parametrize("method", [*ON_GRIDS, "guided_grad_cam"])
 def test_a_named_layer_costs_no_pass_to_find(method, images):
     """Score-CAM asks about a black image and 4 x 9 masked ones; Ablation-CAM whether rows multiply, then of each."""
@@ -236,21 +245,27 @@ def test_a_layer_without_a_grid_lists_those_that_have_one(images):
 
 
 class Cut(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, way: str = "no_grad") -> None:
         super().__init__()
-        self.network = TwoParts()
+        self.network, self.way = TwoParts(), way
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.network(images)
+        with torch.set_grad_enabled(self.way != "no_grad"):
+            logits = self.network(images)
+        return logits.detach() if self.way == "detach" else logits
 
 
-def test_a_network_cut_off_from_gradients_says_which_methods_work(images):
-    for method in [*BY_GRADIENT, "saliency", "integrated_gradients", "smooth_grad", "gradient_shap", "guided_backprop",
-                   "deep_lift", "lrp"]:  # fmt: skip
+@pytest.mark.parametrize("way", ["no_grad", "detach"])
+def test_a_network_cut_off_from_gradients_says_which_methods_work(way, images):
+    """Methods at a layer need no gradient before it, and switch them on there."""
+    for method in [*(BY_GRADIENT if way == "detach" else []), "saliency", "integrated_gradients", "smooth_grad",
+                   "gradient_shap", "guided_backprop", "deep_lift", "lrp"]:  # fmt: skip
         with pytest.raises(InputError, match=r"cut by detach.* score_cam, occlusion or rise"):
-            explain(Cut(), images, method)
-    for method in ("score_cam", "ablation_cam", "eigen_cam", "occlusion"):
+            explain(Cut(way), images, method)
+
+
+def test_methods_without_gradients_before_a_layer_explain_a_network_that_has_them_off(images):
+    for method in [*BY_GRADIENT, "score_cam", "ablation_cam", "eigen_cam", "occlusion"]:
         expected = values(explain(TwoParts(), images, method, targets=TARGETS))
         if method == "occlusion":
             close(values(explain(Cut(), images, method, targets=TARGETS)), expected)
