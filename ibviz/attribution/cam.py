@@ -1,6 +1,6 @@
 """Class activation maps: weighted sums of the features on the grid of one layer.
 
-`layer=None` takes the last layer to finish whose grid has at least 4 x 4 cells and reaches the output. Layers hold
+`layer=None` takes the last layer that all of the network passes, with at least 4 x 4 cells. Layers hold
 `(b, c, h, w)`, `(b, h, w, c)` as in Swin, or tokens as in a vision transformer; the maps are the same functions of the
 grid. Raises `InputError` for a layer that is unknown or has no grid, naming those that have one.
 """
@@ -21,6 +21,7 @@ from ibviz.models.grids import (
     Layout,
     from_grid,
     influential_layers,
+    is_cut,
     layout_in,
     layout_of,
     probe,
@@ -136,17 +137,21 @@ def guided_grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer:
 
 
 def choose_layer(model: nn.Module, images: Images) -> str:
-    """Name of the last layer to finish whose grid has at least 4 x 4 cells, of those on which the output depends.
+    """Name of the last layer that all of the network passes and whose grid has at least 4 x 4 cells.
 
-    The same for all images of a size. It takes a pass of one image, forwards and backwards: name the layer to save it.
+    A layer with a channel for each class, such as the last convolution of SqueezeNet, is passed over: all maps are the
+    same there. Where a network has no such layer, the last on which the output depends. The same for all images of a
+    size. It takes a few passes of one image, forwards and backwards: name the layer to save them.
     """
-    layers = _layers_that_matter(model, probe((images.shape[2], images.shape[3])).to(images))
+    image = probe((images.shape[2], images.shape[3])).to(images)
+    layers, classes = _layers_that_matter(model, image), logits_of(model, image).shape[1]
     fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
     if not fitting:
         listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
         raise NoMapError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
                          f"{listed}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
-    return fitting[-1]
+    telling = [name for name in fitting if layers[name].channels != classes] or fitting
+    return next((name for name in reversed(telling) if is_cut(model, image, name)), telling[-1])
 
 
 @contextmanager

@@ -160,13 +160,17 @@ def test_the_rest_of_a_classifier_with_attention_takes_rows_of_its_stem(monkeypa
     close(cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem"), once, rtol=1e-4, atol=1e-6)
 
 
-def test_the_layer_is_the_last_to_finish_with_a_grid_of_four_that_matters(images):
+def test_the_layer_is_the_last_that_all_passes_with_a_grid_of_four(images):
     assert cam.choose_layer(quadrants(), torch.rand(1, 3, 16, 16)) == "network.cells"
-    assert cam.choose_layer(TwoParts(), images).startswith("head")
+    assert cam.choose_layer(TwoParts(), images) == "head.1"
+    classes_last = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    assert cam.choose_layer(classes_last, images) == "0"  # all maps would be the same in layers 1 and 2
     vit = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=24, num_heads=2, num_classes=5
     ).eval()
-    assert cam.choose_layer(vit, torch.rand(1, 3, 32, 32)).startswith("blocks.2.")  # its own output is read no more
+    assert cam.choose_layer(vit, torch.rand(1, 3, 32, 32)) == "blocks.1"  # the class token passes by what follows
     maps = cam.grad_cam(vit, torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
     assert maps.shape == (2, 4, 4)
     assert maps.max() > 0
