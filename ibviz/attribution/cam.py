@@ -20,6 +20,7 @@ from ibviz.models.grids import (
     Features,
     Layout,
     from_grid,
+    graph_after,
     influential_layers,
     is_cut,
     layout_in,
@@ -196,21 +197,12 @@ def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.
 
 @contextmanager
 def graph_from_grid(model: nn.Module, images: Images, layer: str | None) -> Iterator[tuple[nn.Module, Images]]:
-    """`grid_of`, and images of whose pass only what comes after the grid is kept for gradients."""
-
-    def leave(model: nn.Module, inputs: object) -> None:  # noqa: ARG001 - a hook's signature
-        torch.set_grad_enabled(False)
-
-    def enter(output: Tensor) -> Tensor:
-        torch.set_grad_enabled(True)
-        return output
-
+    """`grid_of`, and images whose pass keeps for gradients what comes after the grid alone."""
     with (
         grid_of(model, images, layer) as grid,
         differentiable(images) as inputs,
-        model.register_forward_pre_hook(leave),
-        replaced_output(grid, lambda features: enter(features).detach().requires_grad_()),
-        replaced_output(model, enter),  # a block of the network's own may have ended with gradients off
+        graph_after(model, grid),
+        replaced_output(grid, lambda features: features.detach().requires_grad_()),
     ):
         yield grid, inputs
 

@@ -242,9 +242,9 @@ def rows_a_pass(images: Images, batch_size: int) -> int:
     return max(1, min(batch_size, PIXELS_A_PASS // (images.shape[2] * images.shape[3])))
 
 
-def laid_out(images: Images) -> Images:
-    """The images, laid out as convolutions read many of them fastest on most processors."""
-    return images.contiguous(memory_format=torch.channels_last)
+def laid_out(planes: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Images or features, laid out as convolutions read many of them fastest on most processors."""
+    return planes.contiguous(memory_format=torch.channels_last)
 
 
 def copies_a_pass(images: Images, batch_size: int) -> int:
