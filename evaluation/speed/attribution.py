@@ -52,6 +52,7 @@ GRAD_CAM = {"grad_cam": "GradCAM", "grad_cam_pp": "GradCAMPlusPlus", "layer_cam"
             "hires_cam": "HiResCAM", "eigen_cam": "EigenCAM", "score_cam": "ScoreCAM",
             "ablation_cam": "AblationCAM"}  # fmt: skip
 SECONDS, MOST = 1.0, 50  # a fast method runs until it has taken so long in all, or so often
+PRODUCTS = ("convolution", "mm", "linear")  # in names of PyTorch's operators
 MANY_PASSES = ("score_cam", "ablation_cam")
 
 
@@ -229,6 +230,25 @@ def timed(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
     return times
 
 
+def share_of_products(run: Run) -> float:
+    """Share of a run's own processor time that convolutions and matrix products take: the network itself."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        run()
+    events = seen.key_averages()
+    taken = sum(event.self_cpu_time_total for event in events if any(name in event.key for name in PRODUCTS))
+    return round(taken / sum(event.self_cpu_time_total for event in events), 3)
+
+
+def product_rate(side: int = 2048, repeats: int = 5) -> float:
+    """Billions of multiplications and additions a second in one product of large matrices: what the machine can do."""
+    left, right, times = torch.rand(side, side), torch.rand(side, side), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.matmul(left, right)
+        times.append(time.perf_counter() - start)
+    return round(2 * side**3 / min(times) / 1e9)
+
+
 def row(method: str, times: dict[str, list[float]]) -> dict[str, Any]:
     middle = {name: statistics.median(seconds) for name, seconds in times.items()}
     unit = middle["forward"]
@@ -250,7 +270,8 @@ def line(one: dict[str, Any]) -> str:
     spread = one["seconds"].get("ibviz")
     bounds = f"{min(spread):.3f} to {max(spread):.3f} s" if spread else "does not support this network"
     others = ", ".join(f"{name} x{ratio}" for name, ratio in one["peer_over_ours"].items()) or "-"
-    return f"{one['method']:22} {cost:>8}  (f+b {one['forward_backward']})  {bounds:24}  {others}"
+    share = f"{one['products']:.0%}" if spread else "-"
+    return f"{one['method']:22} {cost:>8}  (f+b {one['forward_backward']})  {share:>4}  {bounds:24}  {others}"
 
 
 def main() -> None:
@@ -265,10 +286,13 @@ def main() -> None:
     torch.manual_seed(0)
     race = {"resnet50": resnet50, "vgg32": vgg32}[arguments.network]()
     rows = []
-    print("method, cost in forward passes, range of seconds, time of peers over ours")
+    print(
+        "method, cost in forward passes, share in convolutions and products, range of seconds, time of peers over ours"
+    )
     for method in progress(arguments.methods, "methods"):
         runs = {**passes(race), "ibviz": ours(race, method), **peers(race, method)}
-        rows.append(row(method, timed(runs, arguments.repeats)))
+        times = timed(runs, arguments.repeats)
+        rows.append(row(method, times) | ({"products": share_of_products(runs["ibviz"])} if "ibviz" in times else {}))
         print(line(rows[-1]), flush=True)
     if arguments.json:
         facts = {
@@ -277,6 +301,7 @@ def main() -> None:
             "repeats": arguments.repeats,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "product_gflops": product_rate(),
             "machine": platform.processor() or platform.machine(),
         }
         arguments.json.write_text(json.dumps({"circumstances": facts, "rows": rows}, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """Class activation maps: weighted sums of the features on the grid of one layer.
 
-`layer=None` takes the last layer to finish whose grid has at least 4 x 4 cells and reaches the output. Layers hold
+`layer=None` takes the last layer that all of the network passes, with at least 4 x 4 cells. Layers hold
 `(b, c, h, w)`, `(b, h, w, c)` as in Swin, or tokens as in a vision transformer; the maps are the same functions of the
 grid. Raises `InputError` for a layer that is unknown or has no grid, naming those that have one.
 """
@@ -20,7 +20,9 @@ from ibviz.models.grids import (
     Features,
     Layout,
     from_grid,
+    graph_after,
     influential_layers,
+    is_cut,
     layout_in,
     layout_of,
     listed,
@@ -49,7 +51,7 @@ def grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | 
     """Grad-CAM with its ReLU (Selvaraju 2017), through Captum: channels weighted by their mean gradient."""
     from captum.attr import LayerGradCam  # noqa: PLC0415 - a second to import
 
-    with grid_of(model, images, layer) as grid, differentiable(images) as inputs:
+    with graph_from_grid(model, images, layer) as (grid, inputs):
         cam = cast(Tensor, LayerGradCam(model, grid).attribute(inputs, target=targets, relu_attributions=True))
     return _depending(cam, model, images, layer).detach().squeeze(1).float()
 
@@ -137,17 +139,21 @@ def guided_grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer:
 
 
 def choose_layer(model: nn.Module, images: Images) -> str:
-    """Name of the last layer to finish whose grid has at least 4 x 4 cells, of those on which the output depends.
+    """Name of the last layer that all of the network passes and whose grid has at least 4 x 4 cells.
 
-    The same for all images of a size. It takes a pass of one image, forwards and backwards: name the layer to save it.
+    A layer with a channel for each class, such as the last convolution of SqueezeNet, is passed over: all maps are the
+    same there. Where a network has no such layer, the last on which the output depends. The same for all images of a
+    size. It takes a few passes of one image, forwards and backwards: name the layer to save them.
     """
-    layers = _layers_that_matter(model, probe((images.shape[2], images.shape[3])).to(images))
+    image = probe((images.shape[2], images.shape[3])).to(images)
+    layers, classes = _layers_that_matter(model, image), logits_of(model, image).shape[1]
     fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
     if not fitting:
         listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
         raise NoMapError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
                          f"{listed}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
-    return fitting[-1]
+    telling = [name for name in fitting if layers[name].channels != classes] or fitting
+    return next((name for name in reversed(telling) if is_cut(model, image, name)), telling[-1])
 
 
 @contextmanager
@@ -190,9 +196,21 @@ def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.
         begun.remove()
 
 
+@contextmanager
+def graph_from_grid(model: nn.Module, images: Images, layer: str | None) -> Iterator[tuple[nn.Module, Images]]:
+    """`grid_of`, and images whose pass keeps for gradients what comes after the grid alone."""
+    with (
+        grid_of(model, images, layer) as grid,
+        differentiable(images) as inputs,
+        graph_after(model, grid),
+        replaced_output(grid, lambda features: features.detach().requires_grad_()),
+    ):
+        yield grid, inputs
+
+
 def features_and_gradient(model: nn.Module, images: Images, targets: Labels, layer: str | None) -> Seen:
     """The features of a layer and the gradient of the targets' logits there, in one pass for the whole batch."""
-    with grid_of(model, images, layer) as grid, differentiable(images) as inputs, _kept(grid) as kept:
+    with graph_from_grid(model, images, layer) as (grid, inputs), _kept(grid) as kept:
         score = model(inputs).gather(1, targets.unsqueeze(1)).sum()
         [gradient] = torch.autograd.grad(score, kept)
     return Seen(kept[0].detach().float(), _depending(gradient, model, images, layer).float())
@@ -253,7 +271,7 @@ def _logits_without(
     """
 
     def without(features: Tensor) -> Tensor:
-        rows = features.expand(len(channels), -1, -1, -1).clone()
+        rows = features.expand(len(channels), -1, -1, -1).clone(memory_format=torch.channels_last)
         rows[torch.arange(len(channels)), channels] = 0
         return rows
 

@@ -10,12 +10,13 @@ from pydantic import Field, InstanceOf
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.gradients import Count, differentiable, fine
+from ibviz.attribution.gradients import Count, differentiable, fine, laid_out
 from ibviz.errors import InputError
 from ibviz.models.grids import (
     Features,
     Layout,
     from_grid,
+    graph_after,
     layer_for_attention,
     layout_of,
     probe,
@@ -175,7 +176,7 @@ def run_with(tap: Tap, images: Images, features: Float[Tensor, "rows c gh gw"]) 
     def replace(output: Tensor) -> Tensor:
         return from_grid(features.to(output.dtype), output, tap.layout)
 
-    with replaced_output(tap.module, replace):
+    with graph_after(tap.model, tap.module), replaced_output(tap.module, replace):
         return tap.model(given)
 
 
@@ -196,7 +197,7 @@ def _misfit(given: Given, logit: Features, noise: Noise) -> Float[Tensor, ""]:
     """Cross-entropy of the targets under some draws of noise, summed over draws and images."""
     share, (mean, deviation) = noise_share(logit), given.statistics
     blended = (1 - share) * given.features + share * (mean + deviation * noise)
-    logits = run_with(given.tap, given.images, blended.flatten(0, 1))
+    logits = run_with(given.tap, given.images, laid_out(blended.flatten(0, 1)))
     return F.cross_entropy(logits.to(logit.dtype), given.targets.repeat(len(noise)), reduction="sum")
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.gradients import Count, copies_a_pass, fine, rows_a_pass
+from ibviz.attribution.gradients import Count, copies_a_pass, fine, laid_out, rows_a_pass
 from ibviz.errors import InputError, not_finite
 from ibviz.types import Grid, Images, Labels, Maps
 
@@ -212,8 +212,8 @@ def asked(images: Images, targets: Labels) -> Asked:
 
 @torch.no_grad()
 def logits_of(model: nn.Module, images: Images) -> Logits:
-    """Logits, float32 or finer, of images laid out as convolutions read them fastest on most processors."""
-    return fine(model(images.contiguous(memory_format=torch.channels_last)))
+    """Logits, float32 or finer."""
+    return fine(model(laid_out(images)))
 
 
 class _Replayed:

@@ -201,6 +201,26 @@ def replaced_output(module: nn.Module, replace: Callable[[Any], Any]) -> Iterato
         handle.remove()
 
 
+@contextmanager
+def graph_after(model: nn.Module, module: nn.Module) -> Iterator[None]:
+    """Inside the block, a pass keeps nothing for gradients before a module's output, and everything after it."""
+
+    def leave(model: nn.Module, inputs: object) -> None:  # noqa: ARG001 - a hook's signature
+        torch.set_grad_enabled(False)
+
+    def enter(output: Any) -> Any:
+        torch.set_grad_enabled(True)
+        return output
+
+    with (
+        torch.enable_grad(),
+        model.register_forward_pre_hook(leave),
+        replaced_output(module, enter),
+        replaced_output(model, enter),  # a block of the network's own may have ended with gradients off
+    ):
+        yield
+
+
 def _run(model: nn.Module, images: Images) -> tuple[Tensor, dict[str, Tensor]]:
     """The network's output, and those of its submodules that ran once, in the order in which they finished."""
     with _watched(model) as outputs:

@@ -161,16 +161,29 @@ def test_the_rest_of_a_classifier_with_attention_takes_rows_of_its_stem(monkeypa
     close(cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem"), once, rtol=1e-4, atol=1e-6)
 
 
-def test_the_layer_is_the_last_to_finish_with_a_grid_of_four_that_matters(images):
+def test_the_layer_is_the_last_that_all_passes_with_a_grid_of_four(images):
     assert cam.choose_layer(quadrants(), torch.rand(1, 3, 16, 16)) == "network.cells"
-    assert cam.choose_layer(TwoParts(), images).startswith("head")
+    assert cam.choose_layer(TwoParts(), images) == "head.1"
+    classes_last = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    assert cam.choose_layer(classes_last, images) == "0"  # all maps would be the same in layers 1 and 2
     vit = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=24, num_heads=2, num_classes=5
     ).eval()
-    assert cam.choose_layer(vit, torch.rand(1, 3, 32, 32)).startswith("blocks.2.")  # its own output is read no more
+    assert cam.choose_layer(vit, torch.rand(1, 3, 32, 32)) == "blocks.1"  # the class token passes by what follows
     maps = cam.grad_cam(vit, torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
     assert maps.shape == (2, 4, 4)
     assert maps.max() > 0
+
+
+@pytest.mark.parametrize("method", BY_GRADIENT)
+def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
+    model, graph = TwoParts(), list[bool]()
+    for module in (model.body, model.head):
+        module.register_forward_pre_hook(lambda module, inputs: graph.append(torch.is_grad_enabled()))  # noqa: ARG005
+    METHODS[method].function(model, images, TARGETS, layer="body")
+    assert graph == [False, True]
 
 
 @pytest.mark.parametrize("method", [*ON_GRIDS, "guided_grad_cam"])
@@ -235,27 +248,35 @@ def test_a_layer_without_a_grid_lists_those_that_have_one(images):
 
 
 class Cut(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, way: str = "no_grad") -> None:
         super().__init__()
-        self.network = TwoParts()
+        self.network, self.way = TwoParts(), way
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.network(images)
+        with torch.set_grad_enabled(self.way != "no_grad"):
+            logits = self.network(images)
+        return logits.detach() if self.way == "detach" else logits
 
 
 BY_PIXELS = ["saliency", "input_x_gradient", "integrated_gradients", "smooth_grad", "var_grad", "gradient_shap",
              "guided_backprop", "deep_lift", "lrp"]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", [*BY_GRADIENT, "guided_grad_cam", *BY_PIXELS])
-def test_a_network_cut_off_from_gradients_says_which_methods_work(method, images):
+@pytest.mark.parametrize(
+    ("method", "way"),
+    [
+        *((method, way) for method in ["guided_grad_cam", *BY_PIXELS] for way in ("detach", "no_grad")),
+        *((method, "detach") for method in BY_GRADIENT),
+    ],
+)
+def test_a_network_cut_off_from_gradients_says_which_methods_work(method, way, images):
     with pytest.raises(InputError, match=r"cut by detach.* score_cam, occlusion or rise"):
-        explain(Cut(), images, method)
+        explain(Cut(way), images, method)
 
 
-@pytest.mark.parametrize("method", ["score_cam", "ablation_cam", "eigen_cam", "occlusion", *FEW])
-def test_methods_without_gradients_work_on_a_network_cut_off_from_them(method, images):
+@pytest.mark.parametrize("method", [*ON_GRIDS, "occlusion", *FEW])
+def test_methods_without_gradients_before_a_layer_work_on_a_network_that_has_them_off(method, images):
+    """Those that take the gradient after their layer switch it on there."""
     options: dict[str, Any] = {"layer": "between"} if method in ON_GRIDS else FEW.get(method, {})
     expected = values(explain(TwoParts(), images, method, targets=TARGETS, **options))
     inside: dict[str, Any] = options | ({"layer": "network.between"} if method in ON_GRIDS else {})
