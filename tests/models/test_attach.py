@@ -117,7 +117,7 @@ def test_a_timm_network_brings_its_normalisation_and_its_name(tmp_path: Path):
 def test_a_module_that_no_name_rebuilds_is_not_saved(tmp_path: Path):
     wider = timm.create_model("mobilenetv3_small_050", num_classes=6)
     wider.conv_stem = nn.Conv2d(3, 16, 5, stride=2, padding=2, bias=False)  # pyright: ignore[reportAttributeAccessIssue]
-    changed = (
+    changed: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("mobilenetv3_small_050", "blocks.3", {"act_layer": nn.SiLU}),
         ("resnet10t", "layer3", {"output_stride": 16}),
         ("convnext_atto", "stages.2", {"act_layer": nn.SiLU}),  # behind scales that start at 1e-6
