@@ -195,8 +195,10 @@ def test_networks_without_one_last_linear_layer_are_refused_and_left_whole():
     headless = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(InputError, match="no linear layer that gives its 6 logits"):
         attach(wrap(headless, mean=MEAN, std=STD, class_names=NAMES, size=64))
-    with pytest.raises(InputError, match="cannot take images of 64 pixels"):
-        attach(wrap(models.vit_b_16(num_classes=6), mean=MEAN, std=STD, class_names=NAMES, size=64))
+    fixed = timm.create_model("vit_tiny_patch16_224", num_classes=6)
+    for name in (None, "timm/vit_tiny_patch16_224"):
+        with pytest.raises(InputError, match="cannot take images of 64 pixels"):
+            attach(wrap(fixed, mean=MEAN, std=STD, class_names=NAMES, size=64, name=name))
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet5o", "timm/resnet5o"])
