@@ -31,8 +31,9 @@ def attach(
     continuous); a Gaussian bottleneck of `bottleneck` dimensions goes before the last linear layer. `layer=None`
     takes the last layer with cells of at most 16 pixels that everything passes. `class_names` of another
     number than the model's replace its last layer. A bare timm network brings its normalisation, a bare torchvision
-    one counts as trained on ImageNet at 224 pixels; for others `ibviz.wrap` says what they expect. Raises `InputError`
-    where a layer does not fit, listing those that do.
+    one counts as trained on ImageNet at 224 pixels; for others `ibviz.wrap` says what they expect, and by which name a
+    file can build them again. New parts are on the network's device, in its precision. Raises `InputError` where a
+    layer does not fit, naming some that do; the network is then as it was.
 
     >>> from torchvision.models import resnet18
     >>> model = attach(resnet18(num_classes=4), layer="layer3", anchors=5, bottleneck=8, class_names="abcd")
@@ -104,21 +105,18 @@ def _name(wrapped: WrappedClassifier) -> str:
     with torch.random.fork_rng(devices=[]):  # the weights drawn here change nobody's draws
         rebuilt = create(wrapped.name, len(wrapped.spec.class_names)).to(place_of(wrapped.network))
     image = probe_for(wrapped.network, wrapped.spec)
-    return wrapped.name if _compute_the_same(rebuilt, wrapped.network, image) else UNNAMED
+    return wrapped.name if _computes_the_same(rebuilt, wrapped.network, image) else UNNAMED
 
 
-def _compute_the_same(one: nn.Module, other: nn.Module, image: Tensor) -> bool:
-    """Whether two networks hold the same weights and, both with those of the other, give the same logits."""
-    held = one.state_dict()
-    state = {key: _awake(value) for key, value in other.state_dict().items()}
+def _computes_the_same(rebuilt: nn.Module, network: nn.Module, image: Tensor) -> bool:
+    """Whether both hold weights of the same shapes and, with those of `network`, come to the same logits."""
+    held, state = rebuilt.state_dict(), {key: _awake(value) for key, value in network.state_dict().items()}
     if {key: value.shape for key, value in held.items()} != {key: value.shape for key, value in state.items()}:
         return False
-
-    def logits(network: nn.Module) -> Tensor:
-        return functional_call(network, state, (image,))
-
-    with torch.no_grad(), evaluating(one), evaluating(other):
-        return gives(lambda: logits(one), logits(other))
+    with torch.no_grad(), evaluating(rebuilt), evaluating(network):
+        logits_of(network, image)  # or it is said why there are none
+        expected = functional_call(network, state, (image,))
+        return gives(lambda: functional_call(rebuilt, state, (image,)), expected)
 
 
 def _awake(weights: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from ibviz.models.grids import (
 )
 
 Basis = Float[Tensor, "k width"]
+REFUSALS = (RuntimeError, AssertionError, ValueError)  # what networks raise at images that they cannot take
 
 
 class Tapped(nn.Module):
@@ -158,16 +159,16 @@ def gives(compute: Callable[[], Tensor], logits: Tensor) -> bool:
     """Whether a computation comes to these logits, but for rounding."""
     try:
         found = compute()
-    except RuntimeError:  # such as the sum of two classifiers' outputs
+    except REFUSALS:  # such as the sum of two classifiers' outputs
         return False
-    return found.shape == logits.shape and bool((found - logits).abs().max() <= 1e-4 * logits.abs().max())
+    return found.shape == logits.shape and bool((found - logits).abs().max() <= 1e-5 * logits.abs().max())
 
 
 def logits_of(network: nn.Module, image: Tensor) -> Tensor:
     """What the network says to an image, if it is logits."""
     try:
         output = network(image)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except REFUSALS as error:
         raise InputError(f"{type(network).__name__} cannot take images of {image.shape[-1]} pixels: "
                          f"{str(error).splitlines()[0]}; set another image_size") from error  # fmt: skip
     if not isinstance(output, Tensor) or output.ndim != 2:

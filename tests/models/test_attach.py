@@ -117,7 +117,7 @@ def test_a_timm_network_brings_its_normalisation_and_its_name(tmp_path: Path):
 def test_a_module_that_no_name_rebuilds_is_not_saved(tmp_path: Path):
     wider = timm.create_model("mobilenetv3_small_050", num_classes=6)
     wider.conv_stem = nn.Conv2d(3, 16, 5, stride=2, padding=2, bias=False)  # pyright: ignore[reportAttributeAccessIssue]
-    changed = (
+    changed: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("mobilenetv3_small_050", "blocks.3", {"act_layer": nn.SiLU}),
         ("resnet10t", "layer3", {"output_stride": 16}),
         ("convnext_atto", "stages.2", {"act_layer": nn.SiLU}),  # behind scales that start at 1e-6
@@ -195,8 +195,10 @@ def test_networks_without_one_last_linear_layer_are_refused_and_left_whole():
     headless = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(InputError, match="no linear layer that gives its 6 logits"):
         attach(wrap(headless, mean=MEAN, std=STD, class_names=NAMES, size=64))
-    with pytest.raises(InputError, match="cannot take images of 64 pixels"):
-        attach(wrap(models.vit_b_16(num_classes=6), mean=MEAN, std=STD, class_names=NAMES, size=64))
+    fixed = timm.create_model("vit_tiny_patch16_224", num_classes=6)
+    for name in (None, "timm/vit_tiny_patch16_224"):
+        with pytest.raises(InputError, match="cannot take images of 64 pixels"):
+            attach(wrap(fixed, mean=MEAN, std=STD, class_names=NAMES, size=64, name=name))
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet5o", "timm/resnet5o"])
