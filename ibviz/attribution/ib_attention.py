@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.intrinsic import attention
-from ibviz.attribution.methods import evaluating
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.tapped import evaluating
 from ibviz.types import Images
 
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.methods import evaluating, explain, predict, values
+from ibviz.attribution.methods import explain, predict, values
 from ibviz.errors import unknown
 from ibviz.models.grids import replaced_output
+from ibviz.models.tapped import evaluating
 from ibviz.progress import progress
 from ibviz.types import Grid, Images, Labels, Maps, Scores
 

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.attribution.gradients import rows_a_pass
-from ibviz.attribution.methods import evaluating, explain, values
+from ibviz.attribution.methods import explain, values
 from ibviz.errors import InputError
 from ibviz.metrics.grid import cell_areas, finite, on_grid
+from ibviz.models.tapped import evaluating
 from ibviz.types import Images, Labels, Maps, Scores
 
 NOISE = 0.1  # standard deviation of infidelity's perturbation, brightness in [0, 1]

@@ -66,10 +66,10 @@ FEW: dict[str, dict[str, object]] = {  # draws enough for these tests
     "gradient_shap": {"samples": 5},
     "integrated_gradients": {"steps": 5},
     "occlusion": {"window": 16, "stride": 16},
-    "rise": {"masks": 20},
-    "feature_ablation": {"segments": 9},
-    "lime": {"samples": 20, "segments": 9},
-    "kernel_shap": {"samples": 20, "segments": 9},
+    "rise": {"masks": 10},
+    "feature_ablation": {"segments": 4},
+    "lime": {"samples": 10, "segments": 4},
+    "kernel_shap": {"samples": 10, "segments": 4},
 }
 
 
