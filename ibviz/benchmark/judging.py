@@ -113,13 +113,7 @@ def refuse(method: str, places: Labels, error: Exception) -> None:
 
 
 def judge(
-    model: Classifier,
-    seen: Seen,
-    maps: Mapping[str, Maps],
-    rules: Rules,
-    *,
-    failed: Failed = refuse,
-    stated: str | None = None,
+    model: Classifier, seen: Seen, maps: Mapping[str, Maps], rules: Rules, *, failed: Failed = refuse, stated: str = ""
 ) -> list[Finding]:
     """Judge maps by their methods' labels, protocol by protocol; NaN stands for a map that is missing.
 
@@ -130,7 +124,7 @@ def judge(
     metrics = rules.metrics
     for label, protocol in rules.protocols.items():
         rule = _Rule(label, protocol, metrics)
-        each = progress(maps.items(), stated or "", total=len(maps), show=stated is not None)
+        each = progress(maps.items(), stated, total=len(maps), show=bool(stated))
         some = [one for name, own in each for one in _of_method(model, seen, name, own, rule, rules, failed)]
         found += _beside_chance(model, seen, some, protocol) if curves_in(metrics) else some
         metrics = curves_in(metrics)
@@ -192,9 +186,11 @@ def _of_method(  # noqa: PLR0913 - what is judged, how, and who hears of failure
     if not len(places):
         return []
     seen, maps = (seen, maps) if whole.all() else (seen.at(places), maps[places])
+    runs = _runs(name, maps, seen.size, rule, rules)
     try:
-        return [_find(model, seen, maps, one)._replace(method=name, native=one is not rule, places=places)
-                for one in _runs(name, maps, seen.size, rule, rules)]  # fmt: skip
+        return [
+            _find(model, seen, maps, one)._replace(method=name, native=one is not rule, places=places) for one in runs
+        ]
     except Exception as error:
         failed(name, places, error)
         return []
@@ -211,10 +207,8 @@ def _runs(name: str, maps: Maps, size: Grid, rule: _Rule, rules: Rules) -> list[
 
 def _find(model: Classifier, seen: Seen, maps: Maps, rule: _Rule) -> Finding:
     protocol = rule.protocol
-    score, probability = (
-        scorer(model, targets, kind=kind, precision=protocol.precision)
-        for targets, kind in ((seen.targets, protocol.score), (seen.targets.classes, "probability"))
-    )
+    score = scorer(model, seen.targets, kind=protocol.score, precision=protocol.precision)
+    probability = scorer(model, seen.targets.classes, precision=protocol.precision)
     curves = faithfulness(score, seen.images, maps, protocol=protocol) if curves_in(rule.metrics) else None
     cells = units(maps, seen.size, protocol)
     regions = seen.regions

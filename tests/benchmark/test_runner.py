@@ -21,8 +21,7 @@ from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import read_maps
 from ibviz.config import MethodConfig, ProtocolConfig
 from ibviz.data.decode import decode, to_tensor
-from ibviz.data.image_set import to_float
-from ibviz.data.regions import rasterise
+from ibviz.data.image_set import rasterise, to_float
 from ibviz.errors import InputError
 from ibviz.files import owned, read_rows
 from ibviz.metrics import faithfulness, pointing_game, scorer, sparseness

@@ -116,7 +116,8 @@ def test_d2_every_option_does_something(judge, flag, value):
 def test_d2_no_option_is_forgotten():
     for judge in CALLS:
         options = {name for name, one in inspect.signature(judge).parameters.items() if one.kind == one.KEYWORD_ONLY}
-        assert options == {flag for other, flag, _ in FLAGS if other is judge}
+        moving = options - {"batch_size"}  # moves memory, and no number
+        assert moving == {flag for other, flag, _ in FLAGS if other is judge}
 
 
 def test_d3_a_uniform_map_hits_as_often_as_chance():
