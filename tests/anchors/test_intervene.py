@@ -254,7 +254,7 @@ def test_the_answer_in_words_follows_the_intervals(scenes):
 
 @pytest.mark.parametrize(("name", "given"), [("unquantised", "unquantised"), ("none", "nothing")])
 def test_without_an_intervention_that_tells_there_is_no_answer(scenes, name, given):
-    lines = summarise(intervene(cell_reader(), scenes, [Variant("unquantised")]))
+    lines = summarise_effects(intervene(cell_reader(), scenes, [Variant("unquantised")]))
     with pytest.raises(InputError, match=f"told by mean, swap or uniform; got {given}"):
         answer([line for line in lines if line.variant.name == name])
 
