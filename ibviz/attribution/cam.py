@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ibviz.attribution.gradients import Count, differentiable, guided_gradient, rows_a_pass
+from ibviz.attribution.gradients import guided_gradient
+from ibviz.attribution.passes import Count, differentiable, rows_a_pass
 from ibviz.attribution.perturbation import asked, enlarged, logits_of
 from ibviz.errors import InputError, NoMapError, not_finite
 from ibviz.models.grids import (
     Features,
     Layout,
     from_grid,
-    graph_after,
     influential_layers,
     is_cut,
     layout_in,
@@ -28,11 +28,11 @@ from ibviz.models.grids import (
     listed,
     probe,
     reaches_output,
-    replaced_output,
     spatial_layers,
     takes_rows,
     to_grid,
 )
+from ibviz.models.hooks import graph_after, replaced_output
 from ibviz.types import Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least
@@ -149,9 +149,8 @@ def choose_layer(model: nn.Module, images: Images) -> str:
     layers, classes = _layers_that_matter(model, image), logits_of(model, image).shape[1]
     fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
     if not fitting:
-        listed = ", ".join(f"{name} ({layout})" for name, layout in layers.items()) or "none"
         raise NoMapError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
-                         f"{listed}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
+                         f"{listed(layers)}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
     telling = [name for name in fitting if layers[name].channels != classes] or fitting
     return next((name for name in reversed(telling) if is_cut(model, image, name)), telling[-1])
 

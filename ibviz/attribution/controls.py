@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.cam import grad_cam
-from ibviz.attribution.gradients import fine
 from ibviz.attribution.information import weighed
 from ibviz.attribution.intrinsic import attention
+from ibviz.attribution.passes import fine
 from ibviz.errors import NoMapError
 from ibviz.models.classifier import IBClassifier
 from ibviz.types import Grid, Images, Labels, Maps

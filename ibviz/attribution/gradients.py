@@ -17,14 +17,13 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from ibviz.attribution.passes import Count, copies_a_pass, differentiable, fine, laid_out, rows_a_pass
 from ibviz.errors import InputError
 from ibviz.models.classifier import Normalize
 from ibviz.types import Images, Labels, Maps
 
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0)]
 Copies = Float[Tensor, "n b 3 h w"]
-PIXELS_A_PASS = 16 * 224 * 224  # on a processor, whose caches more would spill out of
 MISSED = 0.01, 1e-5, 0.05  # what DeepLift may miss: of the logit's change, of its contributions' size, with max pools
 
 
@@ -185,25 +184,6 @@ def guided_gradient(model: nn.Module, images: Images, targets: Labels) -> Images
 
 
 @contextmanager
-def differentiable(images: Images) -> Iterator[Images]:
-    """A copy of the images through which gradients flow, whatever holds outside and even where weights are frozen.
-
-    Inside the block, a graph that is cut becomes an `InputError`.
-    """
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield images.clone().detach().requires_grad_()
-    except RuntimeError as error:
-        if not any(
-            sign in str(error) for sign in ("does not require grad", "doesn't require grad", "used in the graph")
-        ):
-            raise
-        raise InputError("the target's score does not depend on the images by gradients: the network is cut by detach, "
-                         "no_grad or a step function; mend it, or choose a method without gradients, such as "
-                         "score_cam, occlusion or rise") from error  # fmt: skip
-
-
-@contextmanager
 def modifiable(model: nn.Module, images: Images, method: str, way_out: str) -> Iterator[tuple[nn.Module, Images]]:
     """Copies of network and images for methods that hook into activations, without autocast or TF32.
 
@@ -243,40 +223,6 @@ def noisy_copies(
     noise = torch.randn(samples, 1, *images.shape[1:], generator=draws).to(images)
     for part in noise.split(copies_a_pass(images, batch_size)):
         yield images + deviation * part
-
-
-def fine(values: Tensor) -> Tensor:
-    """In float32, or as they are where finer: sums of half-precision numbers would round.
-
-    >>> fine(torch.ones(1).half()).dtype, fine(torch.ones(1).double()).dtype
-    (torch.float32, torch.float64)
-    """
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def rows_a_pass(images: Images, batch_size: int) -> int:
-    """Changed images that go through the network together: at most `batch_size`, fewer large ones on a processor.
-
-    >>> rows_a_pass(torch.zeros(1, 3, 224, 224), 64), rows_a_pass(torch.zeros(1, 3, 32, 32), 64)
-    (16, 64)
-    """
-    if images.device.type != "cpu":
-        return batch_size
-    return max(1, min(batch_size, PIXELS_A_PASS // (images.shape[2] * images.shape[3])))
-
-
-def laid_out(planes: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Images or features, laid out as convolutions read many of them fastest on most processors."""
-    return planes.contiguous(memory_format=torch.channels_last)
-
-
-def copies_a_pass(images: Images, batch_size: int) -> int:
-    """Changed copies of every image that go through the network together: `rows_a_pass` in all, or one each.
-
-    >>> copies_a_pass(torch.zeros(3, 3, 8, 8), 64)
-    21
-    """
-    return max(1, rows_a_pass(images, batch_size) // len(images))
 
 
 def _gradients(model: nn.Module, copies: Copies, targets: Labels) -> Copies:

@@ -10,21 +10,20 @@ from pydantic import Field, InstanceOf
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.gradients import Count, differentiable, fine, laid_out
+from ibviz.attribution.passes import Count, differentiable, fine, laid_out
 from ibviz.errors import InputError
 from ibviz.models.grids import (
     Features,
     Layout,
     from_grid,
-    graph_after,
     layer_for_attention,
     layout_of,
     probe,
     reaches_output,
-    replaced_output,
     takes_rows,
     to_grid,
 )
+from ibviz.models.hooks import graph_after, replaced_output
 from ibviz.models.tapped import evaluating
 from ibviz.types import Images, Labels, Maps
 

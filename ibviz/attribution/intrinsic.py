@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ibviz.attribution.gradients import fine
+from ibviz.attribution.passes import fine
 from ibviz.errors import InputError, unknown
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.grids import in_proportion, replaced_output, spatial_layers
+from ibviz.models.grids import in_proportion, spatial_layers
+from ibviz.models.hooks import replaced_output
 from ibviz.types import AttentionMap, Grid, Images, Labels, Maps
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.gradients import Count, copies_a_pass, fine, laid_out, rows_a_pass
+from ibviz.attribution.passes import Count, copies_a_pass, fine, laid_out, rows_a_pass
 from ibviz.errors import InputError, not_finite
 from ibviz.types import Grid, Images, Labels, Maps
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.attribution.gradients import rows_a_pass
 from ibviz.attribution.methods import explain, values
+from ibviz.attribution.passes import rows_a_pass
 from ibviz.errors import InputError
 from ibviz.metrics.grid import cell_areas, finite, on_grid
 from ibviz.models.tapped import evaluating

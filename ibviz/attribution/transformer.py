@@ -16,9 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.gradients import differentiable, fine
+from ibviz.attribution.passes import differentiable, fine
 from ibviz.errors import InputError
-from ibviz.models.grids import Layout, replaced_output, spatial_layers
+from ibviz.models.grids import Layout, spatial_layers
+from ibviz.models.hooks import replaced_output
 from ibviz.types import Images, Labels, Maps
 
 Mixing = Float[Tensor, "_ _ _"]  # rows, tokens, tokens: from each token to each

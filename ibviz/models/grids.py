@@ -5,7 +5,7 @@ which the first few (class, register, distillation) stand for no place.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.errors import InputError, cut_off
+from ibviz.models.hooks import replaced_output
 from ibviz.types import Grid, Images
 
 LARGEST_STRIDE = 16  # pixels a cell, of a layer chosen for attention
@@ -189,36 +190,6 @@ def reaches_output(model: nn.Module, images: Images, name: str) -> bool:
         return name in influential_layers(model, images)
     except InputError:  # cut by detach or no_grad
         return True
-
-
-@contextmanager
-def replaced_output(module: nn.Module, replace: Callable[[Any], Any]) -> Iterator[None]:
-    """Inside the block, what `replace` makes of the module's output stands in its place."""
-    handle = module.register_forward_hook(lambda module, inputs, output: replace(output))  # noqa: ARG005
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def graph_after(model: nn.Module, module: nn.Module) -> Iterator[None]:
-    """Inside the block, a pass keeps nothing for gradients before a module's output, and everything after it."""
-
-    def leave(model: nn.Module, inputs: object) -> None:  # noqa: ARG001 - a hook's signature
-        torch.set_grad_enabled(False)
-
-    def enter(output: Any) -> Any:
-        torch.set_grad_enabled(True)
-        return output
-
-    with (
-        torch.enable_grad(),
-        model.register_forward_pre_hook(leave),
-        replaced_output(module, enter),
-        replaced_output(model, enter),  # a block of the network's own may have ended with gradients off
-    ):
-        yield
 
 
 def _run(model: nn.Module, images: Images) -> tuple[Tensor, dict[str, Tensor]]:

@@ -14,15 +14,8 @@ from torch import Tensor, nn
 from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES, Parts, conv_head
-from ibviz.models.grids import (
-    Layout,
-    from_grid,
-    layer_for_attention,
-    layout_of,
-    probe,
-    replaced_output,
-    to_grid,
-)
+from ibviz.models.grids import Layout, from_grid, layer_for_attention, layout_of, probe, to_grid
+from ibviz.models.hooks import replaced_output
 
 Basis = Float[Tensor, "k width"]
 REFUSALS = (RuntimeError, AssertionError, ValueError)  # what networks raise at images that they cannot take

@@ -17,10 +17,10 @@ from ibviz.models.grids import (
     layout_of,
     listed,
     reaches_output,
-    replaced_output,
     spatial_layers,
     to_grid,
 )
+from ibviz.models.hooks import replaced_output
 
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
