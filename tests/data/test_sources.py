@@ -487,10 +487,10 @@ def test_cifar_is_read_as_torchvision_stores_it(tmp_path, monkeypatch):
 
 
 def test_a_failed_download_says_where_it_looked_and_what_else_works(tmp_path, monkeypatch):
-    def offline(_) -> None:
+    def offline(*_, **__) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("torchvision.datasets.CIFAR100.download", offline)
+    monkeypatch.setattr("ibviz.data.download.urlopen", offline)
     refused(config(source="cifar100"), "test", tmp_path, f"not under {tmp_path}.*no route to host.*parquet or folder")
 
 
