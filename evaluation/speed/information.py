@@ -22,7 +22,7 @@ from ibviz.attribution.information import FeatureStatistics, feature_statistics,
 from ibviz.config import InputConfig, ModelConfig
 from ibviz.models.classifier import IBClassifier
 
-STEPS, DRAWS = 10, 10
+STEPS, DRAWS, CLASSES = 10, 10, 10
 
 
 def one_by_one(model: nn.Module, images: Tensor, targets: Tensor, layer: str, known: FeatureStatistics) -> Tensor:
@@ -61,7 +61,7 @@ def _one(model: nn.Module, image: Tensor, target: Tensor, layer: str, known: Fea
 def measure(name: str, model: nn.Module, layer: str, size: int, repeats: int, count: int) -> dict[str, object]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().to(device)
-    images, targets = torch.rand(count, 3, size, size, device=device), torch.arange(count, device=device)
+    images, targets = torch.rand(count, 3, size, size, device=device), torch.arange(count, device=device) % CLASSES
     with torch.no_grad():
         known = feature_statistics(model, images, layer=layer)
     contestants = {
