@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.anchors.batches import batches, derangement, pictures, with_attention
-from ibviz.attribution.methods import evaluating
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError, unknown
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.hooks import evaluating
 from ibviz.types import AttentionMap, Images, Labels, Maps
 
 MAPS = 8  # in one pass behind the gate, for each image of a batch; bounds the memory

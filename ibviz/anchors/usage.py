@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ibviz.anchors.batches import batches, pictures, with_attention
-from ibviz.attribution.methods import evaluating
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.hooks import evaluating
 from ibviz.types import AttentionMap, Labels, Maps, Scores
 
 Counts = Int[Tensor, " q"]

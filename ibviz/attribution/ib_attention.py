@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.intrinsic import attention
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.tapped import evaluating
+from ibviz.models.hooks import evaluating
 from ibviz.types import Images
 
 

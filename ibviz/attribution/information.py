@@ -23,8 +23,7 @@ from ibviz.models.grids import (
     takes_rows,
     to_grid,
 )
-from ibviz.models.hooks import graph_after, replaced_output
-from ibviz.models.tapped import evaluating
+from ibviz.models.hooks import evaluating, graph_after, replaced_output
 from ibviz.types import Images, Labels, Maps
 
 START = 5.0  # logit of the share of signal before the first step: almost all

@@ -38,8 +38,7 @@ from ibviz.attribution.intrinsic import attention, attention_mean, module_attent
 from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, occlusion, rise
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, not_finite, unknown
-from ibviz.models.hooks import replaced_output
-from ibviz.models.tapped import evaluating
+from ibviz.models.hooks import evaluating, replaced_output
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Images, Labels, Maps
 

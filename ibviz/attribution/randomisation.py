@@ -18,8 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.methods import explain, predict, values
 from ibviz.errors import unknown
-from ibviz.models.hooks import replaced_output
-from ibviz.models.tapped import evaluating
+from ibviz.models.hooks import evaluating, replaced_output
 from ibviz.progress import progress
 from ibviz.types import Grid, Images, Labels, Maps, Scores
 

@@ -12,7 +12,7 @@ from ibviz.attribution.methods import explain, values
 from ibviz.attribution.passes import rows_a_pass
 from ibviz.errors import InputError
 from ibviz.metrics.grid import cell_areas, finite, on_grid
-from ibviz.models.tapped import evaluating
+from ibviz.models.hooks import evaluating
 from ibviz.types import Images, Labels, Maps, Scores
 
 NOISE = 0.1  # standard deviation of infidelity's perturbation, brightness in [0, 1]

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ibviz.attribution.methods import Explanation, evaluating, predict, values
+from ibviz.attribution.methods import Explanation, predict, values
 from ibviz.benchmark.evaluation import comparison_grid, training_colour
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.metrics.curves import faithfulness, planned_states
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS, Averages, averages
 from ibviz.metrics.protocol import PRESETS, CurveProtocol, preset
 from ibviz.metrics.score import scorer, targets_by
+from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import Grid, Images, Labels, Maps, Masks

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ibviz.attribution.methods import CONTROLS, Explanation, evaluating, explain, predict, values
+from ibviz.attribution.methods import CONTROLS, Explanation, explain, predict, values
 from ibviz.benchmark.judging import Rules, Seen, curves_in, judge, passes_of, planned_passes, rows_of_findings
 from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.sheets import legend
@@ -25,6 +25,7 @@ from ibviz.metrics.curves import Curve
 from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.metrics.score import Targets, targets_by
+from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Masks
 

@@ -11,8 +11,9 @@ from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.hooks import evaluating
 from ibviz.models.loading import WrappedClassifier, named, timm_input
-from ibviz.models.tapped import create, evaluating, gives, logits_of, place_of, probe_for, tapped
+from ibviz.models.tapped import create, gives, logits_of, place_of, probe_for, tapped
 
 DORMANT = 1e-3  # a last normalisation or a layer scale starts at zero or below this
 

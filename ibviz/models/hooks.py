@@ -1,4 +1,4 @@
-"""Hooks that are gone after their block: what a module gives can be read, replaced, or be where gradients start."""
+"""Changes of a network that are undone after their block: its mode, what a module gives, where gradients start."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,6 +6,18 @@ from typing import Any
 
 import torch
 from torch import nn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; every module's own mode again after it, also after an error."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager

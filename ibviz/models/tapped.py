@@ -15,7 +15,7 @@ from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES, Parts, conv_head
 from ibviz.models.grids import Layout, from_grid, layer_for_attention, layout_of, probe, to_grid
-from ibviz.models.hooks import replaced_output
+from ibviz.models.hooks import evaluating, replaced_output
 
 Basis = Float[Tensor, "k width"]
 REFUSALS = (RuntimeError, AssertionError, ValueError)  # what networks raise at images that they cannot take
@@ -104,18 +104,6 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
         decoder,
         partial(_start_with, directions),
     )
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; every module's own mode again after it, also after an error."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def place_of(network: nn.Module) -> Tensor:

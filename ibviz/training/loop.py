@@ -17,7 +17,6 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.attribution.methods import evaluating
 from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import Fault, to_float
 from ibviz.data.sources import load_split
@@ -26,6 +25,7 @@ from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.hooks import evaluating
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import Crops, augment, draw_crops

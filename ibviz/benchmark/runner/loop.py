@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import evaluating, values
+from ibviz.attribution.methods import values
 from ibviz.benchmark.judging import (
     Rules,
     judge,
@@ -45,6 +45,7 @@ from ibviz.data.listing import tolerate
 from ibviz.data.sources import Chosen, choose_images
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, owned
+from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 

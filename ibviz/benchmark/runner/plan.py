@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from ibviz.attribution.methods import evaluating, values
+from ibviz.attribution.methods import values
 from ibviz.benchmark.evaluation import comparison_grid, fingerprint
 from ibviz.benchmark.judging import LOCALISATION
 from ibviz.benchmark.probe import Pace, fastest, in_format
@@ -22,6 +22,7 @@ from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.metrics.protocol import CurveProtocol, digest
+from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.types import Grid
 
