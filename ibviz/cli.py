@@ -82,6 +82,9 @@ def train(  # noqa: PLR0913 - one parameter a flag
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Run the grid under [sweep]; always goes on where it stopped.")
     ] = False,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of cached features, shared by runs on the same network and data.")
+    ] = None,
     log: Log = None,
 ) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
@@ -91,11 +94,19 @@ def train(  # noqa: PLR0913 - one parameter a flag
 
     if sweep:
         _refuse("--sweep", resume=resume)
-        table = run_sweep(read_toml(recipe, Sweep), out, root=data, weights=weights, log=log, report=_print_epoch_of)
+        grid = read_toml(recipe, Sweep)
+        table = run_sweep(grid, out, root=data, weights=weights, features=features, log=log, report=_print_epoch_of)
         print(f"{markdown(table)}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
         return
     train_recipe(
-        read_toml(recipe, Recipe), out, root=data, resume=resume, weights=weights, log=log, report=_print_epoch
+        read_toml(recipe, Recipe),
+        out,
+        root=data,
+        resume=resume,
+        weights=weights,
+        features=features,
+        log=log,
+        report=_print_epoch,
     )
     print(f"best weights: {out / 'model.safetensors'}")
 

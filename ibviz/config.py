@@ -68,18 +68,23 @@ class ModelConfig(Settings):
     pretrained: bool = False  # training starts from the published weights, or those of --weights
     anchors: int | None = Field(default=20, ge=2)  # None: continuous attention
     latent: int = Field(default=64, ge=1)  # K, dimensions of z
-    gate: Literal["residual", "mul"] = "residual"  # f·(1 + a) as published, or f·a (ours)
+    gate: Literal["residual", "mul", "mean", "noise"] = "residual"  # see `ibviz.models.gate`; all but residual are ours
     head_depth: int = Field(default=0, ge=0)  # hidden convolutions of the attention head, where it is not fixed
+    head_width: int | None = Field(default=None, ge=1)  # their channels, with batch norm (ours); None: as published
+    open_at_start: float | None = Field(default=None, ge=0.05, le=0.99)  # attention of all cells at first; None: random
 
 
 class ObjectiveConfig(Settings):
-    """Weights of the loss in nats: CE + beta·KL + codebook·VQ + commitment·CM."""
+    """Weights of the loss in nats; `ibviz.models.objective` has the formula."""
 
     beta: float = Field(default=1e-3, ge=0)
     kl: Literal["exact", "official"] = "exact"
     codebook: float = Field(default=0.4, ge=0)
     commitment: float = Field(default=0.1, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # share of each label spread over all classes, in training
+    attention_price: float = Field(default=0.0, ge=0)  # nats that a map costs which is open everywhere
+    capacity: float = Field(default=0.0, ge=0)  # for gate noise: price of a nat that a unit passes, mean over units
+    attention_warmup: float = Field(default=0.3, ge=0, le=1)  # share of training over which both prices rise
 
 
 class Halve(Settings):
@@ -117,7 +122,8 @@ class TrainingConfig(Settings):
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)  # images an optimizer step, over all processes
     accumulate: int = Field(default=1, ge=1)  # passes an optimizer step: less memory, statistics of smaller batches
-    trainable: Literal["all", "attached"] = "all"  # or attention, bottleneck and decoder on a frozen pretrained network
+    # all, or on a frozen pretrained network attention, bottleneck and decoder; tail: the layers after the gate as well
+    trainable: Literal["all", "tail", "attached"] = "all"
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
     warmup: tuple[float, ...] = ()  # learning rates of the first epochs
@@ -125,6 +131,8 @@ class TrainingConfig(Settings):
     momentum: float = Field(default=0.9, ge=0, lt=1)  # for adam its first beta; its second is 0.999
     weight_decay: float = Field(default=5e-4, ge=0)  # never on the anchors
     anchor_lr: float = Field(default=1.0, ge=0)  # anchors' share of the learning rate; 0 keeps them fixed
+    cache_features: bool = False  # run the frozen layers below the gate once and keep what they give, as float16
+    head_lr: float = Field(default=1.0, ge=0)  # the attention head's share of the learning rate
     ema: float | None = Field(default=None, gt=0, lt=1)  # decay a step of averaged weights, which are judged and kept
     precision: Literal["no", "bf16"] = "no"
     compile: bool = False  # torch.compile: minutes at the start, then faster steps
@@ -152,8 +160,24 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _frozen_is_pretrained(self) -> "Recipe":
-        if self.training.trainable == "attached" and not self.model.pretrained:
-            raise ValueError('training.trainable = "attached" freezes the network: it needs model.pretrained = true')
+        kind = self.training.trainable
+        if kind != "all" and not self.model.pretrained:
+            raise ValueError(f'training.trainable = "{kind}" freezes the network: it needs model.pretrained = true')
+        return self
+
+    @model_validator(mode="after")
+    def _cached_is_frozen(self) -> "Recipe":
+        config = self.training
+        if config.cache_features and (config.trainable == "all" or config.crop_padding):
+            raise ValueError("training.cache_features keeps what frozen layers give for whole images: it needs "
+                             'training.trainable = "attached" or "tail", and training.crop_padding = 0')  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _capacity_of_noise(self) -> "Recipe":
+        if self.objective.capacity and self.model.gate != "noise":
+            raise ValueError('objective.capacity prices what passes the noise of model.gate = "noise"; for other gates '
+                             "use objective.attention_price")  # fmt: skip
         return self
 
 

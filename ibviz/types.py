@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "b 3 h w"]  # [0, 1] pixel space; the model normalises
+Inputs = Float[Tensor, "b *rest"]  # images, or what a layer of the network made of them
 Pixels = UInt8[Tensor, "b 3 h w"]  # as stored
 Labels = Int[Tensor, " b"]
 Scores = Float[Tensor, " b"]

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
+from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig, describe
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES
 from ibviz.models.classifier import IBClassifier
@@ -15,6 +17,7 @@ from ibviz.models.hooks import evaluating
 from ibviz.models.loading import WrappedClassifier, named, timm_input
 from ibviz.models.tapped import create, gives, logits_of, place_of, probe_for, tapped
 
+HEAD: dict[str, Any] = {"head_depth": 1, "head_width": 64, "open_at_start": 0.9}  # see evaluation/results/attention
 DORMANT = 1e-3  # a last normalisation or a layer scale starts at zero or below this
 
 
@@ -22,19 +25,28 @@ def attach(
     model: nn.Module,
     *,
     layer: str | None = None,
+    gate: str = "mul",
     anchors: int | None = 20,
     bottleneck: int = 256,
     class_names: Sequence[str] | None = None,
 ) -> IBClassifier:
-    """Make a classifier of ours, in eval mode, of a torchvision or timm network, which it takes over with its weights.
+    """Return a classifier of ours, in eval mode, made of a torchvision or timm network and its weights.
 
-    The output of `layer`, a grid of features or of tokens, is gated by attention of `anchors` levels (None:
-    continuous); a Gaussian bottleneck of `bottleneck` dimensions goes before the last linear layer. `layer=None`
-    takes the last layer with cells of at most 16 pixels that everything passes. `class_names` of another
-    number than the model's replace its last layer. A bare timm network brings its normalisation, a bare torchvision
-    one counts as trained on ImageNet at 224 pixels; for others `ibviz.wrap` says what they expect, and by which name a
-    file can build them again. New parts are on the network's device, in its precision. Raises `InputError` where a
-    layer does not fit, naming some that do; the network is then as it was.
+    A bare timm network brings its normalisation, a bare torchvision one counts as trained on ImageNet at 224 pixels;
+    for others `ibviz.wrap` says what they expect, and by which name a file can build them again. New parts are on the
+    network's device, in its precision.
+
+    Args:
+        model: Network, which becomes a part of the classifier.
+        layer: Name of the submodule whose output, a grid of features or of tokens, is gated. None: the last layer with
+            cells of at most 16 pixels that everything passes.
+        gate: What attention does to features: "residual" (published), "mul", "mean" or "noise" (`ibviz.models.gate`).
+        anchors: Number of levels of the attention; None: continuous.
+        bottleneck: Dimensions of the Gaussian bottleneck before the last linear layer.
+        class_names: If their number is not that of the model's classes, they replace its last layer.
+
+    Raises:
+        InputError: A layer does not fit; some that do are named, and the network is as it was.
 
     >>> from torchvision.models import resnet18
     >>> model = attach(resnet18(num_classes=4), layer="layer3", anchors=5, bottleneck=8, class_names="abcd")
@@ -45,7 +57,11 @@ def attach(
     spec = wrapped.spec
     if class_names is not None:
         spec = spec.model_copy(update={"class_names": tuple(class_names)})
-    config = ModelConfig(backbone=_name(wrapped), layer=layer, anchors=anchors, latent=bottleneck)
+    given = {"layer": layer, "gate": gate, "anchors": anchors, "latent": bottleneck}
+    try:
+        config = ModelConfig.model_validate({"backbone": _name(wrapped), **given, **HEAD})
+    except ValidationError as error:
+        raise InputError(describe(error, ModelConfig)) from error
     return _attached(wrapped.network, config, spec).eval()
 
 
@@ -72,7 +88,7 @@ PRETRAINED = {"vgg16": "torchvision/vgg16", "wrn50_2": "torchvision/wide_resnet5
 
 
 def without_attention(model: IBClassifier, images: Tensor) -> Tensor:
-    """Logits with the attention at 0 and the bottleneck bypassed: what the attached network gave on its own."""
+    """Return the logits that the attached network gave on its own, without gate and bottleneck."""
     if model.config.backbone in BACKBONES:
         raise InputError(f"{model.config.backbone} was built with its bottleneck; only attached networks can bypass it")
     return model.decoder.get_submodule("head")(model.network(model.normalize(images), lambda features: features))

@@ -1,9 +1,14 @@
 """Variational spatial attention: a mean and a deviation for each cell of a feature grid."""
 
+import math
+from typing import cast
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.errors import InputError
 from ibviz.types import Maps
 
 DEVIATION_SHIFT = 5.0  # softplus(raw - 5): deviations start near 0.007
@@ -21,6 +26,15 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.head = head
         self.scale = nn.Conv2d(1, 1, 3, padding=1)
+
+    @torch.no_grad()
+    def open_at(self, attention: float) -> None:
+        """Set the mean of every cell to one value, whatever the features: the last layer of the head starts at it."""
+        last = cast(nn.Conv2d | nn.BatchNorm2d, list(self.head.modules())[-1])
+        if last.bias is None:
+            raise InputError("open_at_start needs an attention head whose last layer has a bias; leave it out")
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, math.log(attention / (1 - attention)))
 
     def forward(self, features: Float[Tensor, "b c gh gw"]) -> tuple[Maps, Maps]:
         """Mean in (0, 1) and deviation above 0."""

@@ -16,13 +16,14 @@ from ibviz.errors import InputError
 class Parts(NamedTuple):
     """What `IBClassifier` is put together from.
 
-    `network` takes normalised images and a gate, which it calls once with its features `(b, c, h, w)`, and gives
-    `(b, width)`; `head` makes one channel of the same grid; `decoder` makes logits of z. `layer` is the name of the
-    submodule of `network` whose output is gated.
+    `network` takes normalised images and a gate, which it calls once with its features `(b, channels, h, w)`, and
+    gives `(b, width)`; `head` makes one channel of the same grid; `decoder` makes logits of z. `layer` is the name of
+    the submodule of `network` whose output is gated.
     """
 
     network: nn.Module
     layer: str
+    channels: int
     head: nn.Module
     width: int
     decoder: nn.Module
@@ -47,16 +48,23 @@ def split(stem: nn.Module, encoder: nn.Module, *others: Any) -> Parts:
     return Parts(Split(stem, encoder), "stem", *others)
 
 
-def conv_head(channels: int, depth: int) -> nn.Sequential:
-    """The VGG networks' attention head: `depth` convolutions with ReLU, then one to a single channel."""
-    hidden = [part for _ in range(depth) for part in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())]
-    return nn.Sequential(*hidden, nn.Conv2d(channels, 1, 3, padding=1))
+def conv_head(channels: int, config: ModelConfig) -> nn.Sequential:
+    """Build the VGG networks' attention head: `head_depth` convolutions with ReLU, then one to a single channel.
+
+    Hidden layers have as many channels as the features, or `head_width` and a batch norm before each ReLU, which is
+    ours.
+    """
+    width, hidden = config.head_width or channels, list[nn.Module]()
+    for inputs in [channels, *[width] * (config.head_depth - 1)][: config.head_depth]:
+        norm = [] if config.head_width is None else [nn.BatchNorm2d(width)]
+        hidden += [nn.Conv2d(inputs, width, 3, padding=1), *norm, nn.ReLU()]
+    return nn.Sequential(*hidden, nn.Conv2d(width if hidden else channels, 1, 3, padding=1))
 
 
 def fixed_head(config: ModelConfig) -> None:
-    """Refuse `head_depth` where the attention head is part of the architecture."""
-    if config.head_depth:
-        raise InputError(f"the attention head of {config.backbone} is fixed; leave head_depth out")
+    """Refuse `head_depth` and `head_width` where the attention head is part of the architecture."""
+    if config.head_depth or config.head_width:
+        raise InputError(f"the attention head of {config.backbone} is fixed; leave head_depth and head_width out")
 
 
 def conv_bn_relu(inputs: int, outputs: int, *, stride: int = 1, bias: bool = True) -> list[nn.Module]:
@@ -93,7 +101,7 @@ def digits(config: ModelConfig, spec: InputConfig) -> Parts:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    return split(stem, encoder, head, 128, two_layer_decoder(config, spec))
+    return split(stem, encoder, 64, head, 128, two_layer_decoder(config, spec))
 
 
 def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
@@ -115,9 +123,9 @@ def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
         nn.ReLU(),
         nn.Flatten(),
     )
-    head, decoder = conv_head(256, config.head_depth), two_layer_decoder(config, spec)
+    head, decoder = conv_head(256, config), two_layer_decoder(config, spec)
     width = 512 * (spec.size // 32) ** 2
-    return split(stem, encoder, head, width, decoder, partial(_on_modules, _initialise_vgg))
+    return split(stem, encoder, 256, head, width, decoder, partial(_on_modules, _initialise_vgg))
 
 
 def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
@@ -126,8 +134,8 @@ def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
 
     stem = cast(nn.Sequential, models.vgg16().features)[:-1]
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten())
-    head, decoder = conv_head(512, config.head_depth), two_layer_decoder(config, spec)
-    return split(stem, encoder, head, 4608, decoder, partial(_on_modules, _initialise_vgg))
+    head, decoder = conv_head(512, config), two_layer_decoder(config, spec)
+    return split(stem, encoder, 512, head, 4608, decoder, partial(_on_modules, _initialise_vgg))
 
 
 def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
@@ -143,7 +151,8 @@ def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
     stem = nn.Sequential(OrderedDict((name, resnet.get_submodule(name)) for name in names))
     encoder = nn.Sequential(OrderedDict(layer4=resnet.layer4, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     head = nn.Sequential(reader, nn.Conv2d(2048, 1, 3, padding=1))
-    return split(stem, encoder, head, 2048, two_layer_decoder(config, spec), partial(_on_modules, _initialise_resnet))
+    decoder = two_layer_decoder(config, spec)
+    return split(stem, encoder, 1024, head, 2048, decoder, partial(_on_modules, _initialise_resnet))
 
 
 def _on_modules(initialise: Callable[[nn.Module], None], classifier: nn.Module) -> None:
@@ -212,7 +221,7 @@ def wide_resnet(config: ModelConfig, spec: InputConfig, *, depth: int, widen: in
     last = wide_group(w2, w3, blocks=blocks, stride=2)
     encoder = nn.Sequential(last, nn.BatchNorm2d(w3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     decoder = nn.Sequential(nn.ReLU(), nn.Linear(config.latent, len(spec.class_names)))
-    return split(stem, encoder, head, w3, decoder, partial(_on_modules, _initialise_wide))
+    return split(stem, encoder, w2, head, w3, decoder, partial(_on_modules, _initialise_wide))
 
 
 def _initialise_wide(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """The classifier whose spatial attention passes an information bottleneck (Lai et al., IJCAI 2021)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,10 @@ from ibviz.errors import InputError
 from ibviz.models.attention import SpatialAttention
 from ibviz.models.backbones import Parts
 from ibviz.models.bottleneck import GaussianBottleneck, kl_exact
+from ibviz.models.gate import Draw, FeatureGate
 from ibviz.models.quantizer import AnchorQuantizer, nearest_anchor
 from ibviz.models.tapped import parts_of
-from ibviz.types import AttentionMap, Images, Scores
-
-Draw = Callable[[tuple[int, ...]], Tensor]  # standard normal numbers of a shape, on the images' device
+from ibviz.types import AttentionMap, Images, Inputs, Scores
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Gate:
 
     values: Float[Tensor, "s b gh gw"]  # before the quantiser
     index: Int[Tensor, "s b gh gw"] | None
+    entered: Float[Tensor, "s b gh gw"]  # after it, with the gradient of what was before
 
 
 class Inspection(NamedTuple):
@@ -60,10 +60,6 @@ class Normalize(nn.Module):
 
 
 HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "residual": lambda features, gate: features * (1 + gate),
-    "mul": lambda features, gate: features * gate,
-}
 
 
 class Attended(NamedTuple):
@@ -97,20 +93,23 @@ class IBClassifier(nn.Module, ModelHubMixin):
         self.normalize = Normalize(spec.mean, spec.std)
         self.network = parts.network
         self.attention = SpatialAttention(parts.head)
+        self.gate = FeatureGate(config.gate, parts.channels)
         self.quantizer = None if config.anchors is None else AnchorQuantizer(config.anchors)
         self.bottleneck = GaussianBottleneck(parts.width, config.latent)
         self.decoder = parts.decoder
         if parts.initialise is not None:
             parts.initialise(self)
+        if config.open_at_start is not None:
+            self.attention.open_at(config.open_at_start)
 
     def forward(
-        self, images: Images, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None
+        self, images: Inputs, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None
     ) -> Float[Tensor, "rows classes"]:
         """Logits, averaged over draws where `samples` asks for them: a row an image, or for each a hook makes of it."""
         return self.inspect(images, samples=samples, generator=generator).logits
 
     def inspect(
-        self, images: Images, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None
+        self, images: Inputs, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None
     ) -> Inspection:
         """Run the network and keep its parts.
 
@@ -120,10 +119,11 @@ class IBClassifier(nn.Module, ModelHubMixin):
             samples = (1, 1)
         return self.decide(images, samples, partial(torch.randn, generator=generator, device=images.device))
 
-    def decide(self, images: Images, samples: tuple[int, int] | None, draw: Draw) -> Inspection:
+    def decide(self, images: Inputs, samples: tuple[int, int] | None, draw: Draw) -> Inspection:
         """One pass, deterministic where `samples` is None; `draw` gives the noise, recorded or new.
 
-        It is asked for the attention's `(S_a, b, gh, gw)` first, then for the latent's `(S_z, S_a·b, k)`.
+        It is asked for the attention's `(S_a, b, gh, gw)` first, then for the latent's `(S_z, S_a·b, k)`; in between,
+        for the gate "noise" in training, for that of the features, `(S_a, b, c, gh, gw)`.
         """
         kept: list[Attended] = []
 
@@ -158,7 +158,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
             if values.shape[1:] != expected:
                 raise InputError(f"values for the gate are (maps, images, rows, columns), here (any, "
                                  f"{', '.join(map(str, expected))}); got {tuple(values.shape)}")  # fmt: skip
-            return self._gated(features, values.to(features.dtype))
+            return self.gate(features, values.to(features.dtype))
 
         latent_mean, _ = self.bottleneck(self.network(self.normalize(images), gate))
         return self.decoder(latent_mean).unflatten(0, values.shape[:2])
@@ -187,10 +187,8 @@ class IBClassifier(nn.Module, ModelHubMixin):
         mean, deviation = self.attention(features)
         values = mean.unsqueeze(0) if samples is None else mean + deviation * draw((samples[0], *mean.shape))
         entered, index = (values, None) if self.quantizer is None else self.quantizer(values)
-        return Attended(self._attention_map(mean, deviation), Gate(values, index), self._gated(features, entered))
-
-    def _gated(self, features: Tensor, values: Tensor) -> Tensor:
-        return GATES[self.config.gate](features, values.unsqueeze(2)).flatten(0, 1)
+        gated = self.gate(features, entered, draw if self.training else None)
+        return Attended(self._attention_map(mean, deviation), Gate(values, index, entered), gated)
 
     def _attention_map(self, mean: Tensor, deviation: Tensor) -> AttentionMap:
         if self.quantizer is None:

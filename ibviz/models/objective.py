@@ -1,4 +1,11 @@
-"""The training objective, term by term: CE + beta·KL + lambda_vq·VQ + lambda_commit·CM, in nats."""
+"""The training objective, term by term, in nats.
+
+    CE + beta·KL + codebook·VQ + commitment·CM + share·(attention_price·A + capacity·C)
+
+CE is the cross-entropy, KL the rate of the latent, VQ and CM the two losses of the quantiser (Lai et al. 2021). A and C
+are ours: the mean attention that entered the network, and the mean over units of `ibviz.models.gate.capacity`. Without
+a price on being open, nothing in the objective decides where the attention lies. `share` rises from 0 to 1 in training.
+"""
 
 from typing import NamedTuple
 
@@ -8,16 +15,18 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.config import ObjectiveConfig
 from ibviz.models.bottleneck import KL
-from ibviz.models.classifier import Draw, IBClassifier, Inspection
-from ibviz.types import Images, Labels
+from ibviz.models.classifier import IBClassifier, Inspection
+from ibviz.models.gate import Draw, capacity
+from ibviz.types import Inputs, Labels
 
 Scalar = Float[Tensor, ""]
 
 
 class Losses(NamedTuple):
-    """Batch means: `total`, `cross_entropy` and `rate` in nats, the quantiser's two in squared attention.
+    """Batch means: `total`, `cross_entropy`, `rate` and `capacity` in nats, the quantiser's two in squared attention.
 
-    Cross-entropy is against the labels as smoothed.
+    Cross-entropy is against the labels as smoothed; `attention` is a mean, in [0, 1]; `capacity`, per unit, is 0 if it
+    has no price.
     """
 
     total: Scalar
@@ -25,6 +34,8 @@ class Losses(NamedTuple):
     rate: Scalar
     codebook: Scalar
     commitment: Scalar
+    attention: Scalar
+    capacity: Scalar
 
 
 def codebook_loss(values: Float[Tensor, "*cells"], anchored: Float[Tensor, "*cells"]) -> Scalar:
@@ -50,19 +61,23 @@ class Objective(nn.Module):
         super().__init__()
         self.classifier, self.config = classifier, config
 
-    def forward(self, images: Images, labels: Labels, draw: Draw) -> Losses:
-        """One noisy pass over a batch."""
-        return self.losses(self.classifier.decide(images, (1, 1), draw), labels)
+    def forward(self, images: Inputs, labels: Labels, draw: Draw, share: Scalar | float = 1.0) -> Losses:
+        """Return the losses of one noisy pass over a batch, with this share of the attention's price."""
+        return self.losses(self.classifier.decide(images, (1, 1), draw), labels, share)
 
-    def losses(self, seen: Inspection, labels: Labels) -> Losses:
-        """Every term of an inspection."""
+    def losses(self, seen: Inspection, labels: Labels, share: Scalar | float = 1.0) -> Losses:
+        """Return every term of an inspection."""
         config = self.config
         smoothing = config.label_smoothing
         cross_entropy = F.cross_entropy(seen.logits.float(), labels, label_smoothing=smoothing)
         rate = rate_loss(seen, kl=config.kl)
         codebook, commitment = self._quantizer_losses(seen)
+        attention = seen.gate.entered.float().mean()
+        passed = capacity(seen.gate.entered.float()).mean() if config.capacity else attention.new_zeros(())
         total = cross_entropy + config.beta * rate + config.codebook * codebook + config.commitment * commitment
-        return Losses(total, cross_entropy, rate, codebook, commitment)
+        if config.attention_price or config.capacity:
+            total = total + share * (config.attention_price * attention + config.capacity * passed)
+        return Losses(total, cross_entropy, rate, codebook, commitment, attention, passed)
 
     def _quantizer_losses(self, seen: Inspection) -> tuple[Scalar, Scalar]:
         quantizer, values, index = self.classifier.quantizer, seen.gate.values, seen.gate.index

@@ -99,7 +99,8 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
     return Parts(
         Tapped(network, name, layout),
         f"body.{name}",
-        conv_head(layout.channels, config.head_depth),
+        layout.channels,
+        conv_head(layout.channels, config),
         read.in_features,
         decoder,
         partial(_start_with, directions),

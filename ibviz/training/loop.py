@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.config import InputConfig, Recipe
-from ibviz.data.image_set import Fault, to_float
+from ibviz.data.image_set import Fault
 from ibviz.data.sources import load_split
 from ibviz.data.streaming import Images, input_statistics
 from ibviz.errors import InputError
@@ -28,15 +28,17 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
-from ibviz.training.augment import Crops, augment, draw_crops
+from ibviz.training.augment import Crops, draw_crops
 from ibviz.training.check import check_images, enough, side
+from ibviz.training.features import Stored, stored_features
 from ibviz.training.run import CHECKPOINT, Row, Run, holding, restore, save, saves, start, update_average
-from ibviz.training.schedule import learning_rate
+from ibviz.training.schedule import learning_rate, price_share
 from ibviz.training.share import Share, WholeBatchDropout, shares
 from ibviz.training.supply import Batch, Resident, Streamed, supply, tell_faults
 from ibviz.training.track import accelerator_for, tracking
-from ibviz.types import Labels, Pixels
+from ibviz.types import Inputs, Labels
 
+Supply = Resident | Streamed | Stored
 CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
 VALIDATION_BATCH = 256
 
@@ -48,6 +50,7 @@ def train(  # noqa: PLR0913 - what, and where
     root: Path | None = None,
     resume: bool = False,
     weights: Path | None = None,
+    features: Path | None = None,
     log: str | None = None,
     report: Callable[[Row], object] = print,
 ) -> list[Row]:
@@ -57,9 +60,11 @@ def train(  # noqa: PLR0913 - what, and where
     `log.parquet` and, where validation accuracy is the best so far, `model.safetensors` are replaced whole. `resume`
     goes on after the last saved epoch and ends with the weights of an uninterrupted run, on a GPU if its network has no
     other operations than deterministic ones. `report` sees each new row, and so does the tracker that `log` names,
-    `tensorboard` or `wandb`. A recipe with `model.pretrained` starts from published weights, or from those in the file
-    `weights`. Images that cannot be read are listed in `skipped.txt`. A loss that is not finite stops the run with an
-    `InputError` that names the step; the last checkpoint stays. A folder that another run holds is refused.
+    `tensorboard` or `wandb`. A recipe with `model.pretrained` starts from published weights, or from those in the
+    file `weights`. With `training.cache_features` the outputs of the frozen layers are kept in the folder `features`
+    (None: a folder of the run), from where other runs of the same network and data can take them. Images that cannot
+    be read are listed in `skipped.txt`. A loss that is not finite stops the run with an `InputError` that names the
+    step; the last checkpoint stays. A folder that another run holds is refused.
     """
     if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
@@ -69,15 +74,17 @@ def train(  # noqa: PLR0913 - what, and where
             training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
         check_images(recipe, (training, validation), processes=accelerator.num_processes)
         run = start(recipe, folder, describe_input(training), accelerator, weights=weights)
-        return _train(run, training, validation, report)
+        return _train(run, training, validation, features or folder / "features", report)
 
 
-def _train(run: Run, training: Images, validation: Images, report: Callable[[Row], object]) -> list[Row]:
+def _train(
+    run: Run, training: Images, validation: Images, features: Path, report: Callable[[Row], object]
+) -> list[Row]:
     rows, config, accelerator = restore(run), run.recipe.training, run.accelerator
-    supplies = supply(training, accelerator.device), supply(validation, accelerator.device)
+    supplies = _supplies(run, training, validation, features)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for epoch in range(len(rows) + 1, config.epochs + 1):
-            rows.append(train_epoch(run, epoch, *supplies))
+            rows.append(train_epoch(run, rows, *supplies))
             for images in (training, validation):
                 tell_faults(images, accelerator)
             if saves(epoch, config):
@@ -87,6 +94,19 @@ def _train(run: Run, training: Images, validation: Images, report: Callable[[Row
                 report(rows[-1])
             accelerator.log(rows[-1], step=epoch)
     return rows
+
+
+def _supplies(run: Run, training: Images, validation: Images, features: Path) -> tuple[Supply, Supply]:
+    """What the two splits give to the network, batch by batch."""
+    device, config = run.accelerator.device, run.recipe.training
+    plain = supply(training, device), supply(validation, device)
+    if not config.cache_features:
+        return plain
+    stored = partial(stored_features, run.model, accelerator=run.accelerator)
+    return (
+        stored(training, plain[0], features / "train.npy", flip=config.flip),
+        stored(validation, plain[1], features / "validation.npy", flip=False),
+    )
 
 
 def describe_input(images: Images) -> InputConfig:
@@ -104,17 +124,17 @@ def list_skipped(run: Run, faults: Sequence[Fault]) -> None:
             beside.write_text("".join(f"{fault.name}: {fault.reason}\n" for fault in faults))
 
 
-def train_epoch(run: Run, epoch: int, training: Resident | Streamed, validation: Resident | Streamed) -> Row:
-    """One pass over the training images, and the row it leaves in the log."""
-    begun = time.monotonic()
-    losses = _run_steps(run, epoch, training)
+def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Supply) -> Row:
+    """Pass once over the training images after the epochs of the log `rows`; return the new row of the log."""
+    begun, epoch = time.monotonic(), len(rows) + 1
+    losses = _run_steps(run, [row["train_cross_entropy_nats"] for row in rows], training)
     row = {
         "epoch": epoch,
         "learning_rate": learning_rate(epoch, run.recipe.training),
         "seconds": round(time.monotonic() - begun, 2),
         "anchors": anchor_values(run.judged),
     }
-    judged = validate(run.judged, validation, run.accelerator)
+    judged = validate(run.view(run.judged), validation, run.accelerator)
     if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
         raise not_finite(f"on validation after epoch {epoch}", run.folder)
     return row | _loss_columns(losses) | {f"validation_{name}": value for name, value in judged.items()}
@@ -125,8 +145,9 @@ def anchor_values(model: IBClassifier) -> list[float]:
     return [] if model.quantizer is None else [round(value, 6) for value in model.quantizer.anchors.tolist()]
 
 
-def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:
-    """Every batch of an epoch once; the mean of each term over the steps."""
+def _run_steps(run: Run, before: Sequence[float], training: Supply) -> Losses:
+    """Run every batch once, after epochs of these cross-entropies; return the mean of each term over the steps."""
+    epoch, inputs = len(before) + 1, training.inputs
     run.objective.train()
     run.model.network.train(run.recipe.training.trainable == "all")  # frozen, its batch statistics stay as well
     plan = _plan(run, epoch, len(training.labels))
@@ -136,7 +157,9 @@ def _run_steps(run: Run, epoch: int, training: Resident | Streamed) -> Losses:
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed reseeds
         for step, (_, passes) in enumerate(progress(plan, f"epoch {epoch}", show=run.accelerator.is_main_process), 1):
             _set_rate(run, epoch, (step - 1) / len(plan))
-            block.append(_step(run, batches, passes, stream_seed(run.recipe.training.seed, epoch, step)))
+            price = _price_share(run, before, (step - 1) / len(plan))
+            seed = stream_seed(run.recipe.training.seed, epoch, step)
+            block.append(_step(run, batches, passes, partial(_pass, run, inputs=inputs, price=price, seed=seed)))
             if len(block) == CHECK_EVERY or step == len(plan):
                 losses.append(_checked(run, block, f"of epoch {epoch}", step - len(block)))
                 block = []
@@ -161,13 +184,21 @@ def _set_rate(run: Run, epoch: int, within: float) -> None:
         group["lr"] = rate * group["share"]
 
 
-def _step(run: Run, batches: Iterator[Batch], passes: list[Share], seed: int) -> Tensor:
+def _price_share(run: Run, before: Sequence[float], within: float) -> Tensor:
+    """The share of the attention's price at a moment of the epoch, on the device: a number would be compiled in."""
+    recipe, classes = run.recipe, len(run.model.spec.class_names)
+    warmup, epochs = recipe.objective.attention_warmup, recipe.training.epochs
+    share = price_share(len(before) + within, before, classes, warmup=warmup, epochs=epochs)
+    return torch.tensor(share, device=run.accelerator.device)
+
+
+def _step(run: Run, batches: Iterator[Batch], passes: list[Share], one_pass: Callable[..., Tensor]) -> Tensor:
     """One step of the optimizer, on a batch in one or more passes; this process's part in each mean loss."""
     terms = []
     for share in passes:
         last = share is passes[-1]
         with nullcontext() if last else run.accelerator.no_sync(run.objective):  # gradients travel once a step
-            terms.append(_pass(run, *next(batches), share, seed))
+            terms.append(one_pass(*next(batches), share))
     run.optimizer.step()
     run.optimizer.zero_grad()
     if run.average is not None and run.recipe.training.ema is not None:
@@ -175,7 +206,9 @@ def _step(run: Run, batches: Iterator[Batch], passes: list[Share], seed: int) ->
     return torch.stack(terms).sum(0)
 
 
-def _pass(run: Run, pixels: Pixels, labels: Labels, share: Share, seed: int) -> Tensor:
+def _pass(  # noqa: PLR0913 - a batch, and what follows from its step
+    run: Run, pixels: Tensor, labels: Labels, share: Share, *, inputs: Callable[..., Tensor], price: Tensor, seed: int
+) -> Tensor:
     """Add the gradients of one share of a batch.
 
     All that is random follows from the step's seed and is drawn for the whole batch, whoever holds its rows.
@@ -190,10 +223,9 @@ def _pass(run: Run, pixels: Pixels, labels: Labels, share: Share, seed: int) -> 
             module.share = share
     drawn = draw_crops(share.whole, generator, padding=config.crop_padding, flip=config.flip)
     crops = Crops(*(share.rows(part, len(pixels)) for part in drawn))
-    images = augment(to_float(pixels), crops, padding=config.crop_padding)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = inputs(pixels, crops, padding=config.crop_padding)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        losses = Losses(*run.objective(images, labels, partial(share.randn, generator=generator)))
+        losses = Losses(*run.objective(images, labels, partial(share.randn, generator=generator), price))
     weight = share.weight(run.accelerator.num_processes)
     run.accelerator.backward(losses.total * weight)
     return torch.stack(losses).detach() * weight
@@ -239,13 +271,13 @@ def _loss_columns(losses: Losses) -> dict[str, float]:
         "train_rate_bits": bits(terms["rate"]),
         "train_codebook": terms["codebook"],
         "train_commitment": terms["commitment"],
+        "train_attention": terms["attention"],
+        "train_capacity_nats": terms["capacity"],
     }
 
 
 @torch.inference_mode()
-def validate(
-    model: IBClassifier, images: Resident | Streamed, accelerator: Accelerator | None = None
-) -> dict[str, float]:
+def validate(model: IBClassifier, images: Supply, accelerator: Accelerator | None = None) -> dict[str, float]:
     """Deterministic accuracy (fraction), cross-entropy (nats), rate (bits) and number of anchors in use.
 
     Processes of an `accelerator` take every other image each and add up what they find.
@@ -257,7 +289,7 @@ def validate(
     with evaluating(model):
         for pixels, labels in images.batches(rows.split(VALIDATION_BATCH)):
             if len(pixels):
-                totals += _judge(model, pixels, labels)
+                totals += _judge(model, images.inputs(pixels), labels)
     if accelerator is not None and accelerator.num_processes > 1:
         totals = accelerator.reduce(totals, "sum")
     assert isinstance(totals, Tensor)
@@ -270,9 +302,9 @@ def validate(
     }
 
 
-def _judge(model: IBClassifier, pixels: Pixels, labels: Labels) -> Tensor:
+def _judge(model: IBClassifier, inputs: Inputs, labels: Labels) -> Tensor:
     """Images, correct ones, summed cross-entropy and rate, then cells of each anchor."""
-    seen = model.inspect(to_float(pixels).contiguous(memory_format=torch.channels_last))
+    seen = model.inspect(inputs)
     correct = (seen.logits.argmax(1) == labels).sum()
     cross_entropy = F.cross_entropy(seen.logits.float(), labels, reduction="sum")
     sums = torch.stack([correct.new_tensor(len(labels)), correct, cross_entropy, seen.rate.sum()]).double()

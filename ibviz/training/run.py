@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, owned, read_rows, write_rows
+from ibviz.models.after_gate import after_gate, trained_behind
 from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
@@ -34,6 +35,7 @@ class Run(NamedTuple):
     accelerator: Accelerator
     model: IBClassifier
     average: IBClassifier | None  # of the weights over the steps so far
+    view: Callable[[IBClassifier], IBClassifier]  # what sees a batch: a model itself, or its part after the gate
     objective: nn.Module  # around the model; possibly wrapped for data parallelism
     optimizer: torch.optim.Optimizer
 
@@ -72,19 +74,40 @@ def start(
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
     share_batches(model, processes=processes, passes=config.accumulate, device=accelerator.device)
-    model.network.requires_grad_(config.trainable == "all")  # last: what share_batches put in is new, and would train
-    objective = Objective(model, recipe.objective)
+    _set_trainable(model, config)  # last: what share_batches put in is new, and would train
+    view = after_gate if config.cache_features else _whole
+    objective = Objective(view(model), recipe.objective)
     if config.compile:
         objective.compile()
     wrapped, optimizer = accelerator.prepare(objective, OPTIMIZERS[config.optimizer](groups_of(model, config), config))
-    return Run(recipe, folder, accelerator, model, average, wrapped, optimizer)
+    return Run(recipe, folder, accelerator, model, average, view, wrapped, optimizer)
+
+
+def _whole(model: IBClassifier) -> IBClassifier:
+    return model
+
+
+def _set_trainable(model: IBClassifier, config: TrainingConfig) -> None:
+    model.network.requires_grad_(config.trainable == "all")
+    if config.trainable == "tail":
+        for parameter in trained_behind(model):
+            parameter.requires_grad_()
 
 
 def groups_of(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
-    """All parameters that train; the anchors with their own share of the learning rate and no weight decay."""
+    """Group all parameters that train; attention and anchors have their own shares of the learning rate.
+
+    The anchors have no weight decay.
+    """
     anchors = [] if model.quantizer is None else [model.quantizer.anchors]
-    rest = [p for p in model.parameters() if p.requires_grad and all(p is not anchor for anchor in anchors)]
-    return [{"params": rest, "share": 1.0}, {"params": anchors, "share": config.anchor_lr, "weight_decay": 0.0}]
+    head = list(model.attention.parameters())
+    apart = {id(parameter) for parameter in (*anchors, *head)}
+    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in apart]
+    return [
+        {"params": rest, "share": 1.0},
+        {"params": head, "share": config.head_lr},
+        {"params": anchors, "share": config.anchor_lr, "weight_decay": 0.0},
+    ]
 
 
 def sgd(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:

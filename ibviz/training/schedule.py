@@ -1,10 +1,12 @@
 """Learning rate by epoch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ibviz.config import TrainingConfig
+
+LEARNED = 0.9  # of the cross-entropy of chance: an epoch below it has begun to learn
 
 
 def learning_rate(epoch: int, config: TrainingConfig, *, within: float = 0.0) -> float:
@@ -29,3 +31,27 @@ SHARES: dict[str, Callable[[Any, int, float], float]] = {
     "milestones": lambda schedule, epoch, _: schedule.factor ** sum(epoch > after for after in schedule.after),
     "cosine": lambda _, __, progress: (1 + math.cos(math.pi * progress)) / 2,
 }
+
+
+def price_share(passed: float, losses: Sequence[float], classes: int, *, warmup: float, epochs: int) -> float:
+    """Return the share of the attention's price that counts after `passed` epochs, in [0, 1].
+
+    It is 0 until an epoch has ended with a mean cross-entropy below nine tenths of that of chance, then rises evenly
+    over `warmup` of all `epochs`: a price on a network that has learned nothing yet closes its attention for good.
+    With `warmup = 0` the whole price counts from the first step.
+
+    Args:
+        passed: Epochs finished, and the part of the present one.
+        losses: Mean training cross-entropy of each finished epoch, in nats.
+        classes: Number of classes.
+        warmup: Share of the training.
+        epochs: Length of the training.
+
+    >>> [price_share(passed, [2.3, 1.5], 10, warmup=0.5, epochs=8) for passed in (2.0, 4.0, 7.0)]
+    [0.0, 0.5, 1.0]
+    """
+    if not warmup:
+        return 1.0
+    learned = (epoch for epoch, loss in enumerate(losses, 1) if loss < LEARNED * math.log(classes))
+    start = next(learned, None)
+    return 0.0 if start is None else min(1.0, (passed - start) / (warmup * epochs))

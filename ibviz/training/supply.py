@@ -9,9 +9,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ibviz.data.image_set import ImageSet
+from ibviz.data.image_set import ImageSet, to_float
 from ibviz.data.streaming import Images, ImageStream
 from ibviz.errors import InputError
+from ibviz.training.augment import Crops, augment
+from ibviz.types import Images as Pictures
+from ibviz.types import Pixels
 
 Batch = tuple[Tensor, Tensor]  # pixels, labels
 MAX_WORKERS = 8
@@ -27,6 +30,10 @@ class Resident(NamedTuple):
         """Pixels and labels of each part."""
         for rows in _on(self.images.device, parts):
             yield self.images[rows], self.labels[rows]
+
+    def inputs(self, pixels: Pixels, crops: Crops | None = None, *, padding: int = 0) -> Pictures:
+        """Return what the network takes: the images, cropped and mirrored as `crops` says."""
+        return _pictures(pixels, crops, padding)
 
 
 class Streamed(NamedTuple):
@@ -52,6 +59,15 @@ class Streamed(NamedTuple):
         except InputError:
             self.images.check()  # says it without the worker's traceback
             raise
+
+    def inputs(self, pixels: Pixels, crops: Crops | None = None, *, padding: int = 0) -> Pictures:
+        """Return what the network takes: the images, cropped and mirrored as `crops` says."""
+        return _pictures(pixels, crops, padding)
+
+
+def _pictures(pixels: Pixels, crops: Crops | None, padding: int) -> Pictures:
+    images = to_float(pixels) if crops is None else augment(to_float(pixels), crops, padding=padding)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 class _Reads(Dataset[tuple[Tensor, Tensor]]):

@@ -14,12 +14,13 @@ from ibviz.training.loop import train
 from ibviz.training.run import CHECKPOINT, Row, best_row, stored_rows
 
 
-def run_sweep(
+def run_sweep(  # noqa: PLR0913 - what, and where
     sweep: Sweep,
     folder: Path,
     *,
     root: Path | None = None,
     weights: Path | None = None,
+    features: Path | None = None,
     log: str | None = None,
     report: Callable[[str, Row], object] = print,
 ) -> list[Row]:
@@ -27,7 +28,7 @@ def run_sweep(
 
     Finished runs are read, not trained again; a run that was stopped goes on after its last saved epoch. All recipes
     are checked before the first is trained. `weights` are what pretrained networks start from, as in `train`. `report`
-    sees each run's name and new rows.
+    sees each run's name and new rows. `features` are shared by all runs that cache them.
     """
     runs = grid(sweep)
     table = []
@@ -35,7 +36,8 @@ def run_sweep(
         rows = finished(recipe, folder / name)
         if rows is None:
             told = _told(name, report)
-            rows = train(recipe, folder / name, root=root, resume=True, weights=weights, log=log, report=told)
+            where: dict[str, Any] = {"root": root, "weights": weights, "features": features}
+            rows = train(recipe, folder / name, **where, resume=True, log=log, report=told)
         table.append({key: value_of(recipe, key) for key in sweep.sweep} | summary(recipe, rows))
     write_rows(folder / "table.parquet", table)
     with replacing(folder / "table.md") as beside:

@@ -49,7 +49,7 @@ def cell_reader(*, blind: bool = False) -> IBClassifier:
     head, decoder = nn.Conv2d(1, 1, 1), nn.Identity()
     network = Blind(nn.Sequential(stem, flat)) if blind else Split(stem, flat)
     config = ModelConfig(anchors=len(ANCHORS), latent=3, gate="mul")
-    model = IBClassifier(config, SPEC, Parts(network, "stem", head, 3, decoder)).eval()
+    model = IBClassifier(config, SPEC, Parts(network, "stem", 3, head, 3, decoder)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
