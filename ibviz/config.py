@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ibviz.errors import InputError
 
 NETWORKS = ("digits", "vgg32", "vgg16", "wrn50_2", "wrn28_10", "wrn10_2")
-LIBRARIES = ("torchvision/", "timm/")
+LIBRARIES = ("torchvision/", "timm/", "ibviz/")
 UNNAMED = "unnamed"  # a module that was given as it is
 Source = Literal[
     "digits", "cifar10", "cifar100", "svhn", "stl10", "cub", "voc2007", "voc2012", "coco", "tiny_imagenet", "hub",
@@ -56,7 +56,8 @@ class DataConfig(Settings):
 
 def _known_backbone(name: str) -> str:
     if name not in (*NETWORKS, UNNAMED) and not name.startswith(LIBRARIES):
-        raise ValueError(f"should be one of {', '.join(NETWORKS)}, or torchvision/NAME or timm/NAME; got {name!r}")
+        kinds = ", ".join((*NETWORKS, *(f"{library}NAME" for library in LIBRARIES)))
+        raise ValueError(f"should be one of {kinds}; got {name!r}")
     return name
 
 

@@ -137,7 +137,19 @@ def _from_timm(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:
     return timm_input(network), lambda: timm.create_model(name, pretrained=True).state_dict()
 
 
+def _from_own(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:  # noqa: ARG001 - as timm needs it
+    from torchvision.models import MobileNet_V2_Weights  # noqa: PLC0415 - slow to import
+
+    names = tuple(MobileNet_V2_Weights.DEFAULT.meta["categories"])
+    return InputConfig(size=224, resize=256, mean=(0.5,) * 3, std=(0.5,) * 3, class_names=names), _nowhere
+
+
+def _nowhere() -> dict[str, Any]:
+    raise OSError("nobody publishes them in this form")
+
+
 LIBRARY: dict[str, Callable[[str, nn.Module], tuple[InputConfig, Fetch]]] = {
+    "ibviz": _from_own,
     "torchvision": _from_torchvision,
     "timm": _from_timm,
 }

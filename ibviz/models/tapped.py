@@ -16,6 +16,7 @@ from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES, Parts, conv_head
 from ibviz.models.grids import Layout, from_grid, layer_for_attention, layout_of, probe, to_grid
 from ibviz.models.hooks import evaluating, replaced_output
+from ibviz.models.own import OWN
 
 Basis = Float[Tensor, "k width"]
 REFUSALS = (RuntimeError, AssertionError, ValueError)  # what networks raise at images that they cannot take
@@ -52,14 +53,14 @@ def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
 
 
 def create(name: str, classes: int | None = None) -> nn.Module:
-    """A torchvision/NAME or timm/NAME network with random weights; by default with the library's classes."""
+    """Build a torchvision/NAME, timm/NAME or ibviz/NAME network with random weights, by default for its own classes."""
     library, _, bare = name.partition("/")
     sized = {} if classes is None else {"num_classes": classes}
     try:
         return CREATE[library](bare, **sized)
     except (RuntimeError, ValueError) as error:  # what timm and torchvision raise for a name they do not know
-        raise InputError(f"{library} has no classifier {bare!r} ({error}); expected a name such as {library}/resnet50; "
-                         "its own documentation lists them") from error  # fmt: skip
+        raise InputError(f"{library} has no classifier {bare!r} ({error}); expected a name such as "
+                         f"{EXAMPLES[library]}; its own documentation lists them") from error  # fmt: skip
 
 
 def _create_torchvision(name: str, **sized: Any) -> nn.Module:
@@ -79,7 +80,18 @@ def _create_timm(name: str, **sized: Any) -> nn.Module:
     return timm.create_model(name, **sized)
 
 
-CREATE: dict[str, Callable[..., nn.Module]] = {"torchvision": _create_torchvision, "timm": _create_timm}
+def _create_own(name: str, num_classes: int = 1000) -> nn.Module:
+    if name not in OWN:
+        raise ValueError(f"known: {', '.join(OWN)}")
+    return OWN[name](num_classes)
+
+
+CREATE: dict[str, Callable[..., nn.Module]] = {
+    "torchvision": _create_torchvision,
+    "timm": _create_timm,
+    "ibviz": _create_own,
+}
+EXAMPLES = {"torchvision": "torchvision/resnet50", "timm": "timm/resnet50", "ibviz": "ibviz/mobilenet_v2_same"}
 
 
 def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:

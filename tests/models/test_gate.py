@@ -1,4 +1,4 @@
-"""Gates against their formulas, the price of capacity against a numerical divergence, and networks cut at their gate."""
+"""Gates against their formulas, the price of capacity against a numerical divergence, networks cut at their gate."""
 
 import pytest
 import torch
