@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS
 from ibviz.metrics.curves import BATCH, Faithfulness, faithfulness, planned_states, random_order_area, units
-from ibviz.metrics.localisation.energy import energy_pointing_game, top_cell_precision
+from ibviz.metrics.localisation.energy import auroc, energy_pointing_game, top_cell_precision
 from ibviz.metrics.localisation.pointing_game import pointing_game
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import Targets, scorer
@@ -96,13 +96,14 @@ MAP_METRICS: dict[str, Callable[[Subject], Scores]] = {
     "pointing_game": lambda one: pointing_game(one.maps, one.regions).hit,
     "energy_pointing_game": lambda one: energy_pointing_game(one.maps, one.regions).energy,
     "energy_normalised": lambda one: energy_pointing_game(one.maps, one.regions).normalised,
+    "auroc": lambda one: auroc(one.maps, one.regions),
     "top_cell_precision": lambda one: top_cell_precision(one.cells, one.regions),
     "average_drop": lambda one: one.dropped.drop,
     "confidence_increase": lambda one: one.dropped.increase,
     "sparseness": lambda one: sparseness(one.cells),
     "complexity": lambda one: complexity(one.cells),
 }
-LOCALISATION = ("pointing_game", "energy_pointing_game", "energy_normalised", "top_cell_precision")
+LOCALISATION = ("pointing_game", "energy_pointing_game", "energy_normalised", "auroc", "top_cell_precision")
 METRICS = (*CURVE_METRICS, *MAP_METRICS)
 
 

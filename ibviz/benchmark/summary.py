@@ -42,6 +42,7 @@ METRICS = {
     "pointing_game": Metric("Pointing", 1),
     "energy_pointing_game": Metric("Energy", 1),
     "energy_normalised": Metric("Energy, normalised", 1),
+    "auroc": Metric("AUROC", 1),
     "top_cell_precision": Metric("Top cells", 1),
     "average_drop": Metric("Average drop", -1),
     "confidence_increase": Metric("Increase", 1),

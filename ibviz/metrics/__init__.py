@@ -30,7 +30,13 @@ from ibviz.metrics.localisation.boxes import (
     pixel_counts,
     pxap,
 )
-from ibviz.metrics.localisation.energy import Energy, energy_pointing_game, iou_at_quantile, top_cell_precision
+from ibviz.metrics.localisation.energy import (
+    Energy,
+    auroc,
+    energy_pointing_game,
+    iou_at_quantile,
+    top_cell_precision,
+)
 from ibviz.metrics.localisation.pointing_game import (
     POINTING_PRESETS,
     Averages,
@@ -74,6 +80,7 @@ __all__ = [
     "TieReport",
     "abpc",
     "aopc",
+    "auroc",
     "average_drop",
     "averages",
     "box_accuracy",

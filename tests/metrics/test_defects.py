@@ -22,6 +22,7 @@ from ibviz.figures import panel
 from ibviz.metrics import (
     CurveProtocol,
     PointingGame,
+    auroc,
     averages,
     energy_pointing_game,
     faithfulness,
@@ -80,6 +81,7 @@ CALLS = {
     pointing_game: (torch.tensor([[[0.0, 1.0, 1.0, 0.0]]]), region((1, 16), 0, 6, 1, 10)),
     energy_pointing_game: (MAPS, region((6, 9), 0, 0, 3, 4)),
     pixel_counts: (MAPS, region((6, 9), 0, 0, 2, 4)),
+    auroc: (MAPS, region((6, 9), 0, 0, 2, 4)),
     top_cell_precision: (MAPS, region((6, 9), 0, 0, 2, 4)),
     iou_at_quantile: (MAPS, region((6, 9), 0, 0, 2, 4)),
     overlaps: (torch.tensor([[[0.9, 0.0, 0.8], [0.0, 0.0, 0.8]]]), BOX, (6, 9)),
@@ -92,6 +94,7 @@ FLAGS = [
     (pointing_game, "enlargement", "bilinear"),
     (energy_pointing_game, "enlargement", "bilinear"),
     (pixel_counts, "enlargement", "nearest"),
+    (auroc, "enlargement", "bilinear"),
     (top_cell_precision, "cells", 3),
     (iou_at_quantile, "quantile", 0.9),
     (iou_at_quantile, "enlargement", "bilinear"),

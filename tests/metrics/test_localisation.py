@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import label, regionprops
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.testing import assert_close
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Mask
@@ -19,6 +19,7 @@ from ibviz.data.regions import object_boxes, object_regions
 from ibviz.errors import InputError
 from ibviz.metrics import (
     CurveProtocol,
+    auroc,
     average_drop,
     averages,
     box_accuracy,
@@ -376,7 +377,7 @@ def boxed(maps, regions):
     return overlaps(maps, [torch.tensor([[0.0, 0.0, 2.0, 3.0]])] * len(maps), (regions.shape[1], regions.shape[2]))
 
 
-BY_PIXEL = [pointing_game, torchray_pointing_game, energy_pointing_game, quantile, pixel_counts, boxed]
+BY_PIXEL = [pointing_game, torchray_pointing_game, energy_pointing_game, quantile, auroc, pixel_counts, boxed]
 
 
 @pytest.mark.parametrize("judge", [*BY_PIXEL, top_cell_precision])
@@ -434,3 +435,22 @@ def test_impossible_choices_are_refused():
         overlaps(maps, [torch.rand(1, 4)] * 2, (4, 4))
     for judge in (energy_pointing_game, top_cell_precision):
         assert bool(judge(maps, torch.zeros(1, 4, 4, dtype=torch.bool))[0].isnan().all())
+
+
+@pytest.mark.parametrize("levels", [2, 5, None])
+@pytest.mark.parametrize("size", [(4, 6), (8, 6)])
+def test_auroc_is_that_of_scikit_learn_with_ties_counted_half(levels, size):
+    maps, region = drawn(3, 5, 4, 3), drawn(4, 5, *size) > 0.6
+    maps = maps if levels is None else (maps * levels).floor()
+    pixels = maps.repeat_interleave(size[0] // 4, 1).repeat_interleave(size[1] // 3, 2)
+    expected = [
+        roc_auc_score(inside.flatten(), values.flatten()) for inside, values in zip(region, pixels, strict=True)
+    ]
+    assert_close(auroc(maps, region), torch.tensor(expected).float())
+    assert_close(auroc(-maps, region), 1 - torch.tensor(expected).float())
+
+
+def test_auroc_needs_pixels_on_both_sides():
+    maps, whole = drawn(0, 1, 2, 2), torch.ones(1, 4, 4, dtype=torch.bool)
+    assert auroc(maps, whole).isnan().all()
+    assert auroc(maps, ~whole).isnan().all()
