@@ -16,6 +16,7 @@ from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
 from ibviz.models.official import SUFFIXES, load_official
+from ibviz.models.own import OWN
 from ibviz.models.tapped import create, place_of
 from ibviz.types import Images
 
@@ -138,10 +139,7 @@ def _from_timm(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:
 
 
 def _from_own(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:  # noqa: ARG001 - as timm needs it
-    from torchvision.models import MobileNet_V2_Weights  # noqa: PLC0415 - slow to import
-
-    names = tuple(MobileNet_V2_Weights.DEFAULT.meta["categories"])
-    return InputConfig(size=224, resize=256, mean=(0.5,) * 3, std=(0.5,) * 3, class_names=names), _nowhere
+    return OWN[name].spec(), _nowhere
 
 
 def _nowhere() -> dict[str, Any]:

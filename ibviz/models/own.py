@@ -1,9 +1,16 @@
-"""Networks that neither torchvision nor timm builds, by the name ibviz/NAME."""
+"""Networks that neither torchvision nor timm builds, by the name ibviz/NAME; their weights come from a local file."""
 
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from ibviz.config import InputConfig
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class SameConv2d(nn.Conv2d):
@@ -38,4 +45,58 @@ def _same(convolution: nn.Conv2d) -> SameConv2d:
     return same
 
 
-OWN: dict[str, Callable[[int], nn.Module]] = {"mobilenet_v2_same": mobilenet_v2_same}
+class CifarBlock(nn.Module):
+    """Residual block of He et al. (2015) for CIFAR; where the shape changes, the shortcut has no weights (option A)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """Stride in the first convolution."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.relu2 = nn.ReLU()
+        self.stride, self.more = stride, outputs - inputs
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Add every second pixel of the input, with channels of zeros before and after, to what is computed."""
+        inner = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(features)))))
+        short = features[:, :, :: self.stride, :: self.stride]
+        return self.relu2(inner + F.pad(short, (0, 0, 0, 0, self.more // 2, self.more - self.more // 2)))
+
+
+def cifar_resnet(classes: int = 10, *, blocks: int) -> nn.Module:
+    """Build the ResNet of He et al. (2015) for CIFAR with three stages of `blocks` blocks; 3 of them make ResNet-20."""
+    stages = OrderedDict[str, nn.Module]()
+    for number, (inputs, outputs) in enumerate([(16, 16), (16, 32), (32, 64)], 1):
+        first = CifarBlock(inputs, outputs, 1 if number == 1 else 2)
+        stages[f"layer{number}"] = nn.Sequential(first, *(CifarBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+    start = {"conv1": nn.Conv2d(3, 16, 3, padding=1, bias=False), "bn1": nn.BatchNorm2d(16), "relu": nn.ReLU()}
+    end = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(64, classes)}
+    return nn.Sequential(OrderedDict(start | stages | end))
+
+
+class OwnNetwork(NamedTuple):
+    """A network by number of classes, and what it expects."""
+
+    build: Callable[..., nn.Module]
+    spec: Callable[[], InputConfig]
+
+
+def _imagenet() -> InputConfig:
+    from torchvision.models import MobileNet_V2_Weights  # noqa: PLC0415 - slow to import
+
+    names = tuple(MobileNet_V2_Weights.DEFAULT.meta["categories"])
+    return InputConfig(size=224, resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), class_names=names)
+
+
+def _cifar() -> InputConfig:
+    return InputConfig(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=CIFAR10)
+
+
+OWN = {
+    "mobilenet_v2_same": OwnNetwork(mobilenet_v2_same, _imagenet),
+    "cifar_resnet20": OwnNetwork(partial(cifar_resnet, blocks=3), _cifar),
+    "cifar_resnet56": OwnNetwork(partial(cifar_resnet, blocks=9), _cifar),
+}

@@ -80,10 +80,10 @@ def _create_timm(name: str, **sized: Any) -> nn.Module:
     return timm.create_model(name, **sized)
 
 
-def _create_own(name: str, num_classes: int = 1000) -> nn.Module:
+def _create_own(name: str, num_classes: int | None = None) -> nn.Module:
     if name not in OWN:
         raise ValueError(f"known: {', '.join(OWN)}")
-    return OWN[name](num_classes)
+    return OWN[name].build(*([] if num_classes is None else [num_classes]))
 
 
 CREATE: dict[str, Callable[..., nn.Module]] = {
