@@ -43,7 +43,8 @@ def attach(
         gate: What attention does to features: "residual" (published), "mul", "mean" or "noise" (`ibviz.models.gate`).
         anchors: Number of levels of the attention; None: continuous.
         bottleneck: Dimensions of the Gaussian bottleneck before the last linear layer.
-        class_names: If their number is not that of the model's classes, they replace its last layer.
+        class_names: If their number is not that of the model's classes, they get a new last layer, in which those that
+            the model knows by name keep their weights.
 
     Raises:
         InputError: A layer does not fit; some that do are named, and the network is as it was.
@@ -62,7 +63,7 @@ def attach(
         config = ModelConfig.model_validate({"backbone": _name(wrapped), **given, **HEAD})
     except ValidationError as error:
         raise InputError(describe(error, ModelConfig)) from error
-    return _attached(wrapped.network, config, spec).eval()
+    return _attached(wrapped.network, config, spec, wrapped.spec.class_names).eval()
 
 
 def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -> IBClassifier:
@@ -77,7 +78,7 @@ def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -
     published = named(PRETRAINED.get(config.backbone, config.backbone), weights)
     spec = spec.model_copy(update={"mean": published.spec.mean, "std": published.spec.std})
     if config.backbone not in PRETRAINED:
-        return _attached(published.network, config, spec)
+        return _attached(published.network, config, spec, published.spec.class_names)
     model, source = IBClassifier(config, spec), published.network.state_dict()
     own = {name: source[_torchvision_key(name)] for name in model.network.state_dict()}
     model.network.load_state_dict(own)
@@ -94,8 +95,8 @@ def without_attention(model: IBClassifier, images: Tensor) -> Tensor:
     return model.decoder.get_submodule("head")(model.network(model.normalize(images), lambda features: features))
 
 
-def _attached(network: nn.Module, config: ModelConfig, spec: InputConfig) -> IBClassifier:
-    parts = tapped(network, config, spec)
+def _attached(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Sequence[str]) -> IBClassifier:
+    parts = tapped(network, config, spec, names)
     found = parts.layer.removeprefix("body.")
     return IBClassifier(config.model_copy(update={"layer": found}), spec, parts).to(place_of(network))
 

@@ -1,7 +1,7 @@
 """Any classifier as parts: its features gated at a named layer, its last linear layer behind the bottleneck."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
@@ -94,19 +94,23 @@ CREATE: dict[str, Callable[..., nn.Module]] = {
 EXAMPLES = {"torchvision": "torchvision/resnet50", "timm": "timm/resnet50", "ibviz": "ibviz/mobilenet_v2_same"}
 
 
-def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
+def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Sequence[str] = ()) -> Parts:
     """Take a classifier apart: `network` is changed, its last linear layer becomes part of the decoder.
 
     A linear layer before it leads from z back to its features. Both ends of the bottleneck start as the directions
     that this layer reads, so that with at least as many latents as classes nothing it needs is lost; attention starts
-    at one half everywhere, whatever the scale of the features.
+    at one half everywhere, independent of the scale of the features. `names` are those of the network's own classes: a
+    class of `spec` among them keeps its row of the last layer.
     """
     image, classes = probe_for(network, spec), len(spec.class_names)
     with evaluating(network), _detached_head(network, image) as read:
         name = config.layer or layer_for_attention(network, image)
         layout = layout_of(network, image, name)
         directions = _directions(read)
-    head = read if read.out_features == classes else nn.Linear(read.in_features, classes)
+    head = read
+    if read.out_features != classes:
+        head, known = _head_for(read, names, spec.class_names)
+        directions = _directions(head) if known else directions
     decoder = nn.Sequential(OrderedDict(restore=nn.Linear(config.latent, read.in_features), head=head))
     return Parts(
         Tapped(network, name, layout),
@@ -179,6 +183,17 @@ def _find_head(network: nn.Module, classes: int) -> tuple[str, nn.Linear | nn.Co
             return name, module
     raise InputError(f"{type(network).__name__} has no linear layer that gives its {classes} logits; the bottleneck "
                      "goes before it")  # fmt: skip
+
+
+def _head_for(read: nn.Linear, names: Sequence[str], wanted: Sequence[str]) -> tuple[nn.Linear, bool]:
+    """A last layer for other classes, in which known ones keep their weights; and whether all of them are known."""
+    places = {name: place for place, name in enumerate(names) if names.count(name) == 1}
+    head = nn.Linear(read.in_features, len(wanted), bias=read.bias is not None).to(read.weight)
+    rows = [row for row, name in enumerate(wanted) if name in places]
+    with torch.no_grad():
+        for own, given in zip(head.parameters(), read.parameters(), strict=True):
+            own[rows] = given[[places[wanted[row]] for row in rows]]
+    return head, len(rows) == len(wanted)
 
 
 def _as_linear(convolution: nn.Conv2d) -> nn.Linear:

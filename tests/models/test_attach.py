@@ -99,6 +99,26 @@ def test_with_as_many_latents_as_classes_the_bottleneck_starts_without_loss():
     close(weight @ kept.T @ kept, left[:, :3] * singular[:3] @ right[:3], rtol=1e-4, atol=1e-5)
 
 
+def test_classes_that_the_network_knows_by_name_keep_their_weights_and_logits():
+    torch.manual_seed(0)
+    network, batch = wrapped(models.resnet18(num_classes=6), 64), images(64)
+    before = network(batch).detach()
+    names = [network.spec.class_names[place] for place in (4, 1)]
+    model = attach(network, layer="layer3", bottleneck=2, class_names=names)
+    nn.init.constant_(model.get_parameter("attention.head.3.bias"), 100)  # attention at the highest anchor, 1
+    close(model(batch), before[:, [4, 1]], rtol=1e-4, atol=1e-4)  # two latents hold all that two classes need
+
+
+def test_a_class_that_is_new_beside_known_ones_starts_at_random():
+    torch.manual_seed(0)
+    network, batch = wrapped(models.resnet18(num_classes=6), 64), images(64)
+    before = network(batch).detach()
+    model = attach(network, layer="layer3", bottleneck=6, class_names=[network.spec.class_names[4], "griffin"])
+    nn.init.constant_(model.get_parameter("attention.head.3.bias"), 100)
+    close(model(batch)[:, 0], before[:, 4], rtol=1e-4, atol=1e-4)
+    assert model(batch)[:, 1].std() > 0
+
+
 def test_other_classes_get_a_new_last_layer():
     model = attach(wrapped(models.resnet18(num_classes=6), 64), layer="layer3", class_names=["x", "y"])
     assert model(images(64)).shape == (2, 2)
