@@ -72,6 +72,7 @@ class ModelConfig(Settings):
     gate: Literal["residual", "mul", "mean", "noise"] = "residual"  # see `ibviz.models.gate`; all but residual are ours
     head_depth: int = Field(default=0, ge=0)  # hidden convolutions of the attention head, where it is not fixed
     head_width: int | None = Field(default=None, ge=1)  # their channels, with batch norm (ours); None: as published
+    smoothing: float = Field(default=0.0, ge=0, le=4)  # of the attention, deviation of a Gaussian in cells (ours)
     open_at_start: float | None = Field(default=None, ge=0.05, le=0.99)  # attention of all cells at first; None: random
 
 

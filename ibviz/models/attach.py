@@ -17,7 +17,12 @@ from ibviz.models.hooks import evaluating
 from ibviz.models.loading import WrappedClassifier, named, timm_input
 from ibviz.models.tapped import create, gives, logits_of, place_of, probe_for, tapped
 
-HEAD: dict[str, Any] = {"head_depth": 1, "head_width": 64, "open_at_start": 0.9}  # see evaluation/results/attention
+HEAD: dict[str, Any] = {  # see evaluation/results/attention
+    "head_depth": 1,
+    "head_width": 64,
+    "smoothing": 1.0,
+    "open_at_start": 0.9,
+}
 DORMANT = 1e-3  # a last normalisation or a layer scale starts at zero or below this
 
 

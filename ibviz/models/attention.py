@@ -14,6 +14,25 @@ from ibviz.types import Maps
 DEVIATION_SHIFT = 5.0  # softplus(raw - 5): deviations start near 0.007
 
 
+def gaussian(deviation: float) -> Float[Tensor, "1 1 side side"]:
+    """Return the weights of a Gaussian on a grid of cells, cut off at twice its deviation.
+
+    >>> gaussian(0.5).squeeze().round(decimals=2)
+    tensor([[0.0200, 0.1400, 0.0200],
+            [0.1400, 1.0000, 0.1400],
+            [0.0200, 0.1400, 0.0200]])
+    """
+    places = torch.arange(-math.ceil(2 * deviation), math.ceil(2 * deviation) + 1)
+    weights = (-(places.float().square()) / (2 * deviation**2)).exp()
+    return (weights[:, None] * weights)[None, None]
+
+
+def smooth(values: Float[Tensor, "b 1 gh gw"], kernel: Float[Tensor, "1 1 side side"]) -> Float[Tensor, "b 1 gh gw"]:
+    """Replace each cell by the weighted mean of its neighbourhood, as far as that lies on the grid."""
+    reach = kernel.shape[-1] // 2
+    return F.conv2d(values, kernel, padding=reach) / F.conv2d(torch.ones_like(values[:1]), kernel, padding=reach)
+
+
 class SpatialAttention(nn.Module):
     """q(a | x) = N(m, s²) for each cell, with m = sigmoid(head(f)) and s = softplus(conv(m) - 5).
 
@@ -21,10 +40,16 @@ class SpatialAttention(nn.Module):
     networks, so its gradient flows into the head as well.
     """
 
-    def __init__(self, head: nn.Module) -> None:
-        """Take the mean head; the deviation head is one 3x3 convolution."""
+    kernel: Float[Tensor, "1 1 side side"] | None
+
+    def __init__(self, head: nn.Module, smoothing: float = 0.0) -> None:
+        """Take the mean head; the deviation head is one 3x3 convolution.
+
+        `smoothing` is the deviation, in cells, of a Gaussian over what the head gives; 0: as published.
+        """
         super().__init__()
         self.head = head
+        self.register_buffer("kernel", gaussian(smoothing) if smoothing else None, persistent=False)
         self.scale = nn.Conv2d(1, 1, 3, padding=1)
 
     @torch.no_grad()
@@ -39,6 +64,7 @@ class SpatialAttention(nn.Module):
     def forward(self, features: Float[Tensor, "b c gh gw"]) -> tuple[Maps, Maps]:
         """Mean in (0, 1) and deviation above 0."""
         precision = self.scale.weight.dtype  # where autocast rounds the convolutions, it rounds nothing after them
-        mean = self.head(features).to(precision).sigmoid()
+        raw = self.head(features).to(precision)
+        mean = (raw if self.kernel is None else smooth(raw, self.kernel)).sigmoid()
         deviation = F.softplus(self.scale(mean).to(precision) - DEVIATION_SHIFT)
         return mean.squeeze(1), deviation.squeeze(1)

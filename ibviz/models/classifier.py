@@ -92,7 +92,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
         self.facts: Mapping[str, Any] = {}  # what its file says of its training
         self.normalize = Normalize(spec.mean, spec.std)
         self.network = parts.network
-        self.attention = SpatialAttention(parts.head)
+        self.attention = SpatialAttention(parts.head, config.smoothing)
         self.gate = FeatureGate(config.gate, parts.channels)
         self.quantizer = None if config.anchors is None else AnchorQuantizer(config.anchors)
         self.bottleneck = GaussianBottleneck(parts.width, config.latent)

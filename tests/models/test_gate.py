@@ -1,5 +1,7 @@
 """Gates against their formulas, the price of capacity against a numerical divergence, networks cut at their gate."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from ibviz.config import InputConfig, ModelConfig, ObjectiveConfig, Recipe
 from ibviz.errors import InputError
 from ibviz.models.after_gate import after_gate, below_gate, trained_behind
 from ibviz.models.attach import attach
+from ibviz.models.attention import gaussian, smooth
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.gate import ChannelStatistics, FeatureGate, capacity
 from ibviz.models.loading import wrap
@@ -85,6 +88,28 @@ def test_a_model_keeps_its_gate_in_the_checkpoint_and_opens_as_asked(kind):
     other = IBClassifier(config, SPEC)
     other.load_state_dict(model.state_dict())
     close(other.eval()(images), model.eval()(images))
+
+
+def test_smoothed_attention_is_the_weighted_mean_of_each_neighbourhood():
+    kernel, raw = gaussian(0.8), noise(1, 1, 4, 5)
+    expected = torch.zeros(4, 5)
+    for row in range(4):
+        for column in range(5):
+            total = weight = 0.0
+            for i in range(4):
+                for j in range(5):
+                    if abs(i - row) <= 2 and abs(j - column) <= 2:  # 1.6, rounded up
+                        w = math.exp(-((i - row) ** 2 + (j - column) ** 2) / (2 * 0.8**2))
+                        total, weight = total + w * raw[0, 0, i, j].item(), weight + w
+            expected[row, column] = total / weight
+    close(smooth(raw, kernel)[0, 0], expected)
+    torch.manual_seed(0)
+    plain, smoothed = (IBClassifier(ModelConfig(smoothing=sigma, anchors=None), SPEC).eval() for sigma in (0.0, 0.8))
+    smoothed.load_state_dict(plain.state_dict())
+    features = plain.get_submodule("network.stem")(plain.normalize(torch.rand(1, 3, 48, 48)))
+    close(
+        smoothed.attention(features)[0], smooth(plain.attention(features)[0].logit()[:, None], kernel)[:, 0].sigmoid()
+    )
 
 
 def test_a_head_with_batch_norm_at_its_end_opens_as_well():
