@@ -87,14 +87,15 @@ def _open(features: Features) -> Features:
 
 
 class _Whole(fx.Tracer):
-    """Traces a network, with one of its layers as a single step."""
+    """Traces a network, with one of its layers, and every module without parts, as a single step."""
 
     def __init__(self, layer: str) -> None:
         super().__init__()
         self.layer = layer
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name == self.layer or super().is_leaf_module(m, module_qualified_name)
+        whole = module_qualified_name == self.layer or next(m.children(), None) is None
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
 
 def _behind(body: nn.Module, layer: str) -> fx.GraphModule:

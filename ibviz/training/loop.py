@@ -127,12 +127,14 @@ def list_skipped(run: Run, faults: Sequence[Fault]) -> None:
 def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Supply) -> Row:
     """Pass once over the training images after the epochs of the log `rows`; return the new row of the log."""
     begun, epoch = time.monotonic(), len(rows) + 1
-    losses = _run_steps(run, [row["train_cross_entropy_nats"] for row in rows], training)
+    losses_before = [row["train_cross_entropy_nats"] for row in rows]
+    losses = _run_steps(run, losses_before, training)
     row = {
         "epoch": epoch,
         "learning_rate": learning_rate(epoch, run.recipe.training),
         "seconds": round(time.monotonic() - begun, 2),
         "anchors": anchor_values(run.judged),
+        "price_share": _price_share(run, losses_before, 1.0).item(),
     }
     judged = validate(run.view(run.judged), validation, run.accelerator)
     if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
@@ -186,9 +188,11 @@ def _set_rate(run: Run, epoch: int, within: float) -> None:
 
 def _price_share(run: Run, before: Sequence[float], within: float) -> Tensor:
     """The share of the attention's price at a moment of the epoch, on the device: a number would be compiled in."""
-    recipe, classes = run.recipe, len(run.model.spec.class_names)
-    warmup, epochs = recipe.objective.attention_warmup, recipe.training.epochs
-    share = price_share(len(before) + within, before, classes, warmup=warmup, epochs=epochs)
+    config, classes = run.recipe.objective, len(run.model.spec.class_names)
+    share = 1.0
+    if config.attention_price or config.capacity:
+        schedule = {"warmup": config.attention_warmup, "epochs": run.recipe.training.epochs}
+        share = price_share(len(before) + within, before, classes, **schedule)
     return torch.tensor(share, device=run.accelerator.device)
 
 

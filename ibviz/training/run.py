@@ -162,9 +162,13 @@ def save(run: Run, rows: list[Row]) -> None:
 
 
 def best_row(rows: Sequence[Row], config: TrainingConfig) -> Row:
-    """The row of the model that is kept: best on validation among the saved epochs, the latest of equals."""
+    """Return the row of the model that is kept: best on validation among the saved epochs, the latest of equals.
+
+    While a price on open attention still rises, accuracy only falls: epochs that paid less of it than others are no
+    candidates.
+    """
     saved = [row for row in rows if saves(row["epoch"], config)]
-    return max(saved, key=lambda row: (row["validation_accuracy"], row["epoch"]))
+    return max(saved, key=lambda row: (row.get("price_share", 1.0), row["validation_accuracy"], row["epoch"]))
 
 
 def restore(run: Run) -> list[Row]:

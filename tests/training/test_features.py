@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import models
 
-from ibviz.config import Recipe
+from ibviz.config import Recipe, TrainingConfig
 from ibviz.errors import InputError
 from ibviz.models.after_gate import below_gate
 from ibviz.models.checkpoint import load_model
 from ibviz.training import features, loop
 from ibviz.training.loop import train
+from ibviz.training.run import best_row
 from ibviz.training.schedule import price_share
 
 close = torch.testing.assert_close
@@ -161,3 +162,15 @@ def test_the_log_shows_the_attention_that_a_price_closes(tmp_path, weights):
         rows = train(chosen, tmp_path / name, weights=weights, report=silent)
         means.append(rows[-1]["train_attention"])
     assert means[1] < means[0] - 0.02
+
+
+def test_the_model_that_is_kept_has_paid_the_whole_price():
+    """Open attention is always the more accurate one: the best epoch of all would be one before the price."""
+    config = TrainingConfig(epochs=4)
+    rows = [
+        {"epoch": epoch, "validation_accuracy": accuracy, "price_share": share}
+        for epoch, accuracy, share in [(1, 0.9, 0.0), (2, 0.8, 0.5), (3, 0.7, 1.0), (4, 0.6, 1.0)]
+    ]
+    assert best_row(rows, config)["epoch"] == 3
+    free = [row | {"price_share": 1.0} for row in rows]
+    assert best_row(free, config)["epoch"] == 1
