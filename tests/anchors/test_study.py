@@ -75,7 +75,7 @@ def test_a_continuous_model_has_no_table_of_anchors_but_interventions(run, photo
     found = json.loads((tmp_path / "a/anchors.json").read_text())
     assert found["usage"] is None
     assert found["worth"] is None
-    assert [one["name"] for one in found["interventions"]] == ["mean", "swap", "unquantised"]
+    assert [one["name"] for one in found["interventions"]] == ["mean", "average", "swap", "reversed", "unquantised"]
     assert printed.startswith("attention is replaced by")
 
 
