@@ -6,7 +6,7 @@ as well with every map at its mean does not use its attention at all.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
+from ibviz.statistics import estimate
 from ibviz.types import Images, Labels, Maps
 
 # Maps that enter the gate, by name, in the order of `stand_ins`.
@@ -101,6 +102,19 @@ class Reliance(NamedTuple):
     correct: Float[Tensor, "v n"]
     cross_entropy: Float[Tensor, "v n"]
     average: Float[Tensor, "gh gw"]
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Accuracy and cross-entropy in nats as estimates over labelled images, by the name of the map.
+
+        Of images without any label there is nothing to say: then it is empty.
+        """
+        if self.correct.isnan().all():
+            return {}
+        columns = zip(REPLACEMENTS, self.correct, self.cross_entropy, strict=True)
+        return {
+            name: {"accuracy": estimate(correct.tolist())._asdict(), "cross_entropy": estimate(nats.tolist())._asdict()}
+            for name, correct, nats in columns
+        }
 
 
 def reliance(model: IBClassifier, batches: Callable[[], Iterable[tuple[Images, Labels]]], *, seed: int = 0) -> Reliance:
