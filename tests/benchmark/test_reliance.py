@@ -19,19 +19,26 @@ from ibviz.benchmark.runner.explaining import Network
 from ibviz.benchmark.runner.plan import read_plan
 from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import read_maps
-from ibviz.models.attach import attach
+from ibviz.config import InputConfig, ModelConfig
+from ibviz.models.backbones import Parts, Split
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import REPLACEMENTS, derangement
 
 
 def trained() -> IBClassifier:
-    """Attention that follows the images, in front of a network that reads quadrants."""
+    """A network of 8 x 8 cells with random weights, whose attention follows the images and is multiplied on."""
     torch.manual_seed(0)
-    model = attach(quadrants(), layer="network.cells", anchors=4, bottleneck=4).eval()
+    spec = InputConfig(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), class_names=tuple("abcd"))
+    stem = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(3, 4, 1))
+    rest = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 8))
+    head = nn.Conv2d(4, 1, 1)
+    model = IBClassifier(ModelConfig(anchors=4, latent=6, gate="mul"), spec,
+                         Parts(Split(stem, rest), "stem", head, 8, nn.Linear(6, 4))).eval()  # fmt: skip
     with torch.no_grad():
-        for parameter in model.attention.head.parameters():
-            nn.init.normal_(parameter, 0, 1)
+        head.weight.mul_(8)
+        for parameter in model.decoder.parameters():
+            parameter.mul_(20)
     return model
 
 

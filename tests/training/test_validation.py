@@ -4,7 +4,6 @@ import copy
 import math
 import threading
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 import torch
@@ -70,18 +69,20 @@ def test_numbers_with_other_maps_are_those_by_hand_in_batches_of_any_size(size, 
     assert plain == {name: value for name, value in judged.items() if name not in COLUMNS}
 
 
-class Member:
-    """One of several processes, played by threads that add up what they hold."""
+class Member(Accelerator):
+    """One of two processes, played by threads that add up what they hold."""
+
+    num_processes = 2  # pyright: ignore[reportAssignmentType] - a property of any other accelerator
+    process_index = 0  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, index: int, meeting: threading.Barrier, held: dict[int, Tensor]) -> None:
-        self.process_index, self.num_processes = index, meeting.parties
-        self.meeting, self.held = meeting, held
+        self.process_index, self.meeting, self.held = index, meeting, held
 
-    def reduce(self, own: Tensor, how: str) -> Tensor:
-        assert how == "sum"
-        self.held[self.process_index] = own
+    def reduce(self, tensor: Tensor, reduction: str = "sum", scale: float = 1.0) -> Tensor:
+        assert (reduction, scale) == ("sum", 1.0)
+        self.held[self.process_index] = tensor
         self.meeting.wait(60)
-        found = torch.stack(list(self.held.values())).sum(0)
+        found = torch.stack([self.held[index] for index in range(2)]).sum(0)
         self.meeting.wait(60)
         return found
 
@@ -91,7 +92,7 @@ def test_several_processes_find_what_one_does():
     meeting, held = threading.Barrier(2), {}
 
     def work(index: int) -> None:
-        member = cast(Accelerator, Member(index, meeting, held))
+        member = Member(index, meeting, held)
         found[index] = validate(copy.deepcopy(model), few(), member, replaced=True)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
