@@ -270,6 +270,8 @@ def _print_epoch(row: dict[str, Any]) -> None:
         f"anchors used {row['validation_anchors_used']}  validation accuracy {row['validation_accuracy']:.1%}",
         flush=True,
     )
+    if row["warning"] is not None:
+        print(f"ibviz: epoch {row['epoch']}: {row['warning']}", file=sys.stderr)
 
 
 def _print_epoch_of(name: str, row: dict[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """Networks whose right answers are known by hand."""
 
+from typing import cast
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ibviz.config import InputConfig, ModelConfig
+from ibviz.models.backbones import Parts, Split
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import WrappedClassifier, wrap
 
@@ -69,3 +72,45 @@ class OneConv(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.linear(self.relu(self.conv(images)).flatten(1))
+
+
+CELL_SPEC = InputConfig(size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), class_names=("zero", "one", "two"))
+ANCHORS = (0.6, 0.2, 1.0)  # out of order, as training may leave them
+SLOPE, SHIFT = 8.0, -4.0  # of the attention head
+
+
+class Blind(nn.Module):
+    """Asks for attention and goes on with its features as they were."""
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, images: Tensor, gate) -> Tensor:
+        copies = len(gate(images.mean(1, keepdim=True))) // len(images)
+        return self.whole(images).repeat(copies, 1)
+
+
+def cell_reader(*, blind: bool = False) -> IBClassifier:
+    """Attention is sigmoid(8·grey - 4), snapped to three anchors, and multiplies the pixel's grey (8 x 8 cells).
+
+    The logit of class 0 is 10 times the gated grey of cell (2, 3) alone; those of class 1 and 2 are always 1 and 0.
+    """
+    stem, flat = nn.Conv2d(3, 1, 1), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    head, decoder = nn.Conv2d(1, 1, 1), nn.Identity()
+    network = Blind(nn.Sequential(stem, flat)) if blind else Split(stem, flat)
+    config = ModelConfig(anchors=len(ANCHORS), latent=3, gate="mul")
+    model = IBClassifier(config, CELL_SPEC, Parts(network, "stem", 3, head, 3, decoder)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        stem.weight.fill_(1 / 3)
+        linear = cast(nn.Linear, flat[1])
+        linear.weight[0, 2 * 8 + 3] = 10.0
+        linear.bias[1] = 1.0
+        head.weight.fill_(SLOPE)
+        cast(Tensor, head.bias).fill_(SHIFT)
+        model.bottleneck.project.weight[:3] = torch.eye(3)
+        assert model.quantizer is not None
+        model.quantizer.anchors.copy_(torch.tensor(ANCHORS))
+    return model

@@ -4,20 +4,22 @@
 """
 
 from ibviz.anchors.consistency import Consistency, consistency, summarise_edits
-from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, interval, summarise_effects
-from ibviz.anchors.intervene import INTERVENTIONS, Effects, Variant, edited, intervene, variants
+from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, decisions, interval, summarise_effects
+from ibviz.anchors.intervene import INTERVENTIONS, Donors, Effects, Variant, edited, intervene, variants
 from ibviz.anchors.usage import Usage, drift, usage
 
 __all__ = [
     "INTERVENTIONS",
     "AnchorEffects",
     "Consistency",
+    "Donors",
     "Effects",
     "Usage",
     "Variant",
     "anchor_effects",
     "answer",
     "consistency",
+    "decisions",
     "drift",
     "edited",
     "interval",

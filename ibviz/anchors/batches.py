@@ -1,4 +1,4 @@
-"""Images of a study in batches on the model's device, and for each image another one."""
+"""Images of a study in batches on the model's device."""
 
 from collections.abc import Iterator
 
@@ -37,15 +37,3 @@ def with_attention(model: nn.Module) -> IBClassifier:
         raise InputError(f"{type(model).__name__} has no trained attention; expected a run of `ibviz train`, or a "
                          "network that `ibviz.attach` gave one")  # fmt: skip
     return model
-
-
-def derangement(count: int, seed: int) -> Rows:
-    """For each of `count` images another one, each once: a random cycle through all of them (Sattolo 1986).
-
-    >>> derangement(4, seed=0)
-    tensor([1, 3, 0, 2])
-    """
-    if count < 2:
-        raise InputError(f"another image for each needs at least 2 images; got {count}")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return torch.empty_like(order).scatter(0, order, order.roll(-1))

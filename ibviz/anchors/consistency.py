@@ -12,11 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.anchors.batches import batches, derangement, pictures, with_attention
+from ibviz.anchors.batches import batches, pictures, with_attention
 from ibviz.data.image_set import ImageSet
 from ibviz.metrics.grid import enlarged
 from ibviz.models.classifier import Inspection
 from ibviz.models.hooks import evaluating
+from ibviz.models.reliance import derangement
 from ibviz.statistics import Estimate, estimate
 from ibviz.types import Images, Labels, Maps, Scores
 

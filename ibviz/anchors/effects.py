@@ -13,6 +13,7 @@ from ibviz.anchors.intervene import INTERVENTIONS, Effects, Variant
 from ibviz.errors import InputError
 from ibviz.statistics import RESAMPLES, Estimate, estimate
 
+TRIED = {"mean": "mean", "average": "average", "other": "swap", "reversed": "reversed"}  # interventions, by replacement
 LITTLE = 0.01  # of probability: an effect below it is called little
 NOTHING = 1e-6  # what float32 may make of no effect
 
@@ -25,15 +26,34 @@ class Line(NamedTuple):
     change: Estimate  # of the probability of the predicted class
     accuracy: Estimate  # change of it, over labelled images
     flips: Estimate  # share of images that are of another class now
+    cross_entropy: Estimate  # change of it in nats, over labelled images
 
 
 def summarise_effects(effects: Effects) -> list[Line]:
     """One line for each variant, with 95 % bootstrap intervals over images."""
-    columns = (effects.cells, effects.change, effects.correct, effects.flipped)
+    columns = (effects.cells, effects.change, effects.correct, effects.flipped, effects.cross_entropy)
     return [
         Line(variant, cells.mean().item(), *(estimate(one.tolist()) for one in others))
         for variant, cells, *others in zip(effects.variants, *columns, strict=True)
     ]
+
+
+class Decisions(NamedTuple):
+    """What a network decides with one kind of map, over labelled images."""
+
+    accuracy: Estimate
+    cross_entropy: Estimate  # nats
+
+
+def decisions(effects: Effects) -> dict[str, Decisions]:
+    """Accuracy and cross-entropy with each map of `REPLACEMENTS` that was tried, by its name, the own map first."""
+    own = ((effects.predicted == effects.labels).float().masked_fill(effects.labels < 0, torch.nan), effects.nats)
+    found = {"own": own}
+    for name, intervention in TRIED.items():
+        tried = effects.of(intervention)
+        if tried.variants:
+            found[name] = (own[0] + tried.correct[0], own[1] + tried.cross_entropy[0])
+    return {name: Decisions(*(estimate(one.tolist()) for one in numbers)) for name, numbers in found.items()}
 
 
 class AnchorEffects(NamedTuple):

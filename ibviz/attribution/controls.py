@@ -12,6 +12,7 @@ from ibviz.attribution.intrinsic import attention
 from ibviz.attribution.passes import fine
 from ibviz.errors import NoMapError
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.reliance import average_of
 from ibviz.types import Grid, Images, Labels, Maps
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
@@ -69,6 +70,31 @@ def other_image(model: nn.Module, images: Images, targets: Labels, *, batch_size
     order = torch.tensor(sorted(range(len(images)), key=[_checksum(image, 0) for image in images.cpu()].__getitem__))
     maps = torch.cat([_own_map(model, part) for part in images[order.roll(-1)].split(batch_size)])
     return maps[order.argsort()]
+
+
+def average_map(
+    model: nn.Module,
+    images: Images,
+    targets: Labels,
+    *,
+    cells: tuple[tuple[float, ...], ...] | None = None,
+    batch_size: int = 64,
+) -> Maps:
+    """The average of the trained attention over images, the same for every image: where attention usually lies.
+
+    `cells` are the rows of that average over a whole data set; without them it is taken over these images. Raises
+    `NoMapError` for a network without trained attention, and for a single image without `cells`, whose average is its
+    own map.
+    """
+    if not isinstance(model, IBClassifier):
+        raise NoMapError(f"{type(model).__name__} has no trained attention to take the average of")
+    if cells is not None:
+        return torch.tensor(cells, device=images.device).expand(len(images), -1, -1)
+    if len(images) < 2:
+        raise NoMapError("the average map needs at least 2 images, or cells; got 1 image")
+    maps = [attention(model, part, part_targets).values() for part, part_targets
+            in zip(images.split(batch_size), targets.split(batch_size), strict=True)]  # fmt: skip
+    return average_of(torch.cat(maps).float()).expand(len(images), -1, -1)
 
 
 def _own_map(model: nn.Module, images: Images) -> Maps:

@@ -21,7 +21,7 @@ from ibviz.attribution.cam import (
     score_cam,
     xgrad_cam,
 )
-from ibviz.attribution.controls import centre, edges, other_image, random_cells, random_pixels, uniform
+from ibviz.attribution.controls import average_map, centre, edges, other_image, random_cells, random_pixels, uniform
 from ibviz.attribution.gradients import (
     deep_lift,
     gradient_shap,
@@ -91,6 +91,7 @@ METHODS: dict[str, Method] = {
     "random_cells": Method(random_cells, "random cells", target_free=True, control=True),
     "random_pixels": Method(random_pixels, "random pixels", target_free=True, control=True),
     "edges": Method(edges, "edges", target_free=True, control=True),
+    "average_map": Method(average_map, "average map", target_free=True, control=True, whole=True),
     "other_image": Method(other_image, "other image", target_free=True, control=True, whole=True),
 }
 CONTROLS = {method.label: name for name, method in METHODS.items() if method.control}

@@ -25,13 +25,16 @@ from ibviz.metrics.curves import Curve
 from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.metrics.score import Targets, targets_by
+from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
+from ibviz.models.reliance import Reliance, reliance
 from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Masks
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+BATCH = 32  # images whose attention is replaced at once, five maps each
 DEFAULT = "default"  # label of the one protocol of `evaluate`
 
 
@@ -44,6 +47,7 @@ class Evaluation:
     curves: dict[str, dict[str, Curve]]  # by side and method, as `ibviz.figures.curves` takes them
     card: Card
     forward_passes: int
+    reliance: Reliance | None = None  # of a network with trained attention, on labelled images
 
     @property
     def protocol(self) -> CurveProtocol:
@@ -54,7 +58,8 @@ class Evaluation:
     def tables(self) -> Tables:
         """Estimates, ranks and tests of all methods, to be read in any format of `ibviz.benchmark.tables`."""
         card = self.card.model_dump(mode="json") | {"hash": self.card.hash}
-        return tabulate(self.frame(), {"protocols": {DEFAULT: card}})
+        networks = {} if self.reliance is None else {UNNAMED: {"reliance": self.reliance.summary()}}
+        return tabulate(self.frame(), {"protocols": {DEFAULT: card}, "models": networks})
 
     def table(self, *, short: bool = False) -> str:
         """Means with 95 % intervals, methods above controls, how they compare, and what the numbers rest on.
@@ -124,7 +129,15 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     common = {one.method: one.curves for one in found if one.curves is not None and not one.native}
     curves = {"deletion": {name: one.deletion for name, one in common.items()},
               "insertion": {name: one.insertion for name, one in common.items()}}  # fmt: skip
-    return Evaluation(rows, maps, curves, card, passes_of(found))
+    return Evaluation(rows, maps, curves, card, passes_of(found), reliance_on(model, images, labels))
+
+
+def reliance_on(model: Classifier, images: Images, labels: Labels | None) -> Reliance | None:
+    """How much a network relies on its attention; None without trained attention, labels or a second image."""
+    if not isinstance(model, IBClassifier) or labels is None or len(images) < 2:
+        return None
+    parts = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
+    return reliance(model, lambda: parts)
 
 
 def default_protocol(model: Classifier, explanations: Mapping[str, Explanation], **choices: Any) -> CurveProtocol:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ibviz.benchmark.summary import ALL, METRICS, Frame, Summary
 from ibviz.errors import InputError
 from ibviz.metrics.protocol import CurveProtocol
+from ibviz.models.reliance import REPLACEMENTS
 
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 ARROWS = {1: "↑", -1: "↓"}
@@ -35,8 +36,12 @@ def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str
     alone = len(common) == 1
     main = [_main(part, "" if alone else _title(part), circumstances) for part in common]
     strata = [_strata(part, "" if alone else _title(part)) for part in common if part["stratum"].nunique() > 1]
+    models: Mapping[str, Any] = circumstances.get("models", {})
     agreement = [_agreement(summary.agreement)] if len(summary.agreement) else []
-    return [*main, legend(summary, circumstances), *strata, *agreement, *([NATIVE] if own else []),
+    used = [
+        _reliance(name, own["reliance"], alone=len(models) == 1) for name, own in models.items() if own.get("reliance")
+    ]
+    return [*main, *used, legend(summary, circumstances), *strata, *agreement, *([NATIVE] if own else []),
             *(_main(part, "" if len(own) == 1 else _title(part), {}) for part in own)]  # fmt: skip
 
 
@@ -139,6 +144,16 @@ def _main(lines: Frame, title: str, circumstances: Mapping[str, Any]) -> Sheet:
     return _sheet(title, table, columns, notes)
 
 
+def _reliance(model: str, decided: Mapping[str, Any], *, alone: bool) -> Sheet:
+    """How a network decides with other maps in the place of its trained attention."""
+    cells = [[REPLACEMENTS[name], *(_estimate(numbers[one]) for one in ("accuracy", "cross_entropy"))]
+             for name, numbers in decided.items()]  # fmt: skip
+    notes = ["The values of the gate are replaced, not the image. As good with every cell at its map's mean: the "
+             "attention is not used; as good with the average map: only where it usually lies is."]  # fmt: skip
+    title = "How much the attention is used" + ("" if alone else f": {model}")
+    return Sheet(title, ["decided with", "accuracy", "cross-entropy (nats)"], cells, 0, notes)
+
+
 def _by_method(lines: Frame) -> dict[str, dict[str, Any]]:
     """Lines by method and metric, controls last."""
     table: dict[str, dict[str, Any]] = {}
@@ -218,7 +233,7 @@ def _estimate(line: Mapping[str, Any] | None) -> str:
     if line is None or math.isnan(line["mean"]):
         return MISSING
     mean, low, high = (f"{line[name]:.3f}".replace("-0.000", "0.000") for name in ("mean", "low", "high"))
-    rank = line["rank"]
+    rank = line.get("rank")
     return f"{mean} [{low}, {high}]" + (f" ({rank})" if isinstance(rank, int) else "")
 
 

@@ -146,7 +146,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
             rate=kl_exact(latent_mean.float(), latent_deviation.float()).mean(0),
         )
 
-    def with_gate(self, images: Images, values: Float[Tensor, "s b gh gw"]) -> Float[Tensor, "s b classes"]:
+    def with_gate(self, images: Inputs, values: Float[Tensor, "s b gh gw"]) -> Float[Tensor, "s b classes"]:
         """Logits with given values in the place of the attention: `s` maps for each image, through the latent mean.
 
         The network runs once up to the gate. With `inspect(images).attention.values()[None]` these are the logits

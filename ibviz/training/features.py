@@ -48,6 +48,9 @@ class Stored(NamedTuple):
         return views.contiguous(memory_format=torch.channels_last) if views.ndim == 4 else views
 
 
+Supply = Resident | Streamed | Stored  # what gives a split batch by batch
+
+
 def stored_features(
     model: IBClassifier,
     images: Images,

@@ -13,9 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import Fault
@@ -25,22 +23,20 @@ from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.hooks import evaluating
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import Crops, draw_crops
 from ibviz.training.check import check_images, enough, side
-from ibviz.training.features import Stored, stored_features
+from ibviz.training.features import Supply, stored_features
 from ibviz.training.run import CHECKPOINT, Row, Run, holding, restore, save, saves, start, update_average
 from ibviz.training.schedule import learning_rate, price_share
 from ibviz.training.share import Share, WholeBatchDropout, shares
-from ibviz.training.supply import Batch, Resident, Streamed, supply, tell_faults
+from ibviz.training.supply import Batch, supply, tell_faults
 from ibviz.training.track import accelerator_for, tracking
-from ibviz.types import Inputs, Labels
+from ibviz.training.validation import COLUMNS, replaces, validate, warning_of
+from ibviz.types import Labels
 
-Supply = Resident | Streamed | Stored
 CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
-VALIDATION_BATCH = 256
 
 
 def train(  # noqa: PLR0913 - what, and where
@@ -92,7 +88,7 @@ def _train(
                 list_skipped(run, (*training.faults, *validation.faults))
             if accelerator.is_main_process:
                 report(rows[-1])
-            accelerator.log(rows[-1], step=epoch)
+            accelerator.log({key: value for key, value in rows[-1].items() if value is not None}, step=epoch)
     return rows
 
 
@@ -136,10 +132,15 @@ def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Sup
         "anchors": anchor_values(run.judged),
         "price_share": _price_share(run, losses_before, 1.0).item(),
     }
-    judged = validate(run.view(run.judged), validation, run.accelerator)
+    config = run.recipe.training
+    judged: Row = dict.fromkeys(COLUMNS)  # None after epochs in which the attention is not replaced
+    judged |= validate(run.view(run.judged), validation, run.accelerator, replaced=replaces(epoch, config))
     if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
         raise not_finite(f"on validation after epoch {epoch}", run.folder)
-    return row | _loss_columns(losses) | {f"validation_{name}": value for name, value in judged.items()}
+    told = epoch in (1, config.epochs)  # once it has begun to learn, and of what is left in the end
+    warning = warning_of(judged["attention_mean"], judged["attention_deviation"]) if told else None
+    judgement = {f"validation_{name}": value for name, value in judged.items()}
+    return row | _loss_columns(losses) | judgement | {"warning": warning}
 
 
 def anchor_values(model: IBClassifier) -> list[float]:
@@ -278,42 +279,3 @@ def _loss_columns(losses: Losses) -> dict[str, float]:
         "train_attention": terms["attention"],
         "train_capacity_nats": terms["capacity"],
     }
-
-
-@torch.inference_mode()
-def validate(model: IBClassifier, images: Supply, accelerator: Accelerator | None = None) -> dict[str, float]:
-    """Deterministic accuracy (fraction), cross-entropy (nats), rate (bits) and number of anchors in use.
-
-    Processes of an `accelerator` take every other image each and add up what they find.
-    """
-    first, step = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    rows = torch.arange(first, len(images.labels), step)
-    device = next(model.parameters()).device
-    totals = torch.zeros(4 + (model.config.anchors or 0), dtype=torch.float64, device=device)
-    with evaluating(model):
-        for pixels, labels in images.batches(rows.split(VALIDATION_BATCH)):
-            if len(pixels):
-                totals += _judge(model, images.inputs(pixels), labels)
-    if accelerator is not None and accelerator.num_processes > 1:
-        totals = accelerator.reduce(totals, "sum")
-    assert isinstance(totals, Tensor)
-    count, correct, cross_entropy, rate, *cells = totals.tolist()
-    return {
-        "accuracy": correct / count,
-        "cross_entropy_nats": cross_entropy / count,
-        "rate_bits": bits(rate / count),
-        "anchors_used": sum(number > 0 for number in cells),
-    }
-
-
-def _judge(model: IBClassifier, inputs: Inputs, labels: Labels) -> Tensor:
-    """Images, correct ones, summed cross-entropy and rate, then cells of each anchor."""
-    seen = model.inspect(inputs)
-    correct = (seen.logits.argmax(1) == labels).sum()
-    cross_entropy = F.cross_entropy(seen.logits.float(), labels, reduction="sum")
-    sums = torch.stack([correct.new_tensor(len(labels)), correct, cross_entropy, seen.rate.sum()]).double()
-    if seen.attention.index is None:
-        return sums
-    cells = seen.attention.index.flatten()
-    used = torch.zeros(model.config.anchors or 0, dtype=torch.float64, device=cells.device)
-    return torch.cat([sums, used.index_add_(0, cells, torch.ones_like(cells, dtype=torch.float64))])

@@ -150,9 +150,10 @@ def save(run: Run, rows: list[Row]) -> None:
     """Write the log, then the model if it is the best of those saved, then the checkpoint that counts."""
     if not run.accelerator.is_main_process:
         return
-    write_rows(run.folder / "log.parquet", rows)
+    write_rows(run.folder / "log.parquet", [{key: row.get(key) for key in rows[-1]} for row in rows])  # of older ones
     if rows[-1] is best_row(rows, run.recipe.training):
-        judged = {key.removeprefix("validation_"): value for key, value in rows[-1].items() if "validation_" in key}
+        judged = {key.removeprefix("validation_"): value for key, value in rows[-1].items()
+                  if "validation_" in key and value is not None}  # fmt: skip
         facts = {"recipe": run.recipe.model_dump(), "epoch": len(rows), "validation": judged}
         facts["anchors"] = [row.get("anchors", []) for row in rows]  # after each epoch; older logs lack them
         save_model(run.folder / "model.safetensors", run.judged, facts)

@@ -54,4 +54,4 @@ def price_share(passed: float, losses: Sequence[float], classes: int, *, warmup:
         return 1.0
     learned = (epoch for epoch, loss in enumerate(losses, 1) if loss < LEARNED * math.log(classes))
     start = next(learned, None)
-    return 0.0 if start is None else min(1.0, (passed - start) / (warmup * epochs))
+    return 0.0 if start is None else min(1.0, max(0.0, (passed - start) / (warmup * epochs)))

@@ -16,7 +16,7 @@ from ibviz.anchors import drift, intervene
 from ibviz.anchors import usage as usage_of
 from ibviz.anchors.batches import with_attention
 from ibviz.anchors.consistency import THRESHOLDS, Consistency, summarise_edits
-from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, interval, summarise_effects
+from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, decisions, interval, summarise_effects
 from ibviz.anchors.intervene import INTERVENTIONS, Effects
 from ibviz.anchors.usage import Usage
 from ibviz.benchmark.suite import fitting
@@ -27,6 +27,7 @@ from ibviz.figures import anchor_usage
 from ibviz.files import ensure_folder, replacing, write_rows
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
+from ibviz.models.reliance import REPLACEMENTS
 from ibviz.statistics import Estimate, estimate
 from ibviz.workflows.model import describe
 
@@ -109,6 +110,7 @@ def report(study: Study, model: IBClassifier) -> dict[str, Any]:
     moved = drift(model)
     return _plain({
         "answer": answer(lines),
+        "reliance": {name: one._asdict() for name, one in decisions(study.effects).items()},
         "class_names": model.spec.class_names,
         "usage": None if study.usage is None else _usage(study.usage),
         "worth": None if study.worth is None else study.worth._asdict(),
@@ -147,6 +149,7 @@ def page(study: Study, model: IBClassifier) -> str:
         for line in lines
         if line.variant.anchor is None
     ]
+    decided = [[REPLACEMENTS[name], *map(_estimate, one)] for name, one in decisions(study.effects).items()]
     edited = [
         [line.edit, f"{line.cosine.mean:.3f}", *map(_share, line.similar.values()), interval(line.accuracy),
          _share(line.flips)]
@@ -154,6 +157,7 @@ def page(study: Study, model: IBClassifier) -> str:
     ]  # fmt: skip
     parts = [
         *([] if study.usage is None or study.worth is None else [_anchors_page(study.usage, study.worth, model)]),
+        _table(["decided with", "accuracy", "cross-entropy (nats)"], decided),
         _table(["attention is replaced by", "Δ probability", "Δ accuracy", "flips"], replaced),
         answer(lines),
         "Attention consistency (our definition): cosine similarity of the attention before and after an edit\n"
@@ -184,6 +188,10 @@ def _anchors_page(usage: Usage, worth: AnchorEffects, model: IBClassifier) -> st
     ]
     header = ["anchor", "value", "cells", "effect of its cells", "by cell", "images"]
     return "\n".join([_table(header, rows), *notes])
+
+
+def _estimate(one: Estimate) -> str:
+    return "-" if math.isnan(one.mean) else f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def _share(one: Estimate) -> str:

@@ -5,9 +5,9 @@ import torch
 from networks import bottlenecked
 
 from ibviz.anchors import consistency
-from ibviz.anchors.batches import derangement
 from ibviz.anchors.consistency import RADII, Line, anywhere, by_attention, crop, low_pass, paste, summarise_edits
 from ibviz.data import digits
+from ibviz.models.reliance import derangement
 
 close = torch.testing.assert_close
 

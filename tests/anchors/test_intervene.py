@@ -1,68 +1,36 @@
 """Interventions on networks whose answer to any attention is known by hand."""
 
 import math
-from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from networks import bottlenecked
+from networks import ANCHORS, CELL_SPEC, SHIFT, SLOPE, bottlenecked, cell_reader
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import nn
 
-from ibviz.anchors import Variant, anchor_effects, answer, edited, intervene, summarise_effects, variants
-from ibviz.anchors.batches import derangement
+from ibviz.anchors import (
+    Donors,
+    Variant,
+    anchor_effects,
+    answer,
+    decisions,
+    edited,
+    intervene,
+    summarise_effects,
+    variants,
+)
 from ibviz.anchors.effects import rank_correlation
-from ibviz.config import InputConfig, ModelConfig
+from ibviz.config import ModelConfig
 from ibviz.data import ImageSet, digits
 from ibviz.errors import InputError
 from ibviz.models.attach import attach
-from ibviz.models.backbones import Parts, Split
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import wrap
+from ibviz.models.reliance import derangement
 from ibviz.types import AttentionMap
 
 close = torch.testing.assert_close
-SPEC = InputConfig(size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), class_names=("zero", "one", "two"))
-ANCHORS = (0.6, 0.2, 1.0)  # out of order, as training may leave them
-SLOPE, SHIFT = 8.0, -4.0  # of the attention head
-
-
-class Blind(nn.Module):
-    """Asks for attention and goes on with its features as they were."""
-
-    def __init__(self, whole: nn.Module) -> None:
-        super().__init__()
-        self.whole = whole
-
-    def forward(self, images: Tensor, gate) -> Tensor:
-        copies = len(gate(images.mean(1, keepdim=True))) // len(images)
-        return self.whole(images).repeat(copies, 1)
-
-
-def cell_reader(*, blind: bool = False) -> IBClassifier:
-    """Attention is sigmoid(8·grey - 4), snapped to three anchors, and multiplies the pixel's grey (8 x 8 cells).
-
-    The logit of class 0 is 10 times the gated grey of cell (2, 3) alone; those of class 1 and 2 are always 1 and 0.
-    """
-    stem, flat = nn.Conv2d(3, 1, 1), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    head, decoder = nn.Conv2d(1, 1, 1), nn.Identity()
-    network = Blind(nn.Sequential(stem, flat)) if blind else Split(stem, flat)
-    config = ModelConfig(anchors=len(ANCHORS), latent=3, gate="mul")
-    model = IBClassifier(config, SPEC, Parts(network, "stem", 3, head, 3, decoder)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        stem.weight.fill_(1 / 3)
-        linear = cast(nn.Linear, flat[1])
-        linear.weight[0, 2 * 8 + 3] = 10.0
-        linear.bias[1] = 1.0
-        head.weight.fill_(SLOPE)
-        cast(Tensor, head.bias).fill_(SHIFT)
-        model.bottleneck.project.weight[:3] = torch.eye(3)
-        assert model.quantizer is not None
-        model.quantizer.anchors.copy_(torch.tensor(ANCHORS))
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +39,7 @@ def scenes() -> ImageSet:
     pixels[:, :, 2, 3] = torch.tensor([0, 60, 110, 128, 150, 200, 255], dtype=torch.uint8)[:, None]
     pixels[0, :, :4], pixels[0, :, 4:] = 0, 255  # no cell at the anchor between
     labels = torch.tensor([1, 0, 1, 1, 0, 0, -1])
-    return ImageSet(pixels.expand(-1, 3, -1, -1), labels, SPEC.class_names, tuple("abcdefg"))
+    return ImageSet(pixels.expand(-1, 3, -1, -1), labels, CELL_SPEC.class_names, tuple("abcdefg"))
 
 
 def by_hand(scenes: ImageSet, name: str, anchor: int | None, partners: list[int]) -> list[tuple[float, float, bool]]:
@@ -85,9 +53,11 @@ def by_hand(scenes: ImageSet, name: str, anchor: int | None, partners: list[int]
 
     def gate(image: int) -> float:
         level, mean = levels[image], means[image]
-        value = ANCHORS[anchor or 0]
+        value, cells = ANCHORS[anchor or 0], [snapped(grey) for row in greys[image] for grey in row]
         return {
             "mean": mean,
+            "average": sum(levels) / len(levels),
+            "reversed": max(cells) + min(cells) - level,
             "swap": levels[partners[image]],
             "unquantised": attention(greys[image][2][3]),
             "uniform": value,
@@ -117,7 +87,7 @@ def test_the_effect_of_every_intervention_is_the_one_by_hand(scenes, variant):
     close(found.probability.tolist(), [before for before, _, _ in expected], rtol=0, atol=1e-6)
     close(found.change[0].tolist(), [after - before for before, after, _ in expected], rtol=0, atol=1e-6)
     assert found.flipped[0].tolist() == [float(not same) for *_, same in expected]
-    if variant.name in ("mean", "swap", "uniform"):
+    if variant.name in ("mean", "average", "swap", "reversed", "uniform"):
         assert found.change.abs().max() > 0.1
 
 
@@ -262,7 +232,10 @@ def test_without_an_intervention_that_tells_there_is_no_answer(scenes, name, giv
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        (Variant("shuffle"), "unknown intervention 'shuffle'; known: erase, keep, mean, swap, uniform, unquantised"),
+        (
+            Variant("shuffle"),
+            "unknown intervention 'shuffle'; known: average, erase, keep, mean, reversed, swap, uniform",
+        ),
         (Variant("keep"), "needs an anchor of the model, which has 0 to 1; got None"),
         (Variant("erase", 2), "has 0 to 1; got 2"),
         (Variant("mean", 1), "is about no anchor"),
@@ -272,12 +245,16 @@ def test_what_does_not_fit_is_refused(variant, message):
     values = torch.rand(1, 2, 2)
     seen = AttentionMap(values, values, torch.zeros(1, 2, 2).long(), torch.tensor([0.0, 1.0]))
     with pytest.raises(InputError, match=message):
-        edited(seen, seen, variant)
+        edited(seen, Donors(values, values), variant)
 
 
 def test_models_and_values_that_do_not_fit_are_refused(scenes):
     plain = wrap(
-        nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), mean=SPEC.mean, std=SPEC.std, class_names="abc", size=8
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 3)),
+        mean=CELL_SPEC.mean,
+        std=CELL_SPEC.std,
+        class_names="abc",
+        size=8,
     )
     with pytest.raises(InputError, match="WrappedClassifier has no trained attention"):
         intervene(plain, scenes)
@@ -286,3 +263,34 @@ def test_models_and_values_that_do_not_fit_are_refused(scenes):
     one = ImageSet(scenes.images[:1], scenes.labels[:1], scenes.class_names, ("a",))
     with pytest.raises(InputError, match="at least 2 images"):
         intervene(cell_reader(), one)
+
+
+def test_accuracy_and_cross_entropy_with_each_map_are_those_of_its_decisions(scenes):
+    found = decisions(intervene(cell_reader(), scenes, seed=4))
+    alone = decisions(intervene(cell_reader(), scenes, [Variant("reversed")], seed=4))
+    assert list(found) == ["own", "mean", "average", "other", "reversed"]
+    assert alone == {name: found[name] for name in ("own", "reversed")}
+    partners, labels = derangement(7, seed=4).tolist(), scenes.labels.tolist()
+    for name, variant in (("own", "own"), ("mean", "mean"), ("average", "average"), ("other", "swap")):
+        gates = gates_by_hand(scenes, variant, partners)
+        logits = [(10 * int(scenes.images[i, 0, 2, 3]) / 255 * gate, 1.0, 0.0) for i, gate in enumerate(gates)]
+        right = [one.index(max(one)) == label for one, label in zip(logits, labels, strict=True) if label >= 0]
+        nats = [math.log(sum(map(math.exp, one))) - one[label] for one, label in zip(logits, labels, strict=True)
+                if label >= 0]  # fmt: skip
+        assert found[name].accuracy.mean == pytest.approx(sum(right) / 6)
+        assert found[name].cross_entropy.mean == pytest.approx(sum(nats) / 6, rel=1e-5)
+        assert found[name].accuracy.excluded == 1
+
+
+def gates_by_hand(scenes: ImageSet, name: str, partners: list[int]) -> list[float]:
+    """What multiplies the grey of the cell that is read."""
+    greys = scenes.images[:, 0].double() / 255
+    attention = 1 / (1 + (-SLOPE * greys - SHIFT).exp())
+    anchors = torch.tensor(ANCHORS, dtype=torch.float64)
+    levels = anchors[(attention.unsqueeze(-1) - anchors).abs().argmin(-1)]
+    return {
+        "own": levels[:, 2, 3],
+        "mean": levels.mean((1, 2)),
+        "average": levels[:, 2, 3].mean().expand(7),
+        "swap": levels[partners, 2, 3],
+    }[name].tolist()

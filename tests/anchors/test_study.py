@@ -75,8 +75,12 @@ def test_a_continuous_model_has_no_table_of_anchors_but_interventions(run, photo
     found = json.loads((tmp_path / "a/anchors.json").read_text())
     assert found["usage"] is None
     assert found["worth"] is None
-    assert [one["name"] for one in found["interventions"]] == ["mean", "swap", "unquantised"]
-    assert printed.startswith("attention is replaced by")
+    assert [one["name"] for one in found["interventions"]] == ["mean", "average", "swap", "reversed", "unquantised"]
+    assert printed.startswith("decided with")
+    assert list(found["reliance"]) == ["own", "mean", "average", "other", "reversed"]
+    own = found["reliance"]["own"]
+    assert f"{own['accuracy']['mean']:.3f} [" in printed
+    assert f"{own['cross_entropy']['mean']:.3f} [" in printed
 
 
 def test_the_network_in_the_box_is_studied_on_the_images_it_was_made_for(run, tmp_path):

@@ -56,6 +56,7 @@ GRIDS = {
     "random_cells": (8, 8),
     "random_pixels": PIXELS,
     "edges": PIXELS,
+    "average_map": (12, 12),
     "other_image": (12, 12),
 }
 FEW: dict[str, dict[str, object]] = {  # draws enough for these tests

@@ -2,8 +2,6 @@
 
 import copy
 import os
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +9,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 from networks import bottlenecked
-from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
+from training.streams import on_disk
 
 from ibviz.config import DataConfig, ObjectiveConfig, Recipe, Sweep, TrainingConfig
 from ibviz.data.image_set import ImageSet
-from ibviz.data.listing import Listing, Part, Sample
-from ibviz.data.objects import View
 from ibviz.data.sources import load_split
-from ibviz.data.streaming import ImageStream
 from ibviz.errors import InputError
 from ibviz.files import owned, read_rows
 from ibviz.models.checkpoint import load_model, read_header, read_tensors
@@ -148,21 +143,6 @@ def test_checkpoints_come_every_few_epochs_and_the_best_of_those_is_kept():
     rows = [{"epoch": n, "validation_accuracy": value} for n, value in enumerate(accuracies, 1)]
     assert best_row(rows, config)["epoch"] == 7
     assert best_row(rows[:3], config)["epoch"] == 3
-
-
-def on_disk(images: ImageSet, broken: tuple[int, ...] = ()) -> ImageStream:
-    """A streamed set made of one in memory, some of whose images are broken."""
-
-    def opened(row: int) -> Image.Image:
-        if row in broken:
-            raise InputError(f"{images.names[row]} is broken")
-        return Image.fromarray(images.images[row].permute(1, 2, 0).numpy())
-
-    def samples(rows: torch.Tensor) -> Iterator[Sample]:
-        return (Sample(partial(opened, row)) for row in rows.tolist())
-
-    listing = Listing(images.labels, images.class_names, images.names, samples)
-    return ImageStream(Part(listing, torch.arange(len(images.labels))), View(48))
 
 
 def split_in_memory(*given: Any) -> ImageSet:

@@ -18,6 +18,7 @@ from ibviz.errors import InputError
 from ibviz.metrics.protocol import digest
 from ibviz.metrics.score import targets_by
 from ibviz.models.loading import Classifier
+from ibviz.types import Images
 
 WORDS = 400  # characters of an error that are kept
 # What a resumption may be spared; after the first kind every later call fails as well.
@@ -58,7 +59,7 @@ class Explained(NamedTuple):
 def view(network: Network, batch: ImageSet, start: int, target: str, *, annotated: bool) -> View:
     """Look at a batch through a network: classes, targets, and the regions of data that knows objects."""
     fitted = fitting(batch, network.model)
-    images = to_float(fitted.images).to(device_of(network.model), memory_format=_format(network.model))
+    images = images_for(network.model, fitted)
     probabilities = predict(network.model, images)
     labels, there = fitted.labels.to(images.device), regions(batch)  # objects are numbered as the data is
     if annotated:
@@ -67,6 +68,11 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
     predicted = targets_by("predicted", probabilities).classes
     seen = Seen(images, targets, predicted, labels, None if there is None else there.to(images.device))
     return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
+
+
+def images_for(model: Classifier, batch: ImageSet) -> Images:
+    """The images in [0, 1], on the network's device and in the format of its convolutions."""
+    return to_float(batch.images).to(device_of(model), memory_format=_format(model))
 
 
 def device_of(model: Classifier) -> torch.device:

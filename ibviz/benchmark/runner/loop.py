@@ -33,7 +33,7 @@ from ibviz.benchmark.runner.plan import (
     keep_plan,
     networks_of,
     read_plan,
-    with_grid,
+    settled,
 )
 from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.benchmark.runner.result import check_maps, finish, finished
@@ -190,7 +190,7 @@ def _judge_network(
     """Rows of one network, masked images it scored, and what failed."""
     planned = plan.models[network.label]
     assert plan.grid is not None
-    named = with_grid(entries(plan.suite), plan.grid)
+    named = settled(entries(plan.suite), plan.grid, planned.average)
     found = explained(network, seen, {label: named[label] for label in planned.methods}, out)
     failures = [_failure(network, method, one.places, one.error) for method, several in found.failures.items()
                 for one in several]  # fmt: skip

@@ -13,6 +13,7 @@ from ibviz.attribution.methods import values
 from ibviz.benchmark.evaluation import comparison_grid, fingerprint
 from ibviz.benchmark.judging import LOCALISATION
 from ibviz.benchmark.probe import Pace, fastest, in_format
+from ibviz.benchmark.runner.attention import measured
 from ibviz.benchmark.runner.explaining import Network, device_of, explained, view
 from ibviz.benchmark.store import place_of
 from ibviz.benchmark.suite import Entry, entries, protocols_of
@@ -49,6 +50,10 @@ class ModelPlan(Settings):
     memory_format: str | None  # a key of `probe.FORMATS`; None: as it was loaded
     protocols: dict[str, CurveProtocol]  # by label, with grid and batch size
     methods: tuple[str, ...]  # labels of those that fit
+    average: tuple[tuple[float, ...], ...] | None = None  # trained attention, the mean over all images: rows of cells
+    reliance: dict[str, dict[str, dict[str, int | float]]] = Field(
+        default_factory=dict
+    )  # `Reliance.summary` over all images
 
 
 class Plan(Settings):
@@ -148,7 +153,7 @@ def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out:
     plan = Plan(suite=suite, data=data_hash(chosen), images=len(chosen.labels), annotated=annotated,
                 metrics=_metrics(suite.metrics, annotated), left_out=_unmeasured(suite.metrics, annotated))  # fmt: skip
     for network in networks:
-        plan = _with(plan, network, first, out)
+        plan = _with(plan, network, first, chosen, out)
     return plan
 
 
@@ -163,7 +168,7 @@ def _unmeasured(names: Sequence[str], annotated: bool) -> tuple[LeftOut, ...]:
     return tuple(LeftOut(metric=name, reason=NO_OBJECTS) for name in names if name in LOCALISATION and not annotated)
 
 
-def _with(plan: Plan, network: Network, first: ImageSet, out: Path | None) -> Plan:
+def _with(plan: Plan, network: Network, first: ImageSet, chosen: Chosen, out: Path | None) -> Plan:
     """The plan with one more network: its pace, and what of the methods fits it."""
     suite, model = plan.suite, network.model
     pace = _pace(suite, network)
@@ -176,7 +181,10 @@ def _with(plan: Plan, network: Network, first: ImageSet, out: Path | None) -> Pl
             label, [failure, *_] = next(iter(own.failures.items()))
             raise InputError(f"none of the methods fits {network.label}; {label}: {failure.error}")
         grid = plan.grid or suite.protocols[0].grid or comparison_grid(fit)
-        knowing_nothing = {label: one for label, one in with_grid(named, grid).items() if one.control}
+        used = measured(network, chosen)
+        average = None if used is None else tuple(map(tuple, used.average.tolist()))
+        named = settled(named, grid, average)
+        knowing_nothing = {label: one for label, one in named.items() if one.control}
         known = explained(network, seen, knowing_nothing, out)
     fit |= {label: maps for label, maps in known.maps.items() if not values(maps).isnan().all()}
     unfit = {label: one[0].error for label, one in (own.failures | known.failures).items() if label not in fit}
@@ -189,7 +197,8 @@ def _with(plan: Plan, network: Network, first: ImageSet, out: Path | None) -> Pl
     planned = ModelPlan(name=names.get(network.label, network.label), weights=network.weights,
                         class_names=model.spec.class_names, size=model.spec.size,
                         memory_format=pace and pace.memory_format, protocols=protocols,
-                        methods=tuple(label for label in named if label in fit))  # fmt: skip
+                        methods=tuple(label for label in named if label in fit), average=average,
+                        reliance={} if used is None else used.summary())  # fmt: skip
     left_out = tuple(LeftOut(model=network.label, method=label, reason=error) for label, error in unfit.items())
     return plan.model_copy(update={"grid": grid, "models": {**plan.models, network.label: planned},
                                    "left_out": (*plan.left_out, *left_out)})  # fmt: skip
@@ -213,9 +222,11 @@ def _forget(out: Path | None, model: str, methods: Iterable[str]) -> None:
         shutil.rmtree(place_of(out, model, method), ignore_errors=True)
 
 
-def with_grid(methods: Mapping[str, Entry], grid: Grid) -> dict[str, Entry]:
-    """The methods, random cells on the comparison's grid."""
+def settled(methods: Mapping[str, Entry], grid: Grid, average: Sequence[Sequence[float]] | None) -> dict[str, Entry]:
+    """The methods, random cells on the comparison's grid, and the average map where the network has one."""
+    given = {"random_cells": {"grid": list(grid)}, "average_map": {"cells": average}}
     return {
-        label: one._replace(options={"grid": list(grid)}) if one.method == "random_cells" and one.control else one
+        label: one._replace(options=given[one.method]) if one.control and one.method in given else one
         for label, one in methods.items()
+        if average is not None or not (one.control and one.method == "average_map")
     }

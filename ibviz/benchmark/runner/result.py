@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ibviz.benchmark.evaluation import versions
 from ibviz.benchmark.results import CIRCUMSTANCES
 from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts, sweep
-from ibviz.benchmark.runner.plan import Plan, keep_plan, read_plan, with_grid
+from ibviz.benchmark.runner.plan import Plan, keep_plan, read_plan, settled
 from ibviz.benchmark.store import place_of, shards
 from ibviz.benchmark.suite import entries
 from ibviz.data.image_set import Fault
@@ -21,6 +21,7 @@ from ibviz.data.listing import tolerate
 from ibviz.errors import InputError
 from ibviz.files import command, ensure_folder, owned, replacing, replacing_folder
 from ibviz.metrics.protocol import Card, digest
+from ibviz.types import Grid
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,11 +96,10 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "commit": commit(),
         "plan": plan_hash(plan),
         "suite": plan.suite.model_dump(mode="json"),
-        "models": {label: one.model_dump(include={"name", "weights", "class_names", "size"})
+        "models": {label: one.model_dump(include={"name", "weights", "class_names", "size", "reliance"})
                    | {"protocols": _said(cards, label)}
                    for label, one in plan.models.items()},
-        "methods": {label: {"method": one.method, "options": dict(one.options), "control": one.control}
-                    for label, one in with_grid(entries(plan.suite), grid).items()},
+        "methods": _methods(plan, grid),
         "protocols": _said(cards, next(iter(plan.models))),
         "images": sum(one["images"] for one in facts),
         "skipped": [name for one in facts for name in one["skipped"]],
@@ -110,6 +110,16 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "device": "; ".join(dict.fromkeys(one["device"] for one in facts)),
         "python": platform.python_version(),
         "versions": versions(),
+    }  # fmt: skip
+
+
+def _methods(plan: Plan, grid: Grid) -> dict[str, Any]:
+    """What each label stands for; the average map, another one for each network, without its cells."""
+    trained = any(one.average is not None for one in plan.models.values())
+    return {
+        label: {"method": one.method, "control": one.control,
+                "options": {} if one.method == "average_map" else dict(one.options)}
+        for label, one in settled(entries(plan.suite), grid, () if trained else None).items()
     }  # fmt: skip
 
 
