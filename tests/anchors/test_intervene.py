@@ -143,9 +143,9 @@ def test_attention_in_somebody_elses_network_is_replaced_as_well():
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         before = wrapped(images)
-        model = attach(wrapped, layer="0", anchors=5, bottleneck=8)
+        model = attach(wrapped, layer="0", gate="residual", anchors=5, bottleneck=8)
         close(model.with_gate(images, torch.zeros(2, 3, 16, 16)), before.expand(2, -1, -1), rtol=1e-4, atol=1e-5)
-        close(model.with_gate(images, torch.full((1, 3, 16, 16), 0.5))[0], model(images), rtol=1e-4, atol=1e-5)
+        close(model.with_gate(images, torch.ones(1, 3, 16, 16))[0], model(images), rtol=1e-4, atol=1e-5)
     pixels = (images * 255).byte()
     scenes = ImageSet(pixels, torch.tensor([0, 1, 2]), tuple("abcd"), tuple("xyz"))
     close(intervene(model, scenes, [Variant("mean"), Variant("swap")]).change, torch.zeros(2, 3), rtol=0, atol=1e-6)
