@@ -17,7 +17,7 @@ Scalar = Float[Tensor, ""]
 class Losses(NamedTuple):
     """Batch means: `total`, `cross_entropy` and `rate` in nats, the quantiser's two in squared attention.
 
-    Cross-entropy is against the labels as smoothed.
+    Cross-entropy is against the labels as smoothed. With `kl = "official"`, `rate` is a price and has no unit.
     """
 
     total: Scalar
@@ -38,7 +38,7 @@ def commitment_loss(values: Float[Tensor, "*cells"], anchored: Float[Tensor, "*c
 
 
 def rate_loss(seen: Inspection, *, kl: str) -> Scalar:
-    """Mean price of the latent in nats, `exact` or the authors' `official` form."""
+    """Mean price of the latent: its rate in nats (`exact`), or the authors' `official` form, which has no unit."""
     return KL[kl](seen.latent_mean.float(), seen.latent_deviation.float()).mean()
 
 

@@ -117,7 +117,8 @@ def train_epoch(run: Run, epoch: int, training: Resident | Streamed, validation:
     judged = validate(run.judged, validation, run.accelerator)
     if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
         raise not_finite(f"on validation after epoch {epoch}", run.folder)
-    return row | _loss_columns(losses) | {f"validation_{name}": value for name, value in judged.items()}
+    row |= _loss_columns(losses, run.recipe.objective.kl)
+    return row | {f"validation_{name}": value for name, value in judged.items()}
 
 
 def anchor_values(model: IBClassifier) -> list[float]:
@@ -228,15 +229,15 @@ def not_finite(where: str, folder: Path) -> InputError:
     )
 
 
-def _loss_columns(losses: Losses) -> dict[str, float]:
-    """Training means; information in nats and in bits."""
+def _loss_columns(losses: Losses, kl: str) -> dict[str, float]:
+    """Training means; information in nats and in bits, the authors' price, which is no information, without a unit."""
     terms = {name: value.item() for name, value in losses._asdict().items()}
+    exact = {"train_rate_nats": terms["rate"], "train_rate_bits": bits(terms["rate"])}
     return {
         "train_total_nats": terms["total"],
         "train_cross_entropy_nats": terms["cross_entropy"],
         "train_cross_entropy_bits": bits(terms["cross_entropy"]),
-        "train_rate_nats": terms["rate"],
-        "train_rate_bits": bits(terms["rate"]),
+        **(exact if kl == "exact" else {"train_official_price": terms["rate"]}),
         "train_codebook": terms["codebook"],
         "train_commitment": terms["commitment"],
     }
