@@ -85,18 +85,20 @@ def train(  # noqa: PLR0913 - one parameter a flag
     features: Annotated[
         Path | None, typer.Option(help="Folder of cached features, shared by runs on the same network and data.")
     ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings that differ in their seed alone, each in a folder of its own.")
+    ] = None,
     log: Log = None,
 ) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
-    from ibviz.config import Recipe, Sweep, read_toml  # noqa: PLC0415 - see above
+    from ibviz.config import Recipe, read_toml  # noqa: PLC0415 - see above
     from ibviz.training.loop import train as train_recipe  # noqa: PLC0415
-    from ibviz.training.sweep import markdown, run_sweep  # noqa: PLC0415
+    from ibviz.training.sweep import train_all  # noqa: PLC0415
 
-    if sweep:
-        _refuse("--sweep", resume=resume)
-        grid = read_toml(recipe, Sweep)
-        table = run_sweep(grid, out, root=data, weights=weights, features=features, log=log, report=_print_epoch_of)
-        print(f"{markdown(table)}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
+    if sweep or seeds is not None:
+        runs = _runs(recipe, out, sweep=sweep, seeds=seeds, resume=resume)
+        train_all(runs, out, root=data, weights=weights, features=features, log=log, report=_print_epoch_of)
+        print(f"{(out / 'table.md').read_text()}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
         return
     train_recipe(
         read_toml(recipe, Recipe),
@@ -109,6 +111,22 @@ def train(  # noqa: PLR0913 - one parameter a flag
         report=_print_epoch,
     )
     print(f"best weights: {out / 'model.safetensors'}")
+
+
+def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
+    """The trainings of a sweep, or of several seeds, which without --resume must be new."""
+    from ibviz.config import Recipe, Sweep, read_toml  # noqa: PLC0415 - see above
+    from ibviz.training.sweep import SEED, grid, refuse_begun, repeated  # noqa: PLC0415
+
+    if sweep and seeds is not None:
+        raise InputError(f'--seeds goes with a recipe; a sweep lists its seeds: "{SEED}" = [0, 1, 2] under [sweep]')
+    if sweep:
+        _refuse("--sweep", resume=resume)
+        return grid(read_toml(recipe, Sweep))
+    runs = repeated(read_toml(recipe, Recipe), seeds or 0)
+    if not resume:
+        refuse_begun(runs, out)
+    return runs
 
 
 @app.command()

@@ -202,7 +202,7 @@ class InputConfig(Settings):
 class NamedModel(Settings):
     """A network of a suite: what `ibviz.load` takes, under a label of its own."""
 
-    name: str  # run folder, file, or the name of a library's network
+    name: str  # run folder, folder of runs (all of them), file, or the name of a library's network
     weights: Path | None = None  # local safetensors file of a library's network
     label: str | None = None  # None: the last part of the name
 

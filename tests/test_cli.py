@@ -141,14 +141,54 @@ def test_a_sweep_prints_each_run_and_its_table(run, tmp_path):
 
 
 def test_a_sweep_is_given_the_weights_to_start_from(refused, tmp_path, monkeypatch):
-    def run_sweep(*_: object, weights: Path, **__: object) -> None:
+    def train_all(*_: object, weights: Path, **__: object) -> None:
         raise InputError(f"asked to start from {weights}")
 
-    monkeypatch.setattr("ibviz.training.sweep.run_sweep", run_sweep)
+    monkeypatch.setattr("ibviz.training.sweep.train_all", train_all)
     plan = tmp_path / "sweep.toml"
     plan.write_text('[sweep]\n"training.seed" = [0]\n')
     command = ("train", "--sweep", plan, "--out", tmp_path / "runs", "--weights", "resnet50.safetensors")
     assert refused(*command) == "ibviz: asked to start from resnet50.safetensors\n"
+
+
+def test_seeds_are_trained_resumed_tabled_and_judged_together(run, refused, tmp_path):
+    recipe, suite, runs = tmp_path / "recipe.toml", tmp_path / "suite.toml", tmp_path / "runs"
+    recipe.write_text("[data]\nlimit = 16\n[model]\nlatent = 4\n[training]\nepochs = 1\nseed = 9\n")
+    assert run("train", recipe, "--out", runs / "seed-9")[0] == 0  # the first of the seeds is the recipe as it is
+    kept = (runs / "seed-9/model.safetensors").read_bytes()
+    command = ("train", recipe, "--out", runs, "--seeds", 2)
+    assert "seed-9 already holds a run; go on with --resume" in refused(*command)
+    code, out, _ = run(*command, "--resume")
+    assert code == 0
+    assert "seed-10  epoch   1" in out
+    assert "seed-9  epoch" not in out
+    assert (runs / "seed-9/model.safetensors").read_bytes() == kept
+    table = (runs / "table.md").read_text()
+    assert table in out
+    assert [row.split(" | ")[0] for row in table.splitlines()[2:]] == ["| 9", "| 10", "| mean", "| standard deviation"]
+
+    suite.write_text(
+        'images = 4\nmetrics = ["pointing_game"]\n[[methods]]\nmethod = "attention"\n'
+        f'[[models]]\nname = "{runs}"\n[[models]]\nname = "digits"\n'
+    )
+    assert run("evaluate", suite, "--out", tmp_path / "judged")[0] == 0
+    models = json.loads((tmp_path / "judged/circumstances.json").read_text())["models"]
+    names = {"runs/seed-9": str(runs / "seed-9"), "runs/seed-10": str(runs / "seed-10"), "digits": "digits"}
+    assert [(label, one["name"]) for label, one in models.items()] == list(names.items())
+    assert len({one["weights"] for one in models.values()}) == 3
+    assert f"{runs} holds 2 runs; give one of them, such as {runs}/seed-9" in refused("anchors", runs)
+
+
+def test_seeds_that_make_no_sense(refused, model, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("")
+    command = ("train", recipe, "--out", tmp_path / "runs", "--seeds")
+    for count in (-1, 0, 1):
+        assert f"at least 2, of which to see a spread; got {count}" in refused(*command, count)
+    assert '"training.seed" = [0, 1, 2] under [sweep]' in refused(*command, 2, "--sweep")
+    (model / "checkpoint.safetensors").touch()
+    assert "holds a single run" in refused("train", recipe, "--out", model, "--seeds", 2)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_images_that_cannot_be_read(refused, model, tmp_path):

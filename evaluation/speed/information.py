@@ -42,7 +42,8 @@ def _one(model: nn.Module, image: Tensor, target: Tensor, layer: str, known: Fea
             return output
         share = noise_share(alpha.expand_as(features))
         cost = information(features, share, known)
-        return (1 - share) * features + share * (known.mean + known.deviation * torch.randn_like(features))
+        noise = known.mean + known.deviation * torch.randn_like(features)
+        return known.active * ((1 - share) * features + share * noise)
 
     handle = model.get_submodule(layer).register_forward_hook(inject)
     model(image)

@@ -30,16 +30,18 @@ START = 5.0  # logit of the share of signal before the first step: almost all
 RATE = 1.0  # Adam's learning rate
 REACH = 2  # cells; smoothing by a Gaussian of deviation 1 is cut off there
 FLOOR = 0.01  # of the mean deviation: less is taken for a unit that never changes
+ACTIVE = 0.01  # share of a unit's values that are not 0: with no more, it is taken out
 
 Price = Annotated[float, Field(ge=0)]
 Noise = Float[Tensor, "s 1 c gh gw"]  # draws for all images
 
 
 class FeatureStatistics(NamedTuple):
-    """Mean and population deviation of a layer's features: of every unit or, with one cell a side, of every channel."""
+    """Facts about a layer's features: of every unit or, with one cell a side, of every channel."""
 
     mean: Features
-    deviation: Features
+    deviation: Features  # of the population
+    active: Features  # 1 where more than 1 % of the values are not 0, else 0: the unit is taken out
 
 
 class Tap(NamedTuple):
@@ -81,6 +83,13 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
     `layer`, by default one through which all of the network passes: where something passes by, the bits bound nothing.
     Noise has the `statistics` of the layer's features, best taken from a data set by `feature_statistics`; where they
     are not given, those of each channel over the cells of the one image, so that a map depends on no other image.
+
+    As in the authors' code (github `BioroboticsLab/IBA`, MIT), the share of signal is smoothed by a Gaussian with
+    reflected borders, and a unit that is 0 in 99 % of the data or more (an inactive one) passes 0 and carries no bits.
+    Different from it: the map is that after the last step, theirs that before it, so that `steps = 9` gives theirs of
+    10; deviations are at least 1 % of the layer's mean deviation, not at least 0.01, so that a map does not depend on
+    the features' scale, and those of a population. On 16 images of the network `digits` the former moves a map by up to
+    35 % of its peak, the latter two by up to 0.3 %.
     """
     tap, draws, maps = tap_at(model, images, layer), torch.Generator().manual_seed(seed), []
     shape = (samples, 1, tap.layout.channels, *tap.layout.grid)
@@ -98,19 +107,21 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
 def information(features: Features, share: Features, statistics: FeatureStatistics) -> Features:
     """KL in nats of every unit, blended with a share of noise, to the noise alone: closed form of two normals.
 
-    >>> known = FeatureStatistics(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+    It is 0 for inactive units.
+
+    >>> known = FeatureStatistics(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
     >>> information(torch.full((1, 1, 1, 1), 2.0), torch.ones(1, 1, 1, 1), known).item()  # nothing but noise
     0.0
     """
     signal = (1 - share) * (features - statistics.mean) / statistics.deviation
-    return (signal.square() + share.square() - 2 * share.log() - 1) / 2
+    return statistics.active * (signal.square() + share.square() - 2 * share.log() - 1) / 2
 
 
 @torch.no_grad()
 def feature_statistics(
     model: nn.Module, images: Images, *, layer: str | None = None, batch_size: int = 64
 ) -> FeatureStatistics:
-    """Mean and deviation of every unit of a layer over the images of a data set, for `iba`.
+    """Mean, deviation and activity of every unit of a layer over the images of a data set, for `iba`.
 
     The model runs in eval mode and is left as it was.
 
@@ -119,22 +130,25 @@ def feature_statistics(
     tensor([[0.5000, 0.5000],
             [0.5000, 0.5000]])
     """
-    total, squares = torch.zeros(1), torch.zeros(1)
+    total, squares, nonzero = torch.zeros(1), torch.zeros(1), torch.zeros(1)
     with evaluating(model):
         tap = tap_at(model, images, layer)
         for part in images.split(batch_size):
             features = read(tap, part).double()  # as squares cancel
             total, squares = total.to(features) + features.sum(0), squares.to(features) + features.square().sum(0)
+            nonzero = nonzero.to(features) + (features != 0).sum(0)
     mean = total / len(images)
     deviation = (squares / len(images) - mean.square()).clamp(min=0).sqrt()
-    mean, deviation = (one.to(fine(images)).unsqueeze(0) for one in (mean, deviation))
-    return FeatureStatistics(mean, _floored(deviation))
+    active = nonzero / len(images) > ACTIVE
+    mean, deviation, active = (part.to(fine(images)).unsqueeze(0) for part in (mean, deviation, active))
+    return FeatureStatistics(mean, _floored(deviation), active)
 
 
 def own_statistics(features: Features) -> FeatureStatistics:
-    """Mean and deviation of every channel over the cells of each image."""
-    mean = features.mean((2, 3), keepdim=True)
-    return FeatureStatistics(mean, _floored(features.std((2, 3), correction=0, keepdim=True)))
+    """Mean, deviation and activity of every channel over the cells of each image."""
+    cells = {"dim": (2, 3), "keepdim": True}
+    active = (features != 0).to(features).mean(**cells) > ACTIVE
+    return FeatureStatistics(features.mean(**cells), _floored(features.std(correction=0, **cells)), active.to(features))
 
 
 def _floored(deviation: Features) -> Features:
@@ -193,18 +207,35 @@ def optimise(given: Given, noise: list[Noise], *, beta: float, rows: int) -> Fea
 
 def _misfit(given: Given, logit: Features, noise: Noise) -> Float[Tensor, ""]:
     """Cross-entropy of the targets under some draws of noise, summed over draws and images."""
-    share, (mean, deviation) = noise_share(logit), given.statistics
-    blended = (1 - share) * given.features + share * (mean + deviation * noise)
+    share, (mean, deviation, active) = noise_share(logit), given.statistics
+    blended = active * ((1 - share) * given.features + share * (mean + deviation * noise))
     logits = run_with(given.tap, given.images, laid_out(blended.flatten(0, 1)))
     return F.cross_entropy(logits.to(logit.dtype), given.targets.repeat(len(noise)), reduction="sum")
 
 
 def noise_share(logit: Features) -> Features:
-    """Share of noise, from the logit of the share of signal, smoothed over neighbouring cells."""
+    """Share of noise, from the logit of the share of signal, smoothed over neighbouring cells; borders are mirrors."""
     bell = [math.exp(-(cells**2) / 2) for cells in range(-REACH, REACH + 1)]
     weights = [one / sum(bell) for one in bell]
-    padded = F.pad((-logit).sigmoid(), (REACH,) * 4, mode="replicate")
-    return weighed(weighed(padded, weights, 2), weights, 3)
+    rows = weighed(mirrored((-logit).sigmoid(), 2), weights, 2)
+    return weighed(mirrored(rows, 3), weights, 3)
+
+
+def mirrored(planes: Tensor, axis: int) -> Tensor:
+    """Planes with `REACH` more cells at both ends of an axis, reflected at the last cell, however few there are.
+
+    >>> mirrored(torch.tensor([0.0, 1.0, 2.0, 3.0]), 0)
+    tensor([2., 1., 0., 1., 2., 3., 2., 1.])
+    >>> mirrored(torch.tensor([0.0, 1.0]), 0), mirrored(torch.tensor([5.0]), 0)
+    (tensor([0., 1., 0., 1., 0., 1.]), tensor([5., 5., 5., 5., 5.]))
+    """
+    length = planes.shape[axis]
+    period = max(1, 2 * (length - 1))
+    before, after = (
+        [planes.narrow(axis, min(cell % period, -cell % period), 1) for cell in range(start, start + REACH)]
+        for start in (-REACH, length)
+    )
+    return torch.cat([*before, planes, *after], axis)
 
 
 def weighed(planes: Tensor, weights: Sequence[float], axis: int) -> Tensor:

@@ -24,7 +24,7 @@ def kl_exact(mean: Latents, deviation: Latents) -> Nats:
     return (0.5 * (deviation.square() + mean.square() - 1) - deviation.clamp_min(floor).log()).sum(-1)
 
 
-def kl_official(mean: Latents, deviation: Latents) -> Nats:
+def kl_official(mean: Latents, deviation: Latents) -> Float[Tensor, "*b"]:
     """What the authors' code adds to its loss: the same with exp(deviation) taken for the deviation.
 
     It shrinks the noise to zero and is no information in any unit; for parity only.
@@ -32,7 +32,7 @@ def kl_official(mean: Latents, deviation: Latents) -> Nats:
     return (0.5 * ((2 * deviation).exp() + mean.square() - 1) - deviation).sum(-1)
 
 
-KL: dict[str, Callable[[Latents, Latents], Nats]] = {"exact": kl_exact, "official": kl_official}
+KL: dict[str, Callable[[Latents, Latents], Float[Tensor, "*b"]]] = {"exact": kl_exact, "official": kl_official}
 
 
 def bits(nats: float) -> float:

@@ -1,5 +1,6 @@
 """One door to every classifier: a run, a file, a name on the Hub, in torchvision or timm; or a module of your own."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +38,7 @@ class WrappedClassifier(nn.Module):
 
 
 Classifier = IBClassifier | WrappedClassifier
+MODEL = "model.safetensors"  # in a run folder
 BOX = {"digits": Path(__file__).with_name("digits.safetensors")}  # trained networks that come with the package
 
 
@@ -82,7 +84,9 @@ def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     if weights is not None and path.exists():
         raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
     if path.is_dir():
-        return load_model(path / "model.safetensors")
+        if runs := runs_in(path):
+            raise InputError(f"{name} holds {len(runs)} runs; give one of them, such as {runs[0]}")
+        return load_model(path / MODEL)
     if path.is_file() and path.suffix in SUFFIXES:
         return load_official(path)
     if path.is_file() or path.suffix == ".safetensors" or text.startswith((".", "/")):
@@ -90,6 +94,25 @@ def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     if text.count("/") == 1 and not text.startswith(LIBRARIES):
         return _from_hub(text)
     return named(text if "/" in text else f"torchvision/{text}", None if weights is None else Path(weights))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return the runs in a folder that is no run itself, as `ibviz train --seeds` leaves one; in the order of numbers.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for seed in (10, 9):
+    ...     (folder / f"seed-{seed}").mkdir()
+    ...     (folder / f"seed-{seed}" / "model.safetensors").touch()
+    >>> [run.name for run in runs_in(folder)], runs_in(folder / "seed-9")
+    (['seed-9', 'seed-10'], [])
+    """
+    if (folder / MODEL).exists():
+        return []
+    runs = [path.parent for path in folder.glob(f"*/{MODEL}")]
+    return sorted(
+        runs, key=lambda run: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", run.name)]
+    )
 
 
 def _from_hub(name: str) -> IBClassifier:

@@ -25,8 +25,8 @@ Scalar = Float[Tensor, ""]
 class Losses(NamedTuple):
     """Batch means: `total`, `cross_entropy`, `rate` and `capacity` in nats, the quantiser's two in squared attention.
 
-    Cross-entropy is against the labels as smoothed; `attention` is a mean, in [0, 1]; `capacity`, per unit, is 0 if it
-    has no price.
+    Cross-entropy is against the labels as smoothed; with `kl = "official"`, `rate` is a price and has no unit.
+    `attention` is a mean, in [0, 1]; `capacity`, per unit, is 0 if it has no price.
     """
 
     total: Scalar
@@ -49,7 +49,7 @@ def commitment_loss(values: Float[Tensor, "*cells"], anchored: Float[Tensor, "*c
 
 
 def rate_loss(seen: Inspection, *, kl: str) -> Scalar:
-    """Mean price of the latent in nats, `exact` or the authors' `official` form."""
+    """Mean price of the latent: its rate in nats (`exact`), or the authors' `official` form, which has no unit."""
     return KL[kl](seen.latent_mean.float(), seen.latent_deviation.float()).mean()
 
 

@@ -140,7 +140,7 @@ def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Sup
     told = epoch in (1, config.epochs)  # once it has begun to learn, and of what is left in the end
     warning = warning_of(judged["attention_mean"], judged["attention_deviation"]) if told else None
     judgement = {f"validation_{name}": value for name, value in judged.items()}
-    return row | _loss_columns(losses) | judgement | {"warning": warning}
+    return row | _loss_columns(losses, run.recipe.objective.kl) | judgement | {"warning": warning}
 
 
 def anchor_values(model: IBClassifier) -> list[float]:
@@ -265,15 +265,15 @@ def not_finite(where: str, folder: Path) -> InputError:
     )
 
 
-def _loss_columns(losses: Losses) -> dict[str, float]:
-    """Training means; information in nats and in bits."""
+def _loss_columns(losses: Losses, kl: str) -> dict[str, float]:
+    """Training means; information in nats and in bits, the authors' price, which is no information, without a unit."""
     terms = {name: value.item() for name, value in losses._asdict().items()}
+    exact = {"train_rate_nats": terms["rate"], "train_rate_bits": bits(terms["rate"])}
     return {
         "train_total_nats": terms["total"],
         "train_cross_entropy_nats": terms["cross_entropy"],
         "train_cross_entropy_bits": bits(terms["cross_entropy"]),
-        "train_rate_nats": terms["rate"],
-        "train_rate_bits": bits(terms["rate"]),
+        **(exact if kl == "exact" else {"train_official_price": terms["rate"]}),
         "train_codebook": terms["codebook"],
         "train_commitment": terms["commitment"],
         "train_attention": terms["attention"],

@@ -1,9 +1,10 @@
-"""A grid of runs that differ in a few keys of one recipe; one table in the end."""
+"""Runs that differ in a few keys of one recipe, of a grid or in their seed alone; one table in the end."""
 
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,9 +14,18 @@ from ibviz.files import replacing, write_rows
 from ibviz.training.loop import train
 from ibviz.training.run import CHECKPOINT, Row, best_row, stored_rows
 
+SEED = "training.seed"
 
-def run_sweep(  # noqa: PLR0913 - what, and where
-    sweep: Sweep,
+
+class Runs(NamedTuple):
+    """Recipes by the names of their folders, and the dotted keys in which they differ."""
+
+    keys: tuple[str, ...]
+    recipes: dict[str, Recipe]
+
+
+def train_all(  # noqa: PLR0913 - what, and where
+    runs: Runs,
     folder: Path,
     *,
     root: Path | None = None,
@@ -24,24 +34,26 @@ def run_sweep(  # noqa: PLR0913 - what, and where
     log: str | None = None,
     report: Callable[[str, Row], object] = print,
 ) -> list[Row]:
-    """Train every combination in a folder of its own and write `table.parquet` and `table.md` beside them.
+    """Train every recipe in a folder of its own and write `table.parquet` and `table.md` beside them.
 
     Finished runs are read, not trained again; a run that was stopped goes on after its last saved epoch. All recipes
     are checked before the first is trained. `weights` are what pretrained networks start from, as in `train`. `report`
-    sees each run's name and new rows. `features` are shared by all runs that cache them.
+    sees each run's name and new rows. Where only the seed differs, `table.md` ends with means and spread. `features`
+    are shared by all runs that cache them.
     """
-    runs = grid(sweep)
+    if (folder / CHECKPOINT).exists():
+        raise InputError(f"{folder} holds a single run; give another folder for several")
     table = []
-    for name, recipe in runs.items():
+    for name, recipe in runs.recipes.items():
         rows = finished(recipe, folder / name)
         if rows is None:
             told = _told(name, report)
             where: dict[str, Any] = {"root": root, "weights": weights, "features": features}
             rows = train(recipe, folder / name, **where, resume=True, log=log, report=told)
-        table.append({key: value_of(recipe, key) for key in sweep.sweep} | summary(recipe, rows))
+        table.append({key: value_of(recipe, key) for key in runs.keys} | summary(recipe, rows))
     write_rows(folder / "table.parquet", table)
     with replacing(folder / "table.md") as beside:
-        beside.write_text(markdown(table))
+        beside.write_text(markdown([*table, *(spread(table) if runs.keys == (SEED,) else [])]))
     return table
 
 
@@ -49,23 +61,43 @@ def _told(name: str, report: Callable[[str, Row], object]) -> Callable[[Row], ob
     return lambda row: report(name, row)
 
 
-def grid(sweep: Sweep) -> dict[str, Recipe]:
+def repeated(recipe: Recipe, count: int) -> Runs:
+    """The recipe under `count` seeds of training, from its own upwards; its data, with the seed of [data], is the same.
+
+    >>> list(repeated(Recipe(), 3).recipes)
+    ['seed-0', 'seed-1', 'seed-2']
+    """
+    if count < 2:
+        raise InputError(f"--seeds is the number of trainings, at least 2, of which to see a spread; got {count}")
+    first, tree = recipe.training.seed, recipe.model_dump(exclude_unset=True)
+    seeds = range(first, first + count)
+    return Runs((SEED,), {f"seed-{seed}": Recipe.model_validate(changed(tree, {SEED: seed})) for seed in seeds})
+
+
+def refuse_begun(runs: Runs, folder: Path) -> None:
+    """Raise an `InputError` if one of the runs has begun."""
+    for name in runs.recipes:
+        if (folder / name / CHECKPOINT).exists():
+            raise InputError(f"{folder / name} already holds a run; go on with --resume or give another folder")
+
+
+def grid(sweep: Sweep) -> Runs:
     """Every combination of the values as a recipe, under a name made of them.
 
-    >>> list(grid(Sweep(sweep={"objective.beta": (0.1, 0.01), "model.anchors": (2, "none")})))
+    >>> list(grid(Sweep(sweep={"objective.beta": (0.1, 0.01), "model.anchors": (2, "none")})).recipes)
     ['beta=0.1,anchors=2', 'beta=0.1,anchors=none', 'beta=0.01,anchors=2', 'beta=0.01,anchors=none']
     """
     base = sweep.model_dump(exclude={"sweep"}, exclude_unset=True)
     lasts = [key.rpartition(".")[2] for key in sweep.sweep]
     labels = lasts if len(set(lasts)) == len(lasts) else list(sweep.sweep)
-    runs = {}
+    recipes = {}
     for values in product(*sweep.sweep.values()):
         name = ",".join(f"{label}={value}" for label, value in zip(labels, values, strict=True)).replace("/", "-")
         try:
-            runs[name] = Recipe.model_validate(changed(base, dict(zip(sweep.sweep, values, strict=True))))
+            recipes[name] = Recipe.model_validate(changed(base, dict(zip(sweep.sweep, values, strict=True))))
         except ValidationError as error:
             raise InputError(f"run {name} of the sweep: {describe(error, Recipe)}") from error
-    return runs
+    return Runs(tuple(sweep.sweep), recipes)
 
 
 def changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +142,19 @@ def summary(recipe: Recipe, rows: list[Row]) -> Row:
         "anchors_used": best["validation_anchors_used"],
         "seconds": round(sum(row["seconds"] for row in rows), 1),
     }
+
+
+def spread(table: list[Row]) -> list[Row]:
+    """Mean and standard deviation over runs, of n - 1 degrees of freedom, of every number in a table of seeds.
+
+    >>> spread([{"training.seed": 0, "seconds": 1.0}, {"training.seed": 1, "seconds": 3.0}])[0]
+    {'training.seed': 'mean', 'seconds': 2.0}
+    """
+    columns = {key: [row[key] for row in table] for key in table[0] if key != SEED}
+    return [
+        {SEED: label} | {key: over(numbers) for key, numbers in columns.items()}
+        for label, over in {"mean": fmean, "standard deviation": stdev}.items()
+    ]
 
 
 def markdown(table: list[Row]) -> str:

@@ -24,7 +24,7 @@ from ibviz.errors import InputError
 from ibviz.figures import curves, panel
 from ibviz.figures.output import Panel
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.loading import Classifier
+from ibviz.models.loading import Classifier, runs_in
 from ibviz.training.loop import train, validate
 from ibviz.training.supply import supply
 from ibviz.workflows.explain import COLUMNS, caption
@@ -40,6 +40,7 @@ def evaluate_suite(
 
     False: parts of the result lie in folders of other processes, to be brought together by `merge_folders`.
     """
+    suite = with_runs(suite)
     with together() as processes:
         with processes.first_first():
             models = load_all(suite, device)
@@ -47,6 +48,17 @@ def evaluate_suite(
         if whole and processes.first:
             present(out)
         return whole or not processes.first
+
+
+def with_runs(suite: SuiteConfig) -> SuiteConfig:
+    """The suite with every run of a folder of runs, as `ibviz train --seeds` leaves one, in the place of the folder."""
+    return suite.model_copy(update={"models": tuple(run for model in suite.models for run in _runs_of(model))})
+
+
+def _runs_of(model: NamedModel) -> list[NamedModel]:
+    runs = runs_in(Path(model.name))
+    label = label_of(model)
+    return [model.model_copy(update={"name": str(run), "label": f"{label}/{run.name}"}) for run in runs] or [model]
 
 
 def load_all(suite: SuiteConfig, device: str) -> dict[str, Classifier]:
@@ -74,6 +86,7 @@ def merge_folders(folders: Sequence[Path], out: Path) -> None:
 
 def verify_result(suite: SuiteConfig, result: Path, *, root: Path | None, device: str) -> Verdict:
     """Compute a random 1 % of a result again."""
+    suite = with_runs(suite)
     chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
     return verify(suite, load_all(suite, device), chosen, result)
 

@@ -22,23 +22,31 @@ def images() -> Tensor:
 
 def test_information_is_the_divergence_of_two_normals():
     features, share = torch.randn(2, 4, 3, 5).double(), torch.rand(2, 4, 3, 5).double()
-    known = FeatureStatistics(torch.randn(1, 4, 3, 5).double(), torch.rand(1, 4, 3, 5).double() + 0.1)
+    active = (torch.rand(1, 4, 3, 5) > 0.3).double()
+    known = FeatureStatistics(torch.randn(1, 4, 3, 5).double(), torch.rand(1, 4, 3, 5).double() + 0.1, active)
     blended = Normal((1 - share) * features + share * known.mean, share * known.deviation)
-    close(information(features, share, known), kl_divergence(blended, Normal(*known)))
+    close(information(features, share, known), active * kl_divergence(blended, Normal(*known[:2])))
 
 
 def test_sampled_features_cost_what_the_closed_form_says():
     """The mean log ratio of the densities over many draws."""
     features, share = torch.tensor([1.5]).view(1, 1, 1, 1), torch.tensor([0.3]).view(1, 1, 1, 1)
-    known = FeatureStatistics(torch.tensor([0.5]).view(1, 1, 1, 1), torch.tensor([2.0]).view(1, 1, 1, 1))
+    known = FeatureStatistics(*torch.tensor([0.5, 2.0, 1.0]).view(3, 1, 1, 1, 1))
     noise = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
     drawn = (1 - 0.3) * 1.5 + 0.3 * (0.5 + 2.0 * noise)
     ratio = Normal((1 - 0.3) * 1.5 + 0.3 * 0.5, 0.3 * 2.0).log_prob(drawn) - Normal(0.5, 2.0).log_prob(drawn)
     close(information(features, share, known).squeeze(), ratio.mean(), rtol=0.01, atol=0)
 
 
+def reflected(cell: int, length: int) -> int:
+    """The cell that a ball reaches which turns round at both ends."""
+    while length > 1 and not 0 <= cell < length:
+        cell = -cell if cell < 0 else 2 * (length - 1) - cell
+    return cell if length > 1 else 0
+
+
 def smoothed_by_hand(planes: Tensor) -> Tensor:
-    """Gaussian of deviation 1 over 5 x 5 cells, the border repeated, cell by cell."""
+    """Gaussian of deviation 1 over 5 x 5 cells, reflected at the border, cell by cell."""
     rows, columns = planes.shape
     found = torch.zeros_like(planes)
     for row in range(rows):
@@ -47,17 +55,27 @@ def smoothed_by_hand(planes: Tensor) -> Tensor:
             for down in range(-2, 3):
                 for right in range(-2, 3):
                     weight = math.exp(-(down**2 + right**2) / 2)
-                    cell = planes[min(max(row + down, 0), rows - 1), min(max(column + right, 0), columns - 1)]
+                    cell = planes[reflected(row + down, rows), reflected(column + right, columns)]
                     found[row, column] += weight * cell
                     total += weight
             found[row, column] /= total
     return found
 
 
-def test_the_share_of_noise_is_smoothed_over_cells_and_not_over_channels():
-    logit = torch.randn(2, 3, 4, 6).double()
+@pytest.mark.parametrize("grid", [(4, 6), (3, 3), (2, 5), (1, 2), (1, 1)])
+def test_the_share_of_noise_is_smoothed_over_cells_and_not_over_channels(grid):
+    logit = torch.randn(2, 3, *grid).double()
     expected = torch.stack([torch.stack([smoothed_by_hand(plane.neg().sigmoid()) for plane in one]) for one in logit])
     close(noise_share(logit), expected)
+
+
+def test_the_share_of_signal_is_smoothed_as_the_authors_smooth_it():
+    """Their kernel: a convolution with the normalised Gaussian over a padding of `nn.ReflectionPad2d`."""
+    logit, cells = torch.randn(2, 3, 5, 4).double(), torch.arange(5.0).double() - 2
+    kernel = (-(cells[:, None].square() + cells.square()) / 2).exp()
+    weight = (kernel / kernel.sum()).expand(3, 1, 5, 5)
+    theirs = nn.functional.conv2d(nn.ReflectionPad2d(2)(logit.sigmoid()), weight, groups=3)
+    close(1 - noise_share(logit), theirs)
 
 
 def iba_by_hand(network: Quadrants, image: Tensor, target: int, known: FeatureStatistics, seed: int) -> Tensor:
@@ -73,12 +91,14 @@ def iba_by_hand(network: Quadrants, image: Tensor, target: int, known: FeatureSt
         loss = (
             10.0
             * kl_divergence(
-                Normal((1 - share) * features + share * known.mean, share * known.deviation), Normal(*known)
-            ).mean()
+                Normal((1 - share) * features + share * known.mean, share * known.deviation), Normal(*known[:2])
+            )
+            .mul(known.active)
+            .mean()
         )
         for draw in noise:
             blended = (1 - share) * features + share * (known.mean + known.deviation * draw)
-            logits = network.pool(blended).sum(1).flatten()
+            logits = network.pool(blended * known.active).sum(1).flatten()
             loss = loss - logits.log_softmax(0)[target] / 3
         [slope] = torch.autograd.grad(loss, [logit])
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
@@ -86,13 +106,14 @@ def iba_by_hand(network: Quadrants, image: Tensor, target: int, known: FeatureSt
         logit = logit.detach() - move
     share = noise_share(logit)
     blended = Normal((1 - share) * features + share * known.mean, share * known.deviation)
-    return kl_divergence(blended, Normal(*known)).sum(1)[0] / math.log(2)
+    return (known.active * kl_divergence(blended, Normal(*known[:2]))).sum(1)[0] / math.log(2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_maps_equal_a_literal_loop_over_images_and_draws(batch_size):
     network, images = Quadrants(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
-    known = FeatureStatistics(torch.rand(1, 3, 8, 8).double(), torch.rand(1, 3, 8, 8).double() + 0.1)
+    active = (torch.rand(1, 3, 8, 8) > 0.3).double()
+    known = FeatureStatistics(torch.rand(1, 3, 8, 8).double(), torch.rand(1, 3, 8, 8).double() + 0.1, active)
     maps = iba(network, images, torch.tensor([0, 3]), layer="cells", statistics=known, seed=4, steps=3, samples=3,
                batch_size=batch_size)  # fmt: skip
     expected = [iba_by_hand(network, *pair, known, 4) for pair in zip(images, (0, 3), strict=True)]
@@ -125,6 +146,25 @@ def test_statistics_are_those_of_every_unit_over_all_images(images):
     close(known.mean, features.mean(0, keepdim=True), rtol=1e-5, atol=1e-6)
     deviation = features.std(0, correction=0, keepdim=True)
     close(known.deviation, deviation.clamp(min=0.01 * deviation.mean()), rtol=1e-4, atol=1e-5)
+
+
+def test_units_are_inactive_that_are_zero_in_ninety_nine_percent_of_the_data():
+    pixels = torch.zeros(200, 3, 8, 8)
+    pixels[:2, 0] = 1.0  # 1 % of the images
+    pixels[:3, 1] = 1.0
+    known = feature_statistics(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), pixels, layer="0", batch_size=90)
+    close(known.active, torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4))
+
+
+def test_an_inactive_unit_of_one_image_passes_nothing_and_tells_nothing():
+    """Class 0 would be lost without the one bright cell of a channel whose other 143 cells are black."""
+    images = torch.zeros(1, 3, 24, 24)
+    images[:, 1:] = torch.rand(1, 2, 24, 24, generator=torch.Generator().manual_seed(0))
+    images[:, 0, :2, :2] = 1.0
+    maps = iba(Quadrants(), images, torch.tensor([0]), layer="cells", steps=2)
+    without = images.clone()
+    without[:, 0] = 0.0
+    close(maps, iba(Quadrants(), without, torch.tensor([0]), layer="cells", steps=2))
 
 
 def test_the_layer_is_one_that_all_of_the_network_passes(images):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from ibviz.config import DataConfig, InputConfig, Recipe, TrainingConfig
+from ibviz.config import DataConfig, InputConfig, ObjectiveConfig, Recipe, TrainingConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
@@ -76,6 +76,18 @@ def test_training_lowers_the_loss_and_reports_nats_and_bits(tmp_path):
         assert row["train_cross_entropy_bits"] == pytest.approx(row["train_cross_entropy_nats"] / 0.6931471805599453)
     assert read_rows(tmp_path / "log.parquet") == rows
     assert not any(module.training for module in load(tmp_path).modules())
+
+
+def test_the_authors_price_is_logged_as_part_of_the_loss_and_not_as_information(tmp_path):
+    official = RECIPE.model_copy(update={"objective": ObjectiveConfig(beta=0.5, kl="official")})
+    row = train(official, tmp_path, report=silent)[-1]
+    config, price = official.objective, row["train_official_price"]
+    quantizer = config.codebook * row["train_codebook"] + config.commitment * row["train_commitment"]
+    total = row["train_cross_entropy_nats"] + 0.5 * price + quantizer
+    assert row["train_total_nats"] == pytest.approx(total, rel=1e-5)
+    assert not {"train_rate_nats", "train_rate_bits"} & set(row)
+    exact = {"train_rate_nats", "train_rate_bits", "validation_rate_bits"}
+    assert exact <= set(train(RECIPE, tmp_path / "exact", report=silent)[-1])
 
 
 def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(tmp_path):

@@ -26,7 +26,7 @@ from ibviz.training import loop, sweep, track
 from ibviz.training.loop import train
 from ibviz.training.run import OPTIMIZERS, best_row, saves, update_average
 from ibviz.training.supply import supply, tell_faults, workers
-from ibviz.training.sweep import run_sweep
+from ibviz.training.sweep import grid, repeated, spread, train_all
 
 
 def silent(*facts: object) -> None:
@@ -260,10 +260,10 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_table(tmp_path, monkey
 
     monkeypatch.setattr(sweep, "train", recording)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(plan, tmp_path, weights=tmp_path / "own.safetensors", report=stop)
+        train_all(grid(plan), tmp_path, weights=tmp_path / "own.safetensors", report=stop)
     assert not (tmp_path / "table.md").exists()
     begun = (tmp_path / "anchors=3,seed=0/model.safetensors").stat().st_mtime_ns
-    table = run_sweep(plan, tmp_path, weights=tmp_path / "own.safetensors", report=silent)
+    table = train_all(grid(plan), tmp_path, weights=tmp_path / "own.safetensors", report=silent)
     assert trained == ["anchors=3,seed=0", "anchors=none,seed=0"]  # both were finished: nothing is trained again
     assert (tmp_path / "anchors=3,seed=0/model.safetensors").stat().st_mtime_ns == begun
     assert [(row["model.anchors"], row["training.seed"]) for row in table] == [(3, 0), (None, 0)]
@@ -276,15 +276,30 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_table(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("grid", "message"),
+    ("values", "message"),
     [
         ({"objective.betta": [1.0]}, r"run betta=1.0 of the sweep: unknown key objective.betta; known here: beta,"),
         ({"model.anchors": [1]}, "run anchors=1 of the sweep: model.anchors: Input should be greater"),
         ({"training.lr.x": [1]}, "the sweep names lr.x, but lr holds 0.02 and no keys of its own"),
     ],
 )
-def test_a_sweep_over_keys_that_are_not_there_is_refused(grid, message, tmp_path):
-    plan = Sweep.model_validate(small().model_dump(exclude_unset=True) | {"sweep": grid})
+def test_a_sweep_over_keys_that_are_not_there_is_refused(values, message, tmp_path):
+    plan = Sweep.model_validate(small().model_dump(exclude_unset=True) | {"sweep": values})
     with pytest.raises(InputError, match=message):
-        run_sweep(plan, tmp_path, report=silent)
+        train_all(grid(plan), tmp_path, report=silent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_repeated_trainings_differ_in_their_seed_alone():
+    recipe = Recipe.model_validate({"data": {"seed": 7}, "training": {"seed": 3, "epochs": 2}})
+    runs = repeated(recipe, 3)
+    expected = {f"seed-{seed}": {"data": {"seed": 7}, "training": {"seed": seed, "epochs": 2}} for seed in (3, 4, 5)}
+    assert runs.recipes == {name: Recipe.model_validate(given) for name, given in expected.items()}
+    assert runs.keys == ("training.seed",)
+
+
+def test_the_spread_over_trainings_is_the_sample_deviation():
+    table = [{"training.seed": seed, "accuracy": value} for seed, value in enumerate((0.5, 0.7, 0.9))]
+    mean, deviation = spread(table)
+    assert mean == {"training.seed": "mean", "accuracy": pytest.approx(0.7)}
+    assert deviation == {"training.seed": "standard deviation", "accuracy": pytest.approx(0.2)}  # √(0.08 / 2)
