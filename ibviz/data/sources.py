@@ -139,7 +139,7 @@ def _digits(config: DataConfig, split: Split) -> ImageSet:
     count = DIGITS[split]
     if split == "train":
         count = min(count, config.limit or count)
-    return synthetic.digits(split, count=count, seed=config.seed)
+    return synthetic.digits(split, count=count, seed=config.seed, background=config.background)
 
 
 def _published(lister: Callable[..., Listing | None], config: DataConfig, split: Split, root: Path | None) -> Part:
