@@ -44,7 +44,7 @@ class DataConfig(Settings):
     """Which images; where they lie is a flag (`--data`), not part of the file."""
 
     source: Source = "digits"
-    background: Background = "leaves"  # source digits: drawn for each image, or crops of ten bundled photographs
+    background: Background = "leaves"  # source digits: drawn for each image, or crops of photographs
     repository: str | None = None  # source hub: OWNER/NAME or OWNER/NAME/FOLDER of a data set
     image_size: int | None = Field(default=None, ge=8)  # pixels a side, after a centre crop; None: as stored
     resize: int | None = Field(default=None, ge=8)  # short side before that crop; None: image_size

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,8 +17,8 @@ from ibviz.types import Images
 
 SIDE = 48
 LUMA = torch.tensor([0.299, 0.587, 0.114])
-LEAVES = 80  # 8 % of the canvas stays uncovered and shows the first leaf, which covers all of it
-RADII = (2.5, 20.0)  # pixels; less than half the side, or a leaf would meet itself across the edge
+LEAVES = 64  # 7 % of the canvas stays uncovered and shows the first leaf, which covers all of it
+RADII = (3.0, 20.0)  # pixels; less than half the side, or a leaf would meet itself across the edge
 PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
     "train": ("astronaut", "flower.jpg", "stereo_motorcycle", "hubble_deep_field", "retina"),
     "validation": ("rocket", "immunohistochemistry"),
@@ -28,7 +28,7 @@ PHOTOGRAPH_HEIGHT = 144  # pixels, after which a crop of 48 to 108 becomes a can
 
 
 class Kind(NamedTuple):
-    """One kind of background: how many random numbers an image needs, how they become pixels, what images share."""
+    """A kind of background: the random numbers of an image, how they become pixels, and what images share."""
 
     dice: tuple[int, ...]
     draw: Callable[[Float64[Tensor, "n *dice"], Split], Images]
@@ -39,17 +39,19 @@ def leaves(dice: Float64[Tensor, "n k 8"], split: Split) -> Images:
     """Draw dead leaves: opaque shapes that cover one another (Lee 2001; as training images Baradad 2021).
 
     Every second leaf is a rectangle, the others are ellipses. The density of their radii falls with the third power,
-    so that the amplitude spectrum falls as 1/f, like that of photographs. What leaves the canvas on one side comes in
-    on the other. A row of `dice` holds, for each leaf, its radius, flatness, direction, x, y, hue, saturation and luma.
+    so that the amplitude spectrum falls about as 1/f, like that of photographs (slopes of -1.14 here, -1.26 to -1.34 of
+    the bundled photographs). What leaves the canvas on one side comes in on the other. A row of `dice` holds the
+    radius, flatness, direction, x, y, hue, saturation and luma of each leaf.
 
     Returns:
         Images of 48 px in [0, 1]; image i depends on row i of `dice` alone, and on no split.
     """
+    del split
     radius, flatness, direction, x, y, hue, saturation, luma = dice.unbind(-1)
     smallest, largest = RADII
     radius = smallest / (1 - radius * (1 - (smallest / largest) ** 2)).sqrt()
     hue = hue[:, :1] + between(hue, -0.25, 0.25)  # relatives of the first leaf's
-    palette = coloured(hue.flatten(), 0.5 * saturation.flatten(), between(luma.flatten(), 0.15, 0.85)).float()
+    palette = coloured(hue.flatten(), 0.5 * saturation.flatten(), between(luma.flatten(), 0.25, 0.75)).float()
     top = _topmost(radius, between(flatness, 0.5, 1.0), math.pi * direction, torch.stack([x, y]))
     chosen = top.flatten(1).long()[..., None].expand(-1, -1, 3)
     return palette.view(*hue.shape, 3).gather(1, chosen).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
