@@ -125,6 +125,8 @@ def _check(config: DataConfig, split: Split) -> None:
         )
     if config.crop == "box" and config.image_size is None:
         raise InputError('crop = "box" needs image_size: boxes differ in size')
+    if config.background != "leaves" and config.source != "digits":
+        raise InputError(f"only digits have a background to choose; leave background out for source {config.source}")
     if config.masks and config.source not in MASKED:
         raise InputError(f"source {config.source} has no masks to read; those that have: {', '.join(MASKED)}")
 
@@ -139,7 +141,7 @@ def _digits(config: DataConfig, split: Split) -> ImageSet:
     count = DIGITS[split]
     if split == "train":
         count = min(count, config.limit or count)
-    return synthetic.digits(split, count=count, seed=config.seed)
+    return synthetic.digits(split, count=count, seed=config.seed, background=config.background)
 
 
 def _published(lister: Callable[..., Listing | None], config: DataConfig, split: Split, root: Path | None) -> Part:

@@ -458,6 +458,10 @@ def test_digits_come_in_one_size_only():
     refused(config(image_size=48, resize=60), "train", None, "48 pixels wide; got image_size 48, resize 60")
 
 
+def test_only_digits_have_a_background_to_choose(tmp_path):
+    refused(config(source="folder", background="photographs"), "test", tmp_path, "leave background out for .*folder")
+
+
 @pytest.mark.parametrize("source", ["digits", "folder", "parquet", "cifar10"])
 @pytest.mark.parametrize(("image_size", "resize"), [(None, 48), (48, 47)])
 def test_resize_needs_an_image_size_that_it_covers(tmp_path, source, image_size, resize):

@@ -1,0 +1,160 @@
+"""Backgrounds of the embedded digits: dead leaves that are drawn, or crops of bundled photographs."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from ibviz.config import Background
+from ibviz.data.listing import Split
+from ibviz.types import Images
+
+SIDE = 48
+LUMA = torch.tensor([0.299, 0.587, 0.114])
+LEAVES = 64  # 7 % of the canvas stays uncovered and shows the first leaf, which covers all of it
+RADII = (3.0, 20.0)  # pixels; less than half the side, or a leaf would meet itself across the edge
+PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
+    "train": ("astronaut", "flower.jpg", "stereo_motorcycle", "hubble_deep_field", "retina"),
+    "validation": ("rocket", "immunohistochemistry"),
+    "test": ("chelsea", "china.jpg", "coffee"),
+}
+PHOTOGRAPH_HEIGHT = 144  # pixels, after which a crop of 48 to 108 becomes a canvas
+
+
+class Kind(NamedTuple):
+    """A kind of background: the random numbers of an image, how they become pixels, and what images share."""
+
+    dice: tuple[int, ...]
+    draw: Callable[[Float64[Tensor, "n *dice"], Split], Images]
+    clusters: Callable[[Float64[Tensor, "n *dice"], Split], tuple[str, ...]] | None  # None: images share nothing
+
+
+def leaves(dice: Float64[Tensor, "n k 8"], split: Split) -> Images:
+    """Draw dead leaves: opaque shapes that cover one another (Lee 2001; as training images Baradad 2021).
+
+    Every second leaf is a rectangle, the others are ellipses. The density of their radii falls with the third power,
+    so that the amplitude spectrum falls about as 1/f, like that of photographs (slopes of -1.14 here, -1.26 to -1.34 of
+    the bundled photographs). What leaves the canvas on one side comes in on the other. A row of `dice` holds the
+    radius, flatness, direction, x, y, hue, saturation and luma of each leaf.
+
+    Returns:
+        Images of 48 px in [0, 1]; image i depends on row i of `dice` alone, and on no split.
+    """
+    del split
+    radius, flatness, direction, x, y, hue, saturation, luma = dice.unbind(-1)
+    smallest, largest = RADII
+    radius = smallest / (1 - radius * (1 - (smallest / largest) ** 2)).sqrt()
+    hue = hue[:, :1] + between(hue, -0.25, 0.25)  # relatives of the first leaf's
+    palette = coloured(hue.flatten(), 0.5 * saturation.flatten(), between(luma.flatten(), 0.25, 0.75)).float()
+    top = _topmost(radius, between(flatness, 0.5, 1.0), math.pi * direction, torch.stack([x, y]))
+    chosen = top.flatten(1).long()[..., None].expand(-1, -1, 3)
+    return palette.view(*hue.shape, 3).gather(1, chosen).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
+
+
+def _topmost(
+    radius: Float64[Tensor, "n k"],
+    flatness: Float64[Tensor, "n k"],
+    direction: Float64[Tensor, "n k"],
+    place: Float64[Tensor, "2 n k"],
+) -> UInt8[Tensor, "n 48 48"]:
+    """Return the number of the last leaf that covers each pixel."""
+    half = SIDE / 2
+    right, down = (torch.arange(SIDE) + 0.5 - SIDE * place[..., None] + half) % SIDE - half
+    cos, sin = ((turn / radius)[..., None] for turn in (direction.cos(), direction.sin()))
+    wide = flatness[..., None]
+    terms = (cos * right, sin * down, -sin * right / wide, cos * down / wide)
+    along_x, along_y, across_x, across_y = (term.float().unbind(1) for term in terms)
+    top = torch.zeros(len(radius), SIDE, SIDE, dtype=torch.uint8)
+    for leaf in range(1, radius.shape[1]):
+        along = along_x[leaf][:, None, :] + along_y[leaf][:, :, None]
+        across = across_x[leaf][:, None, :] + across_y[leaf][:, :, None]
+        ellipse = leaf % 2 == 0
+        reach = along.square_() + across.square_() if ellipse else torch.maximum(along.abs_(), across.abs_())
+        top.masked_fill_(reach < 1, leaf)
+    return top
+
+
+def photographs(dice: Float64[Tensor, "n 5"], split: Split) -> Images:
+    """Cut crops from the photographs of a split; a row of `dice` holds which one, x, y, scale and whether mirrored.
+
+    Returns:
+        Images of 48 px in [0, 1].
+    """
+    panorama, edges = _panorama(split)
+    which, half = _which(dice, split), between(dice[:, 3], 24.0, 54.0)
+    height, width = panorama.shape[-2:]
+    left, right = edges[which] + half, edges[which + 1] - half
+    x = (left + dice[:, 1] * (right - left)) * 2 / width - 1
+    y = (half + dice[:, 2] * (height - 2 * half)) * 2 / height - 1
+    flip, zero = torch.where(dice[:, 4] < 0.5, -1, 1), torch.zeros_like(x)
+    theta = torch.stack([flip * half * 2 / width, zero, x, zero, half * 2 / height, y], dim=1).view(-1, 2, 3)
+    return sample(panorama.expand(len(dice), -1, -1, -1), theta, "bilinear")
+
+
+def photograph_names(dice: Float64[Tensor, "n 5"], split: Split) -> tuple[str, ...]:
+    """Name the photograph behind each image: what images have in common.
+
+    >>> photograph_names(torch.tensor([[0.5, 0, 0, 0, 0]], dtype=torch.float64), "test")
+    ('china.jpg',)
+    """
+    return tuple(PHOTOGRAPHS[split][index] for index in _which(dice, split).tolist())
+
+
+def _which(dice: Float64[Tensor, "n 5"], split: Split) -> Tensor:
+    return (dice[:, 0] * len(PHOTOGRAPHS[split])).long()
+
+
+@cache  # small, and decoding the photographs takes a second
+def _panorama(split: Split) -> tuple[Images, Float64[Tensor, " edges"]]:
+    """Photographs side by side, and the column where each begins."""
+    parts = [_photograph(name) for name in PHOTOGRAPHS[split]]
+    edges = torch.tensor([0, *(part.shape[-1] for part in parts)], dtype=torch.float64).cumsum(0)
+    return torch.cat(parts, dim=-1), edges
+
+
+def _photograph(name: str) -> Images:
+    photograph = torch.from_numpy(np.array(_bundled(name)())[..., :3]).permute(2, 0, 1)[None].float() / 255
+    size = (PHOTOGRAPH_HEIGHT, round(PHOTOGRAPH_HEIGHT * photograph.shape[3] / photograph.shape[2]))
+    return functional.interpolate(photograph, size, mode="bilinear", antialias=True)
+
+
+def _bundled(name: str) -> Callable[[], np.ndarray]:
+    from skimage import data  # noqa: PLC0415 - slow to import
+    from sklearn.datasets import load_sample_image  # noqa: PLC0415 - slow to import
+
+    if name == "stereo_motorcycle":
+        return lambda: data.stereo_motorcycle()[0]
+    return (lambda: load_sample_image(name)) if name.endswith(".jpg") else getattr(data, name)
+
+
+def between(dice: Float64[Tensor, "*n"], low: float, high: float) -> Float64[Tensor, "*n"]:
+    """Stretch uniform [0, 1) numbers to [low, high)."""
+    return low + (high - low) * dice
+
+
+def sample(source: Tensor, theta: Float64[Tensor, "n 2 3"], mode: str) -> Tensor:
+    """Read a canvas from `source` at the places to which `theta` maps it."""
+    grid = functional.affine_grid(theta.float(), [len(theta), 1, SIDE, SIDE], align_corners=False)
+    return functional.grid_sample(source, grid, mode=mode, align_corners=False)
+
+
+def coloured(
+    hue: Float64[Tensor, " n"], saturation: Float64[Tensor, " n"], luma: Float64[Tensor, " n"]
+) -> Float64[Tensor, "n 3"]:
+    """Return the colour of exactly this luma: the pure hue mixed with white or black, then with its grey."""
+    pure = (((hue[:, None] * 6 + torch.tensor([0, 4, 2])) % 6 - 3).abs() - 1).clamp(0, 1)
+    own, luma = (pure * LUMA).sum(1, keepdim=True), luma[:, None]
+    mixed = torch.where(luma < own, pure * luma / own, 1 - (1 - pure) * (1 - luma) / (1 - own))
+    return luma + saturation[:, None] * (mixed - luma)
+
+
+BACKGROUNDS: dict[Background, Kind] = {
+    "leaves": Kind((LEAVES, 8), leaves, None),
+    "photographs": Kind((5,), photographs, photograph_names),
+}
