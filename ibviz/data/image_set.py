@@ -27,7 +27,8 @@ class ImageSet(NamedTuple):
     Label -1 means no label. Boxes are half-open pixel edges of the image as the model sees it: the pixel in column c
     spans [c, c + 1). A row of NaN stands for an image without a box. Box and mask are those of one object, the largest
     of the image's class; `objects` holds all that the source knows. `faults` are images that belong here and could not
-    be read.
+    be read. `clusters` name what some images share, such as a background or a patient; intervals and tests count
+    clusters, not images.
     """
 
     images: Pixels
@@ -38,6 +39,7 @@ class ImageSet(NamedTuple):
     boxes: Boxes | None = None
     objects: tuple[Objects | None, ...] | None = None
     faults: tuple[Fault, ...] = ()
+    clusters: tuple[str, ...] | None = None
 
 
 def skipped(faults: Sequence[Fault]) -> str:
@@ -64,6 +66,7 @@ def select(image_set: ImageSet, indices: Int[Tensor, " k"]) -> ImageSet:
         masks=None if image_set.masks is None else image_set.masks[indices],
         boxes=None if image_set.boxes is None else image_set.boxes[indices],
         objects=None if image_set.objects is None else tuple(image_set.objects[index] for index in indices.tolist()),
+        clusters=None if image_set.clusters is None else tuple(image_set.clusters[index] for index in indices.tolist()),
     )
 
 

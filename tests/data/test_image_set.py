@@ -24,8 +24,10 @@ def test_select_moves_every_field_alike():
     boxes = torch.arange(12.0).view(3, 4)
     images = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 1, 3)
     chosen = select(
-        ImageSet(images, torch.tensor([5, 6, 7]), ("a",), ("x", "y", "z"), masks, boxes), torch.tensor([2, 0])
+        ImageSet(images, torch.tensor([5, 6, 7]), ("a",), ("x", "y", "z"), masks, boxes, clusters=("p", "p", "q")),
+        torch.tensor([2, 0]),
     )
+    assert chosen.clusters == ("q", "p")
     assert chosen.names == ("z", "x")
     assert chosen.labels.tolist() == [7, 5]
     assert chosen.images[:, 0, 0, 0].tolist() == [2, 0]
