@@ -6,10 +6,8 @@ import pytest
 from scipy import stats
 
 from ibviz.statistics import (
-    FLIPS,
     RESAMPLES,
     estimate,
-    estimate_over_models,
     estimates,
     holm,
     krippendorff_alpha,
@@ -19,6 +17,7 @@ from ibviz.statistics import (
     sign_flip,
     standardised,
 )
+from ibviz.statistics.pairs import FLIPS
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:
@@ -50,10 +49,10 @@ def test_intervals_are_those_of_scipy_on_the_defined_values(method, fields):
 
 def test_blocks_of_draws_are_one_stream(monkeypatch):
     values = drawn(50, 2)
-    whole, pairs = estimates(values), sign_flip(values)
-    monkeypatch.setattr("ibviz.statistics.ENTRIES", 333)
+    whole, pairs = estimates(values), sign_flip(values).p
+    monkeypatch.setattr("ibviz.statistics.samples.ENTRIES", 333)
     assert np.array(estimates(values)) == pytest.approx(np.array(whole))
-    assert sign_flip(values) == pytest.approx(pairs)
+    assert sign_flip(values).p == pytest.approx(pairs)
 
 
 def test_a_bootstrap_interval_tends_to_the_normal_one():
@@ -103,36 +102,13 @@ def test_intervals_cover_the_mean_as_often_as_they_say(distribution, n, percenti
     assert bca[0] <= covered[1] <= bca[1], covered
 
 
-# Several models
-
-
-def test_the_interval_over_models_is_that_of_drawing_models_and_images_one_by_one():
-    values = drawn(6, 3, 2)
-    generator, means = np.random.default_rng(9), []
-    for _ in range(20_000):
-        images, models = generator.integers(6, size=6), generator.integers(3, size=3)
-        means.append(values[images][:, models].mean((0, 1)))
-    found = estimate_over_models(values)
-    assert found.mean == pytest.approx(values.mean((0, 1)))
-    assert np.stack([found.low, found.high]) == pytest.approx(np.quantile(means, [0.025, 0.975], axis=0), abs=0.04)
-    assert np.isnan(found.bca_low).all()
-
-
-def test_an_image_counts_over_models_only_where_all_have_a_value():
-    values = drawn(10, 2, 1)
-    values[0, 1] = math.nan
-    found, kept = estimate_over_models(values), estimate_over_models(values[1:])
-    assert found[:3] == kept[:3]
-    assert (found.n[0], found.excluded[0]) == (9, 1)
-
-
 # Tests
 
 
 @pytest.mark.parametrize("n", [3, 10, 14])
 def test_p_values_of_few_images_are_the_exact_ones_of_scipy(n):
     values = drawn(n, 3)
-    found = sign_flip(values)
+    found = sign_flip(values).p
     for i, j in [(0, 1), (0, 2), (1, 2)]:
         peer = stats.permutation_test(
             (values[:, i] - values[:, j],), np.mean, permutation_type="samples", n_resamples=2**n, vectorized=True
@@ -143,7 +119,7 @@ def test_p_values_of_few_images_are_the_exact_ones_of_scipy(n):
 def test_p_values_of_many_images_are_those_of_scipy_within_their_own_error():
     values = drawn(60, 3)
     values[:, 1] += 0.3
-    found = sign_flip(values)
+    found = sign_flip(values).p
     for i, j in [(0, 1), (0, 2), (1, 2)]:
         peer = stats.permutation_test(
             (values[:, i] - values[:, j],), np.mean, permutation_type="samples", n_resamples=FLIPS, vectorized=True,
@@ -156,30 +132,32 @@ def test_p_values_of_many_images_are_those_of_scipy_within_their_own_error():
 def test_a_clear_difference_has_the_least_p_value_and_none_has_one():
     values = drawn(100, 1)
     found = sign_flip(np.hstack([values, values + 1, values]))
-    assert found[0, 1] == 1 / (FLIPS + 1)
-    assert found[0, 2] == 1
+    assert found.p[0, 1] == pytest.approx(2 * 3.1779 * stats.norm.sf(10), rel=1e-3)  # 100 equal differences
+    assert found.at_most[0, 1]
+    assert found.p[0, 2] == 1
+    assert not found.at_most[0, 2]
 
 
 def test_hits_and_misses_are_compared_as_by_the_sign_test():
     """All that counts are the images where two methods differ: 9 against 3 is a fair coin's chance."""
     one, other = np.repeat([1.0, 0.0, 1.0, 0.0], [9, 3, 20, 20]), np.repeat([0.0, 1.0, 1.0, 0.0], [9, 3, 20, 20])
     exact = stats.binomtest(3, 12).pvalue
-    assert sign_flip(np.stack([one, other], axis=1))[0, 1] == pytest.approx(exact, abs=0.01)
+    assert sign_flip(np.stack([one, other], axis=1)).p[0, 1] == pytest.approx(exact, abs=0.01)
 
 
 def test_pairs_are_compared_on_the_images_that_both_have():
     values = with_gaps(drawn(30, 4))
-    found = sign_flip(values)
+    found = sign_flip(values).p
     for i in range(4):
         for j in range(i):
             both = ~np.isnan(values[:, [i, j]]).any(1)
-            assert found[i, j] == pytest.approx(sign_flip(values[both][:, [i, j]])[0, 1], abs=0.02)
+            assert found[i, j] == pytest.approx(sign_flip(values[both][:, [i, j]]).p[0, 1], abs=0.02)
     values[:, 0] = math.nan
-    assert np.isnan(sign_flip(values)[0]).all()
+    assert np.isnan(sign_flip(values).p[0]).all()
 
 
 def test_equal_methods_are_told_apart_as_rarely_as_said():
-    p = [sign_flip(np.random.default_rng(seed).exponential(size=(25, 2)))[0, 1] for seed in range(300)]
+    p = [sign_flip(np.random.default_rng(seed).exponential(size=(25, 2))).p[0, 1] for seed in range(300)]
     assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.085  # three deviations about 5 %
 
 
@@ -195,14 +173,14 @@ def test_holm_is_that_of_statsmodels():
 def test_all_pairs_are_one_family():
     values = drawn(14, 4) + np.arange(4) / 3
     upper = np.triu_indices(4, 1)
-    p = sign_flip(values)[upper]
+    p = sign_flip(values).p[upper]
     order = np.argsort(p)
     by_hand, most = np.empty(6), 0.0
     for k, which in enumerate(order):
         most = max(most, min(1.0, p[which] * (6 - k)))
         by_hand[which] = most
-    assert separation(values)[upper] == pytest.approx(by_hand)
-    assert separation(values).T[upper] == pytest.approx(by_hand)
+    assert separation(values).p[upper] == pytest.approx(by_hand)
+    assert separation(values).p.T[upper] == pytest.approx(by_hand)
 
 
 def test_methods_that_are_not_separated_share_a_rank():
@@ -218,7 +196,7 @@ def test_which_of_two_is_better_is_seen_where_both_are_defined():
     hard, easy = np.zeros(20), np.ones(20)
     values = np.stack([np.r_[easy * math.nan, easy], np.r_[hard, 1.1 * easy], np.r_[hard, easy * math.nan]], axis=1)
     assert np.nanmean(values[:, 0]) > np.nanmean(values[:, 1])
-    assert ranks(values, separation(values)).tolist() == [2, 1, 1]
+    assert ranks(values, separation(values).p).tolist() == [2, 1, 1]
 
 
 def test_the_standardised_effect_is_the_t_statistic_without_n():

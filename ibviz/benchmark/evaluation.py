@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,7 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import Reliance, reliance
+from ibviz.statistics import clusters_of
 from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Masks
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     labels: Labels | None = None,
     boxes: Boxes | None = None,
     masks: Masks | None = None,
+    clusters: Sequence[str] | None = None,
     protocol: CurveProtocol | None = None,
 ) -> Evaluation:
     """Judge named explanations of `images` by deletion, insertion, SRG and, given boxes or masks, the pointing game.
@@ -103,9 +105,10 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     in rows of their own. `targets` take the place of the classes that the protocol names, by default the predicted
     ones; `labels` (-1 where unknown) are the true ones. All controls are added. Boxes are x0, y0, x1, y1 in pixels of
     `images`. Unless the protocol says a batch size, a short trial finds the one and the memory format at which the
-    network is fastest.
+    network is fastest. `clusters` name what images share, such as a patient or a background: intervals and tests then
+    count clusters, not images.
     """
-    _check(images, explanations)
+    _check(images, explanations, clusters)
     grid, probabilities = comparison_grid(explanations), predict(model, images)
     protocol = (protocol or CurveProtocol(colour=training_colour(model))).on(grid)
     regions = masks if boxes is None else rasterise(boxes, (images.shape[2], images.shape[3]))
@@ -119,7 +122,8 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     with evaluating(model), at_best_pace(model, images, protocol) as (fitted, paced):
         maps = dict(explanations) | controls(model, fitted, judged.classes, paced.grid or grid)
         numbers = {name: values(one).to(images.device) for name, one in maps.items()}
-        seen = Seen(fitted, judged, targets_by("predicted", probabilities).classes, labels, regions)
+        shared = None if clusters is None else tuple(clusters)
+        seen = Seen(fitted, judged, targets_by("predicted", probabilities).classes, labels, regions, shared)
         rules = Rules({DEFAULT: paced}, metrics)
         stated = f"{planned_passes(numbers, seen.size, rules):,} forward passes"
         found = judge(model, seen, numbers, rules, stated=stated)
@@ -202,7 +206,9 @@ def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> 
     return found
 
 
-def _check(images: Images, explanations: Mapping[str, Explanation]) -> None:
+def _check(images: Images, explanations: Mapping[str, Explanation], clusters: Sequence[str] | None) -> None:
+    if clusters is not None:
+        clusters_of(clusters, len(images))
     if not explanations:
         raise InputError("there is nothing to judge; expected explanations such as {'attention': seen.attention}")
     for name, explanation in explanations.items():

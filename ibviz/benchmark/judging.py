@@ -32,6 +32,7 @@ class Seen(NamedTuple):
     predicted: Labels  # what the network says, whatever it is judged by
     labels: Labels | None = None
     regions: Masks | None = None
+    clusters: tuple[str, ...] | None = None  # what each image shares with others, by name
 
     @property
     def size(self) -> Grid:
@@ -43,7 +44,8 @@ class Seen(NamedTuple):
         classes, against = self.targets
         targets = Targets(classes[places], None if against is None else against[places])
         labels, regions = (None if one is None else one[places] for one in (self.labels, self.regions))
-        return Seen(self.images[places], targets, self.predicted[places], labels, regions)
+        clusters = None if self.clusters is None else tuple(self.clusters[place] for place in places.tolist())
+        return Seen(self.images[places], targets, self.predicted[places], labels, regions, clusters)
 
 
 class Rules(NamedTuple):
@@ -281,7 +283,10 @@ def _columns(found: Finding, seen: Seen) -> dict[str, list[Any]]:
     unknown = [label is None or label < 0 for label in columns["label"]]
     for key in ("label", "correct"):
         columns[key] = [None if absent else one for absent, one in zip(unknown, columns[key], strict=True)]
-    return columns | {"object_share": object_shares(seen.regions, len(seen.images))}
+    return columns | {
+        "object_share": object_shares(seen.regions, len(seen.images)),
+        "cluster": list(seen.clusters or [None] * len(seen.images)),
+    }
 
 
 def object_shares(regions: Masks | None, count: int) -> list[float | None]:

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from ibviz.benchmark.summary import ALL, METRICS, Frame, Summary
+from ibviz.benchmark.basis import INTERVALS, limits, shared, too_few
+from ibviz.benchmark.contrast import METRICS, Frame
+from ibviz.benchmark.summary import ALL, Summary
 from ibviz.errors import InputError
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.reliance import REPLACEMENTS
@@ -50,10 +52,12 @@ def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
     lines: Frame = summary.lines
     kept = lines[(lines["stratum"] == ALL) & ~lines["native"]]
     single = kept[kept["models"] == 1]
-    found = ["Means with 95 % percentile bootstrap intervals over images, and ranks in parentheses: one more than the "
-             "number of lines that are better at the 5 % level.",
-             "Lines are compared in pairs of images by sign-flip tests, by Holm corrected for all pairs of lines of a "
-             "metric; p is corrected so. The best control is the one with the best mean."]  # fmt: skip
+    in_clusters = bool(single["clusters"].notna().any())
+    found = [f"Means with 95 % {INTERVALS[in_clusters]}, and ranks in parentheses: one more than the number of "
+             "lines that are better at the 5 % level.",
+             f"Lines are compared in pairs of images by sign-flip tests{', signs per cluster' * in_clusters}, by Holm "
+             "corrected for all pairs of lines of a metric; p is corrected so. The best control is the one with the "
+             "best mean."]  # fmt: skip
     if "srg" in set(single["metric"]):
         found.append("SRG = insertion - deletion; a random order has 0.")
     for protocol, part in single.groupby("protocol", sort=False):
@@ -63,10 +67,9 @@ def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
                      "'uniform' is the chance rate; macro: mean over classes.")  # fmt: skip
     found.append("The CSV, JSON and Parquet tables also hold BCa intervals, effects in deviations between images, and "
                  "all metrics on parts of the images.")  # fmt: skip
-    models = int(kept["models"].max())
-    if models > 1:
-        found.append(f"Means over {models} models: models and images are drawn, the same images for all models; "
-                     "from fewer than about ten models the interval is too short.")  # fmt: skip
+    if kept["models"].max() > 1:
+        found.append("Means over trainings of one recipe: intervals, tests and ranks hold over trainings and images, "
+                     "by Student's t with the variances of both (Cochran 1964).")  # fmt: skip
     return "\n".join(found)
 
 
@@ -140,7 +143,13 @@ def _main(lines: Frame, title: str, circumstances: Mapping[str, Any]) -> Sheet:
         columns["tied cells"] = [_number(one, "tie_fraction", ".0%") for one in first]
     if kept["verdict"].notna().any():
         columns[f"by {METRICS[metrics[0]].label}, against the best control"] = [verdict(one) for one in first]
-    notes = [*_losses(table, metrics[1:]), *_excluded(kept), *_absent(str(kept.iloc[0]["model"]), circumstances)]
+    notes = [
+        *shared(kept),
+        *limits(kept),
+        *_losses(table, metrics[1:]),
+        *_excluded(kept),
+        *_absent(str(kept.iloc[0]["model"]), circumstances),
+    ]
     return _sheet(title, table, columns, notes)
 
 
@@ -176,8 +185,10 @@ def _strata(lines: Frame, title: str) -> Sheet:
     columns = {}
     for name, part in kept.groupby("stratum", sort=False):
         found = {line["method"]: line for line in part.to_dict("records")}
-        columns[f"{name} (n = {part['n'].max()})"] = [_estimate(found.get(method)) for method in table]
-    notes = ["Object sizes are thirds of the images by the object's share of the pixels."] * ("object" in str(columns))
+        in_clusters = f" in {part['clusters'].max()} clusters" if part["clusters"].notna().any() else ""
+        columns[f"{name} (n = {part['n'].max()}{in_clusters})"] = [_estimate(found.get(method)) for method in table]
+    notes = [one for one in [too_few(kept)] if one] if kept["clusters"].notna().any() else []
+    notes += ["Object sizes are thirds of the images by the object's share of the pixels."] * ("object" in str(columns))
     what = f"{metric.label} {ARROWS[metric.sign]} on parts of the images"
     return _sheet(f"{what}: {title}" if title else what, table, columns, notes)
 
@@ -234,7 +245,8 @@ def _estimate(line: Mapping[str, Any] | None) -> str:
         return MISSING
     mean, low, high = (f"{line[name]:.3f}".replace("-0.000", "0.000") for name in ("mean", "low", "high"))
     rank = line.get("rank")
-    return f"{mean} [{low}, {high}]" + (f" ({rank})" if isinstance(rank, int) else "")
+    interval = MISSING if math.isnan(line["low"]) else f"{low}, {high}"
+    return f"{mean} [{interval}]" + (f" ({rank})" if isinstance(rank, int) else "")
 
 
 def _number(line: Mapping[str, Any] | None, name: str, form: str) -> str:
@@ -245,7 +257,7 @@ def verdict(line: Mapping[str, Any] | None) -> str:
     """How a method stands against the best control, in words.
 
     >>> effect = {"difference": -0.2, "difference_low": -0.3, "difference_high": -0.1}
-    >>> verdict({"verdict": "worse than centre", "p": 0.0129} | effect)
+    >>> verdict({"verdict": "worse than centre", "p": 0.0129, "p_at_most": False} | effect)
     'worse than centre by 0.200 [0.100, 0.300], p = 0.013'
     """
     if line is None or not isinstance(line["verdict"], str):
@@ -256,4 +268,5 @@ def verdict(line: Mapping[str, Any] | None) -> str:
         words += " by {:.3f} [{:.3f}, {:.3f}]".format(*better)
     if words.startswith("worse"):
         words += " by {0:.3f} [{2:.3f}, {1:.3f}]".format(*(-one for one in better))
-    return words if math.isnan(p) else f"{words}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    sign = "≤" if line["p_at_most"] else "="
+    return words if math.isnan(p) else f"{words}, p {'< 0.001' if p < 0.001 else f'{sign} {p:.3f}'}"

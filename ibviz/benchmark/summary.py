@@ -1,60 +1,29 @@
 """Rows of single images as means with intervals, and how methods, metrics and protocols compare."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ibviz.benchmark.contrast import METRICS, Frame, compared, estimated, numbers_of
 from ibviz.errors import InputError, unknown
-from ibviz.statistics import (
-    LEVEL,
-    estimate_over_models,
-    estimates,
-    krippendorff_alpha,
-    rank_correlations,
-    ranks,
-    separation,
-    standardised,
-)
+from ibviz.statistics import krippendorff_alpha, rank_correlations
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
 Key = tuple[str, str, bool]  # model, protocol, native
 
-
-class Metric(NamedTuple):
-    """How a metric is called in a table, and which way is better: 1 up, -1 down."""
-
-    label: str
-    sign: int
-
-
-# The first of those that a table has is the one that verdicts and strata are printed for.
-METRICS = {
-    "srg": Metric("SRG", 1),
-    "deletion": Metric("Deletion", -1),
-    "insertion": Metric("Insertion", 1),
-    "pointing_game": Metric("Pointing", 1),
-    "energy_pointing_game": Metric("Energy", 1),
-    "energy_normalised": Metric("Energy, normalised", 1),
-    "auroc": Metric("AUROC", 1),
-    "top_cell_precision": Metric("Top cells", 1),
-    "average_drop": Metric("Average drop", -1),
-    "confidence_increase": Metric("Increase", 1),
-    "sparseness": Metric("Sparseness", 1),
-    "complexity": Metric("Complexity", -1),
-}
 ALL = "all images"
 FEWEST = 3  # methods whose order can be compared
 LINES = (
     *("model", "models", "protocol", "hash", "native", "stratum", "method", "control", "metric"),
-    *("mean", "low", "high", "bca_low", "bca_high", "n", "excluded"),
-    *("rank", "verdict", "best_control", "difference", "difference_low", "difference_high", "standardised", "p"),
+    *("mean", "low", "high", "bca_low", "bca_high", "n", "excluded", "clusters", "largest_cluster"),
+    *("rank", "verdict", "best_control", "difference", "difference_low", "difference_high"),
+    *("standardised", "p", "p_at_most"),
     *("macro", "tie_sd", "tie_fraction", "f_baseline", "random_order"),
 )
 AGREEMENT = ("model", "protocol", "judges", "units", "kendall", "spearman", "alpha")
@@ -66,25 +35,34 @@ class Summary:
 
     A line is one model, protocol, stratum of the images, method and metric; methods stand before controls. `difference`
     is what a method is better than the best control by, whichever way the metric goes; `p` belongs to it, by Holm
-    corrected for all pairs of lines of that metric; `standardised` is the difference over its deviation between images.
-    Rank and p are those of all images on the common grid. Where `models` is more than one, the line is a mean over
-    them. `macro` is the mean over true classes of their means.
+    corrected for all pairs of lines of that metric, and at most that where `p_at_most`; `standardised` is the
+    difference over its deviation between images. Rank and p are those of all images on the common grid, and undefined
+    where the images or clusters are too few for any. `clusters` counts what images share, where it is known, and
+    `largest_cluster` is the share of images in the largest. Where `models` is more than one, the line is a mean over
+    trainings of one recipe. `macro` is the mean over true classes of their means.
     """
 
     lines: "DataFrame"
     agreement: "DataFrame"
 
 
-def summarise(rows: "DataFrame") -> Summary:
-    """Count rows of `rows.parquet`, or of an `Evaluation`, into estimates, ranks, tests and agreement."""
+def summarise(rows: "DataFrame", recipes: Mapping[str, str] | None = None) -> Summary:
+    """Count rows of `rows.parquet`, or of an `Evaluation`, into estimates, ranks, tests and agreement.
+
+    `recipes` name what models were trained by, but for the seed; models of one recipe are averaged as well.
+    """
     from pandas import concat  # noqa: PLC0415 - slow to import
 
-    by_table: Frame = _completed(rows).groupby(["model", "protocol", "native"], sort=False, observed=True)
+    rows = _completed(rows)
+    by_table: Frame = rows.groupby(["model", "protocol", "native"], sort=False, observed=True)
     parts: dict[Key, Frame] = dict(iter(by_table))
     values = {key: _wide(part) for key, part in parts.items()}
-    found = [_lines(part, values[key], *key) for key, part in parts.items()]
-    lines = _over_models(values, concat(found, ignore_index=True)).reindex(columns=list(LINES))
-    return Summary(lines.astype({"rank": "Int64"}), _agreement(values, lines))
+    shared = _shared(rows)
+    found = [_lines(part, values[key], shared, *key) for key, part in parts.items()]
+    found += _over_trainings(values, concat(found, ignore_index=True), shared, recipes or {})
+    lines = concat(found, ignore_index=True).reindex(columns=list(LINES))
+    lines = lines.assign(p_at_most=lines["p_at_most"].eq(True)).astype({"rank": "Int64", "clusters": "Int64"})
+    return Summary(lines, _agreement(values, lines))
 
 
 def _completed(rows: Frame) -> Frame:
@@ -94,9 +72,21 @@ def _completed(rows: Frame) -> Frame:
         raise unknown("metric", strange[0], list(METRICS))
     if "hash" not in rows:  # as ibviz 0.1 wrote them
         rows = rows.assign(hash=rows["protocol"], protocol="default")
-    absent: dict[str, Any] = {"model": "unnamed", "object_share": np.nan}
+    absent: dict[str, Any] = {"model": "unnamed", "object_share": np.nan, "cluster": None}
     rows = rows.assign(**{name: value for name, value in absent.items() if name not in rows})
     return rows.astype(dict.fromkeys(("model", "protocol", "method", "metric"), "category"))
+
+
+def _shared(rows: Frame) -> Frame | None:
+    """The cluster of each image; None where images are independent."""
+    shared = rows.drop_duplicates("image").set_index("image")["cluster"]
+    if shared.isna().all():
+        return None
+    if shared.isna().any():
+        raise InputError(
+            f"{shared.isna().sum()} of {len(shared)} images have no cluster; name one for each or for none"
+        )
+    return shared
 
 
 def _wide(part: Frame) -> Frame:
@@ -115,26 +105,20 @@ def _wide(part: Frame) -> Frame:
     return wide[kept].set_axis(MultiIndex.from_tuples(kept, names=["metric", "method"]), axis=1).astype(float)
 
 
-def _lines(part: Frame, values: Frame, model: str, protocol: str, native: bool) -> Frame:
+def _lines(part: Frame, values: Frame, shared: Frame | None, model: str, protocol: str, native: bool) -> Frame:
     """Lines of one model under one protocol; other strata than all images have estimates only."""
     from pandas import concat  # noqa: PLC0415 - slow to import
 
     facts = _facts(part)
-    whole = _estimated(values).join(facts)
+    numbers = numbers_of([values], shared)
+    whole = estimated(numbers).join(facts)
     if not native:
-        controls = facts["control"].groupby("method").first()
-        whole = whole.join(concat([_compared(values[name], controls, name) for name in values.columns.unique(0)]))
+        whole = whole.join(compared(numbers, facts["control"].groupby("method").first()))
     strata = {} if native else _strata(part)
     found = [whole.assign(stratum=ALL)]
-    found += [_estimated(values.loc[images]).join(facts[["control", "hash"]]).assign(stratum=name)
+    found += [estimated(numbers_of([values.loc[images]], shared)).join(facts[["control", "hash"]]).assign(stratum=name)
               for name, images in strata.items()]  # fmt: skip
     return concat(found).reset_index().assign(model=model, models=1, protocol=protocol, native=native)
-
-
-def _estimated(values: Frame) -> Frame:
-    from pandas import DataFrame  # noqa: PLC0415 - slow to import
-
-    return DataFrame(estimates(values.to_numpy())._asdict(), index=values.columns)
 
 
 def _facts(part: Frame) -> Frame:
@@ -145,40 +129,6 @@ def _facts(part: Frame) -> Frame:
     return by_line.agg({"control": "first", "hash": "first"} | dict.fromkeys(numbers, "mean")).assign(
         macro=classes.groupby(["metric", "method"], sort=False, observed=True).mean()
     )
-
-
-def _compared(values: Frame, controls: Frame, metric: str) -> Frame:
-    """Rank of each method by one metric, and its distance from the best control, the higher the better."""
-    from pandas import DataFrame, MultiIndex  # noqa: PLC0415 - slow to import
-
-    oriented = values * METRICS[metric].sign
-    separated, means = separation(oriented.to_numpy()), oriented.mean()
-    found = DataFrame({"rank": ranks(oriented.to_numpy(), separated)}, index=values.columns)
-    control = controls[values.columns].astype(bool)
-    if control.any() and means[control].notna().any():
-        best = means[control].idxmax()
-        methods = values.columns[~control]
-        differences = oriented[methods].sub(oriented[best], axis=0)
-        effect = estimates(differences.to_numpy())
-        p = DataFrame(separated, index=values.columns, columns=values.columns).loc[methods, best]
-        against = {"best_control": best, "difference": effect.mean, "difference_low": effect.low,
-                   "difference_high": effect.high, "standardised": standardised(differences.to_numpy()), "p": p,
-                   "verdict": [_verdict(*one, best) for one in zip(effect.mean, p, strict=True)]}  # fmt: skip
-        found = found.join(DataFrame(against, index=methods))
-    return found.set_axis(MultiIndex.from_product([[metric], found.index], names=["metric", "method"]))
-
-
-def _verdict(difference: float, p: float, control: str) -> str:
-    """In words, how a method stands against a control.
-
-    >>> _verdict(-0.1, 0.04, "centre"), _verdict(0.1, 0.06, "centre"), _verdict(np.nan, np.nan, "centre")
-    ('worse than centre', 'not separated from centre', 'not compared with centre')
-    """
-    if np.isnan(p):
-        return f"not compared with {control}"
-    if p > LEVEL:
-        return f"not separated from {control}"
-    return f"{'better' if difference > 0 else 'worse'} than {control}"
 
 
 def _strata(part: Frame) -> dict[str, Frame]:
@@ -199,25 +149,33 @@ def _strata(part: Frame) -> dict[str, Frame]:
     return {name: facts.index[which] for name, which in chosen.items() if which.any() and not which.all()}
 
 
-def _over_models(values: Mapping[Key, Frame], lines: Frame) -> Frame:
-    """Means over models on the common grid, for each protocol under which there are several."""
-    from pandas import DataFrame, concat  # noqa: PLC0415 - slow to import
+def _over_trainings(
+    values: Mapping[Key, Frame], lines: Frame, shared: Frame | None, recipes: Mapping[str, str]
+) -> list[Frame]:
+    """Means over the models of each recipe on the common grid, for each protocol under which there are several."""
+    control = lines.drop_duplicates("method").set_index("method")["control"]
+    groups: dict[tuple[str, str], dict[str, Frame]] = {}
+    for (model, protocol, native), one in values.items():
+        if not native and model in recipes:
+            groups.setdefault((protocol, recipes[model]), {})[model] = one
+    found = []
+    for (protocol, _), several in groups.items():
+        if len(several) > 1:
+            numbers = numbers_of(_aligned(list(several.values())), shared)
+            line = estimated(numbers).join(compared(numbers, control)).reset_index()
+            found.append(line.assign(
+                model=f"mean of {len(several)} trainings: {', '.join(several)}", models=len(several),
+                protocol=protocol, native=False, stratum=ALL, control=line["method"].map(control),
+            ))  # fmt: skip
+    return found
 
-    control, found = lines.drop_duplicates("method").set_index("method")["control"], [lines]
-    for protocol in lines["protocol"].unique():
-        several = [one for (_, name, native), one in values.items() if name == protocol and not native]
-        if len(several) < 2:
-            continue
-        shared = set.intersection(*(set(one.columns) for one in several))
-        columns = several[0].columns[[one in shared for one in several[0].columns]]
-        images = sorted(set().union(*(one.index for one in several)))
-        stacked = np.stack([one[columns].reindex(images).to_numpy() for one in several], axis=1)
-        line = DataFrame(estimate_over_models(stacked)._asdict(), index=columns).reset_index()
-        found.append(line.assign(
-            model=f"mean of {len(several)} models", models=len(several), protocol=protocol, native=False, stratum=ALL,
-            control=line["method"].map(control),
-        ))  # fmt: skip
-    return concat(found, ignore_index=True)
+
+def _aligned(several: Sequence[Frame]) -> list[Frame]:
+    """Columns that all have, of all images that any has."""
+    shared = set.intersection(*(set(one.columns) for one in several))
+    columns = several[0].columns[[one in shared for one in several[0].columns]]
+    images = sorted(set().union(*(one.index for one in several)))
+    return [one[columns].reindex(images) for one in several]
 
 
 def _agreement(values: Mapping[Key, Frame], lines: Frame) -> Frame:

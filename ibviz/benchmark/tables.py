@@ -31,7 +31,9 @@ class Tables(NamedTuple):
 
 def tabulate(rows: "DataFrame", circumstances: Mapping[str, Any]) -> Tables:
     """All tables of a comparison from its rows; of the circumstances, `protocols` must be there: cards by label."""
-    return Tables(summarise(rows), circumstances)
+    models = circumstances.get("models", {})
+    recipes = {model: one["recipe"] for model, one in models.items() if one.get("recipe")}
+    return Tables(summarise(rows, recipes), circumstances)
 
 
 def write_tables(folder: Path, tables: Tables) -> None:
@@ -157,7 +159,7 @@ def _set(sheet: Sheet) -> str:
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{one: rf"\{one}" for one in "&%$#_{}"}, "<": r"$<$", ">": r"$>$", "|": r"$|$",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "[": "{[}", "]": "{]}",
+    "≤": r"$\leq$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ class Listing(NamedTuple):
     class_names: tuple[str, ...]
     names: tuple[str, ...]
     samples: Callable[[Indices], Iterator[Sample]]
+    clusters: tuple[str, ...] | None = None  # as those of `ImageSet`
 
 
 class Part(NamedTuple):
@@ -68,6 +69,9 @@ def checked(listing: Listing, where: str) -> Listing:
     low, high, last = int(listing.labels.min()), int(listing.labels.max()), len(listing.class_names) - 1
     if low < -1 or high > last:
         raise InputError(f"{where}: labels must be -1 (none) to {last}, one per class name; got {low} to {high}")
+    if listing.clusters is not None and len(listing.clusters) != len(listing.labels):
+        raise InputError(f"{where}: clusters name the cluster of each image: expected {len(listing.labels)} names, got "
+                         f"{len(listing.clusters)}")  # fmt: skip
     return listing
 
 
@@ -99,7 +103,9 @@ def decoded(part: Part, view: View, *, show: bool = False) -> ImageSet:
         kept.append(row)
         notes.append(found.note)
     names = tuple(listing.names[row] for row in kept)
-    whole = ImageSet(images[: len(kept)], listing.labels[kept], listing.class_names, names, faults=tuple(faults))
+    shared = None if listing.clusters is None else tuple(listing.clusters[row] for row in kept)
+    whole = ImageSet(images[: len(kept)], listing.labels[kept], listing.class_names, names, faults=tuple(faults),
+                     clusters=shared)  # fmt: skip
     return _annotated(whole, notes)
 
 

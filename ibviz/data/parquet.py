@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PREFIX = {"train": "train", "validation": "val", "test": "test"}  # val: also valid and validation
 FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 LABELS = ("label", "labels", "fine_label")
+CLUSTER = "cluster"
 BATCH = 256  # rows held at once
 
 
@@ -33,6 +34,7 @@ class Columns(NamedTuple):
     image: str
     label: str
     objects: str | None  # with `bbox`: lists of x, y, width, height in pixels of the stored image
+    cluster: str | None  # what images share: text or integers
 
 
 class Group(NamedTuple):
@@ -75,7 +77,20 @@ def list_parquet(files: list[Path]) -> Listing:
     names = _class_names(schema, columns.label) or tuple(str(number) for number in range(max([*labels, -1]) + 1))
     paths = _paths(files, columns)
     samples = partial(_samples, _groups(files), columns, labels, paths)
-    return checked(Listing(torch.tensor(labels, dtype=torch.int64), names, paths, samples), str(files[0]))
+    listing = Listing(torch.tensor(labels, dtype=torch.int64), names, paths, samples, _clusters(files, columns))
+    return checked(listing, str(files[0]))
+
+
+def _clusters(files: list[Path], columns: Columns) -> tuple[str, ...] | None:
+    """The cluster of each row by name; a row without one is an error, for nobody knows what it shares."""
+    if columns.cluster is None:
+        return None
+    stored = {file: _column(file, columns.cluster) for file in files}
+    for file, values in stored.items():
+        if None in values:
+            raise InputError(f"{file}: row {values.index(None)} has no {CLUSTER}; name that of every image, or leave "
+                             "the column out")  # fmt: skip
+    return tuple(str(value) for values in stored.values() for value in values)
 
 
 def _paths(files: list[Path], columns: Columns) -> tuple[str, ...]:
@@ -125,7 +140,7 @@ def _columns(schema: "pa.Schema", file: Path) -> Columns:
     from pyarrow import types  # noqa: PLC0415 - slow to import
 
     image = next((one.name for one in schema if _has_field(one.type, "bytes")), None)
-    integers = [one.name for one in schema if types.is_integer(one.type)]
+    integers = [one.name for one in schema if types.is_integer(one.type) and one.name != CLUSTER]
     label = next((name for name in LABELS if name in integers), integers[0] if len(integers) == 1 else None)
     if image is None or label is None:
         raise InputError(
@@ -133,7 +148,7 @@ def _columns(schema: "pa.Schema", file: Path) -> Columns:
             f" (or only one integer column); its columns are {', '.join(f'{one.name}: {one.type}' for one in schema)}"
         )
     boxed = "objects" in schema.names and _has_field(schema.field("objects").type, "bbox")
-    return Columns(image, label, "objects" if boxed else None)
+    return Columns(image, label, "objects" if boxed else None, CLUSTER if CLUSTER in schema.names else None)
 
 
 def _has_field(kind: "pa.DataType", name: str) -> bool:

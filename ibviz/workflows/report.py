@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ibviz.benchmark.basis import basis
+from ibviz.benchmark.contrast import METRICS
 from ibviz.benchmark.results import Results, read_results
 from ibviz.benchmark.sheets import verdict
 from ibviz.benchmark.store import place_of, read_maps
-from ibviz.benchmark.summary import ALL, METRICS, summarise
+from ibviz.benchmark.summary import ALL, summarise
 from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS, bootstrap
 from ibviz.figures.report import Band, Comparison, Effect, Line, Picture, Prediction, Report, Subject, save
@@ -182,8 +184,8 @@ def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Se
         curves=_curves(results.curves.query("model == @model and protocol == @protocol")),
         values={method: {HEADINGS[metric]: judged[method][metric].to_numpy() for metric in HEADINGS
                          if metric in judged[method]} for method in judged.columns.unique(0)},
-        notes=[f"Means over {facts['images']} images with 95 % bootstrap intervals. Rank and words are by {first}: "
-               "methods that a paired test does not tell apart share a rank."],
+        notes=[f"{basis(table)} Rank and words are by {first}: methods that a paired test does not tell apart share a "
+               "rank."],
         score=score_of(card),
     )  # fmt: skip
 

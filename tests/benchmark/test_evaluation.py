@@ -88,6 +88,16 @@ def test_boxes_stand_for_masks():
     assert by_box.rows == by_mask.rows
 
 
+def test_clusters_are_on_every_row_and_in_the_table():
+    images, labels, masks = planted()
+    maps, names = {"m": torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(3))}, ["p", "q", "q", "r"]
+    found = evaluate(quadrants(), images, maps, labels=labels, masks=masks, clusters=names)
+    assert {(row["image"], row["cluster"]) for row in found.rows} == set(enumerate(names))
+    assert "Means with 95 % intervals over 4 images in 3 clusters." in found.table(short=True)
+    with pytest.raises(InputError, match="clusters name the cluster of each image: expected 4 names, got 3"):
+        evaluate(quadrants(), images, maps, clusters=names[:3])
+
+
 def test_the_grid_is_that_of_the_attention_else_the_coarsest():
     fine, coarse = torch.rand(1, 8, 8), torch.rand(1, 2, 2)
     trained = AttentionMap(torch.rand(1, 4, 4), torch.rand(1, 4, 4), None, None)

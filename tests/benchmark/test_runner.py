@@ -20,11 +20,12 @@ from ibviz.benchmark import judging
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
 from ibviz.benchmark.runner.parts import sweep
+from ibviz.benchmark.runner.plan import recipe_of
 from ibviz.benchmark.runner.processes import Processes
 from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import pack, read_maps, write_shard
-from ibviz.config import MethodConfig, ProtocolConfig, SuiteConfig
+from ibviz.config import MethodConfig, ProtocolConfig, Recipe, SuiteConfig
 from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import ImageSet, to_float
 from ibviz.data.regions import rasterise
@@ -344,6 +345,26 @@ def test_several_networks_and_protocols_share_one_result(tmp_path):
     assert sets(under["one", "rise"], "grid") == {"16 x 16"}
     for rule in ("default", "rise"):
         assert [row["value"] for row in under["one", rule]] == [row["value"] for row in under["two", rule]]
+
+
+def test_what_images_share_is_on_every_row(tmp_path):
+    chosen = choose(6)
+    shared = chosen._replace(read=lambda start, stop: chosen.read(start, stop)._replace(
+        clusters=tuple(f"p{number % 3}" for number in range(start, stop))))  # fmt: skip
+    assert run_small(tmp_path, asked=suite("saliency"), chosen=shared)
+    rows = read_rows(tmp_path / "rows.parquet")
+    assert {(row["image"], row["cluster"]) for row in rows} == {(image, f"p{image % 3}") for image in range(6)}
+
+
+def test_trainings_are_of_one_recipe_whatever_their_seed(tmp_path, monkeypatch):
+    one, two, other, unknown = (bottlenecked() for _ in range(4))
+    for model, changes in ((one, {"seed": 0}), (two, {"seed": 1}), (other, {"seed": 1, "epochs": 3})):
+        model.facts = {"recipe": Recipe.model_validate({"training": changes}).model_dump()}
+    assert recipe_of(one) == recipe_of(two) != recipe_of(other)
+    assert recipe_of(unknown) is recipe_of(quadrants()) is None
+    monkeypatch.setattr("ibviz.benchmark.runner.plan.recipe_of", lambda _: "0123")
+    run_small(tmp_path, asked=suite("saliency"), chosen=choose(4))
+    assert facts(tmp_path)["models"]["quadrants"]["recipe"] == "0123"
 
 
 def test_two_runs_on_one_folder(tmp_path):

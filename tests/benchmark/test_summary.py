@@ -10,7 +10,7 @@ from scipy import stats
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.summary import AGREEMENT, ALL, LINES, summarise
 from ibviz.errors import InputError
-from ibviz.statistics import estimates, holm, krippendorff_alpha, sign_flip
+from ibviz.statistics import estimate, estimates, holm, krippendorff_alpha, sign_flip
 
 CONTROLS = ("uniform", "centre")
 
@@ -83,7 +83,7 @@ def test_methods_are_ranked_and_held_against_the_best_control(metric, sign):
     columns = np.stack([sign * values[metric, name] for name in order], axis=1)
     pairs = np.triu_indices(5, 1)
     p = np.full((5, 5), math.nan)
-    p[pairs] = p[pairs[::-1]] = holm(sign_flip(columns)[pairs])
+    p[pairs] = p[pairs[::-1]] = holm(sign_flip(columns).p[pairs])
     means = columns.mean(0)
     for i, name in enumerate(order):
         line = of(found, method=name)
@@ -157,16 +157,61 @@ def test_each_methods_own_grid_is_not_ranked():
     assert own["mean"] == pytest.approx(of(found, method="one")["mean"])
 
 
-def test_several_models_have_a_line_each_and_one_together():
-    one, two = drawn("one", "centre"), {key: column + 1 for key, column in drawn("one", "centre").items()}
-    two["srg", "one"][0] = math.nan
-    found = summarise(pd.concat([rows(one).assign(model="a"), rows(two).assign(model="b")])).lines
-    assert of(found, model="a", method="one")["mean"] == pytest.approx(one["srg", "one"].mean())
+def trained(*models: str, apart: float = 0.05) -> Any:
+    """The same images by several trainings, whose methods are all a little better or worse together."""
+    values = drawn("one", "two", "centre", gap=1.0)
+    generator = np.random.default_rng(1)
+    moved = ({key: column + apart * generator.normal() + 0.1 * generator.normal(size=40)
+              for key, column in values.items()} for _ in models)  # fmt: skip
+    return [rows(one).assign(model=model) for model, one in zip(models, moved, strict=True)]
+
+
+def test_trainings_of_one_recipe_have_a_line_each_and_one_together():
+    parts = trained("a", "b", "other")
+    parts[1].loc[0, "value"] = math.nan  # image 0 of "one"
+    found = summarise(pd.concat(parts), {"a": "x", "b": "x", "other": "y"}).lines
     together = of(found, models=2, method="one")
-    assert together["model"] == "mean of 2 models"
-    assert together["mean"] == pytest.approx(one["srg", "one"][1:].mean() + 0.5)
+    assert together["model"] == "mean of 2 trainings: a, b"
+    both = [part[part["method"] == "one"]["value"].to_numpy()[1:] for part in parts[:2]]
+    assert together["mean"] == pytest.approx(np.mean(both))
     assert together[["n", "excluded"]].tolist() == [39, 1]
-    assert together["high"] - together["low"] > 1  # it holds over models, which are 1 apart
+    direct = estimates(np.stack(both, axis=1)[:, :, None])
+    assert together[["low", "high"]].tolist() == pytest.approx([direct.low[0], direct.high[0]])
+
+
+def test_models_whose_recipe_is_unknown_or_another_are_not_averaged():
+    parts = pd.concat(trained("a", "b", "c"))
+    assert summarise(parts).lines["models"].max() == 1
+    assert summarise(parts, {"a": "x", "b": "y"}).lines["models"].max() == 1
+
+
+def test_ranks_and_verdicts_hold_over_trainings():
+    """What differs from training to training is no finding, however many images see it."""
+    found = summarise(pd.concat(trained("a", "b", "c")), dict.fromkeys("abc", "x")).lines
+    assert of(found, models=3, method="one")["verdict"] == "better than centre"
+    assert of(found, models=3, method="one")[["rank", "best_control"]].tolist() == [1, "centre"]
+    apart = summarise(pd.concat(trained("a", "b", "c", apart=4.0)), dict.fromkeys("abc", "x")).lines
+    assert of(apart, model="a", method="one")["p"] < 0.05
+    assert of(apart, models=3, method="one")["verdict"] == "not separated from centre"
+
+
+def test_clusters_of_images_are_counted_in_all_lines():
+    values = drawn("one", "centre", n=40)
+    cluster = [f"patient {image // 5}" for image in range(40)]
+    found = summarise(rows(values, cluster=cluster)).lines
+    line, direct = of(found, method="one"), estimate(values["srg", "one"].tolist(), clusters=cluster)
+    assert line[["mean", "low", "high"]].tolist() == pytest.approx(list(direct[:3]))
+    assert line[["clusters", "largest_cluster"]].tolist() == [8, 0.125]
+    assert math.isnan(line["bca_low"])
+    difference = (values["srg", "one"] - values["srg", "centre"]).reshape(8, 5).sum(1)
+    exact = stats.permutation_test((difference,), np.sum, permutation_type="samples", n_resamples=256).pvalue
+    assert line["p"] == pytest.approx(exact)
+
+
+def test_a_cluster_for_some_images_only_is_one_clear_error():
+    cluster = ["a"] * 30 + [None] * 10
+    with pytest.raises(InputError, match="10 of 40 images have no cluster; name one for each or for none"):
+        summarise(rows(drawn("one", "centre"), cluster=cluster))
 
 
 def test_agreement_is_counted_over_methods_without_controls():

@@ -8,6 +8,7 @@ import pytest
 from results import card, write_results
 
 from ibviz.benchmark.results import read_results
+from ibviz.benchmark.sheets import verdict
 from ibviz.benchmark.tables import FORMATS, Tables, comma_separated, latex, markdown, parquet, tabulate, text
 from ibviz.errors import InputError
 
@@ -28,7 +29,8 @@ def test_machine_readable_formats_hold_the_lines_at_full_precision(tables):
         "json": pd.DataFrame(json.loads(FORMATS["json"](tables))["lines"]),
     }
     for found in read.values():
-        found["rank"] = found["rank"].astype("Int64")
+        found[["rank", "clusters"]] = found[["rank", "clusters"]].astype("Int64")
+        found["largest_cluster"] = found["largest_cluster"].astype(float)
         pd.testing.assert_frame_equal(found, lines, check_dtype=False, check_column_type=False, rtol=0, atol=0)
     content = json.loads(FORMATS["json"](tables))
     assert content["circumstances"] == tables.circumstances
@@ -143,11 +145,48 @@ def test_several_models_and_protocols_have_a_title_each(tmp_path):
     found = read_results(write_results(tmp_path, models=("a", "b")))
     for several in (found.circumstances, *found.circumstances["models"].values()):
         several["protocols"]["rise"] = several["protocols"]["default"]
+        several["recipe"] = "0123"
     rows = pd.concat([found.rows, found.rows.assign(protocol="rise")])
     printed = text(tabulate(rows, found.circumstances))
-    for title in ("a, protocol default", "b, protocol default", "mean of 2 models, protocol rise"):
+    for title in ("a, protocol default", "b, protocol default", "mean of 2 trainings: a, b, protocol rise"):
         assert f"\n{title}\n" in f"\n{printed}"
     assert "b: n = 12 images" in printed
+    assert "Means with 95 % intervals over 12 images and 2 trainings." in printed
+
+
+def clustered(found: Any, count: int) -> Any:
+    return found.rows.assign(cluster=found.rows["image"].mod(count).map("photograph {}".format))
+
+
+def test_every_table_says_what_images_share(tmp_path):
+    found = read_results(write_results(tmp_path, images=24))
+    printed = text(tabulate(clustered(found, 8), found.circumstances))
+    common, own = printed.split("On each method's own grid")
+    assert common.count("Means with 95 % intervals over 24 images in 8 clusters.") == 1
+    assert "correct (n = 17 in 8 clusters)" in common
+    assert own.count("Means with 95 % intervals over 24 images in 8 clusters.") == 1
+    assert "by Student's t" in common
+    assert "bootstrap" not in common
+
+
+def test_too_few_clusters_are_refused_in_words_that_name_the_limit(tmp_path):
+    found = read_results(write_results(tmp_path, images=24))
+    tables = tabulate(clustered(found, 3), found.circumstances)
+    printed, lines = text(tables), tables.summary.lines
+    assert ("SRG, Deletion, Insertion, Pointing: from 3 clusters no p is below 0.25, times 6 for the pairs of 4 lines: "
+            "nothing is tested, it takes 8 clusters.") in printed  # fmt: skip
+    assert "cannot be tested against centre" in printed
+    assert lines["rank"].isna().all()
+    assert lines["p"].isna().all()
+    assert "No interval from fewer than 2 clusters." in text(tabulate(clustered(found, 1), found.circumstances))
+    uneven = found.rows.assign(cluster=found.rows["image"].clip(upper=8).astype(str))
+    assert "The largest cluster holds 67% of the images" in text(tabulate(uneven, found.circumstances))
+
+
+def test_a_p_value_that_is_a_bound_is_printed_as_one():
+    line = {"verdict": "not separated from centre", "p": 0.0531, "p_at_most": True}
+    line |= {"difference": 0.1, "difference_low": 0.0, "difference_high": 0.2}
+    assert verdict(line) == "not separated from centre, p ≤ 0.053"
 
 
 def test_a_protocol_without_its_card_is_one_clear_error(tables):

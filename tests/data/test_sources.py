@@ -18,9 +18,10 @@ from PIL import Image
 from ibviz.config import DataConfig, Recipe, read_toml
 from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
+from ibviz.data.listing import Listing, checked
 from ibviz.data.objects import labelled
 from ibviz.data.parquet import read_objects, split_files
-from ibviz.data.sources import find_part, load_images
+from ibviz.data.sources import choose_images, find_part, load_images
 from ibviz.errors import InputError
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -242,6 +243,22 @@ def test_a_missing_split_names_what_is_there(tmp_path):
     write_parquet(tmp_path / "test.parquet", [0], label=pa.array([0]))
     for split in ("train", "validation"):
         refused(PARQUET, split, tmp_path, f"no {split} split of source parquet.*found test.parquet")
+
+
+@pytest.mark.parametrize("names", [["b", "a", "b", "a"], [7, 3, 7, 3]])
+def test_a_cluster_column_follows_its_images(tmp_path, names):
+    write_parquet(tmp_path / "test-0.parquet", [0, 1], label=pa.array([0, 1]), cluster=pa.array(names[:2]))
+    write_parquet(tmp_path / "test-1.parquet", [2, 3], label=pa.array([0, 1]), cluster=pa.array(names[2:]))
+    assert load_images(PARQUET, "test", tmp_path).clusters == tuple(map(str, names))
+    assert choose_images(PARQUET, "test", tmp_path).read(1, 3).clusters == (str(names[1]), str(names[2]))
+    write_parquet(tmp_path / "test-1.parquet", [2, 3], label=pa.array([0, 1]), cluster=pa.array([names[2], None]))
+    refused(PARQUET, "test", tmp_path, r"test-1\.parquet: row 1 has no cluster; name that of every image")
+
+
+def test_a_listing_needs_as_many_clusters_as_images():
+    listing = Listing(torch.tensor([0, 0]), ("cat",), ("x", "y"), iter, clusters=("a",))
+    with pytest.raises(InputError, match="pets: clusters name the cluster of each image: expected 2 names, got 1"):
+        checked(listing, "pets")
 
 
 def test_unusable_parquet_is_one_clear_error(tmp_path):

@@ -66,7 +66,8 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
         there = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool) if there is None else there
     targets = targets_by(target, probabilities, labels)
     predicted = targets_by("predicted", probabilities).classes
-    seen = Seen(images, targets, predicted, labels, None if there is None else there.to(images.device))
+    regions_there = None if there is None else there.to(images.device)
+    seen = Seen(images, targets, predicted, labels, regions_there, batch.clusters)
     return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
 
 

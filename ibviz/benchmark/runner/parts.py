@@ -33,7 +33,7 @@ def schemas() -> "dict[str, pa.Schema]":
             "model": text, "image": number, "method": text, "control": truth, "native": truth, "grid": text,
             "protocol": text, HASHES: text, "metric": text, "value": real, "tie_sd": real, "target": number,
             "label": number, "correct": truth, "f_image": real, "f_baseline": real, "random_order": real,
-            "levels": number, "tie_fraction": real, "zero_share": real, "object_share": real,
+            "levels": number, "tie_fraction": real, "zero_share": real, "object_share": real, "cluster": text,
         }),
         "images": pa.schema({
             "image": number, "name": text, "label": number, "box": pa.list_(real), "object_share": real,

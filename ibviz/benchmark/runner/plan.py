@@ -23,6 +23,7 @@ from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.metrics.protocol import CurveProtocol, digest
+from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.types import Grid
@@ -54,6 +55,7 @@ class ModelPlan(Settings):
     reliance: dict[str, dict[str, dict[str, int | float]]] = Field(
         default_factory=dict
     )  # `Reliance.summary` over all images
+    recipe: str | None = None  # hash of what it was trained by, but for the seed; None where nobody knows
 
 
 class Plan(Settings):
@@ -198,10 +200,25 @@ def _with(plan: Plan, network: Network, first: ImageSet, chosen: Chosen, out: Pa
                         class_names=model.spec.class_names, size=model.spec.size,
                         memory_format=pace and pace.memory_format, protocols=protocols,
                         methods=tuple(label for label in named if label in fit), average=average,
-                        reliance={} if used is None else used.summary())  # fmt: skip
+                        reliance={} if used is None else used.summary(),
+                        recipe=recipe_of(model))  # fmt: skip
     left_out = tuple(LeftOut(model=network.label, method=label, reason=error) for label, error in unfit.items())
     return plan.model_copy(update={"grid": grid, "models": {**plan.models, network.label: planned},
                                    "left_out": (*plan.left_out, *left_out)})  # fmt: skip
+
+
+def recipe_of(model: Classifier) -> str | None:
+    """Hash of the recipe in a checkpoint without the seed: trainings that share it differ by chance alone.
+
+    >>> from ibviz.models.loading import load
+    >>> recipe_of(load("digits")) is None
+    False
+    """
+    recipe = model.facts.get("recipe") if isinstance(model, IBClassifier) else None
+    if not recipe:
+        return None
+    training = {name: value for name, value in recipe.get("training", {}).items() if name != "seed"}
+    return digest(recipe | {"training": training})
 
 
 def _pace(suite: SuiteConfig, network: Network) -> Pace | None:

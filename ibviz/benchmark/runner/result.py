@@ -47,8 +47,8 @@ def check_maps(out: Path, plan: Plan) -> None:
 
 
 def plan_hash(plan: Plan) -> str:
-    """Eight digits that tell plans apart."""
-    return digest(plan.model_dump(mode="json"))
+    """Eight digits that tell plans apart; recipes are no part of it, for nothing is done by them."""
+    return digest(plan.model_dump(mode="json", exclude={"models": {"__all__": {"recipe"}}}))
 
 
 def finish(out: Path, plan: Plan) -> None:
@@ -96,7 +96,7 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "commit": commit(),
         "plan": plan_hash(plan),
         "suite": plan.suite.model_dump(mode="json"),
-        "models": {label: one.model_dump(include={"name", "weights", "class_names", "size", "reliance"})
+        "models": {label: one.model_dump(include={"name", "weights", "class_names", "size", "reliance", "recipe"})
                    | {"protocols": _said(cards, label)}
                    for label, one in plan.models.items()},
         "methods": _methods(plan, grid),
