@@ -1,162 +1,122 @@
-"""Attention of vision transformers between their tokens, read towards the token that decides.
+"""Attention of vision transformers between their tokens, read towards the tokens that decide.
 
-Maps lie on the grid of the patches; how many tokens stand before it is found from the network. What decides is the
-first token where the network has any before the grid, as a class token is, or all cells alike where it has none or
-averages them. Works for networks of timm and torchvision whose attention is among all tokens.
+Maps lie on the grid of the patches. What decides is found from the network: one token, as a class token is; several,
+each of which counts by what it weighs in the logits, as a class token beside a distillation token, or all cells where
+the head averages them; or an attention of the head itself that pools the tokens. Attentions that stand side by side in
+one layer, as in x + A(x) + B(x), are read as one layer, the sum of both and the skip connection, never as two layers
+that follow each other. A network that a product of its attentions does not describe is refused (see `mixing`).
 """
-
-import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from inspect import signature
-from typing import Any, TypeGuard, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.mixing import TokenFlow, kept_tokens, token_flow
 from ibviz.attribution.passes import differentiable, fine
+from ibviz.attribution.softmax import WAY_OUT, by_heads, recorded_attention
 from ibviz.errors import InputError
-from ibviz.models.grids import Layout, spatial_layers
-from ibviz.models.hooks import replaced_output
 from ibviz.types import Images, Labels, Maps
 
-Mixing = Float[Tensor, "_ _ _"]  # rows, tokens, tokens: from each token to each
+Rows = Float[Tensor, "_ _ _"]  # for each image, what each of some tokens gets from each of all
+SUMS = 0.02  # how far a row of attention may sum to something else than 1, for rounding in half precision
 
 
 def raw_attention(model: nn.Module, images: Images, targets: Labels) -> Maps:
-    """Attention of the last layer, mean over heads: the share of it that a cell gets."""
+    """Attention of the last layer, mean over heads: the share of it that a cell gets.
+
+    Attentions that stand side by side in that layer count alike. If the head pools the tokens, its attention is the
+    last layer.
+    """
     del targets  # no class is considered
-    with torch.no_grad(), recorded_attention(model) as seen:
-        model(images)
-    return towards_decision(model, images, [fine(one).mean(1) for one in seen[-1:]])
+    flow = token_flow(model, images, last=True)
+    rows = _means(model, images, flow)
+    layers = [torch.stack([rows[index] for index in layer]).mean(0) for layer in flow.layers]
+    return _on_grid(_through(_start(flow, rows, images), layers), flow)
 
 
 def attention_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
-    """Attention rollout (Abnar & Zuidema 2020): product over layers of (A + I) / 2, A the mean over heads."""
+    """Attention rollout (Abnar & Zuidema 2020): product over layers of (A + I) / 2, A the mean over heads.
+
+    A layer of n attentions side by side is (A_1 + ... + A_n + I) / (n + 1). If the head pools the tokens, its attention
+    comes last, without I: no token is led past it.
+    """
     del targets  # see above
-    with torch.no_grad(), recorded_attention(model) as seen:
-        model(images)
-    return towards_decision(model, images, [(fine(one).mean(1) + _identity(one)) / 2 for one in seen])
+    flow = token_flow(model, images)
+    rows = _means(model, images, flow)
+    layers = [torch.stack([_identity(flow, rows), *(rows[index] for index in one)]).mean(0) for one in flow.layers]
+    return _on_grid(_through(_start(flow, rows, images), layers), flow)
 
 
 def gradient_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
     """Gradient-weighted attention (Chefer, Gur & Wolf 2021): product over layers of I + Ā.
 
     Ā is the mean over heads of the positive part of A times the gradient of the target's logit with respect to A; both
-    are taken after the softmax.
+    are taken after the softmax. A layer of several attentions side by side is I and the sum of theirs. If several
+    tokens decide, each counts by its share of the norms of the logit's gradient; what they bring themselves, past all
+    attention, is left out.
     """
-    with differentiable(images) as inputs, recorded_attention(model) as seen:
+    flow = token_flow(model, images)
+    with (
+        differentiable(images) as inputs,
+        recorded_attention(model) as seen,
+        kept_tokens(model, flow.reading) as tokens,
+    ):
         score = model(inputs).gather(1, targets.unsqueeze(1)).sum()
-        gradients = torch.autograd.grad(score, seen) if seen else ()
-    weighted = [(fine(one.detach()) * gradient).relu().mean(1) for one, gradient in zip(seen, gradients, strict=True)]
-    return towards_decision(model, images, [one + _identity(one) for one in weighted], by_attention_only=True)
+        maps = _checked(seen, flow, len(images))
+        slopes = torch.autograd.grad(score, [*maps.values(), *tokens[-1:]])
+    weighted = {i: fine(one.detach()) * slope for (i, one), slope in zip(maps.items(), slopes, strict=False)}
+    rows = {index: by_heads(one, len(images)).relu().mean(1) for index, one in weighted.items()}
+    start = _start(flow, rows, images)
+    if tokens:
+        sizes = fine(slopes[-1]).norm(dim=2).unsqueeze(1)
+        start = sizes / sizes.sum(2, keepdim=True).clamp(min=torch.finfo(sizes.dtype).tiny)
+    layers = [_identity(flow, rows) + torch.stack([rows[index] for index in one]).sum(0) for one in flow.layers]
+    relevance = _through(start, layers)
+    return _on_grid(relevance if flow.pooling is not None else relevance - start, flow)
 
 
-def towards_decision(
-    model: nn.Module, images: Images, mixing: list[Mixing], *, by_attention_only: bool = False
-) -> Maps:
-    """What each cell gives to the deciding tokens through all layers, the first layer first.
-
-    `by_attention_only` leaves out what deciding cells, all alike, bring themselves past all attention.
-    """
-    if not mixing:
-        raise InputError("this network has no attention between tokens, as timm's Attention or a batch-first "
-                         "nn.MultiheadAttention has it; choose another method, such as grad_cam")  # fmt: skip
-    layout = _layout_of(model, images, mixing)
-    deciding = slice(0, 1) if layout.prefix and not _averages_cells(model) else slice(layout.prefix, None)
-    themselves = _identity(mixing[0])[deciding].mean(0, keepdim=True)
-    rows = themselves
-    with torch.autocast(images.device.type, enabled=False):  # it would round the products
-        for one in reversed(mixing):
-            rows = rows @ one
-    if by_attention_only:
-        rows = rows - themselves
-    return rows[:, 0, layout.prefix :].unflatten(1, layout.grid).float()
+def _means(model: nn.Module, images: Images, flow: TokenFlow) -> dict[int, Rows]:
+    """Mean over heads of each attention in a pass, by its number among the softmaxes."""
+    with torch.no_grad(), recorded_attention(model) as seen:
+        model(images)
+    maps = _checked(seen, flow, len(images))
+    return {index: fine(by_heads(one, len(images))).mean(1) for index, one in maps.items()}
 
 
-@contextmanager
-def recorded_attention(model: nn.Module) -> Iterator[list[Float[Tensor, "b heads t t"]]]:
-    """Inside the block, attention after the softmax of every layer that runs, in the order in which it is used.
-
-    Fused kernels, which never form it, are switched off inside the block and on again after it.
-    """
-    seen: list[Tensor] = []
-
-    def note(attention: Tensor) -> Tensor:
-        seen.append(attention)
-        return attention
-
-    with ExitStack() as stack:
-        for module in model.modules():
-            if _can_be_spelled_out(module):
-                stack.enter_context(_spelled_out(module, note))
-            elif isinstance(drop := getattr(module, "attn_drop", None), nn.Module) and hasattr(module, "fused_attn"):
-                stack.enter_context(_not_fused(module))
-                stack.enter_context(replaced_output(drop, note))
-        yield seen
+def _checked(seen: list[Tensor], flow: TokenFlow, count: int) -> dict[int, Tensor]:
+    """The attentions among the softmaxes of a pass, if they are what the probe found: their number, shapes and sums."""
+    maps = {index: seen[index] for index in flow.used if index < len(seen)}
+    tokens = len(flow.shares)
+    shapes = {index: by_heads(one, count).shape for index, one in maps.items()}
+    fitting = {i: len(s) == 4 and s[0] == count and s[2:] == (1 if i == flow.pooling else tokens, tokens)
+               for i, s in shapes.items()}  # fmt: skip
+    if len(seen) != flow.softmaxes or not all(fitting.values()):
+        raise InputError(f"this network's attention changes with its images: {flow.softmaxes} softmaxes over {tokens} "
+                         f"tokens on noise, {len(seen)} on these images; {WAY_OUT}")  # fmt: skip
+    if any(((fine(one.detach()).sum(-1) - 1).abs() > SUMS).any() for one in maps.values()):
+        raise InputError(f"rows of this network's attention do not sum to 1, as masks may cause; {WAY_OUT}")
+    return maps
 
 
-@contextmanager
-def _not_fused(module: nn.Module) -> Iterator[None]:
-    """Inside the block, timm's attention goes step by step."""
-    attention = cast(Any, module)
-    before, attention.fused_attn = attention.fused_attn, False
-    try:
-        yield
-    finally:
-        attention.fused_attn = before
+def _start(flow: TokenFlow, rows: dict[int, Rows], images: Images) -> Rows:
+    """What each token behind the last layer weighs in the logits, as one row for each image."""
+    if flow.pooling is not None:
+        return rows[flow.pooling]
+    return flow.shares.to(rows[flow.used[0]]).expand(len(images), 1, -1)
 
 
-@contextmanager
-def _spelled_out(module: nn.MultiheadAttention, note: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside the block, self-attention of PyTorch's own module forms its weights, and its output comes from them."""
-
-    def ask(module: nn.Module, inputs: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        named = signature(module.forward).bind(*inputs, **options).arguments
-        return (), named | {"need_weights": True, "average_attn_weights": False}
-
-    def mix(module: nn.MultiheadAttention, inputs: Any, options: dict[str, Any], result: tuple[Tensor, Tensor]) -> Any:  # noqa: ARG001
-        weights = note(result[1])
-        bias = None if module.in_proj_bias is None else module.in_proj_bias.chunk(3)[2]
-        value = F.linear(options["value"], module.in_proj_weight.chunk(3)[2], bias)
-        mixed = weights @ value.unflatten(2, (module.num_heads, -1)).transpose(1, 2)
-        return module.out_proj(mixed.transpose(1, 2).flatten(2)), weights
-
-    handles = (
-        module.register_forward_pre_hook(ask, with_kwargs=True),
-        module.register_forward_hook(mix, with_kwargs=True),
-    )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _through(start: Rows, layers: list[Rows]) -> Rows:
+    """The row of the deciding tokens through all layers, the first layer first."""
+    with torch.autocast(start.device.type, enabled=False):  # it would round the products
+        for layer in reversed(layers):
+            start = start @ layer
+    return start
 
 
-def _can_be_spelled_out(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
-    if not isinstance(module, nn.MultiheadAttention) or not module.batch_first:
-        return False
-    return module.in_proj_weight is not None and module.bias_k is None and not module.add_zero_attn
+def _on_grid(row: Rows, flow: TokenFlow) -> Maps:
+    return row[:, 0, flow.prefix :].unflatten(1, flow.grid).float()
 
 
-def _layout_of(model: nn.Module, images: Images, mixing: list[Mixing]) -> Layout:
-    """The layout of the tokens that attend to each other, or an `InputError` where they are not those of the image."""
-    shapes = {tuple(one.shape) for one in mixing}
-    for layout in reversed(spatial_layers(model, images[:1]).values()):
-        tokens = layout.prefix + math.prod(layout.grid)
-        if layout.kind == "tokens" and shapes == {(len(images), tokens, tokens)}:
-            return layout
-    raise InputError("this network's attention is not among one grid of tokens in all layers but within windows, "
-                     f"pooled or otherwise (shapes {sorted(shapes)}); choose another method, as grad_cam")  # fmt: skip
-
-
-def _averages_cells(model: nn.Module) -> bool:
-    """Whether the network's head reads the mean of the cells, as timm's networks say, although it has a class token."""
-    pools = [getattr(module, "global_pool", None) for module in model.modules()]
-    return any(isinstance(pool, str) and pool not in ("", "token") for pool in pools)
-
-
-def _identity(mixing: Float[Tensor, "*rows t t"]) -> Float[Tensor, "t t"]:
-    return torch.eye(mixing.shape[-1], device=mixing.device, dtype=mixing.dtype)
+def _identity(flow: TokenFlow, rows: dict[int, Rows]) -> Rows:
+    some = rows[flow.used[0]]
+    return torch.eye(len(flow.shares), dtype=some.dtype, device=some.device).expand(len(some), -1, -1)

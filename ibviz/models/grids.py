@@ -240,7 +240,7 @@ def _readings(shape: tuple[int, ...], prefix: int, size: Grid) -> list[Layout]:
         return [layout for layout in (first, last) if in_proportion(layout.grid, size)]
     if len(shape) != 2:
         return []
-    grids = {before: _token_grid(shape[0] - before, size) for before in (prefix, 0)}
+    grids = {before: token_grid(shape[0] - before, size) for before in (prefix, 0)}
     return [Layout("tokens", grid, shape[1], before) for before, grid in grids.items() if grid is not None][:1]
 
 
@@ -267,7 +267,12 @@ def in_proportion(grid: Grid, size: Grid) -> bool:
     return min(grid) >= 2 and abs(grid[0] * size[1] - grid[1] * size[0]) < max(size)
 
 
-def _token_grid(count: int, size: Grid) -> Grid | None:
+def token_grid(count: int, size: Grid) -> Grid | None:
+    """The grid in the proportion of an image that so many tokens make, or None if they make none.
+
+    >>> token_grid(24, (32, 48)), token_grid(25, (32, 48))
+    ((4, 6), None)
+    """
     rows = round(math.sqrt(max(count, 0) * size[0] / size[1]))
     grid = (rows, count // max(rows, 1))
     return grid if grid[0] * grid[1] == count and in_proportion(grid, size) else None

@@ -1,5 +1,6 @@
 """Attention of transformers against literal loops over layers, with the weights worked out by hand."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -11,7 +12,8 @@ from networks import bottlenecked
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention, recorded_attention
+from ibviz.attribution.softmax import recorded_attention
+from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError
 
 close = torch.testing.assert_close
@@ -108,6 +110,21 @@ def relevance(weights: list[Tensor], slopes: Sequence[Tensor], method: str) -> T
     return torch.stack(maps)
 
 
+def weights(network: Any, name: str, prefix: int, targets: Tensor, method: str) -> Tensor:
+    """What each of 24 or 16 cells and the tokens before them weighs `(b, 1, t)`, as the head of a network has it."""
+    shares = torch.zeros(2, 1, prefix + math.prod(NETWORKS[name][1]))
+    if name in AVERAGING:
+        shares[..., prefix:] = 1 / (shares.shape[-1] - prefix)
+    elif name == "timm, distilled":  # the logits are the mean of those of two heads, one on each of two tokens
+        for image, target in enumerate(targets):
+            rows = [int(target)] if method == "gradient" else list(range(5))
+            sizes = [head.weight[rows].norm() for head in (network.head, network.head_dist)]
+            shares[image, 0, :2] = torch.stack(sizes).detach() / sum(sizes)
+    else:
+        shares[..., 0] = 1
+    return shares
+
+
 @pytest.fixture
 def images() -> Tensor:
     return torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
@@ -121,7 +138,7 @@ def test_maps_equal_a_literal_loop(name, method, images):
     images = images[..., : grid[1] * 8]
     targets = torch.tensor([1, 4])
     total = expected(network, images, targets, method)
-    deciding = total[:, prefix:].mean(1) if name in AVERAGING else total[:, 0]
+    deciding = (weights(network, name, prefix, targets, method) @ total)[:, 0]
     maps = METHODS[method](network.requires_grad_(False), images, targets)
     close(maps, deciding[:, prefix:].view(2, *grid), rtol=1e-4, atol=1e-7)
     assert (maps.amax((1, 2)) > 1.05 * maps.amin((1, 2))).all()  # it could have been flat
