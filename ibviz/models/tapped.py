@@ -15,7 +15,7 @@ from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES, Parts, conv_head
 from ibviz.models.grids import Layout, from_grid, layer_for_attention, layout_of, probe, to_grid
-from ibviz.models.hooks import evaluating, replaced_output
+from ibviz.models.hooks import as_written, evaluating, replaced_output
 
 Basis = Float[Tensor, "k width"]
 REFUSALS = (RuntimeError, AssertionError, ValueError)  # what networks raise at images that they cannot take
@@ -90,6 +90,7 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
     at one half everywhere, whatever the scale of the features.
     """
     image, classes = probe_for(network, spec), len(spec.class_names)
+    _refuse_compiled(network)
     with evaluating(network), _detached_head(network, image) as read:
         name = config.layer or layer_for_attention(network, image)
         layout = layout_of(network, image, name)
