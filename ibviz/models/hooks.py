@@ -22,7 +22,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     The modes change by `train` and `eval`, in which some layers, as LoRA's, change their weights. One thread at a time
     is inside: hooks, modes and PyTorch's own switches belong to all threads. Raises `InputError` where images of a
-    batch would change one another.
+    batch would change one another. Outside the network, PyTorch's default dtype is float32, as draws depend on it.
     """
     with _ALONE:
         modes = [(module, module.training) for module in model.modules()]
@@ -31,7 +31,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             for module, _ in modes:  # parents first, which take their children along
                 _switch(module, training=False)
             _refuse_batch_statistics(model)
-            yield
+            with _float32_by_default(model):
+                yield
         finally:
             for module, training in modes:
                 _switch(module, training=training)
@@ -165,6 +166,24 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@contextmanager
+def _float32_by_default(model: nn.Module) -> Iterator[None]:
+    """Inside the block, tensors made without a dtype are float32, but in the network itself, which keeps its default."""
+    before = torch.get_default_dtype()
+    if before == torch.float32 or is_sealed(model):
+        yield
+        return
+    theirs = model.register_forward_pre_hook(lambda *_: torch.set_default_dtype(before))
+    ours = model.register_forward_hook(lambda *_: torch.set_default_dtype(torch.float32), always_call=True)
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        theirs.remove()
+        ours.remove()
 
 
 def _switch(module: nn.Module, *, training: bool) -> None:

@@ -15,7 +15,7 @@ from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES, Parts, conv_head
 from ibviz.models.grids import Layout, from_grid, layer_for_attention, layout_of, probe, to_grid
-from ibviz.models.hooks import as_written, evaluating, replaced_output
+from ibviz.models.hooks import evaluating, replaced_output
 
 Basis = Float[Tensor, "k width"]
 REFUSALS = (RuntimeError, AssertionError, ValueError)  # what networks raise at images that they cannot take
@@ -32,11 +32,24 @@ class Tapped(nn.Module):
     def forward(self, images: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
         """Features for the classifier, one row for each row that the gate returns."""
 
+        outside = _what_is_kept()
+
         def replace(output: Tensor) -> Tensor:
+            if outside and _what_is_kept() != outside:
+                raise InputError(f"layer {self.layer} runs inside a part that is checkpointed or without gradients, and "
+                                 "would be computed again without its attention; switch checkpointing off (timm: "
+                                 "set_grad_checkpointing(False)), or name a layer outside that part")  # fmt: skip
             return from_grid(gate(to_grid(output, self.layout)), output, self.layout)
 
         with replaced_output(self.body.get_submodule(self.layer), replace):
             return self.body(images)
+
+
+def _what_is_kept() -> tuple[object, ...]:
+    """How values are kept for gradients here, which differs inside a checkpointed part; empty where they are not."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return ()
+    return (True, torch._C._autograd._top_saved_tensors_default_hooks(True))
 
 
 def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
@@ -95,6 +108,8 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig) -> Parts:
         name = config.layer or layer_for_attention(network, image)
         layout = layout_of(network, image, name)
         directions = _directions(read)
+        with torch.enable_grad():
+            Tapped(network, name, layout)(image, lambda features: features)  # refused now or never
     head = read if read.out_features == classes else nn.Linear(read.in_features, classes)
     decoder = nn.Sequential(OrderedDict(restore=nn.Linear(config.latent, read.in_features), head=head))
     return Parts(
@@ -116,6 +131,13 @@ def place_of(network: nn.Module) -> Tensor:
 def probe_for(network: nn.Module, spec: InputConfig) -> Tensor:
     """An image to find out about a network with, of the size that it expects."""
     return probe((spec.size, spec.size)).to(place_of(network))
+
+
+def _refuse_compiled(network: nn.Module) -> None:
+    for module in network.modules():
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise InputError("this network is compiled, and compiled code leaves attention out; attach to the network as "
+                             "it was, compiled._orig_mod, and compile the result")  # fmt: skip
 
 
 @contextmanager
