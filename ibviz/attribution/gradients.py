@@ -33,7 +33,7 @@ from ibviz.types import Images, Labels, Maps
 
 Share = Annotated[float, Field(ge=0)]
 Copies = Float[Tensor, "n b 3 h w"]
-ROUNDING = 1e3  # of a dtype's epsilon: the share of the contributions' size that DeepLIFT's sum may miss
+ROUNDING = 256  # times a dtype's epsilon is what DeepLIFT's sum may miss of the numbers that it is made of
 
 
 def saliency(model: nn.Module, images: Images, targets: Labels) -> Maps:
@@ -141,9 +141,10 @@ def deep_lift(model: nn.Module, images: Images, targets: Labels) -> Maps:
                              f"takes other steps there; {way_out}")  # fmt: skip
         rescaled = partial(_rescaled, black.steps)
         parts = inputs * changed_gradient(run, _score(run.output, targets), rescaled, inputs)
-    change = (run.output - black.output).detach().gather(1, targets.unsqueeze(1)).squeeze(1)
-    missed, size = (parts.flatten(1).sum(1) - change).abs(), parts.flatten(1).abs().sum(1)
-    if (missed > ROUNDING * torch.finfo(parts.dtype).eps * torch.maximum(size, change.abs())).any():
+    logit, start = (one.output.detach().gather(1, targets.unsqueeze(1)).squeeze(1) for one in (run, black))
+    missed = (parts.flatten(1).sum(1) - (logit - start)).abs()
+    size = torch.stack([parts.flatten(1).abs().sum(1), logit.abs(), start.abs()]).amax(0)
+    if (missed > ROUNDING * torch.finfo(parts.dtype).eps * size).any():
         raise InputError(f"deep_lift's contributions do not add up to the change of the logit; {way_out}")
     return parts.detach().sum(1).float()
 

@@ -23,24 +23,27 @@ from ibviz.models.hooks import replaced_output
 from ibviz.types import Images
 
 ACTIVATIONS = frozenset(
-    "abs celu clamp clamp_max clamp_min cos elu erf exp gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log "
-    "log1p mish pow prelu_kernel reciprocal relu rsqrt selu sigmoid silu sin softplus softshrink sqrt tanh "
-    "threshold".split()
+    """
+    abs celu clamp clamp_max clamp_min cos elu erf exp gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log log1p
+    mish pow prelu_kernel reciprocal relu rsqrt selu sigmoid silu sin softplus softshrink sqrt tanh threshold
+    """.split()
 )  # one number in, one number out
 POOLS = frozenset({"max_pool2d_with_indices", "adaptive_max_pool2d"})  # the largest number of a window, and its place
 LARGEST = frozenset({"Amax", "Max", "MaxPool3DWithIndices"})  # those of which no step is kept
 SUMS = frozenset(
-    "Add Alias AsStrided AvgPool1D AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D Cat Clone ConstantPadNd Copy "
-    "Cumsum Diagonal Expand Flip Gather Im2Col Index IndexSelect MaskedFill Mean MkldnnAdaptiveAvgPool2D Neg Permute "
-    "PixelShuffle PixelUnshuffle ReflectionPad1D ReflectionPad2D Repeat ReplicationPad1D ReplicationPad2D ReshapeAlias "
-    "Roll Rsub Select Slice Split SplitWithSizes Squeeze Stack Sub Sum T ToCopy Transpose Unbind Unfold UnsafeSplit "
-    "UnsafeView Unsqueeze UpsampleBicubic2D UpsampleBilinear2D UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D "
-    "UpsampleNearestExact2D View Where".split()
+    """
+    AdaptiveAvgPool2D AdaptiveAvgPool3D Add Alias AsStrided AvgPool1D AvgPool2D AvgPool3D Cat Clone ConstantPadNd Copy
+    Cumsum Diagonal Expand Flip Gather Im2Col Index IndexSelect MaskedFill Mean MkldnnAdaptiveAvgPool2D Neg Permute
+    PixelShuffle PixelUnshuffle ReflectionPad1D ReflectionPad2D Repeat ReplicationPad1D ReplicationPad2D ReshapeAlias
+    Roll Rsub Select Slice Split SplitWithSizes Squeeze Stack Sub Sum T ToCopy Transpose Unbind Unfold UnsafeSplit
+    UnsafeView Unsqueeze UpsampleBicubic2D UpsampleBilinear2D UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D
+    UpsampleNearestExact2D View Where
+    """.split()
 )  # linear in all of their tensors
 PRODUCTS = frozenset(
-    "Addbmm Addmm Addmv Addr Baddbmm Bmm Convolution CudnnConvolution Dot Linear MiopenConvolution MkldnnConvolution "
-    "MkldnnLinear Mm Mul Mv".split()
+    "Bmm Convolution CudnnConvolution Dot Linear MiopenConvolution MkldnnConvolution MkldnnLinear Mm Mul Mv".split()
 )  # linear in each of their tensors alone
+ADDED = frozenset("Addbmm Addcmul Addmm Addmv Addr Baddbmm".split())  # the same, added to the first tensor
 BATCH_NORMS = frozenset({"CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"})
 WITHOUT_DATA = re.compile(r"^new_|_like$")  # operations that take no more than a tensor's shape
 HIDING = frozenset({"CopySlices", "Maximum", "Minimum"})  # a ReLU may be written with them
@@ -85,7 +88,7 @@ class _Recorder(TorchDispatchMode):
         self.unseen: set[str] = set()
         self._from_images = WeakIdKeyDictionary({images: None})
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, number = func.overloadpacket.__name__.strip("_"), torch.autograd._get_sequence_nr() - 1
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         used = [tensor for tensor in tensors if tensor in self._from_images]
@@ -163,7 +166,8 @@ def is_linear(node: Node, inputs: list[int]) -> bool:
         return False
     if name in BATCH_NORMS:
         return inputs == [0] and not getattr(node, "_saved_training", False)
-    return name in SUMS or (name in PRODUCTS and len(inputs) == 1) or (name == "Div" and inputs == [0])
+    factors = [place for place in inputs if place > 0] if name in ADDED else inputs
+    return name in SUMS or (name in PRODUCTS | ADDED and len(factors) <= 1) or (name == "Div" and inputs == [0])
 
 
 def without_rule(run: Pass, has_rule: Callable[[Step], bool], also: frozenset[str]) -> list[str]:
@@ -192,13 +196,13 @@ def steps_reached(run: Pass) -> set[int]:
 def refuse(method: str, operations: list[str], way_out: str) -> None:
     """Raise `InputError` where there are operations for which a method has no rule."""
     if operations:
-        raise InputError(f"{method} does not fit this network: it has no rule for some of what is computed between image "
-                         f"and logits ({'; '.join(sorted(set(operations)))}); {way_out}")  # fmt: skip
+        raise InputError(f"{method} does not fit this network: it has no rule for some of what is computed between "
+                         f"image and logits ({'; '.join(sorted(set(operations)))}); {way_out}")  # fmt: skip
 
 
 @contextmanager
 def in_full_precision(device: torch.device) -> Iterator[None]:
-    """Inside the block, no autocast, and GPUs multiply float32 numbers as such: sums that are checked are exact enough."""
+    """Inside the block, no autocast, and GPUs multiply float32 numbers as such, so that sums can be checked."""
     backends = cast(Any, torch.backends.cudnn).conv, cast(Any, torch.backends.cuda).matmul
     before = [backend.fp32_precision for backend in backends]
     try:
@@ -215,7 +219,7 @@ def _described(node: Node, inputs: list[int]) -> str:
     name = name_of(node)
     if name in BATCH_NORMS:
         return f"{name} over the statistics of the batch"
-    if name in PRODUCTS and len(inputs) > 1:
+    if name in PRODUCTS | ADDED:
         return f"{name} of activations with each other"
     return f"{name}, a function of its own" if is_opaque(node) else name
 
