@@ -135,7 +135,7 @@ def deep_lift(model: nn.Module, images: Images, targets: Labels) -> Maps:
     with in_full_precision(images.device), differentiable(images) as inputs:
         black = recorded(model, torch.zeros_like(inputs).requires_grad_())
         run = recorded(model, inputs)
-        refuse("deep_lift", without_rule(run, lambda step: True, frozenset()), way_out)
+        refuse("deep_lift", without_rule(run, lambda _: True), way_out)
         if [one.before.shape for one in run.steps] != [one.before.shape for one in black.steps]:
             raise InputError(f"deep_lift compares every step for an image with that for a black one, and this network "
                              f"takes other steps there; {way_out}")  # fmt: skip
@@ -158,16 +158,18 @@ def guided_backprop(model: nn.Module, images: Images, targets: Labels) -> Maps:
 
 
 def lrp(model: nn.Module, images: Images, targets: Labels) -> Maps:
-    """Layer-wise relevance propagation (Bach 2015), summed over colours, by the epsilon rule in the limit of no epsilon.
+    """Layer-wise relevance propagation (Bach 2015), summed over colours: the epsilon rule, with an epsilon of 0.
 
     Activations and the network's own normalisation pass relevance on unchanged, sums share it out in proportion,
     constants such as biases take their share, and a max pool gives it to its largest input. It is the input times a
     gradient in which an activation f counts as f(z) / z (Ancona 2018). Raises `InputError` for a network that computes
-    anything else that is not linear, such as products of activations, softmax and activations that are not 0 at 0.
+    anything else that is not linear, such as products of activations, softmax, or activations that are not 0 at 0.
     """
     with in_full_precision(images.device), differentiable(images) as inputs:
         run = recorded(model, inputs)
-        refuse("lrp", without_rule(run, _is_zero_at_zero, LARGEST), "choose integrated_gradients or input_x_gradient")
+        refuse(
+            "lrp", without_rule(run, _is_zero_at_zero, also=LARGEST), "choose integrated_gradients or input_x_gradient"
+        )
         relevance = changed_gradient(run, _score(run.output, targets), _as_share, run.normalized) * run.normalized
     return relevance.detach().sum(1).float()
 

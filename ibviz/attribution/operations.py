@@ -5,7 +5,7 @@ compute. A step is a non-linear operation whose input is kept; the other operati
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -22,28 +22,35 @@ from ibviz.models.classifier import Normalize
 from ibviz.models.hooks import replaced_output
 from ibviz.types import Images
 
-ACTIVATIONS = frozenset(
-    """
-    abs celu clamp clamp_max clamp_min cos elu erf exp gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log log1p
-    mish pow prelu_kernel reciprocal relu rsqrt selu sigmoid silu sin softplus softshrink sqrt tanh threshold
-    """.split()
-)  # one number in, one number out
+# One number in, one number out.
+ACTIVATIONS = {
+    "abs", "celu", "clamp", "clamp_max", "clamp_min", "cos", "elu", "erf", "exp", "gelu", "hardshrink",
+    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log", "log1p", "mish", "pow", "prelu_kernel",
+    "reciprocal", "relu", "rsqrt", "selu", "sigmoid", "silu", "sin", "softplus", "softshrink", "sqrt", "tanh",
+    "threshold",
+}  # fmt: skip
 POOLS = frozenset({"max_pool2d_with_indices", "adaptive_max_pool2d"})  # the largest number of a window, and its place
 LARGEST = frozenset({"Amax", "Max", "MaxPool3DWithIndices"})  # those of which no step is kept
-SUMS = frozenset(
-    """
-    AdaptiveAvgPool2D AdaptiveAvgPool3D Add Alias AsStrided AvgPool1D AvgPool2D AvgPool3D Cat Clone ConstantPadNd Copy
-    Cumsum Diagonal Expand Flip Gather Im2Col Index IndexSelect MaskedFill Mean MkldnnAdaptiveAvgPool2D Neg Permute
-    PixelShuffle PixelUnshuffle ReflectionPad1D ReflectionPad2D Repeat ReplicationPad1D ReplicationPad2D ReshapeAlias
-    Roll Rsub Select Slice Split SplitWithSizes Squeeze Stack Sub Sum T ToCopy Transpose Unbind Unfold UnsafeSplit
-    UnsafeView Unsqueeze UpsampleBicubic2D UpsampleBilinear2D UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D
-    UpsampleNearestExact2D View Where
-    """.split()
-)  # linear in all of their tensors
-PRODUCTS = frozenset(
-    "Bmm Convolution CudnnConvolution Dot Linear MiopenConvolution MkldnnConvolution MkldnnLinear Mm Mul Mv".split()
-)  # linear in each of their tensors alone
-ADDED = frozenset("Addbmm Addcmul Addmm Addmv Addr Baddbmm".split())  # the same, added to the first tensor
+# Linear in all of their tensors.
+SUMS = {
+    "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "Add", "Alias", "AsStrided", "AvgPool1D", "AvgPool2D", "AvgPool3D",
+    "Cat", "Clone", "ConstantPadNd", "Copy", "Cumsum", "Diagonal", "Expand", "Flip", "Gather", "Im2Col", "Index",
+    "IndexSelect", "MaskedFill", "Mean", "MkldnnAdaptiveAvgPool2D", "Neg", "Permute", "PixelShuffle",
+    "PixelUnshuffle", "ReflectionPad1D", "ReflectionPad2D", "Repeat", "ReplicationPad1D", "ReplicationPad2D",
+    "ReshapeAlias", "Roll", "Rsub", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "Sub", "Sum",
+    "T", "ToCopy", "Transpose", "Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "UpsampleBicubic2D",
+    "UpsampleBilinear2D", "UpsampleLinear1D", "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearestExact2D",
+    "View", "Where",
+}  # fmt: skip
+# Linear in each of their tensors alone.
+PRODUCTS = {
+    "Bmm", "Convolution", "CudnnConvolution", "Dot", "Linear", "MiopenConvolution", "MkldnnConvolution",
+    "MkldnnLinear", "Mm", "Mul", "Mv",
+}  # fmt: skip
+# The same, added to the first tensor.
+ADDED = {
+    "Addbmm", "Addcmul", "Addmm", "Addmv", "Addr", "Baddbmm",
+}  # fmt: skip
 BATCH_NORMS = frozenset({"CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"})
 WITHOUT_DATA = re.compile(r"^new_|_like$")  # operations that take no more than a tensor's shape
 HIDING = frozenset({"CopySlices", "Maximum", "Minimum"})  # a ReLU may be written with them
@@ -89,7 +96,7 @@ class _Recorder(TorchDispatchMode):
         self._from_images = WeakIdKeyDictionary({images: None})
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, number = func.overloadpacket.__name__.strip("_"), torch.autograd._get_sequence_nr() - 1
+        name, number = func.overloadpacket.__name__.strip("_"), torch.autograd._get_sequence_nr() - 1  # pyright: ignore[reportPrivateImportUsage]
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         used = [tensor for tensor in tensors if tensor in self._from_images]
         if name in ACTIVATIONS | POOLS and len(used) == 1 and args and used[0] is args[0]:
@@ -170,20 +177,20 @@ def is_linear(node: Node, inputs: list[int]) -> bool:
     return name in SUMS or (name in PRODUCTS | ADDED and len(factors) <= 1) or (name == "Div" and inputs == [0])
 
 
-def without_rule(run: Pass, has_rule: Callable[[Step], bool], also: frozenset[str]) -> list[str]:
+def without_rule(run: Pass, has_rule: Callable[[Step], bool], *, also: Collection[str] = ()) -> list[str]:
     """Operations between images and output that are neither linear, nor in `also`, nor steps with a rule."""
     unknown = []
     for node, inputs in reached(run).items():
         place = step_of(run, node)
         ruled = name_of(node) in also if place is None else has_rule(run.steps[place])
         if not ruled and not is_linear(node, inputs):
-            unknown.append(_described(node, inputs))
+            unknown.append(_described(node))
     return unknown + _unseen(run.unseen)
 
 
 def may_hide_relus(run: Pass) -> list[str]:
     """Operations between images and output that may act as a ReLU and are none that the graph shows."""
-    hiding = [_described(node, inputs) for node, inputs in reached(run).items()
+    hiding = [_described(node) for node in reached(run)
               if is_opaque(node) or name_of(node) in HIDING]  # fmt: skip
     return hiding + _unseen(run.unseen - STRAIGHT)
 
@@ -215,7 +222,7 @@ def in_full_precision(device: torch.device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def _described(node: Node, inputs: list[int]) -> str:
+def _described(node: Node) -> str:
     name = name_of(node)
     if name in BATCH_NORMS:
         return f"{name} over the statistics of the batch"

@@ -66,7 +66,7 @@ class _CalledAsIs:
     """In the place of `torch.utils.checkpoint.CheckpointFunction`."""
 
     @staticmethod
-    def apply(function: Callable[..., Any], preserve: bool, *inputs: Any) -> Any:  # noqa: ARG004, FBT001 - its signature
+    def apply(function: Callable[..., Any], preserve: bool, *inputs: Any) -> Any:  # noqa: ARG004 - its signature
         return function(*inputs)
 
 
@@ -97,7 +97,7 @@ class Sealed(nn.Module):
         super().__init__()
         self.network = network
 
-    def train(self, mode: bool = True) -> "Sealed":  # noqa: FBT001, FBT002 - as PyTorch's
+    def train(self, mode: bool = True) -> "Sealed":
         """Switch what can be switched: the mode of an exported network is fixed."""
         self.training = mode
         with suppress(NotImplementedError):
@@ -111,9 +111,9 @@ class Sealed(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise InputError(f"this {type(self.network).__name__} does not take images {tuple(images.shape)}, such as "
-                             f"it was not made for: {str(error).strip().splitlines()[-1][:200]}; script or export it for "
-                             "batches of any size, or give the original module") from error  # fmt: skip
+            raise InputError(f"this {type(self.network).__name__} does not take images {tuple(images.shape)}, for "
+                             f"which it was not made: {str(error).strip().splitlines()[-1][:200]}; script or export it "
+                             "for batches of any size, or give the original module") from error  # fmt: skip
 
 
 def unsealed(network: nn.Module) -> nn.Module:
@@ -170,7 +170,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def _float32_by_default(model: nn.Module) -> Iterator[None]:
-    """Inside the block, tensors made without a dtype are float32, but in the network itself, which keeps its default."""
+    """Inside the block, tensors made without a dtype are float32; the network itself keeps the caller's default."""
     before = torch.get_default_dtype()
     if before == torch.float32 or is_sealed(model):
         yield
@@ -193,7 +193,7 @@ def _switch(module: nn.Module, *, training: bool) -> None:
 
 
 def _weights_that_modes_change(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Weights of modules with a `train` of their own, with copies: taken out and put in again, they would be rounded."""
+    """Weights of modules with a `train` of their own, and copies, since what is added and taken away is rounded."""
     changing = [module for module in model.modules() if type(module).train is not nn.Module.train]
     weights = {id(one): one for module in changing for one in [*module.parameters(), *module.buffers()]}
     return [(one, one.detach().clone()) for one in weights.values()]
@@ -202,6 +202,6 @@ def _weights_that_modes_change(model: nn.Module) -> list[tuple[torch.Tensor, tor
 def _refuse_batch_statistics(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            raise InputError(f"batch norm {name!r} has no running statistics, or does not use them in eval mode, so that "
-                             "images of a batch change one another's output; give it track_running_stats=True and train "
-                             "it, or put nn.GroupNorm in its place")  # fmt: skip
+            raise InputError(f"batch norm {name!r} has no running statistics, or does not use them in eval mode, so "
+                             "that images of a batch change one another's output; give it track_running_stats=True and "
+                             "train it, or put nn.GroupNorm in its place")  # fmt: skip

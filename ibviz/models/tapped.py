@@ -36,7 +36,7 @@ class Tapped(nn.Module):
 
         def replace(output: Tensor) -> Tensor:
             if outside and _what_is_kept() != outside:
-                raise InputError(f"layer {self.layer} runs inside a part that is checkpointed or without gradients, and "
+                raise InputError(f"layer {self.layer} runs inside a part that is checkpointed or has no gradients, and "
                                  "would be computed again without its attention; switch checkpointing off (timm: "
                                  "set_grad_checkpointing(False)), or name a layer outside that part")  # fmt: skip
             return from_grid(gate(to_grid(output, self.layout)), output, self.layout)
@@ -49,7 +49,7 @@ def _what_is_kept() -> tuple[object, ...]:
     """How values are kept for gradients here, which differs inside a checkpointed part; empty where they are not."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return ()
-    return (True, torch._C._autograd._top_saved_tensors_default_hooks(True))
+    return (True, torch._C._autograd._top_saved_tensors_default_hooks(True))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
@@ -136,8 +136,8 @@ def probe_for(network: nn.Module, spec: InputConfig) -> Tensor:
 def _refuse_compiled(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
-            raise InputError("this network is compiled, and compiled code leaves attention out; attach to the network as "
-                             "it was, compiled._orig_mod, and compile the result")  # fmt: skip
+            raise InputError("this network is compiled, and compiled code leaves attention out; attach to the network "
+                             "as it was, compiled._orig_mod, and compile the result")  # fmt: skip
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def test_lrp_is_the_rule_applied_layer_by_layer(images):
         onehot = F.one_hot(TARGETS, 3).float()
         relevance = shared_out(model.head, means, onehot * logits)
         relevance = shared_out(lambda cells: cells.mean((2, 3)), active, relevance)
-        relevance = F.max_unpool2d(relevance, places, 2)
+        relevance = F.max_unpool2d(relevance, places, [2])
         relevance = shared_out(lambda cells: F.avg_pool2d(cells, 2), features + branch, relevance)
         share = relevance / (features + branch)
         relevance = features * share + shared_out(model.second, features, branch * share)
@@ -187,9 +187,10 @@ def test_lrp_is_the_rule_applied_layer_by_layer(images):
 
 
 def test_lrp_starts_behind_the_networks_own_normalisation(images):
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 144, 3))
+    layer = nn.Linear(3 * 144, 3)
+    network = nn.Sequential(nn.Flatten(), layer)
     model = wrap(network, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), class_names="abc", size=12)
-    expected = (model.normalize(images) * network[1].weight[TARGETS].view(2, 3, 12, 12)).sum(1).detach()
+    expected = (model.normalize(images) * layer.weight[TARGETS].view(2, 3, 12, 12)).sum(1).detach()
     close(run("lrp", model, images), expected)
 
 
@@ -311,7 +312,7 @@ class Compiled(nn.Module):
         body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU())
         self.body = torch.compile(body, backend="eager") if part == "layer" else body
         if part == "in place":
-            self.body.compile(backend="eager")
+            body.compile(backend="eager")
         self.end = torch.compile(self.last, backend="eager") if part == "function" else self.last
         self.head = nn.Linear(4, 3)
 
@@ -330,7 +331,7 @@ def test_compiled_parts_are_explained_as_written(part, images):
     explain(model, images, "saliency", targets=TARGETS)
     layer = "body._orig_mod.2" if part == "layer" else "body.2"
     for method in (*BY_RULES, "saliency", "grad_cam", "eigen_cam"):
-        options, same = ({"layer": layer}, {"layer": "body.2"}) if "cam" in method else ({}, {})
-        expected = explain(plain, images, method, targets=TARGETS, **same)
-        close(explain(model, images, method, targets=TARGETS, **options), expected)
+        options, same = [{"layer": name} if "cam" in method else {} for name in (layer, "body.2")]
+        expected = explain(plain, images, method, targets=TARGETS, **cast(Any, same))
+        close(explain(model, images, method, targets=TARGETS, **cast(Any, options)), expected)
     assert torch._dynamo.eval_frame._stance.stance == "default"
