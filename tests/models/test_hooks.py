@@ -88,9 +88,8 @@ class Merging(nn.Linear):
             self.merged = not mode
         return self
 
-    def forward(self, features: Tensor) -> Tensor:
-        extra = 0 if self.merged else features @ self.down.T @ self.up.T
-        return super().forward(features) + extra
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as the class that it extends
+        return super().forward(input) + (0 if self.merged else input @ self.down.T @ self.up.T)
 
 
 @pytest.mark.parametrize("error", [False, True])
@@ -131,10 +130,11 @@ def test_mixed_modes_come_back(images):
     with evaluating(model):
         assert not any(module.training for module in model.modules())
     assert [module.training for module in model.modules()] == before
-    model[0][1].train()  # against its parent's rule
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.train()  # against its parent's rule
     with evaluating(model):
         pass
-    assert model[0][1].training
+    assert norm.training
 
 
 class Keeping(Plain):
@@ -171,13 +171,8 @@ def test_networks_that_hold_tensors_of_a_graph_or_share_weights(name, images):
     model = HOLDING[name]().eval()
     model(images)  # leaves a graph behind
     plain = tied() if name == "tied" else Plain()
-    for layer, other in zip(
-        plain.modules(), model.modules() if name in ("kept features", "tied") else [], strict=False
-    ):
-        assert type(layer) is type(other) or isinstance(other, Keeping)
-    if "norm" in name or name in ("parametrized", "spectral"):
-        with torch.no_grad():
-            cast(Any, plain.block)[1].weight.copy_(cast(Any, model).block[1].weight)
+    with torch.no_grad():  # what the layer computes with, however it is made
+        cast(Any, plain.block)[1].weight.copy_(cast(Any, model).block[1].weight)
     same_maps(model, plain.eval(), images)
 
 
