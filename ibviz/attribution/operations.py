@@ -245,4 +245,6 @@ def _out_of_place(func: Any, others: Any, options: dict[str, Any]) -> Callable[[
 
 
 def _follow(rule: Rule, place: int, step: Step, before: Any, behind: Any) -> Any:
+    if behind[0] is None or before[0] is None:  # cut off on the way
+        return before
     return (rule(place, step, behind[0], before[0]), *before[1:])

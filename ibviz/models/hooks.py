@@ -13,6 +13,8 @@ from torch.utils import checkpoint
 
 from ibviz.errors import InputError, NoMapError
 
+IN_TRAINING = ("training", "train")  # arguments of operations in an exported graph
+CONSTANTS = {"aten::batch_norm": 5, "aten::dropout": 2, "aten::feature_dropout": 2}  # the same, in a traced one
 _ALONE = threading.RLock()
 
 
@@ -25,12 +27,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     batch would change one another. Outside the network, PyTorch's default dtype is float32, as draws depend on it.
     """
     with _ALONE:
-        modes = [(module, module.training) for module in model.modules()]
+        modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
         kept = _weights_that_modes_change(model) if any(training for _, training in modes) else []
         try:
             for module, _ in modes:  # parents first, which take their children along
                 _switch(module, training=False)
-            _refuse_batch_statistics(model)
+            _refuse_training_for_good(model)
             with _float32_by_default(model):
                 yield
         finally:
@@ -47,7 +49,7 @@ def as_written(model: nn.Module) -> Iterator[None]:
     """Inside the block, a network runs as its code says: nothing is compiled, nothing computed again to save memory.
 
     Compiled code leaves hooks out, and a checkpointed part has no gradients until it is computed again. Raises
-    `InputError` for a network that is spread over devices or processes.
+    `InputError` for a network that is spread over devices or processes, or whose weights no gradient can pass.
     """
     for module in model.modules():
         spread = isinstance(module, nn.DataParallel) and len(module.device_ids) > 1
@@ -59,7 +61,13 @@ def as_written(model: nn.Module) -> Iterator[None]:
             changes.enter_context(torch.compiler.set_stance("force_eager"))
         for name, plain in NOT_CHECKPOINTED.items():
             changes.enter_context(_replaced(checkpoint, name, plain))
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if "Inference tensors cannot" not in str(error):
+                raise
+            raise InputError("this network's weights were made or loaded under torch.inference_mode, and no gradient "
+                             "passes them; make it outside, or copy its state_dict into another") from error  # fmt: skip
 
 
 class _CalledAsIs:
@@ -199,9 +207,26 @@ def _weights_that_modes_change(model: nn.Module) -> list[tuple[torch.Tensor, tor
     return [(one, one.detach().clone()) for one in weights.values()]
 
 
-def _refuse_batch_statistics(model: nn.Module) -> None:
+def _refuse_training_for_good(model: nn.Module) -> None:
+    """Raise `InputError` where images of a batch change one another, or chance changes them, although in eval mode."""
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise InputError(f"batch norm {name!r} has no running statistics, or does not use them in eval mode, so "
                              "that images of a batch change one another's output; give it track_running_stats=True and "
                              "train it, or put nn.GroupNorm in its place")  # fmt: skip
+        if is_sealed(module) and _was_sealed_in_training(module):
+            raise InputError("this network was traced or exported in training mode, in which dropout or batch norm "
+                             "stay; call eval() on the original module and trace or export it again")  # fmt: skip
+
+
+def _was_sealed_in_training(module: Any) -> bool:
+    if isinstance(module, torch.fx.GraphModule):
+        given = [(node.target._schema.arguments, node.args) for node in module.graph.nodes
+                 if isinstance(node.target, torch._ops.OpOverload)]  # fmt: skip
+        return any(one.name in IN_TRAINING and value is True for names, values in given
+                   for one, value in zip(names, values, strict=False))  # fmt: skip
+    if not hasattr(module, "inlined_graph"):
+        return False
+    graph = module.inlined_graph  # to which the nodes belong
+    nodes = [(node, place) for kind, place in CONSTANTS.items() for node in graph.findAllNodes(kind)]
+    return any(list(node.inputs())[place].toIValue() is True for node, place in nodes)

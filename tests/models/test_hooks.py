@@ -246,6 +246,28 @@ def test_sealed_networks_give_maps_of_whole_passes_and_say_so(name, images):
             close(explain(sealed, images, "rise", masks=20), explain(plain, images, "rise", masks=20))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated", "ignore:.*LeafSpec", "ignore:Trace had nondeterministic")
+@pytest.mark.parametrize("name", SEALED)
+@pytest.mark.parametrize("layer", [lambda: nn.BatchNorm2d(6), lambda: nn.Dropout()])
+def test_networks_sealed_in_training_mode_are_refused_where_that_stays(name, layer, images):
+    first, second, head = parts()
+    model = nn.Sequential(first, layer(), second, nn.Flatten(), head).train()
+    options = {"check_trace": False} if name == "trace" else {}
+    sealed: Any = torch.jit.trace(model, images, **options) if options else SEALED[name](model, images)
+    if name == "script":  # asks for the mode anew
+        close(explain(sealed, images, "saliency", targets=TARGETS), explain(model, images, "saliency", targets=TARGETS))
+    else:
+        with pytest.raises(InputError, match=r"traced or exported in training mode.* call eval\(\) on the original"):
+            explain(sealed, images, "saliency", targets=TARGETS)
+
+
+def test_weights_made_in_inference_mode_are_named(images):
+    with torch.inference_mode():
+        model = Plain()
+    with pytest.raises(InputError, match=r"weights were made or loaded under torch.inference_mode"):
+        explain(model, images, "saliency")
+
+
 def test_networks_spread_over_devices_or_processes_are_refused_and_others_not(images):
     plain = Plain().eval()
     same_maps(nn.DataParallel(plain), plain, images, prefix="module.")
