@@ -67,7 +67,7 @@ def as_written(model: nn.Module) -> Iterator[None]:
             if "Inference tensors cannot" not in str(error):
                 raise
             raise InputError("this network's weights were made or loaded under torch.inference_mode, and no gradient "
-                             "passes them; make it outside, or copy its state_dict into another") from error  # fmt: skip
+                             "passes them; make it outside, or copy its weights to another") from error  # fmt: skip
 
 
 class _CalledAsIs:

@@ -178,7 +178,7 @@ def test_lrp_is_the_rule_applied_layer_by_layer(images):
         onehot = F.one_hot(TARGETS, 3).float()
         relevance = shared_out(model.head, means, onehot * logits)
         relevance = shared_out(lambda cells: cells.mean((2, 3)), active, relevance)
-        relevance = F.max_unpool2d(relevance, places, [2])
+        relevance = F.max_unpool2d(relevance, places, [2, 2])
         relevance = shared_out(lambda cells: F.avg_pool2d(cells, 2), features + branch, relevance)
         share = relevance / (features + branch)
         relevance = features * share + shared_out(model.second, features, branch * share)

@@ -246,14 +246,16 @@ def test_sealed_networks_give_maps_of_whole_passes_and_say_so(name, images):
             close(explain(sealed, images, "rise", masks=20), explain(plain, images, "rise", masks=20))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated", "ignore:.*LeafSpec", "ignore:Trace had nondeterministic")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*deprecated", "ignore:.*LeafSpec", "ignore:Converting a tensor to a Python boolean"
+)
 @pytest.mark.parametrize("name", SEALED)
 @pytest.mark.parametrize("layer", [lambda: nn.BatchNorm2d(6), lambda: nn.Dropout()])
 def test_networks_sealed_in_training_mode_are_refused_where_that_stays(name, layer, images):
     first, second, head = parts()
     model = nn.Sequential(first, layer(), second, nn.Flatten(), head).train()
-    options = {"check_trace": False} if name == "trace" else {}
-    sealed: Any = torch.jit.trace(model, images, **options) if options else SEALED[name](model, images)
+    sealed = torch.jit.trace(model, images, check_trace=False) if name == "trace" else SEALED[name](model, images)
+    assert isinstance(sealed, nn.Module)
     if name == "script":  # asks for the mode anew
         close(explain(sealed, images, "saliency", targets=TARGETS), explain(model, images, "saliency", targets=TARGETS))
     else:
