@@ -1,4 +1,4 @@
-"""Gradients of the target's logit with respect to the pixels, plain and modified, through Captum.
+"""Gradients of the target's logit with respect to the pixels: plain, through Captum, and by the rules of `operations`.
 
 Contributions (a gradient times a change of the pixels) are signed and summed over colours. A gradient alone says how
 fast the logit changes, not which way the evidence points: of these the largest size over colours is taken, as by
