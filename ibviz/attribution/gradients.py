@@ -1,4 +1,4 @@
-"""Gradients of the target's logit with respect to the pixels, plain and modified, through Captum.
+"""Gradients of the target's logit with respect to the pixels: plain, through Captum, and by the rules of `operations`.
 
 Contributions (a gradient times a change of the pixels) are signed and summed over colours. A gradient alone says how
 fast the logit changes, not which way the evidence points: of these the largest size over colours is taken, as by
@@ -6,26 +6,35 @@ Simonyan (2014). The native grid is that of the pixels, the baseline a black ima
 drawn on the CPU and shared by all images, so that a map depends neither on its batch nor on the device.
 """
 
-import copy
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, cast
+from functools import partial
+from typing import Annotated, cast
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
+from ibviz.attribution.operations import (
+    LARGEST,
+    POOLS,
+    Step,
+    changed_gradient,
+    in_full_precision,
+    may_hide_relus,
+    recorded,
+    refuse,
+    steps_reached,
+    without_rule,
+)
 from ibviz.attribution.passes import Count, copies_a_pass, differentiable, fine, laid_out, rows_a_pass
 from ibviz.errors import InputError
-from ibviz.models.classifier import Normalize
 from ibviz.types import Images, Labels, Maps
 
 Share = Annotated[float, Field(ge=0)]
 Copies = Float[Tensor, "n b 3 h w"]
 DOUBLINGS = 4  # of the steps of integrated gradients, until they add up
-MISSED = 0.01, 1e-5, 0.05  # what DeepLift may miss: of the logit's change, of its contributions' size, with max pools
+ROUNDING = 256  # times a dtype's epsilon is what DeepLIFT's sum may miss of the numbers that it is made of
 
 
 def saliency(model: nn.Module, images: Images, targets: Labels) -> Maps:
@@ -162,53 +171,54 @@ def gradient_shap(  # noqa: PLR0913 - three inputs, four options
 
 
 def deep_lift(model: nn.Module, images: Images, targets: Labels) -> Maps:
-    """DeepLift's rescale rule against a black image (Shrikumar 2017), summed over colours.
+    """DeepLIFT's rescale rule against a black image (Shrikumar 2017), summed over colours.
 
-    Raises `InputError` where an activation is no module of its own that runs once: the contributions would not add up
-    to f(image) - f(black), which is checked.
+    Every activation passes on the change of its output over the change of its input, every max pool the change of its
+    output to the place of the larger of its two maxima. Raises `InputError` for a network that computes anything else
+    that is not linear, such as products of activations and softmax, and where the contributions do not add up to
+    f(image) - f(black).
     """
-    from captum.attr import DeepLift  # noqa: PLC0415 - a second to import
-
-    way_out = "give every activation a module of its own that runs once, or choose integrated_gradients"
-    with modifiable(model, images, "deep_lift", way_out) as (network, inputs):
-        method = DeepLift(network)
-        parts, missed = method.attribute(inputs, baselines=0.0, target=targets, return_convergence_delta=True)
-        change, size = parts.flatten(1).sum(1) - missed, parts.flatten(1).abs().sum(1)
-        rough = any(isinstance(module, nn.MaxPool2d) for module in network.modules())  # Captum's rule is inexact
-        if (missed.abs() > MISSED[0] * change.abs() + MISSED[1 + rough] * size).any():
-            raise InputError("deep_lift's contributions do not add up: this network has activations or products "
-                             f"outside modules, of which Captum does not know; {way_out}")  # fmt: skip
+    way_out = "choose integrated_gradients"
+    with in_full_precision(images.device), differentiable(images) as inputs:
+        black = recorded(model, torch.zeros_like(inputs).requires_grad_())
+        run = recorded(model, inputs)
+        refuse("deep_lift", without_rule(run, lambda _: True), way_out)
+        if [one.before.shape for one in run.steps] != [one.before.shape for one in black.steps]:
+            raise InputError(f"deep_lift compares every step for an image with that for a black one, and this network "
+                             f"takes other steps there; {way_out}")  # fmt: skip
+        rescaled = partial(_rescaled, black.steps)
+        parts = inputs * changed_gradient(run, _score(run.output, targets), rescaled, inputs)
+    logit, start = (one.output.detach().gather(1, targets.unsqueeze(1)).squeeze(1) for one in (run, black))
+    missed = (parts.flatten(1).sum(1) - (logit - start)).abs()
+    size = torch.stack([parts.flatten(1).abs().sum(1), logit.abs(), start.abs()]).amax(0)
+    if (missed > ROUNDING * torch.finfo(parts.dtype).eps * size).any():
+        raise InputError(f"deep_lift's contributions do not add up to the change of the logit; {way_out}")
     return parts.detach().sum(1).float()
 
 
 def guided_backprop(model: nn.Module, images: Images, targets: Labels) -> Maps:
     """Size of the gradient that passes ReLUs where it is positive, the largest over colours (Springenberg 2015).
 
-    Raises `InputError` for a network without ReLU modules.
+    Raises `InputError` for a network without ReLUs, and where one could hide.
     """
     return guided_gradient(model, images, targets).abs().amax(1).float()
 
 
 def lrp(model: nn.Module, images: Images, targets: Labels) -> Maps:
-    """Layer-wise relevance propagation with the epsilon rule (Bach 2015), summed over colours.
+    """Layer-wise relevance propagation (Bach 2015), summed over colours: the epsilon rule, with an epsilon of 0.
 
-    Relevance passes the network's normalisation unchanged. Raises `InputError` for layers of which Captum knows no
-    rule, and for sums and products outside modules, such as those of residual blocks.
+    Activations and the network's own normalisation pass relevance on unchanged, sums share it out in proportion,
+    constants such as biases take their share, and a max pool gives it to its largest input. It is the input times a
+    gradient in which an activation f counts as f(z) / z (Ancona 2018). Raises `InputError` for a network that computes
+    anything else that is not linear, such as products of activations, softmax, or activations that are not 0 at 0.
     """
-    from captum.attr import LRP  # noqa: PLC0415 - a second to import
-    from captum.attr._utils.lrp_rules import EpsilonRule, IdentityRule  # noqa: PLC0415
-
-    way_out = "choose integrated_gradients or input_x_gradient"
-    with modifiable(model, images, "lrp", way_out) as (network, inputs):
-        if joins := _joins(network(inputs).sum(), inputs):
-            raise InputError(f"lrp: this network joins activations outside modules ({', '.join(sorted(joins))}), for "
-                             f"which Captum has no rule; {way_out}")  # fmt: skip
-        rules = {Normalize: IdentityRule, nn.Flatten: EpsilonRule, nn.Identity: EpsilonRule}
-        for module in network.modules():
-            if type(module) in rules:
-                cast(Any, module).rule = rules[type(module)]()
-        parts = LRP(network).attribute(inputs, target=targets)
-    return cast(Tensor, parts).detach().sum(1).float()
+    with in_full_precision(images.device), differentiable(images) as inputs:
+        run = recorded(model, inputs)
+        refuse(
+            "lrp", without_rule(run, _is_zero_at_zero, also=LARGEST), "choose integrated_gradients or input_x_gradient"
+        )
+        relevance = changed_gradient(run, _score(run.output, targets), _as_share, run.normalized) * run.normalized
+    return relevance.detach().sum(1).float()
 
 
 def gradient(model: nn.Module, images: Images, targets: Labels) -> Images:
@@ -221,46 +231,14 @@ def gradient(model: nn.Module, images: Images, targets: Labels) -> Images:
 
 def guided_gradient(model: nn.Module, images: Images, targets: Labels) -> Images:
     """The gradient with respect to every pixel and colour, passing ReLUs where it is positive."""
-    from captum.attr import GuidedBackprop  # noqa: PLC0415 - a second to import
-
-    if not any(isinstance(module, nn.ReLU) for module in model.modules()):
-        raise InputError("guided backprop changes how nn.ReLU modules pass gradients, and this network has none; "
-                         "choose saliency or smooth_grad")  # fmt: skip
-    with modifiable(model, images, "guided_backprop", "choose saliency") as (network, inputs):
-        return cast(Tensor, GuidedBackprop(network).attribute(inputs, target=targets)).detach()
-
-
-@contextmanager
-def modifiable(model: nn.Module, images: Images, method: str, way_out: str) -> Iterator[tuple[nn.Module, Images]]:
-    """Copies of network and images for methods that hook into activations, without autocast or TF32.
-
-    Whatever goes wrong, the network itself is untouched: the copy has modules, and with them hooks, of its own. It
-    shares the weights, which none of the methods changes. What Captum refuses becomes an `InputError`.
-    """
-    network = copy.deepcopy(model, {id(weight): weight for weight in [*model.parameters(), *model.buffers()]})
-    try:
-        with warnings.catch_warnings(), torch.autocast(images.device.type, enabled=False), _without_tf32():
-            warnings.filterwarnings("ignore", message="Setting ")  # Captum announces its hooks
-            with differentiable(images) as inputs:
-                yield network, inputs
-    except (InputError, torch.OutOfMemoryError):
-        raise
-    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
-        raise InputError(f"{method} does not fit this network: {str(error)[:200]}; {way_out}") from error
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Inside the block, GPUs multiply float32 numbers as such, so that sums that are checked are exact enough."""
-    backends = cast(Any, torch.backends.cudnn).conv, cast(Any, torch.backends.cuda).matmul
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+    with in_full_precision(images.device), differentiable(images) as inputs:
+        run = recorded(model, inputs)
+        refuse("guided_backprop", may_hide_relus(run), "choose saliency or smooth_grad")
+        relus = {place for place in steps_reached(run) if _is_relu(run.steps[place])}
+        if not relus:
+            raise InputError("guided backprop changes how ReLUs pass gradients, and this network has none; choose "
+                             "saliency or smooth_grad")  # fmt: skip
+        return changed_gradient(run, _score(run.output, targets), partial(_positive, relus), inputs)
 
 
 def noisy_copies(
@@ -277,19 +255,50 @@ def _gradients(model: nn.Module, copies: Copies, targets: Labels) -> Copies:
     return rows.unflatten(0, copies.shape[:2])
 
 
-def _joins(output: Tensor, inputs: Tensor) -> set[str]:
-    """Names of the operations behind `output` in which two paths from `inputs` meet."""
-    if output.grad_fn is None:
-        raise RuntimeError("the output does not require grad")
-    reached: dict[Any, bool] = {}
-    joins, stack = set(), [cast(Any, output.grad_fn)]
-    while stack:
-        node = stack[-1]
-        parents = [parent for parent, _ in node.next_functions if parent is not None]
-        waiting = [parent for parent in parents if parent not in reached]
-        stack.extend(waiting)
-        if not waiting:
-            paths = sum(reached[parent] for parent in parents)
-            reached[stack.pop()] = paths > 0 or getattr(node, "variable", None) is inputs
-            joins |= {node.name()} if paths > 1 else set()
-    return joins
+def _score(logits: Tensor, targets: Labels) -> Tensor:
+    return logits.gather(1, targets.unsqueeze(1)).sum()
+
+
+def _rescaled(black: list[Step], place: int, step: Step, behind: Tensor, before: Tensor) -> Tensor:
+    """Change of the output over that of the input, or the slope where the two inputs are the same but for rounding."""
+    other = black[place]
+    if step.name in POOLS:
+        return _rescaled_pool(step, other, behind)
+    change = step.before - other.before
+    small = change.abs() <= 4 * torch.finfo(change.dtype).eps * (step.before.abs() + other.before.abs())
+    return torch.where(small, before, behind * (step.after() - other.after()) / torch.where(small, 1.0, change))
+
+
+def _rescaled_pool(step: Step, other: Step, behind: Tensor) -> Tensor:
+    """Give the change of each window's largest number to the place where the larger of the two stands."""
+    (largest, places), (largest_before, places_before) = step.compute(step.before), other.compute(other.before)
+    places = torch.where(largest >= largest_before, places, places_before).flatten(2)
+    change = (step.before - other.before).flatten(2).gather(2, places)
+    share = (largest - largest_before).flatten(2) / torch.where(change == 0, 1.0, change)
+    passed = behind.flatten(2) * torch.where(change == 0, 1.0, share)
+    return torch.zeros_like(step.before).flatten(2).scatter_add(2, places, passed).view_as(step.before)
+
+
+def _is_zero_at_zero(step: Step) -> bool:
+    return step.name in POOLS or not step.compute(torch.zeros_like(step.before)).any()
+
+
+def _as_share(place: int, step: Step, behind: Tensor, before: Tensor) -> Tensor:  # noqa: ARG001 - a rule's signature
+    """Output over input, so that relevance passes unchanged; the slope where the input is 0, and for a pool."""
+    empty = step.before == 0
+    if step.name in POOLS:
+        return before
+    return torch.where(empty, before, behind * step.after() / torch.where(empty, 1.0, step.before))
+
+
+def _is_relu(step: Step) -> bool:
+    """Whether a step gives 0 for negative numbers and small positive ones back: a ReLU under any name, or ReLU6."""
+    if step.name in POOLS:
+        return False
+    negative, small = (torch.full_like(step.before, number) for number in (-1.0, 2**-7))
+    return not step.compute(negative).any() and bool((step.compute(small) == small).all())
+
+
+def _positive(relus: set[int], place: int, step: Step, behind: Tensor, before: Tensor) -> Tensor:  # noqa: ARG001
+    """What a ReLU passes on of the gradient, without its negative part; other steps pass the plain one."""
+    return before.clamp(min=0) if place in relus else before

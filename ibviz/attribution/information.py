@@ -23,7 +23,7 @@ from ibviz.models.grids import (
     takes_rows,
     to_grid,
 )
-from ibviz.models.hooks import evaluating, graph_after, replaced_output
+from ibviz.models.hooks import as_written, evaluating, graph_after, replaced_output
 from ibviz.types import Images, Labels, Maps
 
 START = 5.0  # logit of the share of signal before the first step: almost all
@@ -131,7 +131,7 @@ def feature_statistics(
             [0.5000, 0.5000]])
     """
     total, squares, nonzero = torch.zeros(1), torch.zeros(1), torch.zeros(1)
-    with evaluating(model):
+    with evaluating(model), as_written(model):
         tap = tap_at(model, images, layer)
         for part in images.split(batch_size):
             features = read(tap, part).double()  # as squares cancel

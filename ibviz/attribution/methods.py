@@ -38,7 +38,7 @@ from ibviz.attribution.intrinsic import attention, attention_mean, module_attent
 from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, occlusion, rise
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, not_finite, unknown
-from ibviz.models.hooks import evaluating, replaced_output
+from ibviz.models.hooks import as_written, evaluating, replaced_output, unsealed
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Images, Labels, Maps
 
@@ -121,7 +121,8 @@ def explain(
         function = partial(function, batch_size=batch_size)
     if not len(images) or batch_size < 1:
         raise InputError(f"expected images, and a batch_size of at least 1; got {len(images)} and {batch_size}")
-    with evaluating(model), torch.inference_mode(False):  # a copy of the labels can enter a graph
+    model = unsealed(model)
+    with evaluating(model), as_written(model), torch.inference_mode(False):  # a copy of the labels can enter a graph
         images = images.detach()
         if targets is not None:
             targets = one_class_each(targets, images)

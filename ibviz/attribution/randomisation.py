@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.methods import explain, predict, values
 from ibviz.errors import unknown
-from ibviz.models.hooks import evaluating, replaced_output
+from ibviz.models.hooks import as_written, evaluating, replaced_output
 from ibviz.progress import progress
 from ibviz.types import Grid, Images, Labels, Maps, Scores
 
@@ -147,8 +147,10 @@ def _parameters_by_layer(model: nn.Module, image: Images) -> dict[str, dict[str,
         finished.append(name)
         return output
 
-    with ExitStack() as watching, torch.no_grad(), evaluating(model):
+    with ExitStack() as watching, torch.no_grad(), evaluating(model), as_written(model):
         for name, module in model.named_modules():
+            if "parametrizations" in name.split("."):
+                continue  # what makes a layer's weight is no layer
             watching.enter_context(replaced_output(module, partial(note, name)))
         model(image)
     layers: dict[str, dict[str, nn.Parameter]] = {name: {} for name in dict.fromkeys(reversed(finished))}

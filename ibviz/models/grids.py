@@ -111,9 +111,13 @@ def listed(layers: dict[str, Layout]) -> str:
 
 def layout_of(model: nn.Module, images: Images, name: str) -> Layout:
     """The layout of a named layer's output; where it holds no grid, an `InputError` says what it holds instead."""
-    with torch.no_grad():
-        outputs = _run(model, images)[1]
+    with torch.no_grad(), _watched(model) as seen:
+        model(images)
+    outputs = _single(seen)
     layouts = _layouts(model, images, outputs)
+    if name in seen and name not in outputs:
+        what = "runs more than once in a pass" if len(seen[name]) > 1 else f"gives a {type(seen[name][0]).__name__}"
+        raise InputError(f"layer {name} {what}; name one that runs once and gives a tensor: {listed(layouts)}")
     if name in outputs and name not in layouts:
         raise InputError(f"layer {name} gives {tuple(outputs[name].shape)}, which holds no grid in the proportion of "
                          f"{images.shape[2]}x{images.shape[3]} pixels, or none that can be told from its channels; "
@@ -210,7 +214,7 @@ def _watched(model: nn.Module) -> Iterator[dict[str, list[Any]]]:
 
     with ExitStack() as watching:
         for name, module in model.named_modules():
-            if name and name != "normalize":
+            if name and name != "normalize" and "parametrizations" not in name.split("."):
                 watching.enter_context(replaced_output(module, partial(note, name)))
         yield outputs
 

@@ -16,6 +16,7 @@ from ibviz.config import LIBRARIES, InputConfig
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
+from ibviz.models.hooks import unsealed
 from ibviz.models.official import SUFFIXES, load_official
 from ibviz.models.own import OWN
 from ibviz.models.tapped import create, place_of
@@ -65,7 +66,7 @@ def wrap(
     if name is not None and not name.startswith(LIBRARIES):
         raise InputError(f"name says which library builds the network, as timm/NAME or torchvision/NAME; got {name!r}")
     spec = InputConfig(size=size, mean=mean, std=std, class_names=tuple(class_names))
-    return WrappedClassifier(network, spec, name).eval()
+    return WrappedClassifier(unsealed(network), spec, name).eval()
 
 
 def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:

@@ -33,11 +33,24 @@ class Tapped(nn.Module):
     def forward(self, images: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
         """Features for the classifier, one row for each row that the gate returns."""
 
+        outside = _what_is_kept()
+
         def replace(output: Tensor) -> Tensor:
+            if outside and _what_is_kept() != outside:
+                raise InputError(f"layer {self.layer} runs inside a part that is checkpointed or has no gradients, and "
+                                 "would be computed again without its attention; switch checkpointing off (timm: "
+                                 "set_grad_checkpointing(False)), or name a layer outside that part")  # fmt: skip
             return from_grid(gate(to_grid(output, self.layout)), output, self.layout)
 
         with replaced_output(self.body.get_submodule(self.layer), replace):
             return self.body(images)
+
+
+def _what_is_kept() -> tuple[object, ...]:
+    """How values are kept for gradients here, which differs inside a checkpointed part; empty where they are not."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return ()
+    return (True, torch._C._autograd._top_saved_tensors_default_hooks(True))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
@@ -103,10 +116,13 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Se
     class of `spec` among them keeps its row of the last layer.
     """
     image, classes = probe_for(network, spec), len(spec.class_names)
+    _refuse_compiled(network)
     with evaluating(network), _detached_head(network, image) as read:
         name = config.layer or layer_for_attention(network, image)
         layout = layout_of(network, image, name)
         directions = _directions(read)
+        with torch.enable_grad():
+            Tapped(network, name, layout)(image, lambda features: features)  # refused now or never
     head = read
     if read.out_features != classes:
         head, known = _head_for(read, names, spec.class_names)
@@ -132,6 +148,13 @@ def place_of(network: nn.Module) -> Tensor:
 def probe_for(network: nn.Module, spec: InputConfig) -> Tensor:
     """An image to find out about a network with, of the size that it expects."""
     return probe((spec.size, spec.size)).to(place_of(network))
+
+
+def _refuse_compiled(network: nn.Module) -> None:
+    for module in network.modules():
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise InputError("this network is compiled, and compiled code leaves attention out; attach to the network "
+                             "as it was, compiled._orig_mod, and compile the result")  # fmt: skip
 
 
 @contextmanager

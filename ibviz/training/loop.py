@@ -137,7 +137,8 @@ def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Sup
     judged |= validate(run.view(run.judged), validation, run.accelerator, replaced=replaces(epoch, config))
     if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
         raise not_finite(f"on validation after epoch {epoch}", run.folder)
-    told = epoch in (1, config.epochs)  # once it has begun to learn, and of what is left in the end
+    # Once, as soon as the price counts in full, and of what is left in the end.
+    told = row["price_share"] == 1 and (epoch == config.epochs or not any(before.get("warning") for before in rows))
     warning = warning_of(judged["attention_mean"], judged["attention_deviation"]) if told else None
     judgement = {f"validation_{name}": value for name, value in judged.items()}
     return row | _loss_columns(losses, run.recipe.objective.kl) | judgement | {"warning": warning}

@@ -6,9 +6,7 @@ import torch
 from networks import TwoParts
 from torch import Tensor, nn
 
-from ibviz.attribution import gradients
 from ibviz.attribution.methods import METHODS
-from ibviz.errors import InputError
 
 close = torch.testing.assert_close
 TARGETS = torch.tensor([0, 2, 1])
@@ -245,42 +243,6 @@ def test_lrp_keeps_relevance_and_is_captums(inplace, images):
     close(run("lrp", relu_network(), images), LRP(direct).attribute(images.requires_grad_(), TARGETS).sum(1).detach())
 
 
-class Residual(nn.Module):
-    """One ReLU module that runs twice, and a sum outside modules."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.relu, self.head = nn.Conv2d(3, 3, 3, 1, 1), nn.ReLU(), nn.Linear(3 * 144, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.relu(images + self.relu(self.conv(images))).flatten(1))
-
-
-class Functional(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(800, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.conv(images).relu().sigmoid().flatten(1))
-
-
-def test_networks_that_captum_does_not_know_say_what_would_do(images):
-    refused = {
-        ("deep_lift", Residual): r"deep_lift does not fit .* a module of its own .*integrated_gradients",
-        ("deep_lift", Functional): r"do not add up: .* outside modules.*integrated_gradients",
-        ("lrp", Residual): r"joins activations outside modules \(AddBackward0\).*integrated_gradients",
-        ("guided_backprop", Functional): "this network has none; choose saliency",
-    }
-    for (method, network), message in refused.items():
-        with pytest.raises(InputError, match=message):
-            run(method, network(), images)
-    with pytest.raises(InputError, match=r"lrp does not fit this network: .*GELU.* choose integrated_gradients"):
-        run("lrp", nn.Sequential(nn.GELU(), nn.Flatten(), nn.Linear(432, 3)), images)
-    run("guided_backprop", Residual(), images)  # a ReLU that runs twice is no obstacle to it
-
-
 def test_products_that_are_checked_are_not_of_tf32(images):
     backends = cast(Any, torch.backends.cudnn).conv, cast(Any, torch.backends.cuda).matmul
     model, seen = relu_network(), list[list[str]]()
@@ -295,10 +257,3 @@ def test_products_that_are_checked_are_not_of_tf32(images):
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
-
-
-def test_where_paths_meet_is_found_through_constants_and_weights(images):
-    inputs = images.requires_grad_()
-    assert gradients._joins(((inputs - 0.5) / 2).relu().sum(), inputs) == set()
-    assert gradients._joins((inputs * inputs.sigmoid()).sum(), inputs) == {"MulBackward0"}
-    assert gradients._joins(torch.cat([inputs.relu(), inputs]).sum(), inputs) == {"CatBackward0"}

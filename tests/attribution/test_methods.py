@@ -80,7 +80,7 @@ def images() -> Tensor:
 
 
 def network_for(method: str) -> nn.Module:
-    """The trained network's kind, a transformer, or modules alone, to which Captum limits two methods."""
+    """The trained network's kind, a transformer, or one without products of activations, for which two have no rule."""
     torch.manual_seed(0)
     if method in ("raw_attention", "attention_rollout", "gradient_rollout"):
         transformer = VisionTransformer(48, 8, 2, 2, 12, 24, num_classes=10)
