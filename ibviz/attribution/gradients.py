@@ -6,6 +6,7 @@ Simonyan (2014). The native grid is that of the pixels, the baseline a black ima
 drawn on the CPU and shared by all images, so that a map depends neither on its batch nor on the device.
 """
 
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, cast
@@ -34,6 +35,7 @@ from ibviz.types import Images, Labels, Maps
 Share = Annotated[float, Field(ge=0)]
 Copies = Float[Tensor, "n b 3 h w"]
 DOUBLINGS = 4  # of the steps of integrated gradients, until they add up
+ROUNDED = 1e-5  # of the summed size of a map: what its sum may miss by rounding alone
 ROUNDING = 256  # times a dtype's epsilon is what DeepLIFT's sum may miss of the numbers that it is made of
 
 
@@ -84,7 +86,7 @@ def integrated_gradients(
 def _not_adding_up(maps: Maps, change: Float[Tensor, " b"], tolerance: float) -> Int[Tensor, " off"]:
     """Rows of the maps whose sum is further from the change of the logit than is tolerated, and than rounding is."""
     missed, size = (maps.sum((1, 2)) - change).abs(), maps.abs().sum((1, 2))
-    return (missed > tolerance * change.abs() + MISSED[1] * size).nonzero().squeeze(1)
+    return (missed > tolerance * change.abs() + ROUNDED * size).nonzero().squeeze(1)
 
 
 def _path_integral(model: nn.Module, images: Images, targets: Labels, steps: int, batch_size: int) -> Maps:
