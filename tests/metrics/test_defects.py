@@ -94,7 +94,6 @@ FLAGS = [
     (pointing_game, "enlargement", "bilinear"),
     (energy_pointing_game, "enlargement", "bilinear"),
     (pixel_counts, "enlargement", "nearest"),
-    (auroc, "enlargement", "bilinear"),
     (top_cell_precision, "cells", 3),
     (iou_at_quantile, "quantile", 0.9),
     (iou_at_quantile, "enlargement", "bilinear"),

@@ -59,24 +59,28 @@ def iou_at_quantile(maps: Maps, regions: Masks, *, quantile: float, enlargement:
     return ratio.masked_fill(~inside.any(1), math.nan)
 
 
-def auroc(maps: Maps, regions: Masks, *, enlargement: Enlargement = "nearest") -> Scores:
+def auroc(maps: Maps, regions: Masks) -> Scores:
     """Return the chance that a pixel of the region has a higher value than one outside, ties counted half, in [0, 1].
 
     It is the area under the ROC curve of the map as a detector of the region, for each image: 0.5 for a uniform map, 1
-    if every pixel of the region is above every other. Unlike the pointing game it looks at the whole order. NaN for a
-    region that is empty or fills the image.
+    if every pixel of the region is above every other. Unlike the pointing game it looks at the whole order. A map finer
+    than the image is averaged into pixels first. NaN for a region that is empty or fills the image.
 
     >>> auroc(torch.tensor([[[0.9, 0.5, 0.5, 0.1]]]), torch.tensor([[[True, True, False, False]]]))
     tensor([0.8750])
     """
     one_each(maps, regions, "the regions")
-    values = enlarged(maps, (regions.shape[1], regions.shape[2]), enlargement).flatten(1)
-    inside, ordered = regions.flatten(1), values.sort(1).values
-    below, up_to = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
-    rank = (below + up_to + 1).double() / 2  # mean over tied pixels, from 1
-    within, outside = inside.sum(1).double(), (~inside).sum(1).double()
-    wins = (rank * inside).sum(1) - within * (within + 1) / 2  # Mann and Whitney 1947
-    return (wins / (within * outside)).float()  # 0 / 0 is NaN, as wanted
+    size = (regions.shape[1], regions.shape[2])
+    if maps.shape[1] > size[0] or maps.shape[2] > size[1]:
+        maps = enlarged(maps, size, "nearest")
+    areas, covered = _covered(regions, (maps.shape[1], maps.shape[2]))
+    ordered, order = finite(maps).flatten(1).sort(1)
+    inside = covered.gather(1, order).double()
+    outside = areas[order].double() - inside
+    below = torch.nn.functional.pad(outside.cumsum(1), (1, 0))  # pixels outside, in the cells below each place
+    first, after = (torch.searchsorted(ordered, ordered, right=right) for right in (False, True))
+    wins = (inside * (below.gather(1, first) + below.gather(1, after)) / 2).sum(1)  # Mann and Whitney 1947
+    return (wins / (inside.sum(1) * outside.sum(1))).float()  # 0 / 0 is NaN, as wanted
 
 
 def top_cell_precision(maps: Maps, regions: Masks, *, cells: int = 1) -> Scores:
