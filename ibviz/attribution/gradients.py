@@ -23,7 +23,7 @@ from ibviz.models.classifier import Normalize
 from ibviz.types import Images, Labels, Maps
 
 Share = Annotated[float, Field(ge=0)]
-Copies = Float[Tensor, "n b 3 h w"]
+Copies = Float[Tensor, "n b colours h w"]
 MISSED = 0.01, 1e-5, 0.05  # what DeepLift may miss: of the logit's change, of its contributions' size, with max pools
 
 

@@ -11,7 +11,7 @@ orders, by the rule of its protocol: the same, unless cells differ in size or th
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +44,14 @@ class _PerImage(Metric, ABC):
     plot_lower_bound: ClassVar[float] = 0.0  # pyright: ignore[reportIncompatibleVariableOverride]
     plot_upper_bound: ClassVar[float] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
     excluded: Int[Tensor, ""]
+
+    def __new__(cls, *given: object, **options: object) -> Self:  # noqa: ARG004 - `__init__` takes the options
+        """Refuse a network or a tensor in the place of options, in words."""
+        if given:
+            raise InputError(f"{cls.__name__} takes no {type(given[0]).__name__}: it runs no network, but sums up what "
+                             "`update` is given, such as curves of ibviz.metrics.faithfulness; to judge maps of a "
+                             "network, ibviz.evaluate")  # fmt: skip
+        return super().__new__(cls)
 
     def __init__(self, *, reduction: Reduction = "mean", options: tuple[object, ...] = ()) -> None:
         super().__init__()

@@ -62,13 +62,13 @@ def from_grid(features: Features, output: Tensor, layout: Layout) -> Tensor:
     return features if layout.kind == "bchw" else features.permute(0, 2, 3, 1)
 
 
-def probe(size: Grid) -> Images:
+def probe(size: Grid, channels: int = 3) -> Images:
     """An image to find out shapes and dependences with: noise, since in a blank one every ReLU may be shut.
 
     >>> probe((8, 6)).shape
     torch.Size([1, 3, 8, 6])
     """
-    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    return torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
 
 
 def spatial_layers(model: nn.Module, images: Images) -> dict[str, Layout]:

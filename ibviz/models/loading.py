@@ -1,58 +1,110 @@
 """One door to every classifier: a run, a file, a name on the Hub, in torchvision or timm; or a module of your own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from urllib.error import URLError
 
 from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ibviz.config import LIBRARIES, InputConfig
+from ibviz.config import LIBRARIES, InputConfig, describe
 from ibviz.errors import InputError
+from ibviz.heads import HeadName, find_head
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
 from ibviz.models.official import SUFFIXES, load_official
 from ibviz.models.tapped import create, place_of
 from ibviz.types import Images
 
+Output = str | int | Callable[[Any], Tensor]  # the key, the attribute or the place of the logits, or what finds them
+
 
 class WrappedClassifier(nn.Module):
-    """A network with its normalisation as first layer and the facts about its input."""
+    """A network with its normalisation as first layer, the facts about its input and the meaning of its output."""
 
-    def __init__(self, network: nn.Module, spec: InputConfig, name: str | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: InputConfig,
+        name: str | None = None,
+        *,
+        head: HeadName = "softmax",
+        output: Output | None = None,
+    ) -> None:
         """Keep the network as it is; `get_submodule("network.…")` names its layers, `name` tells how to build it."""
         super().__init__()
         self.spec, self.name = spec, name
+        self.head, self.output = find_head(head).name, output
         self.normalize = Normalize(spec.mean, spec.std).to(place_of(network))
         self.network = network
 
     def forward(self, images: Images) -> Float[Tensor, "rows classes"]:
         """Logits of [0, 1] images: a row an image, or for each that a hook makes of it."""
-        return self.network(self.normalize(images))
+        found = self.network(self.normalize(images))
+        if self.output is not None:
+            found = selected(found, self.output)
+        single = self.head != "softmax" and isinstance(found, Tensor) and found.ndim < 2
+        return found.reshape(-1, 1) if single else found  # one number an image is one class
+
+
+def selected(found: Any, output: Output) -> Any:
+    """The part of a network's output that `output` names, or an `InputError` that says what there is.
+
+    >>> selected({"logits": 1, "loss": 2}, "logits"), selected((1, 2), 0), selected(1j, "imag")
+    (1, 1, 1.0)
+    """
+    if callable(output):
+        return output(found)
+    try:
+        by_key = isinstance(found, Mapping) or isinstance(output, int)
+        return found[output] if by_key else getattr(found, output)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        parts = ", ".join(map(repr, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise InputError(f"output={output!r} is no part of what the network gives ({parts}); output is a key, an "
+                         "attribute, a place in a tuple, or a function of it") from error  # fmt: skip
 
 
 Classifier = IBClassifier | WrappedClassifier
 BOX = {"digits": Path(__file__).with_name("digits.safetensors")}  # trained networks that come with the package
 
 
-def wrap(
+def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named apart
     network: nn.Module,
     *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: Sequence[float],
+    std: Sequence[float],
     class_names: Sequence[str],
-    size: int,
+    size: int | tuple[int, int],
     name: str | None = None,
+    head: HeadName = "softmax",
+    output: Output | None = None,
 ) -> WrappedClassifier:
-    """Give any network that returns logits the face of ours, in eval mode, where the network lies.
+    """Give any network the face of ours, in eval mode, where the network lies: [0, 1] images in, logits out.
 
-    `mean` and `std` are those of the network's training, in [0, 1] pixel space; `size` is the side of its input. `name`
-    says how to build it, as "torchvision/resnet50" with weights of your own: what `ibviz.attach` makes of a network
-    without one can be trained, but not saved and loaded.
+    Args:
+        network: Anything that makes logits of normalised images.
+        mean: One number a channel, of the network's training, in [0, 1] pixel space.
+        std: The deviation, likewise.
+        class_names: One for each output.
+        size: Side of its square input in pixels, or height and width.
+        name: How to build it, as "torchvision/resnet50" with weights of your own: what `ibviz.attach` makes of a
+            network without one can be trained, but not saved and loaded.
+        head: What the outputs mean: "softmax" for one class of several, "sigmoid" for one class or several labels
+            that are independent of each other, "none" for the numbers of a regression. Scores, RISE, IBA, the
+            predicted class and `ibviz.predict` follow it.
+        output: Which part of a dictionary, tuple or object holds the logits: a key, an attribute, a place, or a
+            function of it. Logits `(b,)` of a single output need a head other than "softmax" alone.
+
+    Returns:
+        A classifier for `ibviz.explain`, `ibviz.evaluate` and `ibviz.predict`.
+
+    Raises:
+        InputError: For normalisation constants of different length, an unknown head or a name of no library.
 
     >>> import torch
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
@@ -61,8 +113,12 @@ def wrap(
     """
     if name is not None and not name.startswith(LIBRARIES):
         raise InputError(f"name says which library builds the network, as timm/NAME or torchvision/NAME; got {name!r}")
-    spec = InputConfig(size=size, mean=mean, std=std, class_names=tuple(class_names))
-    return WrappedClassifier(network, spec, name).eval()
+    given = {"size": size, "mean": tuple(mean), "std": tuple(std), "class_names": tuple(class_names)}
+    try:
+        spec = InputConfig.model_validate(given)
+    except ValidationError as error:
+        raise InputError(f"wrap: {describe(error, InputConfig)}") from error
+    return WrappedClassifier(network, spec, name, head=head, output=output).eval()
 
 
 def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
