@@ -62,7 +62,7 @@ def checked(output: object, network: object) -> Logits:
     >>> checked(torch.zeros(2, 3), nn.Linear(1, 3)).shape
     torch.Size([2, 3])
     """
-    head, name = head_of(network), type(network).__name__
+    head, name = head_of(network), type(getattr(network, "network", network)).__name__  # of a wrapped one its own
     if not isinstance(output, Tensor) or output.ndim != 2 or not output.is_floating_point():
         raise InputError(f"expected logits (b, classes) of {name}; got {_described(output)}; "
                          f"{_way_out(output)}")  # fmt: skip

@@ -66,7 +66,7 @@ def as_tensor(given: object, what: str) -> Tensor:
     return array.float() if array.dtype == torch.float64 else array
 
 
-def one_class_each(targets: GivenTargets, images: Images) -> Labels:
+def one_class_each(targets: object, images: Images) -> Labels:
     """A copy of the targets on the images' device, a single number for all of them.
 
     Raises `InputError` for what is no whole number for each image.

@@ -146,8 +146,8 @@ def _maps(explanations: Mapping[str, Explanation | Given]) -> dict[str, Explanat
     maps = {name: one if isinstance(one, AttentionMap) else as_tensor(one, f"the maps of {name!r}")
             for name, one in explanations.items()}  # fmt: skip
     for name, one in maps.items():
-        if values(one).ndim != 3:
-            raise InputError(f"{name!r} must be maps (b, rows, columns); got {tuple(values(one).shape)}")
+        if isinstance(one, Tensor) and one.ndim != 3:
+            raise InputError(f"{name!r} must be maps (b, rows, columns); got {tuple(one.shape)}")
     return maps
 
 

@@ -91,9 +91,8 @@ def _read(circumstances: Mapping[str, Any], model: str, name: str) -> CurveProto
 
 
 def _replacement(protocol: CurveProtocol) -> str:
-    colour = (
-        "RGB" if len(protocol.colour) == 3 else "channels"
-    ) + f" ({', '.join(f'{c:.2f}' for c in protocol.colour)})"
+    numbers = ", ".join(f"{part:.2f}" for part in protocol.colour)
+    colour = f"{'RGB' if len(protocol.colour) == 3 else 'channels'} ({numbers})"
     names = [colour if name == "mean_colour" else name.replace("_", " ") for name in protocol.baselines]
     unit = "cells" if protocol.unit == "cell" else "pixels of maps"
     of = "of each map's own grid" if protocol.grid is None else f"of {protocol.grid[0]} x {protocol.grid[1]}"
@@ -114,7 +113,7 @@ def _judged(protocol: CurveProtocol) -> str:
         "contrast": "the predicted class less that of the runner-up",
         "runner_up": "the runner-up class",
     }.get(protocol.target, f"the {protocol.target} class")
-    score = protocol.score.replace("_", " ") if protocol.head != "none" else "output, a number without probability,"
+    score = protocol.score.replace("_", " ") if protocol.head else "output, a number without probability,"
     return f"{'sigmoid ' * (protocol.head == 'sigmoid')}{score} of {target}"
 
 

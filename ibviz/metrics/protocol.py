@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ibviz.config import BaselineName, ScoreName, Settings, TargetRule, TieRule
 from ibviz.errors import InputError, unknown
-from ibviz.heads import Head, HeadName
+from ibviz.heads import Head
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS
 from ibviz.types import Grid
 
@@ -44,7 +44,7 @@ class CurveProtocol(Settings):
     orders: int = Field(default=8, ge=2, multiple_of=2)  # in reversed pairs
     seed: int = 0  # of tie orders and of noise in a baseline
     score: ScoreName = "probability"
-    head: HeadName = "softmax"  # of the network: what a probability is, as `ibviz.wrap` was told
+    head: Literal["softmax", "sigmoid"] | None = "softmax"  # of the network; None: its outputs are no probabilities
     target: TargetRule | Literal["given"] = "predicted"  # "given": no rule, but classes named by the caller
     precision: Literal["float32", "bfloat16"] = "float32"  # of the network; ranks and areas are float32
     batch_size: int | None = Field(default=None, ge=1)  # masked images scored at once; None: left to the caller
@@ -73,7 +73,8 @@ class CurveProtocol(Settings):
         'logit'
         """
         plain = not head.has_probability and self.score == "probability"
-        return self.model_copy(update={"head": head.name} | ({"score": "logit"} if plain else {}))
+        name = head.name if head.has_probability else None
+        return self.model_copy(update={"head": name} | ({"score": "logit"} if plain else {}))
 
     @property
     def baselines(self) -> tuple[BaselineName, BaselineName]:

@@ -11,7 +11,7 @@ orders, by the rule of its protocol: the same, unless cells differ in size or th
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -45,7 +45,7 @@ class _PerImage(Metric, ABC):
     plot_upper_bound: ClassVar[float] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
     excluded: Int[Tensor, ""]
 
-    def __new__(cls, *given: object, **options: object) -> Self:  # noqa: ARG004 - `__init__` takes the options
+    def __new__(cls, *given: object, **options: object) -> Any:  # noqa: ARG004 - `__init__` takes the options
         """Refuse a network or a tensor in the place of options, in words."""
         if given:
             raise InputError(f"{cls.__name__} takes no {type(given[0]).__name__}: it runs no network, but sums up what "

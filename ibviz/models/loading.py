@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ibviz.config import LIBRARIES, InputConfig, describe
 from ibviz.errors import InputError
-from ibviz.heads import HeadName, find_head
+from ibviz.heads import HeadName, checked, find_head
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
 from ibviz.models.official import SUFFIXES, load_official
@@ -44,12 +44,15 @@ class WrappedClassifier(nn.Module):
         self.network = network
 
     def forward(self, images: Images) -> Float[Tensor, "rows classes"]:
-        """Logits of [0, 1] images: a row an image, or for each that a hook makes of it."""
+        """Logits of [0, 1] images: a row an image, or for each that a hook makes of it.
+
+        Raises `InputError` for an output that holds none (see `wrap`).
+        """
         found = self.network(self.normalize(images))
         if self.output is not None:
             found = selected(found, self.output)
         single = self.head != "softmax" and isinstance(found, Tensor) and found.ndim < 2
-        return found.reshape(-1, 1) if single else found  # one number an image is one class
+        return checked(found.reshape(-1, 1) if single else found, self)  # one number an image is one class
 
 
 def selected(found: Any, output: Output) -> Any:
