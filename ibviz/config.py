@@ -163,27 +163,20 @@ class Sweep(Recipe):
     sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
 
 
-def _one_side(size: int | tuple[int, int]) -> int | tuple[int, int]:
-    return size[0] if isinstance(size, tuple) and size[0] == size[1] else size
-
-
-Side = Annotated[int, Field(ge=8)]
-Size = Annotated[Side | tuple[Side, Side], AfterValidator(_one_side)]
-Constants = Annotated[tuple[float, ...], Field(min_length=1)]
-
-
 class InputConfig(Settings):
     """What a classifier expects: size in pixels, normalisation in [0, 1] space, class names."""
 
-    size: Size  # of a square its side, otherwise height and width
-    mean: Constants  # one number a channel
-    std: Constants
+    size: int | tuple[int, int]  # side of a square, or height and width
+    mean: tuple[float, ...]  # one number a channel
+    std: tuple[float, ...]
     class_names: tuple[str, ...]
     resize: int | None = None  # short side before the centre crop; None: the shorter one of `size`
 
     @model_validator(mode="after")
-    def _one_deviation_a_channel(self) -> "InputConfig":
-        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+    def _consistent(self) -> "InputConfig":
+        if min(self.height_width) < 8:
+            raise ValueError(f"size must be at least 8 pixels a side; got {self.size}")
+        if not len(self.mean) == len(self.std) or min(self.std, default=0) <= 0:
             raise ValueError(f"mean and std need one number a channel, std above 0; got {self.mean} and {self.std}")
         return self
 
@@ -195,9 +188,10 @@ class InputConfig(Settings):
     @property
     def side(self) -> int:
         """Side of a square; an `InputError` for another shape, which what asks for it cannot do."""
-        if isinstance(self.size, tuple):
-            raise InputError(f"this needs a network of square images; it takes {self.size[0]}x{self.size[1]} pixels")
-        return self.size
+        rows, columns = self.height_width
+        if rows != columns:
+            raise InputError(f"this needs a network of square images; it takes {rows}x{columns} pixels")
+        return rows
 
 
 class NamedModel(Settings):

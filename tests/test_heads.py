@@ -145,7 +145,7 @@ def test_a_regression_is_explained_and_judged_by_its_numbers(images):
 
 def test_what_needs_a_probability_refuses_a_regression(images):
     model = wrapped(Logits(2), head="none")
-    with pytest.raises(InputError, match="none of the 2 outputs of a regression is the predicted one.*targets=0"):
+    with pytest.raises(InputError, match=r"none of the 2 outputs of a regression is the predicted one.*targets=0"):
         explain(model, images, "saliency")
     assert explain(model, images, "saliency", targets=1).any()
     with pytest.raises(InputError, match="numbers without a probability"):

@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "grey": (lambda images: images[:, :1], r"takes images of 3 channels; got \(2, 1, 48, 48\)"),
     "with alpha": (lambda images: torch.cat([images, images[:, :1]], 1), r"of 3 channels; got \(2, 4, 48, 48\)"),
     "channels last": (lambda images: images.permute(0, 2, 3, 1), r"before rows: images.permute\(0, 3, 1, 2\)"),
-    "words": (lambda images: np.array([["a"]]), "a tensor or a NumPy array of numbers; got ndarray"),
+    "words": (lambda images: np.array([[str(images.shape)]]), "a tensor or a NumPy array of numbers; got ndarray"),
 }
 
 
@@ -139,7 +139,7 @@ def test_a_size_that_a_wrapped_network_does_not_take_is_named(images):
 def test_an_error_of_a_networks_own_is_passed_on(images):
     class Strange(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            raise LookupError("its own")
+            raise LookupError(f"its own {images.ndim}")
 
     with pytest.raises(LookupError, match="its own"):
         explain(Strange(), images, "saliency")
