@@ -174,10 +174,8 @@ class InputConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "InputConfig":
-        if min(self.height_width) < 8:
-            raise ValueError(f"size must be at least 8 pixels a side; got {self.size}")
-        if not len(self.mean) == len(self.std) or min(self.std, default=0) <= 0:
-            raise ValueError(f"mean and std need one number a channel, std above 0; got {self.mean} and {self.std}")
+        if min(self.height_width) < 8 or len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
+            raise ValueError(f"sides have 8 pixels or more, a channel a mean and a std above 0; got {dict(self)}")
         return self
 
     @property
@@ -188,10 +186,9 @@ class InputConfig(Settings):
     @property
     def side(self) -> int:
         """Side of a square; an `InputError` for another shape, which what asks for it cannot do."""
-        rows, columns = self.height_width
-        if rows != columns:
-            raise InputError(f"this needs a network of square images; it takes {rows}x{columns} pixels")
-        return rows
+        if len({*self.height_width}) > 1:
+            raise InputError(f"this needs a network of square images; it takes {self.size} pixels")
+        return self.height_width[0]
 
 
 class NamedModel(Settings):
