@@ -21,6 +21,7 @@ from ibviz.types import Grid, Images
 
 LARGEST_STRIDE = 16  # pixels a cell, of a layer chosen for attention
 LEAST_SIDE = 7  # cells a side it has at least
+PREFIX_TOKENS = ("class_token", "cls_token", "distillation_token", "register_tokens")  # of torchvision and transformers
 Features = Float[Tensor, "b c gh gw"]
 
 
@@ -274,12 +275,13 @@ def _token_grid(count: int, size: Grid) -> Grid | None:
 
 
 def _prefix_tokens(model: nn.Module) -> int:
-    """Tokens that stand for no place: as timm's networks say, one for a class token as torchvision's have."""
+    """Tokens that stand for no place: as many as timm's networks say, or as others hold tensors of such tokens."""
     for module in model.modules():
         if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
             return count
-        if isinstance(getattr(module, "class_token", None), Tensor):
-            return 1
+        held = [token for name in PREFIX_TOKENS if isinstance(token := getattr(module, name, None), Tensor)]
+        if held:
+            return sum(token.shape[-2] for token in held)
     return 0
 
 

@@ -17,6 +17,7 @@ from ibviz.errors import InputError
 from ibviz.heads import HeadName, checked, find_head
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
+from ibviz.models.huggingface import from_transformers, is_of_transformers
 from ibviz.models.official import SUFFIXES, load_official
 from ibviz.models.tapped import create, place_of
 from ibviz.types import Images
@@ -39,7 +40,8 @@ class WrappedClassifier(nn.Module):
         """Keep the network as it is; `get_submodule("network.…")` names its layers, `name` tells how to build it."""
         super().__init__()
         self.spec, self.name = spec, name
-        self.head, self.output = find_head(head).name, output
+        self.head = find_head(head).name
+        self.output = "logits" if output is None and is_of_transformers(network) else output
         self.normalize = Normalize(spec.mean, spec.std).to(place_of(network))
         self.network = network
 
@@ -73,6 +75,7 @@ def selected(found: Any, output: Output) -> Any:
 
 
 Classifier = IBClassifier | WrappedClassifier
+TRANSFORMERS = "transformers/"  # before the name of a classifier of that library
 BOX = {"digits": Path(__file__).with_name("digits.safetensors")}  # trained networks that come with the package
 
 
@@ -101,7 +104,7 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
             that are independent of each other, "none" for the numbers of a regression. Scores, RISE, IBA, the
             predicted class and `ibviz.predict` follow it.
         output: Which part of a dictionary, tuple or object holds the logits: a key, an attribute, a place, or a
-            function of it. Logits `(b,)` of a single output need a head other than "softmax" alone.
+            function of it; of a network of `transformers` its `logits` if None. Logits `(b,)` of a single output need a head other than "softmax" alone.
 
     Returns:
         A classifier for `ibviz.explain`, `ibviz.evaluate` and `ibviz.predict`.
@@ -131,12 +134,18 @@ def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     `model.safetensors`, a `.tar` or `.pth` file of the authors, a model on the Hugging Face Hub (`owner/name`), or a
     classifier such as `timm/resnet50.a1_in1k` or `torchvision/resnet50` (the prefix may be left out). A library's
     network comes with its published weights, or with those of a local safetensors file given as `weights`. A folder of
-    your own that is called digits is meant by "./digits".
+    your own that is called digits is meant by "./digits". `transformers/OWNER/NAME` is an image classifier of that
+    library, on the Hub or in a folder, whose own files say its normalisation, classes and head.
 
     >>> load("digits").spec.size
     48
     """
     path, text = Path(BOX.get(name, name) if isinstance(name, str) else name), str(name)
+    if text.startswith(TRANSFORMERS):
+        if weights is not None:
+            raise InputError(f"{text} brings its own weights; keep others in a folder: {TRANSFORMERS}FOLDER")
+        network, spec, head = from_transformers(text.removeprefix(TRANSFORMERS))
+        return WrappedClassifier(network, spec, head=head).eval()
     if weights is not None and path.exists():
         raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
     if path.is_dir():
