@@ -176,7 +176,7 @@ class InputConfig(Settings):
     def _consistent(self) -> "InputConfig":
         if min(self.height_width) < 8 or len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
             raise ValueError(
-                f"sides have 8 pixels or more, a channel a mean, a std above 0; got {self.size}, {self.mean}, {self.std}"
+                f"a side has 8 pixels, a channel a mean and a std above 0; got {[*dict(self).values()][:3]}"
             )
         return self
 

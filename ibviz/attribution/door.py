@@ -20,7 +20,7 @@ from ibviz.models.hooks import replaced_output
 from ibviz.models.tapped import place_of
 from ibviz.types import Given, Images, Labels
 
-GivenTargets = Given | Sequence[int] | int  # a class for all images, or one for each
+GivenTargets = Given | Sequence[int] | int | np.integer[Any]  # a class for all images, or one for each
 REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError)  # of a network, at images it cannot take
 OF_THE_MACHINE = (torch.OutOfMemoryError, torch.AcceleratorError)
 

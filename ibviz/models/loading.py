@@ -104,7 +104,8 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
             that are independent of each other, "none" for the numbers of a regression. Scores, RISE, IBA, the
             predicted class and `ibviz.predict` follow it.
         output: Which part of a dictionary, tuple or object holds the logits: a key, an attribute, a place, or a
-            function of it; of a network of `transformers` its `logits` if None. Logits `(b,)` of a single output need a head other than "softmax" alone.
+            function of it; of a network of `transformers` its `logits` if None. Logits `(b,)` of a single output need
+            a head other than "softmax" alone.
 
     Returns:
         A classifier for `ibviz.explain`, `ibviz.evaluate` and `ibviz.predict`.

@@ -152,7 +152,9 @@ def logits_of(network: nn.Module, image: Tensor) -> Tensor:
     try:
         output = network(image)
     except REFUSALS as error:
-        raise InputError(f"{type(network).__name__} cannot take images of {image.shape[2]}x{image.shape[3]} pixels: "
+        rows, columns = image.shape[2:]
+        size = f"{rows}" if rows == columns else f"{rows}x{columns}"
+        raise InputError(f"{type(network).__name__} cannot take images of {size} pixels: "
                          f"{str(error).splitlines()[0]}; set another image_size") from error  # fmt: skip
     if not isinstance(output, Tensor) or output.ndim != 2:
         raise InputError(f"expected logits (b, classes) of {type(network).__name__}; got {type(output).__name__} "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ibviz.attribution.methods import explain, predict
 from ibviz.errors import InputError
 from ibviz.models.attach import attach
+from ibviz.models.hooks import replaced_output
 from ibviz.models.huggingface import head_for, input_of
 from ibviz.models.loading import load, wrap
 
@@ -76,11 +77,8 @@ def test_tokens_before_the_patches_are_no_cells(kind, prefix, images):
     layer = {"ViT": "vit.layers.0", "DeiT": "deit.layers.0"}[kind]
     model = wrap(network, mean=(0.5,) * 3, std=(0.25,) * 3, class_names=list(NAMES.values()), size=32)
     kept_tokens: list[Tensor] = []
-    handle = network.get_submodule(layer).register_forward_hook(
-        lambda module, inputs, output: kept_tokens.append(output)
-    )  # noqa: ARG005
-    logits: Tensor = network((images - 0.5) / 0.25).logits
-    handle.remove()
+    with replaced_output(network.get_submodule(layer), lambda output: kept_tokens.append(output) or output):
+        logits: Tensor = network((images - 0.5) / 0.25).logits
     [gradient] = torch.autograd.grad(logits[:, 1].sum(), kept_tokens)
     expected = (kept_tokens[0] * gradient).sum(2)[:, prefix:].unflatten(1, (8, 8))
     close(explain(model, images, "hires_cam", layer=f"network.{layer}", targets=1), expected, rtol=1e-4, atol=1e-5)
@@ -119,7 +117,7 @@ def test_sizes_follow_the_processor_and_otherwise_the_configuration(prepared, si
 
 
 def test_what_is_not_there_or_does_not_go_together_is_one_line(tmp_path, images):
-    with pytest.raises(InputError, match="transformers has no image classifier .*absent"):
+    with pytest.raises(InputError, match=r"transformers has no image classifier .*absent"):
         load(f"transformers/{tmp_path}/absent")
     with pytest.raises(InputError, match="brings its own weights"):
         load("transformers/owner/name", weights="file.safetensors")
