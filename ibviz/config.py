@@ -175,9 +175,7 @@ class InputConfig(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "InputConfig":
         if min(self.height_width) < 8 or len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
-            raise ValueError(
-                f"a side has 8 pixels, a channel a mean and a std above 0; got {[*dict(self).values()][:3]}"
-            )
+            raise ValueError(f"a side has 8 pixels, a channel a mean and std above 0; got {[*dict(self).values()][:3]}")
         return self
 
     @property

@@ -9,7 +9,8 @@ import torch
 from networks import SPEC
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import explain, predict
+from ibviz.attribution import methods
+from ibviz.attribution.methods import predict
 from ibviz.attribution.perturbation import shifted_masks
 from ibviz.benchmark.evaluation import evaluate
 from ibviz.errors import InputError
@@ -52,6 +53,10 @@ class Logits(nn.Module):
 
 def wrapped(network: nn.Module, names: str = "ab", **choices: Any) -> WrappedClassifier:
     return wrap(network, mean=(0.5,) * 3, std=(0.25,) * 3, class_names=names, size=16, **choices)
+
+
+def explain(model: nn.Module, images: Tensor, method: str, **options: Any) -> Tensor:
+    return methods.values(methods.explain(model, images, method, **options))
 
 
 @pytest.fixture
@@ -216,7 +221,8 @@ def test_one_number_an_image_needs_to_be_said_what_it_is(images):
 def test_a_head_that_nobody_knows_is_refused_and_attention_needs_a_softmax():
     with pytest.raises(InputError, match="unknown head 'tanh'; known: none, sigmoid, softmax"):
         find_head("tanh")
-    for choices in ({"head": "sigmoid"}, {"output": 0}):
+    some: list[dict[str, Any]] = [{"head": "sigmoid"}, {"output": 0}]
+    for choices in some:
         with pytest.raises(InputError, match="attention is trained with a softmax"):
             attach(wrapped(Logits(2), **choices))
 

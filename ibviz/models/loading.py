@@ -66,8 +66,8 @@ def selected(found: Any, output: Output) -> Any:
     if callable(output):
         return output(found)
     try:
-        by_key = isinstance(found, Mapping) or isinstance(output, int)
-        return found[output] if by_key else getattr(found, output)
+        by_name = isinstance(output, str) and not isinstance(found, Mapping)
+        return getattr(found, str(output)) if by_name else found[output]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         parts = ", ".join(map(repr, found)) if isinstance(found, Mapping) else type(found).__name__
         raise InputError(f"output={output!r} is no part of what the network gives ({parts}); output is a key, an "

@@ -153,7 +153,7 @@ def test_float32_images_enter_a_wrapped_network_of_half_precision(images):
     network.bfloat16()(((inputs - 0.5) / 0.25).bfloat16())[:, 1].sum().backward()
     assert inputs.grad is not None
     close(explain(low, images, "saliency", targets=1), inputs.grad.abs().amax(1))
-    assert explain(low, images, "rise", masks=20).isfinite().all()
+    assert values(explain(low, images, "rise", masks=20)).isfinite().all()
     with pytest.raises(InputError, match="floating point"):
         explain(low, images.to(torch.int32), "saliency")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import explain, predict
+from ibviz.attribution.methods import explain, predict, values
 from ibviz.errors import InputError
 from ibviz.models.attach import attach
 from ibviz.models.hooks import replaced_output
@@ -67,7 +67,7 @@ def test_a_classifier_of_a_folder_is_its_network_with_the_processors_normalisati
     close(predict(model, images), logits.softmax(1))
     [gradient] = torch.autograd.grad(logits[:, 2].sum(), inputs)
     close(explain(model, images, "saliency", targets=2), gradient.abs().amax(1))
-    assert explain(model, images, "grad_cam").shape[0] == 2
+    assert values(explain(model, images, "grad_cam")).any()
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("ViT", 1), ("DeiT", 2)])
