@@ -10,6 +10,7 @@ from pydantic import Field, InstanceOf
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.door import guarded
 from ibviz.attribution.passes import Count, differentiable, fine, laid_out
 from ibviz.errors import InputError
 from ibviz.heads import head_of
@@ -122,7 +123,7 @@ def feature_statistics(
             [0.5000, 0.5000]])
     """
     total, squares = torch.zeros(1), torch.zeros(1)
-    with evaluating(model):
+    with evaluating(model), guarded(model, images):
         tap = tap_at(model, images, layer)
         for part in images.split(batch_size):
             features = read(tap, part).double()  # as squares cancel

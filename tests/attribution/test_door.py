@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from ibviz.attribution.door import one_class_each
+from ibviz.attribution.information import feature_statistics
 from ibviz.attribution.methods import explain, predict, values
+from ibviz.attribution.randomisation import randomise
+from ibviz.attribution.stability import infidelity
 from ibviz.benchmark.evaluation import evaluate
 from ibviz.errors import InputError
-from ibviz.metrics import SRG, Deletion, PointingGame
+from ibviz.metrics import SRG, Deletion, PointingGame, average_drop, scorer
 from ibviz.models.loading import wrap
 
 close = torch.testing.assert_close
@@ -64,6 +67,22 @@ def test_a_network_that_writes_to_its_images_writes_to_copies(kind, images):
               msg=lambda text, method=method: f"{method}: {text}")  # fmt: skip
     assert torch.equal(mine, images)
     assert mine._version == 0
+
+
+def test_measures_that_run_a_network_leave_the_images_alone_too(images):
+    careless, careful = (Preparing(PREPARED["normalised"], careless=one).eval() for one in (True, False))
+    maps, targets, rows = torch.rand(2, 4, 4), torch.tensor([0, 1]), torch.arange(2)
+
+    def measured(network: nn.Module, mine: Tensor) -> list[Tensor]:
+        statistics = feature_statistics(network, mine, layer="conv")
+        drop = average_drop(scorer(network, targets), mine, maps)
+        wrong = infidelity(network, mine, maps, targets=targets, samples=4)
+        changed = randomise(network, mine, "saliency", targets=targets, layers=["head"])[0].similarity["spearman"]
+        return [*statistics, drop.drop, wrong, changed, scorer(network, targets)(mine.clone(), rows)]
+
+    mine = images.clone()
+    close(measured(careless, mine), measured(careful, images.clone()))
+    assert torch.equal(mine, images)
 
 
 def normalised(images: Tensor) -> Tensor:
