@@ -280,8 +280,8 @@ def _prefix_tokens(model: nn.Module) -> int:
         if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
             return count
         held = [token for name in PREFIX_TOKENS if isinstance(token := getattr(module, name, None), Tensor)]
-        if held:
-            return sum(token.shape[-2] for token in held)
+        if held:  # (1, tokens, width), or a single vector
+            return sum(1 if token.ndim == 1 else token.shape[-2] for token in held)
     return 0
 
 
