@@ -192,13 +192,31 @@ class Sweep(Recipe):
 
 
 class InputConfig(Settings):
-    """What a classifier expects: square side in pixels, normalisation in [0, 1] space, class names."""
+    """What a classifier expects: size in pixels, normalisation in [0, 1] space, class names."""
 
-    size: int = Field(ge=8)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    size: int | tuple[int, int]  # side of a square, or height and width
+    mean: tuple[float, ...]  # one number a channel
+    std: tuple[float, ...]
     class_names: tuple[str, ...]
-    resize: int | None = None  # short side before the centre crop; None: `size`
+    resize: int | None = None  # short side before the centre crop; None: the shorter one of `size`
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "InputConfig":
+        if min(self.height_width) < 8 or len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
+            raise ValueError(f"a side has 8 pixels, a channel a mean and std above 0; got {[*dict(self).values()][:3]}")
+        return self
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Rows and columns of pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def side(self) -> int:
+        """Side of a square; an `InputError` for another shape, which what asks for it cannot do."""
+        if len({*self.height_width}) > 1:
+            raise InputError(f"this needs a network of square images; it takes {self.size} pixels")
+        return self.height_width[0]
 
 
 class NamedModel(Settings):

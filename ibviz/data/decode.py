@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ibviz.errors import InputError
+from ibviz.types import Grid
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a broken file
 
@@ -55,7 +56,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit(image: Image.Image, size: int, resize: int | None = None) -> UInt8[Tensor, "3 {size} {size}"]:
+def fit(image: Image.Image, size: int | Grid, resize: int | None = None) -> UInt8[Tensor, "3 h w"]:
     """Bytes of what is left of an image after `fitted`.
 
     >>> fit(Image.new("RGB", (30, 20)), 8).shape
@@ -64,20 +65,31 @@ def fit(image: Image.Image, size: int, resize: int | None = None) -> UInt8[Tenso
     return to_tensor(fitted(image, size, resize))
 
 
-def fitted(thing: Any, size: int, resize: int | None = None) -> Any:
+def fitted(thing: Any, size: int | Grid, resize: int | None = None) -> Any:
     """Resize the short side to `resize` (default `size`) with antialiased bilinear, then crop the centre.
+
+    For height and width that differ, `resize` is the short side of a frame in their proportion, which the image is
+    resized to cover.
 
     An RGB image, or the boxes or masks of its objects as `tv_tensors`, which then lie where their pixels went.
 
     >>> fitted(Image.new("RGB", (30, 20)), 8, 10).size
     (8, 8)
+    >>> fitted(Image.new("RGB", (30, 20)), (8, 16)).size
+    (16, 8)
     """
     from torchvision.transforms.v2 import functional  # noqa: PLC0415 - slow to import
 
-    short = resize or size
-    if short < size:
+    crop = [size, size] if isinstance(size, int) else list(size)
+    short = resize or min(crop)
+    if short < min(crop):
         raise InputError(f"resize must be at least the crop size {size}; got {resize}")
-    return functional.center_crop(functional.resize(thing, [short]), [size, size])
+    if isinstance(size, int):
+        return functional.center_crop(functional.resize(thing, [short]), crop)
+    sides = functional.get_size(thing)
+    scale = short / min(crop) * max(wanted / side for wanted, side in zip(crop, sides, strict=True))
+    covering = [max(wanted, round(side * scale)) for wanted, side in zip(crop, sides, strict=True)]
+    return functional.center_crop(functional.resize(thing, covering), crop)
 
 
 def to_tensor(image: Image.Image) -> UInt8[Tensor, "3 h w"]:

@@ -93,7 +93,7 @@ def data_of(model: IBClassifier, root: Path | None) -> DataConfig:
     stored = model.facts.get("recipe", {}).get("data")
     if stored is not None and not (stored["source"] == "digits" and root is not None):
         return DataConfig(**stored)
-    return DataConfig(source="folder", image_size=model.spec.size, resize=model.spec.resize)
+    return DataConfig(source="folder", image_size=model.spec.side, resize=model.spec.resize)
 
 
 def _study(model: IBClassifier, images: ImageSet, seed: int) -> Study:

@@ -128,7 +128,7 @@ def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
     spec = model.spec
     paths = image_files(source) if source.is_dir() else [source]
     if not paths and list(source.rglob("*.parquet")):
-        config = DataConfig(source="parquet", image_size=spec.size, resize=spec.resize)
+        config = DataConfig(source="parquet", image_size=spec.side, resize=spec.resize)
         part = find_part(config, "test", source)
         return decode(part._replace(rows=part.rows[:limit]), view_of(config))
     if not paths:
@@ -142,7 +142,9 @@ def explain_images(
     model: Classifier, images: Images, methods: Mapping[str, Mapping[str, Any]], *, classes: int = 1, unfit: Unfit
 ) -> tuple[dict[str, Explanation], list[str]]:
     """Maps under the methods' labels, and captions: for each image a row for each of its most probable `classes`."""
-    best = predict(model, images).topk(classes)
+    answers = predict(model, images)
+    classes = min(classes, answers.shape[1])
+    best = answers.topk(classes)
     places = torch.arange(len(images), device=images.device).repeat_interleave(classes)
     maps: dict[str, Explanation] = {}
     for name, options in progress(methods.items(), "methods", total=len(methods), show=len(methods) > 1):

@@ -47,7 +47,7 @@ class ModelPlan(Settings):
     name: str  # what it was loaded by
     weights: str  # hash
     class_names: tuple[str, ...]
-    size: int  # side of its input, pixels
+    size: int | tuple[int, int]  # side of its input in pixels, or height and width
     memory_format: str | None  # a key of `probe.FORMATS`; None: as it was loaded
     protocols: dict[str, CurveProtocol]  # by label, with grid and batch size
     methods: tuple[str, ...]  # labels of those that fit
@@ -226,9 +226,9 @@ def _pace(suite: SuiteConfig, network: Network) -> Pace | None:
     precisions = [one.precision or "float32" for one in suite.protocols if one.batch_size is None]
     if not precisions:
         return None
-    side, device = network.model.spec.size, device_of(network.model)
+    spec, device = network.model.spec, device_of(network.model)
     with evaluating(network.model):
-        return fastest(network.model, (side, side), device, precision=precisions[0])
+        return fastest(network.model, spec.height_width, device, precision=precisions[0], channels=len(spec.mean))
 
 
 def _forget(out: Path | None, model: str, methods: Iterable[str]) -> None:
