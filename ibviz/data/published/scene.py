@@ -16,6 +16,8 @@ from ibviz.types import Masks
 
 Draw = Callable[[Any, Image.Image], Masks]  # from what a scene keeps as `shapes` to one mask an object
 
+MOST_MASKED = 2**31  # pixels of all masks of an image, a byte each
+
 
 class Scene(NamedTuple):
     """An image file and its objects, before anything is decoded."""
@@ -54,6 +56,9 @@ def _samples(scenes: list[Scene], draw: Draw | None, rows: Indices) -> Iterator[
 
 
 def _objects(scene: Scene, draw: Draw | None, image: Image.Image) -> Objects:
+    if draw is not None and len(scene.boxes) * image.width * image.height > MOST_MASKED:
+        raise InputError(f"masks of {len(scene.boxes):,} objects on {image.width}x{image.height} pixels are more than "
+                         f"{MOST_MASKED:,} pixels; leave masks out, or the image")  # fmt: skip
     masks = None if draw is None else draw(scene.shapes, image)
     if masks is not None and masks.shape[1:] != (image.height, image.width):
         height, width = masks.shape[1:]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ibviz.data.decode import decode_stored, read_file
 from ibviz.data.download import failed, fetch_voc, fetched
 from ibviz.data.listing import Listing, Split
 from ibviz.data.objects import Box
@@ -73,9 +74,8 @@ def _box(element: ElementTree.Element) -> Box:
 
 def _masks(shapes: Shapes, image: Image.Image) -> Masks:  # noqa: ARG001 - the file has the image's size
     """The palette's index is the object's number, from 1; 255 is the rim between objects."""
-    try:
-        with Image.open(shapes.file) as stored:
-            numbers = torch.from_numpy(np.array(stored))
-    except OSError as error:
-        raise InputError(f"cannot read mask {shapes.file}: {error.strerror or error}") from error
+    stored = decode_stored(read_file(shapes.file), str(shapes.file))
+    if stored.mode not in ("L", "P"):
+        raise InputError(f"mask {shapes.file} should hold a number of 8 bits a pixel; its mode is {stored.mode}")
+    numbers = torch.from_numpy(np.array(stored))
     return numbers[None] == torch.arange(1, shapes.objects + 1)[:, None, None]
