@@ -1,8 +1,5 @@
 """The one error a user can cause, and the kind of it that a comparison can do without."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class InputError(ValueError):
     """What was given cannot be used; the message says what was expected, what came and the way out.
@@ -39,38 +36,3 @@ def not_finite(what: str) -> InputError:
     """
     return InputError(f"{what} are not finite: look for NaN in the images and in the network's weights, and run it in "
                       "float32, without autocast")  # fmt: skip
-
-
-@contextmanager
-def parsing(failure: str, way_out: str = "") -> Iterator[None]:
-    """Turn whatever the block raises into one `InputError`: `failure`, the reason, and the way out.
-
-    For the call of somebody else's parser on a file that may hold anything: what such parsers raise is documented
-    nowhere. Code of our own does not belong inside, where its mistakes would look like the user's.
-
-    >>> with parsing("cannot read note.json as JSON", "write it anew"):
-    ...     {}["key"]
-    Traceback (most recent call last):
-    ibviz.errors.InputError: cannot read note.json as JSON: KeyError: 'key'; write it anew
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError("; ".join(filter(None, [f"{failure}: {reason_of(error)}", way_out]))) from error
-
-
-def reason_of(error: Exception) -> str:
-    """Say in one line of at most 200 letters why something failed.
-
-    >>> reason_of(FileNotFoundError(2, "No such file or directory", "x.png")), reason_of(MemoryError())
-    ('No such file or directory', 'MemoryError')
-    """
-    name = type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = " ".join(str(error).split())[:200]
-    if isinstance(error, LookupError | TypeError | AttributeError):  # their texts alone do not say what is wrong
-        return f"{name}: {text}"
-    return text or name

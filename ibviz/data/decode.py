@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from ibviz.errors import InputError, parsing
+from ibviz.errors import InputError
+from ibviz.reading import parsing, read_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")  # of Pillow's, told by the content; PPM is PGM as well
 MOST_BYTES = 2**29  # of a file
@@ -48,13 +49,7 @@ def read_image(path: Path) -> Image.Image:
 
 def read_file(path: Path) -> bytes:
     """Read the bytes of an image file; what is no regular file, or has more than `MOST_BYTES`, is refused."""
-    with parsing(f"cannot read image {path}"):
-        size = path.stat().st_size
-        if not path.is_file():  # a FIFO would never end
-            raise InputError(f"cannot read image {path}: it is no regular file; {REMOVE}")
-        if size > MOST_BYTES:
-            raise InputError(f"cannot read image {path}: it has {size:,} bytes, more than {MOST_BYTES:,}; {REMOVE}")
-        return path.read_bytes()
+    return read_bytes(path, most=MOST_BYTES, what="image")
 
 
 def decode(encoded: bytes, name: str) -> Image.Image:

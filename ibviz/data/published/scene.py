@@ -1,5 +1,6 @@
 """One image of a data set with boxes, and the listing of many: what CUB, Tiny ImageNet, VOC and COCO share."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from ibviz.data.decode import read_image
 from ibviz.data.listing import Indices, Listing, Sample, checked
 from ibviz.data.objects import Box, Objects, annotate
 from ibviz.errors import InputError
+from ibviz.reading import parsing, read_bytes
 from ibviz.types import Masks
 
 Draw = Callable[[Any, Image.Image], Masks]  # from what a scene keeps as `shapes` to one mask an object
@@ -68,10 +70,11 @@ def _objects(scene: Scene, draw: Draw | None, image: Image.Image) -> Objects:
 
 def read_text(file: Path, layout: str) -> str:
     """Text of an annotation file; a missing one is an error that shows the layout expected."""
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}; expected {layout}") from error
+    if not os.path.isfile(file):
+        raise InputError(f"cannot read {file}: No such file; expected {layout}")
+    encoded = read_bytes(file)
+    with parsing(f"cannot read {file}", f"expected {layout}"):
+        return encoded.decode()
 
 
 def folder_with(mark: str, places: tuple[Path, ...]) -> Path | None:

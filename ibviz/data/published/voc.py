@@ -15,6 +15,7 @@ from ibviz.data.listing import Listing, Split
 from ibviz.data.objects import Box
 from ibviz.data.published.scene import Scene, folder_with, list_scenes, read_text
 from ibviz.errors import InputError
+from ibviz.reading import parsing
 from ibviz.types import Masks
 
 CLASSES = (
@@ -55,12 +56,11 @@ def list_voc(year: str, root: Path, split: Split, *, masks: bool) -> Listing | N
 
 def _scene(folder: Path, name: str) -> Scene:
     file = folder / "Annotations" / f"{name}.xml"
-    try:
-        objects = ElementTree.fromstring(read_text(file, LAYOUT)).findall("object")
+    text = read_text(file, LAYOUT)
+    with parsing(f"{file} is no annotation of VOC's 20 classes"):
+        objects = ElementTree.fromstring(text).findall("object")
         boxes = [_box(one) for one in objects]
         labels = [CLASSES.index(one.findtext("name", "").strip()) for one in objects]
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"{file} is no annotation of VOC's 20 classes: {error}") from error
     difficult = [one.findtext("difficult", "0").strip() == "1" for one in objects]
     shapes = Shapes(folder / "SegmentationObject" / f"{name}.png", len(boxes))
     return Scene(folder / "JPEGImages" / f"{name}.jpg", f"{name}.jpg", boxes, labels, difficult, shapes)
