@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ibviz.errors import InputError
+from ibviz.reading import parsing
 
 HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # what stands beside until it is whole
 
@@ -163,10 +164,9 @@ def read_rows(
     >>> read_rows(path, columns=["value"], filters=[("image", "=", 1)])
     [{'value': 0.25}]
     """
-    import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    try:
+    if not os.path.isfile(path):  # a FIFO would never end
+        raise InputError(f"cannot read {path} as Parquet: there is no such file")
+    with parsing(f"cannot read {path} as Parquet"):
         return pq.read_table(path, columns=columns, filters=filters).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from error

@@ -135,9 +135,9 @@ def read_container(path: Path, weights: str = "net") -> dict[str, Tensor]:
         found = _descend(content, keys)
         if _are_weights(found):
             return dict(found)
-    held = ", ".join(map(str, islice(content, 5))) if isinstance(content, Mapping) else type(content).__name__
+    held = str(list(islice(content, 5))) if isinstance(content, Mapping) else type(content).__name__
     raise InputError(f"{path} holds no weights where the authors' files have them (model_states.{weights}, "
-                     f"state_dict, or the tensors themselves); it has {held[:200] or 'nothing'}")  # fmt: skip
+                     f"state_dict, or the tensors themselves); it has {held[:200]}")  # fmt: skip
 
 
 def _are_weights(found: Any) -> bool:

@@ -25,7 +25,7 @@ from ibviz.files import replacing
 from ibviz.metrics.protocol import CurveProtocol, digest
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
-from ibviz.reading import parsing, read_bytes
+from ibviz.reading import read_json, shaped
 from ibviz.types import Grid
 
 FILE = "plan.json"
@@ -114,9 +114,8 @@ def read_plan(out: Path) -> Plan | None:
     path = out / FILE
     if not os.path.lexists(path):
         return None
-    encoded = read_bytes(path)
-    with parsing(f"{path} is no plan of this version of ibviz", "give another folder"):
-        return Plan.model_validate_json(encoded)
+    another = "give another folder"
+    return shaped(Plan, read_json(path, another), f"{path} is no plan of this version of ibviz", another)
 
 
 def keep_plan(out: Path, plan: Plan) -> None:
