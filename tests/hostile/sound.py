@@ -16,7 +16,6 @@ from pycocotools.mask import encode as encode_mask
 from results import write_results
 from safetensors.torch import save as save_tensors
 
-from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner.parts import FACTS, part_of, read_facts
 from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import pack, read_shard, write_shard
@@ -31,8 +30,9 @@ from ibviz.models.checkpoint import encode, load_model, read_tensors
 from ibviz.models.loading import BOX, named
 from ibviz.models.official import load_official
 from ibviz.training.run import stored_rows
+from ibviz.workflows.evaluate import PARTS
 from ibviz.workflows.figure import redraw
-from ibviz.workflows.report import read_worth
+from ibviz.workflows.report import read_worth, write_report
 
 SIDE = 24
 
@@ -210,18 +210,29 @@ def read_voc(path: Path) -> None:
     images("voc2012")(path)
 
 
+def result(folder: Path) -> Path:
+    """A small result of the network "digits", with maps, whose tables and figures seem to be drawn."""
+    write_results(folder, images=4, pictures=2, models=("digits",))
+    for method in ("Attention", "Grad-CAM"):
+        write_shard(folder, pack(torch.rand(4, 4, 4)), start=0, of={"model": "digits", "method": method})
+    for name in PARTS:
+        (folder / name).touch()
+    return folder
+
+
 def read_circumstances(path: Path) -> None:
+    """Beside tables of the network that they name, as a page shows them."""
     held = path.read_bytes()
-    write_results(path.parent, images=4, pictures=2)
+    result(path.parent)
     path.write_bytes(held)
-    read_results(path.parent)
+    write_report(path.parent)
 
 
 def circumstances() -> dict[str, Any]:
     from tempfile import TemporaryDirectory  # noqa: PLC0415
 
     with TemporaryDirectory() as folder:
-        return json.loads((write_results(Path(folder), images=4) / "circumstances.json").read_text())
+        return json.loads((result(Path(folder)) / "circumstances.json").read_text())
 
 
 # Files of bytes: whatever a place of theirs holds.

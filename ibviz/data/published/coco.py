@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 
 from ibviz.data.listing import Listing, Split
 from ibviz.data.objects import SLACK, corners
-from ibviz.data.published.scene import Scene, list_scenes
+from ibviz.data.published.scene import Scene, inside, list_scenes
 from ibviz.errors import InputError
 from ibviz.reading import parsing, read_bytes, shaped
 from ibviz.types import Masks
@@ -95,7 +95,7 @@ def _scenes(file: Path, images: Path, *, masks: bool) -> tuple[tuple[str, ...], 
             raise InputError(f"{failure}: an annotation of image {one.image_id} is of category {one.category_id}, "
                              "which is not there")  # fmt: skip
         objects[one.image_id].append(one)
-    scenes = [_scene(images / one.file_name, objects[one.id], numbers, masks) for one in held.images]
+    scenes = [_scene(inside(images, one.file_name), objects[one.id], numbers, masks) for one in held.images]
     return tuple(one.name for one in categories), scenes
 
 

@@ -47,7 +47,11 @@ def list_scenes(scenes: list[Scene], class_names: tuple[str, ...], where: Path, 
     """The scenes that have a label; with masks where `draw` is given."""
     labels = [scene.label() for scene in scenes]
     kept = [scene for scene, label in zip(scenes, labels, strict=True) if label is not None]
-    numbers = torch.tensor([label for label in labels if label is not None], dtype=torch.int64)
+    known = [label for label in labels if label is not None]
+    if known and not 0 <= min(known) <= max(known) < len(class_names):
+        raise InputError(f"{where}: labels must be -1 (none) to {len(class_names) - 1}, one per class name; got "
+                         f"{min(known)} to {max(known)}")  # fmt: skip
+    numbers = torch.tensor(known, dtype=torch.int64)
     names = tuple(scene.name for scene in kept)
     return checked(Listing(numbers, class_names, names, partial(_samples, kept, draw)), str(where))
 
@@ -75,6 +79,17 @@ def read_text(file: Path, layout: str) -> str:
     encoded = read_bytes(file)
     with parsing(f"cannot read {file}", f"expected {layout}"):
         return encoded.decode()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file that an annotation names in `folder`; one that leads out of it is refused.
+
+    >>> inside(Path("images"), "cat/1.jpg").as_posix()
+    'images/cat/1.jpg'
+    """
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        raise InputError(f"an annotation names the image {name!r}, which is not in {folder}")
+    return folder / name
 
 
 def folder_with(mark: str, places: tuple[Path, ...]) -> Path | None:

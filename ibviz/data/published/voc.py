@@ -13,7 +13,7 @@ from ibviz.data.decode import decode_stored, read_file
 from ibviz.data.download import failed, fetch_voc, fetched
 from ibviz.data.listing import Listing, Split
 from ibviz.data.objects import Box
-from ibviz.data.published.scene import Scene, folder_with, list_scenes, read_text
+from ibviz.data.published.scene import Scene, folder_with, inside, list_scenes, read_text
 from ibviz.errors import InputError
 from ibviz.reading import parsing
 from ibviz.types import Masks
@@ -55,7 +55,7 @@ def list_voc(year: str, root: Path, split: Split, *, masks: bool) -> Listing | N
 
 
 def _scene(folder: Path, name: str) -> Scene:
-    file = folder / "Annotations" / f"{name}.xml"
+    file = inside(folder / "Annotations", f"{name}.xml")
     text = read_text(file, LAYOUT)
     with parsing(f"{file} is no annotation of VOC's 20 classes"):
         objects = ElementTree.fromstring(text).findall("object")
