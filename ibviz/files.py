@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import secrets
 import shlex
 import shutil
 import socket
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, TextIO
 
 from ibviz.errors import InputError
@@ -32,9 +34,10 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> target.read_text()
     'done'
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    beside = _beside(path, path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
         yield beside
         with beside.open("rb") as written:
             os.fsync(written.fileno())
@@ -45,6 +48,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def _beside(path: Path, suffix: str = "") -> Path:
+    """A name that nobody can foresee, and plant a link under, in a folder that others may write to."""
+    return path.with_name(f".{path.name}.{secrets.randbelow(10**18)}.part{suffix}")
 
 
 def ensure_folder(folder: Path) -> None:
@@ -62,7 +70,7 @@ def ensure_folder(folder: Path) -> None:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path` to fill; it becomes `path`, which is not there yet, only when the block succeeds."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = _beside(path)
     try:
         beside.mkdir(parents=True)
         yield beside
@@ -99,6 +107,7 @@ def owned(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     with _opened(path) as file:
         _lock(file, path)
+        _refuse_links(folder)
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}: {command()}")
@@ -124,16 +133,27 @@ def _lock(file: TextIO, path: Path) -> None:
                          "it, end it, or give another folder")  # fmt: skip
 
 
+def _refuse_links(folder: Path) -> None:
+    """Refuse a folder with links to other folders in it, through which files would be written elsewhere."""
+    inside = (Path(above) / name for above, names, _ in os.walk(folder) for name in names)
+    if link := next((path for path in inside if path.is_symlink()), None):
+        raise InputError(f"{link} is a link, and files would be written to where it leads; put a folder in its place, or "
+                         "give another folder")  # fmt: skip
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """A file to read and write, there or not."""
+    """A file to read and write, there or not; a link is not followed, for it would be emptied where it leads."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        opened = os.open(path, flags, 0o666)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    with file:
-        file.seek(0)
+    with os.fdopen(opened, "r+", errors="replace") as file:
+        facts = os.fstat(opened)
+        if not S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+            raise InputError(f"cannot write {path}: it is no file of its own; remove it")
         yield file
 
 

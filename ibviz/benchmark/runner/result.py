@@ -158,7 +158,9 @@ def _failures(facts: Sequence[Facts]) -> list[dict[str, Any]]:
 def commit() -> str | None:
     """The commit of the folder the command runs in, `-dirty` where files differ from it; None outside of a checkout."""
     with suppress(OSError, subprocess.CalledProcessError):
-        asked = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        # Without what the configuration of a checkout that somebody else made may have git run.
+        calm = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
+        asked = ["git", *calm, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
     return None
 
@@ -211,6 +213,7 @@ def _bring_shard(shard: Path, own: Path) -> None:
     for other in own.parent.glob(f"{shard.name.partition('-')[0]}-*"):
         other.unlink()
     with replacing(own) as beside:
+        beside.unlink()
         _link(shard, beside)
 
 
