@@ -137,8 +137,8 @@ def _refuse_links(folder: Path) -> None:
     """Refuse a folder with links to other folders in it, through which files would be written elsewhere."""
     inside = (Path(above) / name for above, names, _ in os.walk(folder) for name in names)
     if link := next((path for path in inside if path.is_symlink()), None):
-        raise InputError(f"{link} is a link, and files would be written to where it leads; put a folder in its place, or "
-                         "give another folder")  # fmt: skip
+        raise InputError(f"{link} is a link, and files would be written to where it leads; put a folder in its place, "
+                         "or give another folder")  # fmt: skip
 
 
 @contextmanager

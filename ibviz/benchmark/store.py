@@ -142,18 +142,22 @@ def _is_sound(tensors: Mapping[str, Tensor]) -> bool:
     present, kinds = tensors.get("present"), set(tensors) - {"present"}
     if present is None or present.dtype != torch.bool or present.ndim != 1:
         return False
-    if not kinds:
-        return not present.any()
     if kinds == {"index", "anchors"}:
-        maps, anchors = tensors["index"], tensors["anchors"]
-        whole = maps.dtype in (torch.uint8, torch.int32) and anchors.ndim == 1 and anchors.is_floating_point()
-        whole = whole and maps.numel() > 0 and 0 <= int(maps.min()) <= int(maps.max()) < len(anchors)
-    else:
-        maps, exponents = tensors.get("maps", tensors.get("attention")), tensors.get("exponents")
-        whole = kinds in ({"maps", "exponents"}, {"attention", "exponents"}) and maps is not None
-        whole = whole and maps.dtype == torch.float16 and exponents is not None and exponents.dtype == torch.int16
-        whole = whole and exponents.shape == maps.shape[:1]
-    return bool(whole) and maps is not None and maps.ndim == 3 and len(maps) in (1, len(present))
+        return _are_levels(tensors["index"], tensors["anchors"], len(present))
+    if kinds in ({"maps", "exponents"}, {"attention", "exponents"}):
+        maps, exponents = tensors[min(kinds - {"exponents"})], tensors["exponents"]
+        typed = maps.dtype == torch.float16 and exponents.dtype == torch.int16
+        return typed and _are_maps(maps, len(present)) and exponents.shape == maps.shape[:1]
+    return not kinds and not present.any()
+
+
+def _are_levels(index: Tensor, anchors: Tensor, images: int) -> bool:
+    typed = index.dtype in (torch.uint8, torch.int32) and anchors.is_floating_point() and anchors.ndim == 1
+    return typed and _are_maps(index, images) and 0 <= int(index.min()) <= int(index.max()) < len(anchors)
+
+
+def _are_maps(maps: Tensor, images: int) -> bool:
+    return maps.ndim == 3 and maps.numel() > 0 and len(maps) in (1, images)
 
 
 def read_maps(folder: Path, model: str, method: str, images: slice | None = None) -> Explanation:

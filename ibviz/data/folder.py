@@ -66,7 +66,7 @@ def list_folder(folder: Path, classes_from: Path) -> Listing:
     """
     class_names = tuple(one.name for one in _class_folders(classes_from))
     classes = {one.name: _images(one) for one in _class_folders(folder)}
-    files = [file for images in classes.values() for file in images]
+    files = tuple(file for images in classes.values() for file in images)
     if not files:
         raise InputError(f"no images in {folder}; expected {LAYOUT}")
     for name in classes:
@@ -78,10 +78,10 @@ def list_folder(folder: Path, classes_from: Path) -> Listing:
         )
     numbers = {name: number for number, name in enumerate(class_names)}
     labels = torch.tensor([numbers[name] for name, images in classes.items() for _ in images])
-    return checked(Listing(labels, class_names, tuple(files), partial(_samples, folder, files)), str(folder))
+    return checked(Listing(labels, class_names, files, partial(_samples, folder, files)), str(folder))
 
 
-def _samples(folder: Path, files: Sequence[str], rows: Indices) -> Iterator[Sample]:
+def _samples(folder: Path, files: tuple[str, ...], rows: Indices) -> Iterator[Sample]:
     for row in rows.tolist():
         yield Sample(partial(read_image, folder / files[row]))
 

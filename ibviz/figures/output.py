@@ -159,7 +159,9 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], depth: int = 0) -> Any:
         return [inner(one) for one in packed]
     if not isinstance(packed, dict):
         return packed
-    kind, held = next(iter(packed.items()), ("nothing", None))
+    kind: str
+    held: Any
+    kind, held = next(iter(packed.items()), ("nothing", ""))
     if len(packed) != 1 or not isinstance(held, HELD.get(kind, ())):
         raise InputError(f"a value among its arguments is one of {', '.join(HELD)}; got {str(list(packed))[:100]}")
     if kind == "mapping":

@@ -145,8 +145,8 @@ def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
         raise InputError(f"{source} holds no images ({', '.join(SUFFIXES)}) and no Parquet files")
     given = decoded(_files(paths[:limit]), View(spec.size, spec.resize), show=folder)
     if not given.names:
-        others = f", nor can {len(given.faults) - 1} others" if len(given.faults) > 1 else ""
-        raise InputError(given.faults[0].reason + others)
+        first, *others = given.faults
+        raise InputError(first.reason + f"; {len(others)} others cannot be read either" * bool(others))
     if given.faults:
         warn(skipped(given.faults), UserWarning, stacklevel=2)
     return given

@@ -30,7 +30,7 @@ def redraw(sidecar: Path) -> Panel:
         arguments = {name: unpack(value, tensors) for name, value in told.get("arguments", {}).items()}
     except InputError as error:
         raise InputError(f"{sidecar}: {error}; {again}") from error
-    draw = validate_call(FIGURES[told["kind"]], config=ConfigDict(arbitrary_types_allowed=True))
+    draw = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(FIGURES[told["kind"]])
     try:
         signature(draw).bind(**arguments)
         return draw(**arguments, record=told.get("record"))

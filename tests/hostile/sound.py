@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -84,7 +84,7 @@ def packed_mask() -> dict[str, Any]:
     mask = np.zeros((SIDE, SIDE), np.uint8, order="F")
     mask[3:9, 2:20] = 1
     found = encode_mask(mask)
-    return {"size": found["size"], "counts": found["counts"].decode()}
+    return {"size": found["size"], "counts": cast(bytes, found["counts"]).decode()}
 
 
 RUNS = {"size": [SIDE, SIDE], "counts": [100, 76, 400]}

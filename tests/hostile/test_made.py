@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -204,7 +204,7 @@ def test_packed_run_lengths_are_unpacked_as_pycocotools_packs_them(share):
             runs.append(0)
             last = pixel
         runs[-1] += 1
-    assert _runs(coder.encode(np.asfortranarray(mask))["counts"].decode()) == runs
+    assert _runs(cast(bytes, coder.encode(np.asfortranarray(mask))["counts"]).decode()) == runs
 
 
 def pth(content: Any) -> bytes:
