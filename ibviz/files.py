@@ -150,10 +150,11 @@ def _opened(path: Path) -> Iterator[TextIO]:
         opened = os.open(path, flags, 0o666)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    facts = os.fstat(opened)
+    if not S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+        os.close(opened)
+        raise InputError(f"cannot write {path}: it is no file of its own; remove it")
     with os.fdopen(opened, "r+", errors="replace") as file:
-        facts = os.fstat(opened)
-        if not S_ISREG(facts.st_mode) or facts.st_nlink > 1:
-            raise InputError(f"cannot write {path}: it is no file of its own; remove it")
         yield file
 
 

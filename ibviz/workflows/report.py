@@ -41,7 +41,7 @@ def write_report(
     with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
         report = report_of(results, images, worth)
         complete(results)
-    save(report, path)
+        save(report, path)
     return path
 
 
@@ -136,9 +136,17 @@ def _pictures(kept: Frame, facts: dict[str, Any]) -> list[Picture]:
     """Labels are in the numbering of the first model."""
     names = next(iter(facts["models"].values()))["class_names"]
     return [
-        Picture(one.name, _pixels(one.picture), _class(names, one.label), None if one.box is None else list(one.box))
+        Picture(one.name, _pixels(one.picture), _class(names, one.label), _box(one.box))
         for one in kept.rename(columns={"image": "number"}).itertuples(index=False)
     ]
+
+
+def _box(edges: np.ndarray | None) -> list[float] | None:
+    if edges is None:
+        return None
+    if len(edges) != 4 or not np.isfinite(edges).all():
+        raise InputError(f"the box of a picture should have four edges, not {list(edges)[:5]}; run the suite again")
+    return list(edges)
 
 
 def _pixels(png: bytes) -> np.ndarray:

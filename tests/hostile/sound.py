@@ -21,8 +21,10 @@ from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import pack, read_shard, write_shard
 from ibviz.config import DataConfig, Recipe, SuiteConfig, read_toml
 from ibviz.data.decode import decode, fit
-from ibviz.data.listing import decoded
+from ibviz.data.listing import Part, decoded
+from ibviz.data.listing import load as load_part
 from ibviz.data.objects import View
+from ibviz.data.published.coco import list_coco
 from ibviz.data.sources import find_part
 from ibviz.figures import anchor_usage
 from ibviz.files import read_rows, write_rows
@@ -57,12 +59,12 @@ def read_picture(path: Path) -> None:
     fit(decode(path.read_bytes(), path.name), 16)
 
 
-def images(source: str, *, masks: bool = False) -> Callable[[Path], None]:
-    """Decode all of a split, objects and masks as well."""
+def images(source: str) -> Callable[[Path], None]:
+    """Decode a split, objects as well."""
 
     def read(path: Path) -> None:
         root = path.parent.parent
-        part = find_part(DataConfig.model_validate({"source": source, "masks": masks}), "train", root)
+        part = find_part(DataConfig.model_validate({"source": source}), "train", root)
         decoded(part, View(16))
 
     return read
@@ -103,7 +105,9 @@ def read_coco(path: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in ("0.png", "1.png"):
         (folder / name).write_bytes(picture("PNG"))
-    images("coco", masks=True)(path)
+    listing = list_coco(path.parent.parent, "train", masks=True)
+    assert listing is not None
+    load_part(Part(listing, torch.arange(len(listing.labels))), View(16))
 
 
 @cache

@@ -18,6 +18,7 @@ import torch
 from hostile.sound import (
     CAT,
     COCO,
+    DOG,
     figure,
     images,
     model,
@@ -150,8 +151,8 @@ def test_a_parquet_file_that_claims_billions_of_rows_is_not_read(tmp_path):
 
 
 def coco(**changes: Any) -> bytes:
-    """The cat alone, with what is changed of its annotation."""
-    return json.dumps(COCO | {"annotations": [CAT | changes]}).encode()
+    """A cat and a dog, with what is changed of the cat's annotation."""
+    return json.dumps(COCO | {"annotations": [CAT | changes, DOG]}).encode()
 
 
 ANNOTATIONS: dict[str, tuple[bytes, str]] = {
@@ -233,7 +234,7 @@ PTH: dict[str, tuple[Callable[[], bytes], str]] = {
     "numbers for names": (lambda: pth({1: torch.zeros(3)}), "holds no weights"),
     "no tensors": (lambda: pth({"state_dict": {"a": 1}}), "holds no weights"),
     "strangers": (lambda: pth({"a": torch.zeros(3)}), "of none of the authors' networks"),
-    "other shapes": (lambda: pth(authors()), "not those of a vgg32"),
+    "other shapes": (lambda: pth(authors()), "the weights are not those of"),
     "a number for a table": (
         lambda: pth(authors(**{"decode.weight": torch.tensor(0.0), "decode.bias": torch.tensor(0.0)})),
         "should have 1 to",
@@ -249,7 +250,7 @@ PTH: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: pth(authors(**{"emb.weight": torch.zeros(1).expand(2**38)})),
         "holds no weights",
     ),
-    "sparse": (lambda: pth(authors(**{"emb.weight": torch.eye(3).to_sparse()})), "holds no weights"),
+    "sparse": (lambda: pth(authors(**{"emb.weight": torch.eye(3).to_sparse()})), "holds no weights|is no PyTorch file"),
     "complex": (lambda: pth(authors(**{"decode.bias": torch.zeros(3, dtype=torch.complex64)})), "holds no weights"),
 }
 
