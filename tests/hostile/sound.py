@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -45,6 +46,7 @@ class Parser(NamedTuple):
     file: str
     sound: Callable[[], bytes]
     read: Callable[[Path], Any]
+    examples: int = 30  # damaged files there is time for
 
 
 def picture(kind: str, size: tuple[int, int] = (SIDE, SIDE), **options: Any) -> bytes:
@@ -142,12 +144,27 @@ def model() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 USAGE = torch.tensor([3, 0, 1])
 
 
-def sidecar(folder: Path) -> Path:
-    """Save a small figure; return its sidecar."""
-    anchor_usage(USAGE, torch.tensor([0.1, 0.5, 0.9]), class_names=["x"], occupancy=torch.ones(1, 3)).save(
-        folder / "usage.png", dpi=20
-    )
-    return folder / "usage.json"
+@cache
+def figure_files() -> dict[str, bytes]:
+    """A small figure, its sidecar and its data, by their names."""
+    anchors, occupancy = torch.tensor([0.1, 0.5, 0.9]), torch.ones(1, 3)
+    return files_of(lambda folder: anchor_usage(USAGE, anchors, class_names=["x"], occupancy=occupancy).save(
+        folder / "usage.png", dpi=20))  # fmt: skip
+
+
+def files_of(write: Callable[[Path], object]) -> dict[str, bytes]:
+    """All that is written into a folder, by its place there."""
+    with TemporaryDirectory() as name:
+        write(Path(name))
+        return {str(one.relative_to(name)): one.read_bytes() for one in Path(name).rglob("*") if one.is_file()}
+
+
+def put(files: dict[str, bytes], folder: Path, without: str = "") -> None:
+    """Write files again, but one of them."""
+    for name, content in files.items():
+        if name != without:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
 
 
 def facts() -> dict[str, Any]:
@@ -171,11 +188,9 @@ def study() -> dict[str, Any]:
 
 
 def shard() -> bytes:
-    from tempfile import TemporaryDirectory  # noqa: PLC0415
-
-    with TemporaryDirectory() as folder:
-        path = write_shard(Path(folder), pack(torch.rand(2, 4, 4)), start=0, of={"model": "net", "method": "cam"})
-        return path.read_bytes()
+    of = {"model": "net", "method": "cam"}
+    [content] = files_of(lambda folder: write_shard(folder, pack(torch.rand(2, 4, 4)), start=0, of=of)).values()
+    return content
 
 
 def rows() -> bytes:
@@ -214,29 +229,29 @@ def read_voc(path: Path) -> None:
     images("voc2012")(path)
 
 
-def result(folder: Path) -> Path:
+def write_result(folder: Path) -> None:
     """A small result of the network "digits", with maps, whose tables and figures seem to be drawn."""
     write_results(folder, images=4, pictures=2, models=("digits",))
     for method in ("Attention", "Grad-CAM"):
         write_shard(folder, pack(torch.rand(4, 4, 4)), start=0, of={"model": "digits", "method": method})
     for name in PARTS:
         (folder / name).touch()
-    return folder
+
+
+@cache
+def result() -> dict[str, bytes]:
+    """The files of a small result by their names."""
+    return files_of(write_result)
 
 
 def read_circumstances(path: Path) -> None:
     """Beside tables of the network that they name, as a page shows them."""
-    held = path.read_bytes()
-    result(path.parent)
-    path.write_bytes(held)
+    put(result(), path.parent, without=path.name)
     write_report(path.parent)
 
 
 def circumstances() -> dict[str, Any]:
-    from tempfile import TemporaryDirectory  # noqa: PLC0415
-
-    with TemporaryDirectory() as folder:
-        return json.loads((result(Path(folder)) / "circumstances.json").read_text())
+    return json.loads(result()["circumstances.json"])
 
 
 # Files of bytes: whatever a place of theirs holds.
@@ -251,7 +266,7 @@ BYTES: dict[str, Parser] = {
     "VOC": Parser("Annotations/a.xml", lambda: VOC, read_voc),
     "authors' weights": Parser("a.pth", pth, load_official),
     "weights": Parser("a.safetensors", lambda: save_tensors({"a": torch.zeros(3)}),
-                      lambda path: named("torchvision/squeezenet1_0", path)),
+                      lambda path: named("torchvision/squeezenet1_0", path), 5),
     "checkpoint": Parser("checkpoint.safetensors", checkpoint, read_checkpoint),
     "recipe": Parser("a.toml", lambda: RECIPE, lambda path: read_toml(path, Recipe)),
     "suite": Parser("a.toml", lambda: SUITE, lambda path: read_toml(path, SuiteConfig)),
@@ -280,17 +295,12 @@ def read_model(path: Path) -> None:
 
 def read_figure(path: Path) -> None:
     """With its data beside it."""
-    held = path.read_bytes()
-    sidecar(path.parent)
-    path.write_bytes(held)
+    put(figure_files(), path.parent, without=path.name)
     redraw(path)
 
 
 def figure() -> dict[str, Any]:
-    from tempfile import TemporaryDirectory  # noqa: PLC0415
-
-    with TemporaryDirectory() as folder:
-        return json.loads(sidecar(Path(folder)).read_text())
+    return json.loads(figure_files()["usage.json"])
 
 
 class Held(NamedTuple):

@@ -47,7 +47,7 @@ def test_the_sound_file_of_bytes_reaches_its_parser(kind):
 def test_damaged_bytes_end_in_one_error_or_none(kind):
     sound = BYTES[kind].sound()
 
-    @settings(calm, max_examples=20)
+    @settings(calm, max_examples=BYTES[kind].examples)
     @given(damaged(sound))
     def check(content: bytes) -> None:
         with suppress(InputError):
