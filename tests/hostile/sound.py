@@ -317,7 +317,7 @@ JSON: dict[str, Held] = {
     "plan": Held(FILE, plan, lambda path: read_plan(path.parent), 60),
     "facts of a part": Held("facts", facts, read_part, 60),
     "study of anchors": Held("anchors.json", study, lambda path: read_worth(path.parent), 60),
-    "circumstances": Held("circumstances.json", circumstances, read_circumstances, 12),
+    "circumstances": Held("circumstances.json", circumstances, read_circumstances, 6),
     "header of a model": Held("a.json", lambda: model()[1], read_model, 15),
     "sidecar": Held("usage.json", figure, read_figure, 8),
 }

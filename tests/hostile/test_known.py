@@ -96,11 +96,11 @@ def test_a_known_file_is_read_as_far_as_it_is_sound_or_refused(file, tmp_path):
         path = tmp_path / str(number) / file.name
         path.parent.mkdir()
         path.write_bytes(file.read_bytes())
-        begun = time.monotonic()
+        begun = time.process_time()
         with suppress(InputError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             read(path)
-        assert time.monotonic() - begun < 10
+        assert time.process_time() - begun < 10
 
 
 def test_each_kind_of_the_known_files_has_a_reader():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ibviz.errors import InputError
 
-LONGEST = 10  # seconds
+LONGEST = 10  # seconds of work; the machine may do other things as well
 calm = settings(deadline=None, database=None, derandomize=True, phases=[Phase.generate, Phase.shrink],
                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
 
@@ -27,9 +27,9 @@ def read(parser: Parser | Held, content: bytes) -> None:
         path = Path(folder) / parser.file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        begun = time.monotonic()
+        begun = time.process_time()
         parser.read(path)
-        assert time.monotonic() - begun < LONGEST
+        assert time.process_time() - begun < LONGEST
 
 
 @pytest.mark.parametrize("kind", BYTES)
