@@ -193,11 +193,16 @@ def _fits(given: "pa.DataType", wanted: "pa.DataType") -> bool:
     if types.is_null(given):
         return wanted != "string"
     if types.is_list(wanted):
-        return types.is_list(given) and _fits(given.value_type, wanted.value_type)
+        listed = types.is_list(given) or types.is_large_list(given)
+        return listed and _fits(given.value_type, wanted.value_type)
     if types.is_integer(wanted) or types.is_floating(wanted):
         return types.is_integer(given) or types.is_floating(given)
-    kind = {"string": types.is_string, "binary": types.is_binary, "bool": types.is_boolean}[str(wanted)]
-    return kind(given)
+    kinds = {
+        "string": (types.is_string, types.is_large_string, types.is_dictionary),
+        "binary": (types.is_binary, types.is_large_binary),
+        "bool": (types.is_boolean,),
+    }
+    return any(kind(given) for kind in kinds[str(wanted)])
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:

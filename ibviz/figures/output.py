@@ -1,6 +1,7 @@
 """A finished figure, saved whole, with beside it the account of how it was made and the data it was made from."""
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -230,7 +231,9 @@ def read_data(sidecar: Path, named: Mapping[str, str] | None) -> dict[str, Tenso
     if named is None:
         return {}
     path = sidecar.parent / Path(named["file"]).name
-    packed = read_bytes(path, most=MOST_DATA, what=f"the data of {sidecar.name},")
+    if not os.path.isfile(path):
+        raise InputError(f"cannot read {path}, the data of {sidecar.name}: No such file; restore it")
+    packed = read_bytes(path, most=MOST_DATA)
     if sha256(packed).hexdigest() != named["sha256"]:
         raise InputError(f"{path} has changed since {sidecar.name} was written (its SHA-256 differs); restore it")
     with parsing(f"{path} is not a safetensors file"):

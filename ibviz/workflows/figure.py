@@ -25,9 +25,11 @@ def redraw(sidecar: Path) -> Panel:
     told, again = read_sidecar(sidecar), "draw the figure anew from its images and maps"
     if told["kind"] not in FIGURES:
         raise unknown(f"kind of figure in {sidecar}", str(told["kind"]), list(FIGURES))
+    if "arguments" not in told:
+        raise InputError(f"{sidecar} was made without data; {again}")
     tensors = read_data(sidecar, told.get("data"))
     try:
-        arguments = {name: unpack(value, tensors) for name, value in told.get("arguments", {}).items()}
+        arguments = {name: unpack(value, tensors) for name, value in told["arguments"].items()}
     except InputError as error:
         raise InputError(f"{sidecar}: {error}; {again}") from error
     draw = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(FIGURES[told["kind"]])

@@ -56,6 +56,8 @@ def read_worth(folder: Path) -> Worth:
     """Read it from the `anchors.json` in a folder."""
     path = folder / "anchors.json"
     failure, way_out = f"{path} is no study of anchors", "write one by `ibviz anchors`"
+    if not path.is_file():
+        raise InputError(f"{failure}, for there is no such file; {way_out}")
     study = shaped(Study, read_json(path, way_out), failure, way_out)
     estimates = [_estimate(each) for each in study.worth.effect]
     what = f"probability lost when these cells take their map's mean, over {study.images} images"

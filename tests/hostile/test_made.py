@@ -334,8 +334,11 @@ SIDECARS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a resolution of millions": (lambda held: held.update(dpi={".png": 10**6}), "dpi..png: Input should be less than"),
     "a suffix that leads away": (lambda held: held.update(dpi={"/../x.png": 30}), "dpi"),
     "data without a hash": (lambda held: held["data"].pop("sha256"), "data.sha256: Field required"),
-    "data elsewhere": (lambda held: held["data"].update(file="../../../etc/passwd"), "cannot read the data of"),
-    "data without a name": (lambda held: held["data"].update(file=".."), "cannot read the data of"),
+    "data elsewhere": (
+        lambda held: held["data"].update(file="../../../etc/passwd"),
+        "the data of usage.json: No such file",
+    ),
+    "data without a name": (lambda held: held["data"].update(file=".."), "the data of usage.json: No such file"),
     "a lost part": (lambda held: held["arguments"].update(usage={"tensor": "9"}), "has lost the part '9'"),
     "a part of a strange name": (
         lambda held: held["arguments"].update(usage={"tensor": []}),
