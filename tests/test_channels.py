@@ -161,7 +161,7 @@ def test_attention_is_put_into_a_network_of_grey_oblong_images():
 @pytest.mark.parametrize("wrong", [{"mean": (0.5,) * 3}, {"std": (0.0,)}, {"size": (4, 16)}, {"mean": (), "std": ()}])
 def test_constants_that_do_not_belong_together_are_refused(wrong):
     given: dict[str, Any] = {"mean": (0.5,), "std": (0.2,), "class_names": "abc", "size": 16}
-    with pytest.raises(InputError, match=r"wrap: .*a side has 8 pixels, a channel a mean and std above 0; got"):
+    with pytest.raises(InputError, match=r"wrap: .*a side has 8 to 8192 pixels, a channel a mean and std above 0; got"):
         wrap(network(1), **given | wrong)
     with pytest.raises(ValueError, match="colour"):
         CurveProtocol(colour=())

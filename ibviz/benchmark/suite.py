@@ -9,12 +9,13 @@ from pydantic import ValidationError
 from ibviz.attribution.methods import CONTROLS, METHODS, bind
 from ibviz.benchmark.evaluation import training_colour
 from ibviz.benchmark.judging import METRICS
-from ibviz.config import ProtocolConfig, SuiteConfig, describe
+from ibviz.config import ProtocolConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError, unknown
 from ibviz.heads import head_of
 from ibviz.metrics.protocol import CurveProtocol, preset
 from ibviz.models.loading import Classifier
+from ibviz.settings import describe
 from ibviz.types import Grid
 
 One = TypeVar("One")

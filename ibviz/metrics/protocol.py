@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ibviz.config import BaselineName, ScoreName, Settings, TargetRule, TieRule
+from ibviz.config import BaselineName, ScoreName, TargetRule, TieRule
 from ibviz.errors import InputError, unknown
 from ibviz.heads import Head
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS
+from ibviz.settings import Settings
 from ibviz.types import Grid
 
 Brightness = Annotated[float, Field(ge=0, le=1)]

@@ -9,13 +9,14 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig, describe
+from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import WrappedClassifier, named, timm_input
 from ibviz.models.tapped import create, gives, logits_of, place_of, probe_for, tapped
+from ibviz.settings import describe
 
 HEAD: dict[str, Any] = {  # see evaluation/results/attention
     "head_depth": 1,

@@ -1,5 +1,6 @@
 """One door to every classifier: a run, a file, a name on the Hub, in torchvision or timm; or a module of your own."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,10 @@ from urllib.error import URLError
 from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ibviz.config import LIBRARIES, InputConfig, describe
+from ibviz.config import LIBRARIES, InputConfig
 from ibviz.errors import InputError
 from ibviz.heads import HeadName, checked, find_head
 from ibviz.models.checkpoint import load_model
@@ -23,6 +23,8 @@ from ibviz.models.huggingface import from_transformers, is_of_transformers
 from ibviz.models.official import SUFFIXES, load_official
 from ibviz.models.own import OWN
 from ibviz.models.tapped import create, place_of
+from ibviz.reading import parsing
+from ibviz.settings import describe
 from ibviz.types import Images
 
 Output = str | int | Callable[[Any], Tensor]  # the key, the attribute or the place of the logits, or what finds them
@@ -148,15 +150,15 @@ def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     path, text = Path(BOX.get(name, name) if isinstance(name, str) else name), str(name)
     if text.startswith(TRANSFORMERS):
         return _from_transformers(text, weights)
-    if weights is not None and path.exists():
+    if weights is not None and os.path.exists(path):  # which, unlike `Path.exists`, takes any name
         raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
-    if path.is_dir():
+    if os.path.isdir(path):
         if runs := runs_in(path):
             raise InputError(f"{name} holds {len(runs)} runs; give one of them, such as {runs[0]}")
         return load_model(path / MODEL)
-    if path.is_file() and path.suffix in SUFFIXES:
+    if os.path.isfile(path) and path.suffix in SUFFIXES:
         return load_official(path)
-    if path.is_file() or path.suffix == ".safetensors" or text.startswith((".", "/")):
+    if os.path.isfile(path) or path.suffix == ".safetensors" or text.startswith((".", "/")):
         return load_model(path)
     if text.count("/") == 1 and not text.startswith(LIBRARIES):
         return _from_hub(text)
@@ -206,7 +208,7 @@ def named(name: str, weights: Path | None = None) -> WrappedClassifier:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
+        reason = " ".join(str(error).split())[:300]
         raise InputError(f"{weights or 'what was downloaded'} does not hold the weights of {name}: {reason}") from error
     return WrappedClassifier(network, spec, name).eval()
 
@@ -276,9 +278,7 @@ def _fetched(fetch: Fetch, name: str) -> dict[str, Any]:
 
 
 def _read(weights: Path) -> dict[str, Any]:
-    if not weights.is_file():
+    if not os.path.isfile(weights):
         raise InputError(f"no such file: {weights}")
-    try:
+    with parsing(f"{weights} is not a safetensors file"):
         return load_file(weights)
-    except SafetensorError as error:
-        raise InputError(f"{weights} is not a safetensors file: {error}") from error
