@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, InstanceOf
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.door import guarded
 from ibviz.attribution.passes import Count, differentiable, fine, laid_out
 from ibviz.errors import InputError
+from ibviz.heads import head_of
 from ibviz.models.grids import (
     Features,
     Layout,
@@ -78,7 +79,8 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
 ) -> Maps:
     """Per-sample IBA (Schulz 2020): bits that a cell lets pass, summed over channels; never negative.
 
-    Every unit is blended with normal noise such that cross-entropy + `beta` · mean KL, in nats, falls in `steps` of
+    Every unit is blended with normal noise such that cross-entropy (minus the log-probability of the target by the
+    network's head; a regression, which has none, is refused) + `beta` · mean KL, in nats, falls in `steps` of
     Adam, over `samples` draws of noise a step, the same for every image and device. It happens at the submodule
     `layer`, by default one through which all of the network passes: where something passes by, the bits bound nothing.
     Noise has the `statistics` of the layer's features, best taken from a data set by `feature_statistics`; where they
@@ -131,7 +133,7 @@ def feature_statistics(
             [0.5000, 0.5000]])
     """
     total, squares, nonzero = torch.zeros(1), torch.zeros(1), torch.zeros(1)
-    with evaluating(model), as_written(model):
+    with evaluating(model), as_written(model), guarded(model, images):
         tap = tap_at(model, images, layer)
         for part in images.split(batch_size):
             features = read(tap, part).double()  # as squares cancel
@@ -158,7 +160,7 @@ def _floored(deviation: Features) -> Features:
 
 def tap_at(model: nn.Module, images: Images, layer: str | None) -> Tap:
     """The named layer, on which the output has to depend, or one chosen as for attention."""
-    image = probe((images.shape[2], images.shape[3])).to(images)
+    image = probe((images.shape[2], images.shape[3]), images.shape[1]).to(images)
     name = layer_for_attention(model, image) if layer is None else layer
     layout = layout_of(model, image, name)
     if layer is not None and not reaches_output(model, image, name):
@@ -206,11 +208,12 @@ def optimise(given: Given, noise: list[Noise], *, beta: float, rows: int) -> Fea
 
 
 def _misfit(given: Given, logit: Features, noise: Noise) -> Float[Tensor, ""]:
-    """Cross-entropy of the targets under some draws of noise, summed over draws and images."""
+    """Minus log-probability of the targets under some draws of noise, summed over draws and images."""
     share, (mean, deviation, active) = noise_share(logit), given.statistics
     blended = active * ((1 - share) * given.features + share * (mean + deviation * noise))
     logits = run_with(given.tap, given.images, laid_out(blended.flatten(0, 1)))
-    return F.cross_entropy(logits.to(logit.dtype), given.targets.repeat(len(noise)), reduction="sum")
+    likelihood = head_of(given.tap.model).log_probability(logits.to(logit.dtype))
+    return -likelihood.gather(1, given.targets.repeat(len(noise)).unsqueeze(1)).sum()
 
 
 def noise_share(logit: Features) -> Features:
