@@ -41,7 +41,7 @@ class FeatureStatistics(NamedTuple):
     """Facts about a layer's features: of every unit or, with one cell a side, of every channel."""
 
     mean: Features
-    deviation: Features  # of the population
+    deviation: Features
     active: Features  # 1 where more than 1 % of the values are not 0, else 0: the unit is taken out
 
 
@@ -89,9 +89,8 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
     As in the authors' code (github `BioroboticsLab/IBA`, MIT), the share of signal is smoothed by a Gaussian with
     reflected borders, and a unit that is 0 in 99 % of the data or more (an inactive one) passes 0 and carries no bits.
     Different from it: the map is that after the last step, theirs that before it, so that `steps = 9` gives theirs of
-    10; deviations are at least 1 % of the layer's mean deviation, not at least 0.01, so that a map does not depend on
-    the features' scale, and those of a population. On 16 images of the network `digits` the former moves a map by up to
-    35 % of its peak, the latter two by up to 0.3 %.
+    10 (the last step moves maps of the network `digits` by up to 35 % of their peak); deviations are at least 1 % of
+    the layer's mean deviation, not at least 0.01, so that a map does not depend on the scale of the features.
     """
     tap, draws, maps = tap_at(model, images, layer), torch.Generator().manual_seed(seed), []
     shape = (samples, 1, tap.layout.channels, *tap.layout.grid)
@@ -123,7 +122,7 @@ def information(features: Features, share: Features, statistics: FeatureStatisti
 def feature_statistics(
     model: nn.Module, images: Images, *, layer: str | None = None, batch_size: int = 64
 ) -> FeatureStatistics:
-    """Mean, deviation and activity of every unit of a layer over the images of a data set, for `iba`.
+    """Mean, sample deviation and activity of every unit of a layer over the images of a data set, for `iba`.
 
     The model runs in eval mode and is left as it was.
 
@@ -140,7 +139,7 @@ def feature_statistics(
             total, squares = total.to(features) + features.sum(0), squares.to(features) + features.square().sum(0)
             nonzero = nonzero.to(features) + (features != 0).sum(0)
     mean = total / len(images)
-    deviation = (squares / len(images) - mean.square()).clamp(min=0).sqrt()
+    deviation = ((squares - len(images) * mean.square()) / max(1, len(images) - 1)).clamp(min=0).sqrt()
     active = nonzero / len(images) > ACTIVE
     mean, deviation, active = (part.to(fine(images)).unsqueeze(0) for part in (mean, deviation, active))
     return FeatureStatistics(mean, _floored(deviation), active)
