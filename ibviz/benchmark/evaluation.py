@@ -57,6 +57,11 @@ class Evaluation:
         """The choices behind the numbers."""
         return self.card.protocol
 
+    @property
+    def controls(self) -> list[str]:
+        """Labels of the controls that were judged; the average map is one beside a trained attention only."""
+        return [name for name in CONTROLS if name in self.maps]
+
     @cached_property
     def tables(self) -> Tables:
         """Estimates, ranks and tests of all methods, to be read in any format of `ibviz.benchmark.tables`."""
