@@ -1,7 +1,8 @@
 """How often the 95 % intervals of a table hold the true mean: drawn data of known mean.
 
 Independent images by their number and distribution; images in clusters by number and sizes of clusters; several
-trainings by their number, by clusters, and by what makes the mean vary. The standard error of a share of 4,000 sets is 0.35 %.
+trainings by their number, by clusters, and by what makes the mean vary. The standard error of a share of 4,000 sets is
+0.35 %.
 
 python evaluation/coverage.py evaluation/results/coverage
 """
@@ -95,7 +96,7 @@ def over_trainings() -> Iterator[Row]:
                "coverage": share(np.mean(hits))}  # fmt: skip
 
 
-def share(part: float) -> float:
+def share(part: np.floating[Any]) -> float:
     return round(float(part), 4)
 
 
