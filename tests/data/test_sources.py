@@ -260,7 +260,7 @@ def test_a_cluster_column_follows_its_images(tmp_path, names):
 
 
 def test_a_listing_needs_as_many_clusters_as_images():
-    listing = Listing(torch.tensor([0, 0]), ("cat",), ("x", "y"), iter, clusters=("a",))
+    listing = Listing(torch.tensor([0, 0]), ("cat",), ("x", "y"), lambda _: iter([]), clusters=("a",))
     with pytest.raises(InputError, match="pets: clusters name the cluster of each image: expected 2 names, got 1"):
         checked(listing, "pets")
 
