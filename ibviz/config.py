@@ -195,8 +195,8 @@ class InputConfig(Settings):
     def _consistent(self) -> "InputConfig":
         sized = 8 <= min(self.height_width) <= max(self.height_width) <= MOST_PIXELS
         if not sized or len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
-            raise ValueError(f"a side has 8 to {MOST_PIXELS} pixels, a channel a mean and std above 0; got {self.size}, "
-                             f"{self.mean} and {self.std}")  # fmt: skip
+            raise ValueError(f"a side has 8 to {MOST_PIXELS} pixels, a channel a mean and std above 0; "
+                             f"got {self.size}, {self.mean} and {self.std}")  # fmt: skip
         return self
 
     @property
