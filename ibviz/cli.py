@@ -91,7 +91,8 @@ def train(  # noqa: PLR0913 - one parameter a flag
     log: Log = None,
 ) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
-    from ibviz.config import Recipe, read_toml  # noqa: PLC0415 - see above
+    from ibviz.config import Recipe  # noqa: PLC0415 - see above
+    from ibviz.settings import read_toml  # noqa: PLC0415 - see above
     from ibviz.training.loop import train as train_recipe  # noqa: PLC0415
     from ibviz.training.sweep import train_all  # noqa: PLC0415
 
@@ -115,7 +116,8 @@ def train(  # noqa: PLR0913 - one parameter a flag
 
 def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
     """The trainings of a sweep, or of several seeds, which without --resume must be new."""
-    from ibviz.config import Recipe, Sweep, read_toml  # noqa: PLC0415 - see above
+    from ibviz.config import Recipe, Sweep  # noqa: PLC0415 - see above
+    from ibviz.settings import read_toml  # noqa: PLC0415 - see above
     from ibviz.training.sweep import SEED, grid, refuse_begun, repeated  # noqa: PLC0415
 
     if sweep and seeds is not None:
@@ -206,7 +208,8 @@ def _out(out: Path | None) -> Path:
 
 def _suite(sources: list[Path], model: str | None, weights: Path | None, limit: int | None) -> Any:
     """The suite of a file, with what flags say instead."""
-    from ibviz.config import NamedModel, SuiteConfig, read_toml  # noqa: PLC0415 - see above
+    from ibviz.config import NamedModel, SuiteConfig  # noqa: PLC0415 - see above
+    from ibviz.settings import read_toml  # noqa: PLC0415 - see above
 
     if len(sources) > 1:
         raise InputError(f"expected one suite; got {len(sources)}. Folders of one run go with --merge")

@@ -1,12 +1,12 @@
-"""What a TOML file may say: recipes and suites, with unknown keys refused by name."""
+"""What a TOML file may say: recipes and suites."""
 
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ibviz.errors import InputError
+from ibviz.settings import Settings
 
 NETWORKS = ("digits", "vgg32", "vgg16", "wrn50_2", "wrn28_10", "wrn10_2")
 LIBRARIES = ("torchvision/", "timm/", "ibviz/")
@@ -23,21 +23,12 @@ BaselineName = Literal[
 ScoreName = Literal["probability", "log_probability", "logit", "log_odds", "accuracy"]
 TargetRule = Literal["predicted", "true", "runner_up", "contrast"]
 TieRule = Literal["expected", "group", "index", "reverse"]
-
-
-class Settings(BaseModel):
-    """Frozen; refuses unknown keys. TOML has no null: the word "none" stands for it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none(cls, given: Any) -> Any:
-        return (
-            {key: None if value == "none" else value for key, value in given.items()}
-            if isinstance(given, dict)
-            else given
-        )
+MOST_PIXELS = 8192  # along a side
+# What is larger is a slip of the pen, and would fill the memory or overflow.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Side = Annotated[int, Field(ge=8, le=MOST_PIXELS)]  # pixels
+Cells = Annotated[int, Field(ge=1, le=8192)]  # along a side
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class DataConfig(Settings):
@@ -46,14 +37,14 @@ class DataConfig(Settings):
     source: Source = "digits"
     background: Background = "leaves"  # source digits: drawn for each image, or crops of photographs
     repository: str | None = None  # source hub: OWNER/NAME or OWNER/NAME/FOLDER of a data set
-    image_size: int | None = Field(default=None, ge=8)  # pixels a side, after a centre crop; None: as stored
-    resize: int | None = Field(default=None, ge=8)  # short side before that crop; None: image_size
+    image_size: Side | None = None  # pixels a side, after a centre crop; None: as stored
+    resize: Side | None = None  # short side before that crop; None: image_size
     crop: Literal["image", "box"] = "image"  # or the box of the object, made square by `resize`, before that crop
     masks: bool = False  # read object masks as well: cub, voc2007, voc2012, coco
     stream: bool = False  # decode training and validation images anew in every epoch: sets that do not fit in memory
-    limit: int | None = Field(default=None, ge=1)  # training images at most
+    limit: Count | None = None  # training images at most
     validation_share: float = Field(default=0.1, gt=0, lt=1)  # of train, where there is no validation split
-    seed: int = 0
+    seed: Seed = 0
 
 
 def _known_backbone(name: str) -> str:
@@ -69,11 +60,11 @@ class ModelConfig(Settings):
     backbone: Annotated[str, AfterValidator(_known_backbone)] = "digits"
     layer: str | None = None  # of a torchvision or timm network: where attention goes; None: chosen by stride
     pretrained: bool = False  # training starts from the published weights, or those of --weights
-    anchors: int | None = Field(default=20, ge=2)  # None: continuous attention
-    latent: int = Field(default=64, ge=1)  # K, dimensions of z
+    anchors: int | None = Field(default=20, ge=2, le=4096)  # None: continuous attention
+    latent: int = Field(default=64, ge=1, le=16384)  # K, dimensions of z
     gate: Literal["residual", "mul", "mean", "noise"] = "residual"  # see `ibviz.models.gate`; all but residual are ours
-    head_depth: int = Field(default=0, ge=0)  # hidden convolutions of the attention head, where it is not fixed
-    head_width: int | None = Field(default=None, ge=1)  # their channels, with batch norm (ours); None: as published
+    head_depth: int = Field(default=0, ge=0, le=64)  # hidden convolutions of the attention head, where it is not fixed
+    head_width: int | None = Field(default=None, ge=1, le=16384)  # their channels, with batch norm; None: as published
     smoothing: float = Field(default=0.0, ge=0, le=4)  # of the attention, deviation of a Gaussian in cells (ours)
     open_at_start: float | None = Field(default=None, ge=0.05, le=0.99)  # attention of all cells at first; None: random
 
@@ -95,14 +86,14 @@ class Halve(Settings):
     """Halved at each multiple of `every`, epochs counted from 1 (the authors' VGG-32)."""
 
     kind: Literal["halve"] = "halve"
-    every: int = Field(default=3, ge=1)
+    every: Count = 3
 
 
 class Step(Settings):
     """Times `factor` whenever `every` more epochs are finished (their VGG-16 and WRN-50-2)."""
 
     kind: Literal["step"]
-    every: int = Field(ge=1)
+    every: Count
     factor: float = Field(gt=0, lt=1)
 
 
@@ -110,7 +101,7 @@ class Milestones(Settings):
     """Times `factor` after each of these numbers of finished epochs (their WRN-28-10)."""
 
     kind: Literal["milestones"]
-    after: tuple[int, ...]
+    after: tuple[Count, ...]
     factor: float = Field(gt=0, lt=1)
 
 
@@ -123,9 +114,9 @@ class Cosine(Settings):
 class TrainingConfig(Settings):
     """How a network is trained; rates are those of the whole batch, over all processes."""
 
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=64, ge=1)  # images an optimizer step, over all processes
-    accumulate: int = Field(default=1, ge=1)  # passes an optimizer step: less memory, statistics of smaller batches
+    epochs: Count = 10
+    batch_size: Count = 64  # images an optimizer step, over all processes
+    accumulate: Count = 1  # passes an optimizer step: less memory, statistics of smaller batches
     # all, or on a frozen pretrained network attention, bottleneck and decoder; tail: the layers after the gate as well
     trainable: Literal["all", "tail", "attached"] = "all"
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -140,10 +131,10 @@ class TrainingConfig(Settings):
     ema: float | None = Field(default=None, gt=0, lt=1)  # decay a step of averaged weights, which are judged and kept
     precision: Literal["no", "bf16"] = "no"
     compile: bool = False  # torch.compile: minutes at the start, then faster steps
-    crop_padding: int = Field(default=4, ge=0)  # reflect-padded random crop, pixels
+    crop_padding: int = Field(default=4, ge=0, le=1024)  # reflect-padded random crop, pixels
     flip: bool = False
-    save_every: int = Field(default=1, ge=1)  # epochs between checkpoints, among which the best model is chosen
-    seed: int = 0
+    save_every: Count = 1  # epochs between checkpoints, among which the best model is chosen
+    seed: Seed = 0
 
 
 class Recipe(Settings):
@@ -192,13 +183,33 @@ class Sweep(Recipe):
 
 
 class InputConfig(Settings):
-    """What a classifier expects: square side in pixels, normalisation in [0, 1] space, class names."""
+    """What a classifier expects: size in pixels, normalisation in [0, 1] space, class names."""
 
-    size: int = Field(ge=8)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    size: int | tuple[int, int]  # side of a square, or height and width
+    mean: tuple[float, ...]  # one number a channel
+    std: tuple[float, ...]
     class_names: tuple[str, ...]
-    resize: int | None = None  # short side before the centre crop; None: `size`
+    resize: Side | None = None  # short side before the centre crop; None: the shorter one of `size`
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "InputConfig":
+        sized = 8 <= min(self.height_width) <= max(self.height_width) <= MOST_PIXELS
+        if not sized or len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
+            raise ValueError(f"a side has 8 to {MOST_PIXELS} pixels, a channel a mean and std above 0; "
+                             f"got {self.size}, {self.mean} and {self.std}")  # fmt: skip
+        return self
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Rows and columns of pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def side(self) -> int:
+        """Side of a square; an `InputError` for another shape, which what asks for it cannot do."""
+        if len({*self.height_width}) > 1:
+            raise InputError(f"this needs a network of square images; it takes {self.size} pixels")
+        return self.height_width[0]
 
 
 class NamedModel(Settings):
@@ -214,7 +225,7 @@ class MethodConfig(Settings):
 
     method: str
     label: str | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class ProtocolConfig(Settings):
@@ -225,14 +236,14 @@ class ProtocolConfig(Settings):
     baseline: BaselineName | None = None
     insertion_baseline: BaselineName | None = None
     unit: Literal["cell", "pixel"] | None = None  # of removal
-    grid: tuple[int, int] | None = None  # rows, columns; None, of cells: the first attention's, or the coarsest map's
-    steps: int | None = Field(default=None, ge=1)
+    grid: tuple[Cells, Cells] | None = None  # rows, columns; None: the first attention's, or the coarsest map's cells
+    steps: Count | None = None
     ties: TieRule | None = None
-    orders: int | None = Field(default=None, ge=2, multiple_of=2)
+    orders: int | None = Field(default=None, ge=2, le=2**20, multiple_of=2)
     score: ScoreName | None = None
     precision: Literal["float32", "bfloat16"] | None = None  # of the network
-    batch_size: int | None = Field(default=None, ge=1)  # masked images at once; None: the fastest, by a short trial
-    seed: int | None = None
+    batch_size: Count | None = None  # masked images at once; None: the fastest, by a short trial
+    seed: Seed | None = None
 
 
 class SuiteConfig(Settings):
@@ -244,8 +255,8 @@ class SuiteConfig(Settings):
     models: tuple[NamedModel, ...] = ()  # of one input size; the flag --model stands for them
     data: DataConfig = DataConfig()
     split: Literal["train", "validation", "test"] = "test"
-    images: int | None = Field(default=100, ge=2)  # chosen by `seed`; None: all of the split
-    batch: int = Field(default=64, ge=2)  # images explained, judged and stored at once: memory, and what a kill costs
+    images: int | None = Field(default=100, ge=2, lt=2**31)  # chosen by `seed`; None: all of the split
+    batch: int = Field(default=64, ge=2, lt=2**31)  # images taken and stored at once: memory, and what a kill costs
     target: TargetRule = "predicted"  # class that is explained and judged
     methods: tuple[MethodConfig, ...] = (
         MethodConfig(method="attention"),
@@ -256,56 +267,5 @@ class SuiteConfig(Settings):
     metrics: tuple[str, ...] = Field(default=("srg", "deletion", "insertion", "pointing_game"), min_length=1)
     protocols: tuple[ProtocolConfig, ...] = Field(default=(ProtocolConfig(),), min_length=1)
     native: bool = True  # judge maps of another grid by curves on their own as well
-    pictures: int = Field(default=16, ge=0)  # first images kept as they are, for figures and reports
-    seed: int = 0
-
-
-Config = TypeVar("Config", bound=Settings)
-
-
-def read_toml(path: Path, kind: type[Config]) -> Config:
-    """Read `path` as a `kind`; a wrong type or an unknown key is an error that names the key.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "recipe.toml"
-    >>> _ = path.write_text("[training]\\nepochs = 3")
-    >>> read_toml(path, Recipe).training.epochs
-    3
-    """
-    try:
-        return kind.model_validate(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
-    except ValidationError as error:
-        raise InputError(f"{path}: {describe(error, kind)}") from error
-
-
-def describe(error: ValidationError, kind: type[Settings]) -> str:
-    """One line for a pydantic error: every wrong key, and the known keys beside an unknown one."""
-    return "; ".join(_describe_one(one["loc"], one["type"], one["msg"], kind) for one in error.errors())
-
-
-def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:
-    key = ".".join(str(part) for part in location)
-    if fault != "extra_forbidden":
-        return f"{key}: {message}" if key else message
-    return f"unknown key {key}; known here: {', '.join(_known_keys(kind, location[:-1]))}"
-
-
-def _known_keys(kind: type[Settings], parents: tuple[int | str, ...]) -> list[str]:
-    kinds = [kind]
-    for parent in parents:
-        tagged = [one for one in kinds if parent in get_args(_annotation(one, "kind"))]  # of a union, told by `kind`
-        if tagged:
-            kinds = tagged
-        elif isinstance(parent, str):
-            annotation = _annotation(kinds[0], parent)
-            inner = get_args(annotation) or (annotation,)
-            kinds = [one for one in inner if isinstance(one, type) and issubclass(one, Settings)] or kinds
-    return sorted(kinds[0].model_fields)
-
-
-def _annotation(kind: type[Settings], key: str) -> Any:
-    return kind.model_fields[key].annotation if key in kind.model_fields else None
+    pictures: int = Field(default=16, ge=0, lt=2**31)  # first images kept as they are, for figures and reports
+    seed: Seed = 0

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import secrets
 import shlex
 import shutil
 import socket
@@ -11,9 +12,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, TextIO
 
 from ibviz.errors import InputError
+from ibviz.reading import parsing
 
 HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # what stands beside until it is whole
 
@@ -31,9 +34,10 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> target.read_text()
     'done'
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    beside = _beside(path, path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
         yield beside
         with beside.open("rb") as written:
             os.fsync(written.fileno())
@@ -44,6 +48,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def _beside(path: Path, suffix: str = "") -> Path:
+    """A name that nobody can foresee, and plant a link under, in a folder that others may write to."""
+    return path.with_name(f".{path.name}.{secrets.randbelow(10**18)}.part{suffix}")
 
 
 def ensure_folder(folder: Path) -> None:
@@ -61,7 +70,7 @@ def ensure_folder(folder: Path) -> None:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path` to fill; it becomes `path`, which is not there yet, only when the block succeeds."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = _beside(path)
     try:
         beside.mkdir(parents=True)
         yield beside
@@ -98,6 +107,7 @@ def owned(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     with _opened(path) as file:
         _lock(file, path)
+        _refuse_links(folder)
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}: {command()}")
@@ -123,16 +133,28 @@ def _lock(file: TextIO, path: Path) -> None:
                          "it, end it, or give another folder")  # fmt: skip
 
 
+def _refuse_links(folder: Path) -> None:
+    """Refuse a folder with links to other folders in it, through which files would be written elsewhere."""
+    inside = (Path(above) / name for above, names, _ in os.walk(folder) for name in names)
+    if link := next((path for path in inside if path.is_symlink()), None):
+        raise InputError(f"{link} is a link, and files would be written to where it leads; put a folder in its place, "
+                         "or give another folder")  # fmt: skip
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """A file to read and write, there or not."""
+    """A file to read and write, there or not; a link is not followed, for it would be emptied where it leads."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        opened = os.open(path, flags, 0o666)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    with file:
-        file.seek(0)
+    facts = os.fstat(opened)
+    if not S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+        os.close(opened)
+        raise InputError(f"cannot write {path}: it is no file of its own; remove it")
+    with os.fdopen(opened, "r+", errors="replace") as file:
         yield file
 
 
@@ -163,10 +185,9 @@ def read_rows(
     >>> read_rows(path, columns=["value"], filters=[("image", "=", 1)])
     [{'value': 0.25}]
     """
-    import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    try:
+    if not os.path.isfile(path):  # a FIFO would never end
+        raise InputError(f"cannot read {path} as Parquet: there is no such file")
+    with parsing(f"cannot read {path} as Parquet"):
         return pq.read_table(path, columns=columns, filters=filters).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from error

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Bool, Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
-Images = Float[Tensor, "b 3 h w"]  # [0, 1] pixel space; the model normalises
+Images = Float[Tensor, "b colours h w"]  # [0, 1] pixel space; the model normalises
 Inputs = Float[Tensor, "b *rest"]  # images, or what a layer of the network made of them
 Pixels = UInt8[Tensor, "b 3 h w"]  # as stored
 Labels = Int[Tensor, " b"]
@@ -15,6 +17,7 @@ Maps = Float[Tensor, "b gh gw"]  # native grid, signed, unnormalised
 Masks = Bool[Tensor, "b h w"]
 Boxes = Float[Tensor, "b 4"]  # x0, y0, x1, y1 in pixels of the image as the model sees it
 Grid = tuple[int, int]  # rows, columns
+Given = Tensor | NDArray[Any]  # what `explain`, `evaluate` and `predict` take and make tensors of
 # One number for each masked image; the second argument says which image of the comparison each was made from.
 Score = Callable[[Images, Int[Tensor, " b"]], Scores]
 

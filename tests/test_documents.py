@@ -15,7 +15,8 @@ import ibviz
 from ibviz.attribution import CONTROLS, METHODS
 from ibviz.benchmark.runner.loop import check_suite
 from ibviz.cli import app
-from ibviz.config import Recipe, SuiteConfig, Sweep, read_toml
+from ibviz.config import Recipe, SuiteConfig, Sweep
+from ibviz.settings import read_toml
 from ibviz.training.sweep import grid
 
 ROOT = Path(__file__).parents[1]

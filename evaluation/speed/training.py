@@ -29,10 +29,11 @@ from PIL import Image
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
 
-from ibviz.config import InputConfig, Recipe, read_toml
+from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import to_float
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Objective
+from ibviz.settings import read_toml
 from ibviz.training import loop
 from ibviz.training.run import Run, start
 from ibviz.training.share import shares

@@ -145,7 +145,7 @@ def choose_layer(model: nn.Module, images: Images) -> str:
     same there. Where a network has no such layer, the last on which the output depends. The same for all images of a
     size. It takes a few passes of one image, forwards and backwards: name the layer to save them.
     """
-    image = probe((images.shape[2], images.shape[3])).to(images)
+    image = probe((images.shape[2], images.shape[3]), images.shape[1]).to(images)
     layers, classes = _layers_that_matter(model, image), logits_of(model, image).shape[1]
     fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
     if not fitting:
@@ -232,7 +232,7 @@ def _depending(
 ) -> Tensor:
     """The values of a batch; where an image has none beyond rounding, a named layer has to reach the output."""
     if layer is not None and not (values.flatten(1).abs() > rounding).any(1).all():
-        image = probe((images.shape[2], images.shape[3])).to(images)
+        image = probe((images.shape[2], images.shape[3]), images.shape[1]).to(images)
         if not reaches_output(model, image, layer):
             others = listed(influential_layers(model, image))
             raise InputError(f"the output does not depend on what layer {layer} holds at its cells, so that its map is "

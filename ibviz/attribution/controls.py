@@ -48,10 +48,15 @@ def random_pixels(model: nn.Module, images: Images, targets: Labels, *, seed: in
 
 
 def edges(model: nn.Module, images: Images, targets: Labels) -> Maps:
-    """Slope of the luminance by Sobel's filters, in shares of white a pixel; the border is repeated outwards."""
+    """Slope of the luminance by Sobel's filters, in shares of white a pixel; the border is repeated outwards.
+
+    The luminance of three channels is that of red, green and blue, of any other number their mean.
+    """
     del model, targets
     colours = fine(images)
-    grey = (colours * colours.new_tensor(LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
+    count = colours.shape[1]
+    shares = colours.new_tensor(LUMINANCE if count == 3 else [1 / count] * count)
+    grey = (colours * shares.view(-1, 1, 1)).sum(1, keepdim=True)
     padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
     down, across = (weighed(weighed(padded, SLOPE, 2 + k), SMOOTH, 3 - k) for k in (0, 1))
     return (down.square() + across.square()).sqrt().squeeze(1).float()

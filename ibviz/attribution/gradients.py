@@ -33,7 +33,7 @@ from ibviz.errors import InputError
 from ibviz.types import Images, Labels, Maps
 
 Share = Annotated[float, Field(ge=0)]
-Copies = Float[Tensor, "n b 3 h w"]
+Copies = Float[Tensor, "n b colours h w"]
 DOUBLINGS = 4  # of the steps of integrated gradients, until they add up
 ROUNDED = 1e-5  # of the summed size of a map: what its sum may miss by rounding alone
 ROUNDING = 256  # times a dtype's epsilon is what DeepLIFT's sum may miss of the numbers that it is made of

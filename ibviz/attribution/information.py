@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, InstanceOf
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.door import guarded
 from ibviz.attribution.passes import Count, differentiable, fine, laid_out
 from ibviz.errors import InputError
+from ibviz.heads import head_of
 from ibviz.models.grids import (
     Features,
     Layout,
@@ -40,7 +41,7 @@ class FeatureStatistics(NamedTuple):
     """Facts about a layer's features: of every unit or, with one cell a side, of every channel."""
 
     mean: Features
-    deviation: Features  # of the population
+    deviation: Features
     active: Features  # 1 where more than 1 % of the values are not 0, else 0: the unit is taken out
 
 
@@ -78,7 +79,8 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
 ) -> Maps:
     """Per-sample IBA (Schulz 2020): bits that a cell lets pass, summed over channels; never negative.
 
-    Every unit is blended with normal noise such that cross-entropy + `beta` · mean KL, in nats, falls in `steps` of
+    Every unit is blended with normal noise such that cross-entropy (minus the log-probability of the target by the
+    network's head; a regression, which has none, is refused) + `beta` · mean KL, in nats, falls in `steps` of
     Adam, over `samples` draws of noise a step, the same for every image and device. It happens at the submodule
     `layer`, by default one through which all of the network passes: where something passes by, the bits bound nothing.
     Noise has the `statistics` of the layer's features, best taken from a data set by `feature_statistics`; where they
@@ -87,9 +89,8 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
     As in the authors' code (github `BioroboticsLab/IBA`, MIT), the share of signal is smoothed by a Gaussian with
     reflected borders, and a unit that is 0 in 99 % of the data or more (an inactive one) passes 0 and carries no bits.
     Different from it: the map is that after the last step, theirs that before it, so that `steps = 9` gives theirs of
-    10; deviations are at least 1 % of the layer's mean deviation, not at least 0.01, so that a map does not depend on
-    the features' scale, and those of a population. On 16 images of the network `digits` the former moves a map by up to
-    35 % of its peak, the latter two by up to 0.3 %.
+    10 (the last step moves maps of the network `digits` by up to 35 % of their peak); deviations are at least 1 % of
+    the layer's mean deviation, not at least 0.01, so that a map does not depend on the scale of the features.
     """
     tap, draws, maps = tap_at(model, images, layer), torch.Generator().manual_seed(seed), []
     shape = (samples, 1, tap.layout.channels, *tap.layout.grid)
@@ -121,7 +122,7 @@ def information(features: Features, share: Features, statistics: FeatureStatisti
 def feature_statistics(
     model: nn.Module, images: Images, *, layer: str | None = None, batch_size: int = 64
 ) -> FeatureStatistics:
-    """Mean, deviation and activity of every unit of a layer over the images of a data set, for `iba`.
+    """Mean, sample deviation and activity of every unit of a layer over the images of a data set, for `iba`.
 
     The model runs in eval mode and is left as it was.
 
@@ -131,14 +132,14 @@ def feature_statistics(
             [0.5000, 0.5000]])
     """
     total, squares, nonzero = torch.zeros(1), torch.zeros(1), torch.zeros(1)
-    with evaluating(model), as_written(model):
+    with evaluating(model), as_written(model), guarded(model, images):
         tap = tap_at(model, images, layer)
         for part in images.split(batch_size):
             features = read(tap, part).double()  # as squares cancel
             total, squares = total.to(features) + features.sum(0), squares.to(features) + features.square().sum(0)
             nonzero = nonzero.to(features) + (features != 0).sum(0)
     mean = total / len(images)
-    deviation = (squares / len(images) - mean.square()).clamp(min=0).sqrt()
+    deviation = ((squares - len(images) * mean.square()) / max(1, len(images) - 1)).clamp(min=0).sqrt()
     active = nonzero / len(images) > ACTIVE
     mean, deviation, active = (part.to(fine(images)).unsqueeze(0) for part in (mean, deviation, active))
     return FeatureStatistics(mean, _floored(deviation), active)
@@ -158,7 +159,7 @@ def _floored(deviation: Features) -> Features:
 
 def tap_at(model: nn.Module, images: Images, layer: str | None) -> Tap:
     """The named layer, on which the output has to depend, or one chosen as for attention."""
-    image = probe((images.shape[2], images.shape[3])).to(images)
+    image = probe((images.shape[2], images.shape[3]), images.shape[1]).to(images)
     name = layer_for_attention(model, image) if layer is None else layer
     layout = layout_of(model, image, name)
     if layer is not None and not reaches_output(model, image, name):
@@ -206,11 +207,12 @@ def optimise(given: Given, noise: list[Noise], *, beta: float, rows: int) -> Fea
 
 
 def _misfit(given: Given, logit: Features, noise: Noise) -> Float[Tensor, ""]:
-    """Cross-entropy of the targets under some draws of noise, summed over draws and images."""
+    """Minus log-probability of the targets under some draws of noise, summed over draws and images."""
     share, (mean, deviation, active) = noise_share(logit), given.statistics
     blended = active * ((1 - share) * given.features + share * (mean + deviation * noise))
     logits = run_with(given.tap, given.images, laid_out(blended.flatten(0, 1)))
-    return F.cross_entropy(logits.to(logit.dtype), given.targets.repeat(len(noise)), reduction="sum")
+    likelihood = head_of(given.tap.model).log_probability(logits.to(logit.dtype))
+    return -likelihood.gather(1, given.targets.repeat(len(noise)).unsqueeze(1)).sum()
 
 
 def noise_share(logit: Features) -> Features:

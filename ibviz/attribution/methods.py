@@ -22,6 +22,7 @@ from ibviz.attribution.cam import (
     xgrad_cam,
 )
 from ibviz.attribution.controls import average_map, centre, edges, other_image, random_cells, random_pixels, uniform
+from ibviz.attribution.door import GivenTargets, admitted, check_batch, guarded, one_class_each
 from ibviz.attribution.gradients import (
     deep_lift,
     gradient_shap,
@@ -38,9 +39,11 @@ from ibviz.attribution.intrinsic import attention, attention_mean, module_attent
 from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, occlusion, rise
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, not_finite, unknown
+from ibviz.heads import head_of
+from ibviz.metrics.score import targets_by
 from ibviz.models.hooks import as_written, evaluating, replaced_output, unsealed
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Images, Labels, Maps
+from ibviz.types import AttentionMap, Given, Images, Labels, Maps
 
 Explanation = Tensor | AttentionMap  # `Maps`, or the trained attention; no shape, since batches are joined
 
@@ -99,18 +102,29 @@ CONTROLS = {method.label: name for name, method in METHODS.items() if method.con
 
 def explain(
     model: nn.Module,
-    images: Images,
+    images: Given,
     method: str,
     *,
-    targets: Labels | None = None,
+    targets: GivenTargets | None = None,
     batch_size: int = 64,
     **options: object,
 ) -> Explanation:
     """Maps of a batch by one method of `METHODS`, on the method's native grid, signed and unnormalised.
 
-    `targets` default to the classes the model predicts; `options` are the method's own. The model runs in eval mode and
-    is left as it was. `attention` gives an `AttentionMap`, every other method a tensor. Raises `InputError` for an
-    unknown method or option, listing the known ones, and for targets that are no class of the network.
+    Args:
+        model: Any network; it runs in eval mode and is left as it was.
+        images: `(b, channels, h, w)` in [0, 1], a tensor or a NumPy array, which no network can change.
+        method: A key of `METHODS`.
+        targets: Class of each image, or one for all; by default those that the model predicts.
+        batch_size: The most images, changed or not, in one pass.
+        options: The method's own.
+
+    Returns:
+        An `AttentionMap` of `attention`, a tensor of every other method.
+
+    Raises:
+        InputError: For an unknown method or option, listing the known ones, for targets that are no class of the
+            network, for images that are none, and for an output that is no `(b, classes)` (see `ibviz.wrap`).
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
     >>> explain(network, torch.rand(2, 3, 8, 8), "uniform").shape
@@ -119,33 +133,35 @@ def explain(
     function = bind(method, options)
     if "batch_size" in options_of(method):
         function = partial(function, batch_size=batch_size)
-    if not len(images) or batch_size < 1:
-        raise InputError(f"expected images, and a batch_size of at least 1; got {len(images)} and {batch_size}")
+    check_batch(images, batch_size)
     model = unsealed(model)
     with evaluating(model), as_written(model), torch.inference_mode(False):  # a copy of the labels can enter a graph
-        images = images.detach()
+        images = admitted(model, images)
         if targets is not None:
             targets = one_class_each(targets, images)
-        if METHODS[method].target_free:  # nothing is asked of the network about classes
-            targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        elif targets is None:
-            targets = predict(model, images, batch_size=batch_size).argmax(1)
-        size = len(images) if METHODS[method].whole else batch_size
-        chunks = list(zip(images.split(size), targets.split(size), strict=True))
-        with classes_in_range(model, targets):
-            parts = [function(model, *chunk) for chunk in progress(chunks, method)]
-    maps = concatenate(parts)
+        with guarded(model, images):
+            maps = _explained(model, images, method, function, targets, batch_size)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
         raise not_finite(f"maps of {method}")
     return maps
 
 
-def one_class_each(targets: Tensor, images: Images) -> Labels:
-    """A copy of the targets on the images' device, or an `InputError` where they are no whole number for each image."""
-    if targets.shape != images.shape[:1] or targets.is_floating_point() or targets.dtype == torch.bool:
-        raise InputError(f"targets must be whole numbers ({len(images)},), a class for each image; got {targets.dtype} "
-                         f"{tuple(targets.shape)}; for one class of all, torch.full(({len(images)},), 3)")  # fmt: skip
-    return targets.to(images.device, torch.long, copy=True)
+def _explained(
+    model: nn.Module,
+    images: Images,
+    method: str,
+    function: Callable[..., Explanation],
+    targets: Labels | None,
+    batch_size: int,
+) -> Explanation:
+    if METHODS[method].target_free:  # nothing is asked of the network about classes
+        targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    elif targets is None:
+        targets = targets_by("predicted", _probabilities(model, images, batch_size), head=head_of(model)).classes
+    size = len(images) if METHODS[method].whole else batch_size
+    chunks = list(zip(images.split(size), targets.split(size), strict=True))
+    with classes_in_range(model, targets):
+        return concatenate([function(model, *chunk) for chunk in progress(chunks, method)])
 
 
 @contextmanager
@@ -192,11 +208,21 @@ def options_of(method: str) -> dict[str, inspect.Parameter]:
     return {name: one for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
 
 
+def predict(model: nn.Module, images: Given, *, batch_size: int = 256) -> Tensor:
+    """Class probabilities `(b, classes)` by the model's head, float32; of a regression its outputs.
+
+    Raises `InputError` for images that are none, and for an output that is no `(b, classes)` (see `ibviz.wrap`).
+    """
+    check_batch(images, batch_size)
+    model, images = unsealed(model), admitted(model, images)
+    with evaluating(model), guarded(model, images):
+        return _probabilities(model, images, batch_size)
+
+
 @torch.no_grad()
-def predict(model: nn.Module, images: Images, *, batch_size: int = 256) -> Tensor:
-    """Class probabilities `(b, classes)`, float32."""
-    with evaluating(model):
-        return torch.cat([model(part).float().softmax(1) for part in images.split(batch_size)])
+def _probabilities(model: nn.Module, images: Images, batch_size: int) -> Tensor:
+    head = head_of(model)
+    return torch.cat([head.probability(model(part).float()) for part in images.split(batch_size)])
 
 
 def concatenate(parts: list[Explanation]) -> Explanation:

@@ -86,7 +86,7 @@ class _Probe(NamedTuple):
         """How many tokens attention reads."""
         return self.seen[used[-1]].shape[-1]
 
-    def heads(self, index: int) -> Float[Tensor, "rows heads q k"]:
+    def heads(self, index: int) -> Float[Tensor, "*rows q k"]:
         """One attention, with heads as an axis."""
         return by_heads(self.seen[index], len(self.noise))
 
@@ -104,7 +104,7 @@ def _fixed(attention: Tensor, number: int, *, width: int, rows: int) -> Tensor:
 
     Tokens read the next one in one row of the batch for each `width` attentions.
     """
-    if len(attention) % rows:
+    if len(by_heads(attention, rows)) != rows:
         return attention  # not within images; its use is refused later
     queries, keys = attention.shape[-2:]
     matrices = torch.eye(queries, keys).roll(keys // 2 if queries == 1 else 0, 1).repeat(rows, 1, 1)
@@ -190,15 +190,15 @@ def _places(probe: _Probe, first: int, *, stem: bool) -> tuple[int, Grid]:
     """How many tokens stand before the grid, and the grid, as the image's pixels reach what attention is asked with."""
     asked = by_heads(probe.asked[first], len(probe.noise))
     own = asked.diagonal(dim1=-2, dim2=-1) if asked.shape[-2] > 1 else asked[:, :, 0]  # each token with itself
-    differs = (own[0] - own[1]).abs().amax(0)
+    differs = (own[0] - own[1]).abs().nan_to_num().amax(0)  # NaN where a mask of -inf forbids a token itself
     moved = differs > SAME * differs.max()
     prefix = int((~moved).sum())
     size = (probe.noise.shape[2], probe.noise.shape[3])
     grid = token_grid(len(moved) - prefix, size)
     if grid is None or not moved[prefix:].all():
-        raise InputError(f"the {len(moved)} tokens of this network's attention, of which {prefix} do not depend on "
-                         f"the image, are no grid in the proportion of {size[0]}x{size[1]} pixels behind those; "
-                         f"{WAY_OUT}")  # fmt: skip
+        raise InputError(f"the {len(moved)} tokens of this network's attention, of which {prefix} depend on no pixel "
+                         f"or may not read themselves, are no grid in the proportion of {size[0]}x{size[1]} pixels behind "
+                         f"those; {WAY_OUT}")  # fmt: skip
     rows, columns = grid
     for row, column in ((0, 0), (0, columns - 1), (rows - 1, columns - 1)):
         token = prefix + row * columns + column

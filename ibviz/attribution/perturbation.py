@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from ibviz.attribution.passes import Count, copies_a_pass, fine, laid_out, rows_a_pass
 from ibviz.errors import InputError, not_finite
+from ibviz.heads import head_of
 from ibviz.types import Grid, Images, Labels, Maps
 
 KEPT = 0.5  # probability with which a cell of RISE's masks is seen
@@ -61,8 +62,8 @@ def occlusion(
                          f"stride into the window, so that no pixel is left out; got {side} and {step}")  # fmt: skip
     parts = Occlusion(partial(logits_of, model)).attribute(
         images,
-        sliding_window_shapes=(3, side, side),
-        strides=(3, step, step),
+        sliding_window_shapes=(images.shape[1], side, side),
+        strides=(images.shape[1], step, step),
         baselines=0.0,
         target=targets,
         perturbations_per_eval=copies_a_pass(images, batch_size),
@@ -82,20 +83,21 @@ def rise(  # noqa: PLR0913 - three inputs, four options
 ) -> Maps:
     """RISE (Petsiuk 2018): random masks averaged by the probability of the image seen through them.
 
-    Masks are coin flips on `grid`, enlarged and shifted by up to a cell; all images share them. On pixels, in units of
-    probability; the noise falls with the root of `masks`, of which the paper takes 4000 to 8000 at 224 px.
+    The network's head says what a probability is; of a regression the output itself stands for it. Masks are coin
+    flips on `grid`, enlarged and shifted by up to a cell; all images share them. On pixels, in units of probability;
+    the noise falls with the root of `masks`, of which the paper takes 4000 to 8000 at 224 px.
     """
     generator = torch.Generator().manual_seed(seed)
     cells = (torch.rand(masks, *grid, generator=generator) < KEPT).to(images)
     sides = torch.tensor([-(-side // count) for side, count in zip(images.shape[2:], grid, strict=True)])
     shifts = (torch.rand(masks, 2, generator=generator) * sides).long().to(images.device)
-    questions = asked(images, targets)
+    questions, head = asked(images, targets), head_of(model)
     rows = copies_a_pass(questions.images, batch_size)
     total = fine(images.new_zeros(len(images), images[0, 0].numel()))
     for part, shift in zip(cells.split(rows), shifts.split(rows), strict=True):
         seen = shifted_masks(part, shift, (images.shape[2], images.shape[3]))
         states = (seen[:, None, None] * questions.images).flatten(0, 1)
-        scores = logits_of(model, states).softmax(1)[:, questions.classes].unflatten(0, (len(seen), -1))
+        scores = head.probability(logits_of(model, states))[:, questions.classes].unflatten(0, (len(seen), -1))
         with torch.autocast(images.device.type, enabled=False):  # it would round the sum
             total += scores[:, questions.image, questions.target].to(total).T @ seen.flatten(1).to(total)
     return (total.view(-1, *images.shape[2:]) / (KEPT * masks)).float()

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from ibviz.attribution.door import guarded
 from ibviz.attribution.methods import explain, predict, values
 from ibviz.errors import unknown
+from ibviz.heads import head_of
+from ibviz.metrics.score import targets_by
 from ibviz.models.hooks import as_written, evaluating, replaced_output
 from ibviz.progress import progress
 from ibviz.types import Grid, Images, Labels, Maps, Scores
@@ -57,7 +60,7 @@ def randomise(  # noqa: PLR0913 - what is explained, and what is randomised
     ['3', '0']
     """
     if targets is None:
-        targets = predict(model, images).argmax(1)
+        targets = targets_by("predicted", predict(model, images), head=head_of(model)).classes
     before = values(explain(model, images, method, targets=targets, **options))
     chosen = _parameters_by_layer(model, images[:1]) if layers is None else _parameters_under(model, layers)
     rows = []
@@ -147,7 +150,7 @@ def _parameters_by_layer(model: nn.Module, image: Images) -> dict[str, dict[str,
         finished.append(name)
         return output
 
-    with ExitStack() as watching, torch.no_grad(), evaluating(model), as_written(model):
+    with ExitStack() as watching, torch.no_grad(), evaluating(model), as_written(model), guarded(model, image):
         for name, module in model.named_modules():
             if "parametrizations" in name.split("."):
                 continue  # what makes a layer's weight is no layer

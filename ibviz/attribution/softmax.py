@@ -67,12 +67,14 @@ def recorded_attention(model: nn.Module) -> Iterator[list[Tensor]]:
         yield mode.seen
 
 
-def by_heads(attention: Tensor, count: int) -> Float[Tensor, "b heads q k"]:
-    """Attention of `count` images with heads as an axis; some modules keep images and heads as one.
+def by_heads(attention: Tensor, count: int) -> Float[Tensor, "*b q k"]:
+    """Attention of `count` images as `(b, heads, q, k)`, also where images and heads, or images alone, share an axis.
 
-    >>> by_heads(torch.zeros(6, 5, 5), 2).shape
-    torch.Size([2, 3, 5, 5])
+    >>> by_heads(torch.zeros(6, 5, 5), 2).shape, by_heads(torch.zeros(1, 2, 5, 5), 2).shape
+    (torch.Size([2, 3, 5, 5]), torch.Size([2, 1, 5, 5]))
     """
+    if attention.ndim == 4 and len(attention) == 1 < count:
+        attention = attention[0]
     joined = attention.ndim == 3 and len(attention) % count == 0
     return attention.unflatten(0, (count, -1)) if joined else attention
 
@@ -98,11 +100,11 @@ def readers_in(result: Tensor, without: Any = None) -> Readers:
 
 
 def values_of(softmax: Tensor, readers: Readers) -> list[Place]:
-    """What a softmax is multiplied with: one place in the graph for attention, none if no result depends on it.
+    """What a softmax is multiplied with, as places in the graph: one for attention, none if nothing reads it.
 
-    Raises `InputError` for a softmax that does not enter a product with values as it is.
+    Raises `InputError` for a softmax that enters the result in another way than as the left operand of one product.
     """
-    if softmax.grad_fn is None:
+    if softmax.grad_fn not in readers:
         raise InputError(f"this network has an attention of shape {tuple(softmax.shape)} that no gradient passes, and "
                          f"which can therefore not be followed to the output; {WAY_OUT}")  # fmt: skip
     waiting, values, others = [softmax.grad_fn], [], set()

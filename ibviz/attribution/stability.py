@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ibviz.attribution.door import guarded
 from ibviz.attribution.methods import explain, values
 from ibviz.attribution.passes import rows_a_pass
 from ibviz.errors import InputError
@@ -44,10 +45,10 @@ def infidelity(  # noqa: PLR0913 - what is drawn is named apart
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1; got {batch_size}")
     cell_areas(grid, size)
-    spread = on_grid(maps, size).unsqueeze(1).expand_as(images) / 3
+    spread = on_grid(maps, size).unsqueeze(1).expand_as(images) / images.shape[1]
     noise = NOISE * on_grid(_drawn(torch.randn, samples, grid, seed), size)
     chunks = zip(*(one.split(batch_size) for one in (images, spread, targets)), strict=True)
-    with evaluating(model):
+    with evaluating(model), guarded(model, images):
         return torch.cat([_infidelity(model, *chunk, noise=noise, batch_size=batch_size) for chunk in chunks])
 
 

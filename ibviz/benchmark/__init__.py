@@ -6,7 +6,8 @@ from ibviz.benchmark.results import Results, read_results, rebuild
 from ibviz.benchmark.runner.loop import run_suite
 from ibviz.benchmark.store import read_maps
 from ibviz.benchmark.summary import Summary, summarise
-from ibviz.config import SuiteConfig, read_toml
+from ibviz.config import SuiteConfig
+from ibviz.settings import read_toml
 
 __all__ = [
     "Evaluation",

@@ -10,6 +10,7 @@ import torch
 from ibviz.attribution.methods import Explanation, predict, values
 from ibviz.benchmark.evaluation import comparison_grid, training_colour
 from ibviz.benchmark.probe import at_best_pace
+from ibviz.heads import head_of
 from ibviz.metrics.curves import faithfulness, planned_states
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS, Averages, averages
 from ibviz.metrics.protocol import PRESETS, CurveProtocol, preset
@@ -101,7 +102,8 @@ def compare_protocols(
         for name, change in CHANGES.items()
         if known or change.get("target") != "true"
     }
-    found = _judged(model, images, explanation, labels, presets | changed)
+    judged = {name: protocol.judging(head_of(model)) for name, protocol in (presets | changed).items()}
+    found = _judged(model, images, explanation, labels, judged)
     named = {one.name: one for one in found}
     moves = sorted((named[name] for name in changed), key=lambda one: (math.isnan(one.moved), -abs(one.moved)))
     pointing = [] if regions is None else _pointed(values(explanation).to(images.device), regions.to(images.device))
@@ -130,7 +132,7 @@ def _judged(
             with at_best_pace(model, images, protocol) as (fitted, paced):
                 score = scorer(
                     model,
-                    targets_by(protocol.target, answers, labels),
+                    targets_by(protocol.target, answers, labels, head=head_of(model)),
                     kind=protocol.score,
                     precision=protocol.precision,
                 )

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from ibviz.attribution.door import GivenTargets, admitted, as_tensor, one_class_each
 from ibviz.attribution.methods import CONTROLS, Explanation, explain, predict, values
 from ibviz.benchmark.judging import Rules, Seen, curves_in, judge, passes_of, planned_passes, rows_of_findings
 from ibviz.benchmark.probe import at_best_pace
@@ -21,16 +22,17 @@ from ibviz.config import UNNAMED, SuiteConfig
 from ibviz.data.regions import rasterise
 from ibviz.errors import InputError, NoMapError
 from ibviz.files import write_rows
+from ibviz.heads import head_of
 from ibviz.metrics.curves import Curve
 from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
-from ibviz.metrics.score import Targets, targets_by
+from ibviz.metrics.score import Targets, correct, targets_by
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import Reliance, reliance
 from ibviz.statistics import clusters_of
-from ibviz.types import AttentionMap, Boxes, Grid, Images, Labels, Masks
+from ibviz.types import AttentionMap, Given, Grid, Images, Labels, Masks
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -54,6 +56,11 @@ class Evaluation:
     def protocol(self) -> CurveProtocol:
         """The choices behind the numbers."""
         return self.card.protocol
+
+    @property
+    def controls(self) -> list[str]:
+        """Labels of the controls that were judged; the average map is one beside a trained attention only."""
+        return [name for name in CONTROLS if name in self.maps]
 
     @cached_property
     def tables(self) -> Tables:
@@ -87,14 +94,14 @@ class Evaluation:
 
 
 def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
-    model: Classifier,
-    images: Images,
-    explanations: Mapping[str, Explanation],
+    model: nn.Module,
+    images: Given,
+    explanations: Mapping[str, Explanation | Given],
     *,
-    targets: Labels | None = None,
-    labels: Labels | None = None,
-    boxes: Boxes | None = None,
-    masks: Masks | None = None,
+    targets: GivenTargets | None = None,
+    labels: GivenTargets | None = None,
+    boxes: Given | None = None,
+    masks: Given | None = None,
     clusters: Sequence[str] | None = None,
     protocol: CurveProtocol | None = None,
 ) -> Evaluation:
@@ -106,24 +113,28 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     ones; `labels` (-1 where unknown) are the true ones. All controls are added. Boxes are x0, y0, x1, y1 in pixels of
     `images`. Unless the protocol says a batch size, a short trial finds the one and the memory format at which the
     network is fastest. `clusters` name what images share, such as a patient or a background: intervals and tests then
-    count clusters, not images.
+    count clusters, not images. The network's head, as `ibviz.wrap` was told, says what is judged. NumPy arrays are
+    taken as well. Raises `InputError` for a network whose normalisation is not known, and for images, maps or targets
+    that are none.
     """
+    model = known(model)
+    images, explanations = admitted(model, images), _maps(explanations)
     _check(images, explanations, clusters)
-    grid, probabilities = comparison_grid(explanations), predict(model, images)
-    protocol = (protocol or CurveProtocol(colour=training_colour(model))).on(grid)
-    regions = masks if boxes is None else rasterise(boxes, (images.shape[2], images.shape[3]))
-    labels, regions = (None if one is None else one.to(images.device) for one in (labels, regions))
+    grid, probabilities, head = comparison_grid(explanations), predict(model, images), head_of(model)
+    protocol = (protocol or CurveProtocol(colour=training_colour(model))).on(grid).judging(head)
+    regions = _regions(images, boxes, masks)
+    labels = None if labels is None else one_class_each(labels, images)
     if targets is None:
-        judged = targets_by(protocol.target, probabilities, labels)
+        judged = targets_by(protocol.target, probabilities, labels, head=head)
     else:
-        protocol, judged = protocol.model_copy(update={"target": "given"}), Targets(targets.to(images.device))
+        protocol, judged = protocol.model_copy(update={"target": "given"}), Targets(one_class_each(targets, images))
     card = card_of(model, images, judged, protocol)
     metrics = SuiteConfig().metrics if regions is not None else curves_in(SuiteConfig().metrics)
     with evaluating(model), at_best_pace(model, images, protocol) as (fitted, paced):
         maps = dict(explanations) | controls(model, fitted, judged.classes, paced.grid or grid)
         numbers = {name: values(one).to(images.device) for name, one in maps.items()}
-        shared = None if clusters is None else tuple(clusters)
-        seen = Seen(fitted, judged, targets_by("predicted", probabilities).classes, labels, regions, shared)
+        right = None if labels is None else correct(probabilities, labels, head)
+        seen = Seen(fitted, judged, right, labels, regions, None if clusters is None else tuple(clusters))
         rules = Rules({DEFAULT: paced}, metrics)
         stated = f"{planned_passes(numbers, seen.size, rules):,} forward passes"
         found = judge(model, seen, numbers, rules, stated=stated)
@@ -144,15 +155,38 @@ def reliance_on(model: Classifier, images: Images, labels: Labels | None) -> Rel
     return reliance(model, lambda: parts)
 
 
+def known(model: nn.Module) -> Classifier:
+    """The network, if it says how its images are normalised: the baseline and the colours of a judgement rest on it."""
+    if not isinstance(model, Classifier):
+        raise InputError(f"{type(model).__name__} does not say how its images are normalised, by which masked ones are "
+                         "painted; give ibviz.wrap(network, mean=..., std=..., class_names=..., size=...)")  # fmt: skip
+    return model
+
+
+def _maps(explanations: Mapping[str, Explanation | Given]) -> dict[str, Explanation]:
+    maps = {name: one if isinstance(one, AttentionMap) else as_tensor(one, f"the maps of {name!r}")
+            for name, one in explanations.items()}  # fmt: skip
+    for name, one in maps.items():
+        if isinstance(one, Tensor) and one.ndim != 3:
+            raise InputError(f"{name!r} must be maps (b, rows, columns); got {tuple(one.shape)}")
+    return maps
+
+
+def _regions(images: Images, boxes: Given | None, masks: Given | None) -> Masks | None:
+    if boxes is not None:
+        return rasterise(as_tensor(boxes, "boxes").float(), (images.shape[2], images.shape[3])).to(images.device)
+    return None if masks is None else as_tensor(masks, "masks").to(images.device)
+
+
 def default_protocol(model: Classifier, explanations: Mapping[str, Explanation], **choices: Any) -> CurveProtocol:
     """The contract's choices, with the grid and the mean colour that follow from the comparison."""
-    return CurveProtocol(colour=training_colour(model), **choices).on(comparison_grid(explanations))
+    protocol = CurveProtocol(colour=training_colour(model), **choices).judging(head_of(model))
+    return protocol.on(comparison_grid(explanations))
 
 
-def training_colour(model: Classifier) -> tuple[float, float, float]:
-    """Mean colour of the network's training data, in [0, 1]."""
-    red, green, blue = model.normalize.mean.flatten().tolist()
-    return red, green, blue
+def training_colour(model: Classifier) -> tuple[float, ...]:
+    """Mean colour of the network's training data, in [0, 1], a number a channel."""
+    return tuple(known(model).normalize.mean.flatten().tolist())
 
 
 def card_of(model: Classifier, images: Images, judged: Targets, protocol: CurveProtocol) -> Card:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS
@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 
     images: Images
     targets: Targets
-    predicted: Labels  # what the network says, whatever it is judged by
+    correct: Bool[Tensor, " b"] | None = None  # whether the network says the label, where that is known
     labels: Labels | None = None
     regions: Masks | None = None
     clusters: tuple[str, ...] | None = None  # what each image shares with others, by name
@@ -43,9 +43,11 @@ class Seen(NamedTuple):
         """Some of the images."""
         classes, against = self.targets
         targets = Targets(classes[places], None if against is None else against[places])
-        labels, regions = (None if one is None else one[places] for one in (self.labels, self.regions))
+        correct, labels, regions = (
+            None if one is None else one[places] for one in (self.correct, self.labels, self.regions)
+        )
         clusters = None if self.clusters is None else tuple(self.clusters[place] for place in places.tolist())
-        return Seen(self.images[places], targets, self.predicted[places], labels, regions, clusters)
+        return Seen(self.images[places], targets, correct, labels, regions, clusters)
 
 
 class Rules(NamedTuple):
@@ -271,7 +273,7 @@ def _columns(found: Finding, seen: Seen) -> dict[str, list[Any]]:
     facts = {
         "target": seen.targets.classes,
         "label": seen.labels,
-        "correct": None if seen.labels is None else seen.labels == seen.predicted,
+        "correct": seen.correct,
         "f_image": None if curves is None else curves.f_image,
         "f_baseline": None if curves is None else curves.f_baseline,
         "random_order": found.by_chance,

@@ -28,10 +28,12 @@ class Pace(NamedTuple):
     seconds: float  # an image
 
 
-_KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[torch.device, Grid, str], Pace]]" = WeakKeyDictionary()
+_KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[torch.device, tuple[int, ...], str], Pace]]" = WeakKeyDictionary()
 
 
-def fastest(network: nn.Module, size: Grid, device: torch.device, *, precision: str = "float32") -> Pace:
+def fastest(
+    network: nn.Module, size: Grid, device: torch.device, *, precision: str = "float32", channels: int = 3
+) -> Pace:
     """Try a few batch sizes in both formats on images of `size`, once for each network, device, size and precision.
 
     Takes a second or two on a CPU. It changes speed and the last bits of a score, never a ranking. The network has to
@@ -41,9 +43,10 @@ def fastest(network: nn.Module, size: Grid, device: torch.device, *, precision: 
     True
     """
     known = _KNOWN.setdefault(network, {})
-    key = (device, size, precision)
+    shape = (channels, *size)
+    key = (device, shape, precision)
     if key not in known:
-        known[key] = min((pace for name in FORMATS for pace in _paces(network, size, device, name, precision)),
+        known[key] = min((pace for name in FORMATS for pace in _paces(network, shape, device, name, precision)),
                          key=lambda pace: pace.seconds)  # fmt: skip
     return known[key]
 
@@ -75,7 +78,8 @@ def at_best_pace(model: nn.Module, images: Images, protocol: CurveProtocol) -> I
     if protocol.batch_size is not None:
         yield images, protocol
         return
-    pace = fastest(model, (images.shape[2], images.shape[3]), images.device, precision=protocol.precision)
+    _, channels, rows, columns = images.shape
+    pace = fastest(model, (rows, columns), images.device, precision=protocol.precision, channels=channels)
     with in_format(model, pace.memory_format):
         yield (
             images.contiguous(memory_format=FORMATS[pace.memory_format]),
@@ -83,10 +87,12 @@ def at_best_pace(model: nn.Module, images: Images, protocol: CurveProtocol) -> I
         )
 
 
-def _paces(network: nn.Module, size: Grid, device: torch.device, name: str, precision: str) -> Iterator[Pace]:
+def _paces(
+    network: nn.Module, shape: tuple[int, ...], device: torch.device, name: str, precision: str
+) -> Iterator[Pace]:
     with in_format(network, name):
         for batch_size in BATCHES.get(device.type, OTHERWISE):
-            images = torch.rand(batch_size, 3, *size, device=device).contiguous(memory_format=FORMATS[name])
+            images = torch.rand(batch_size, *shape, device=device).contiguous(memory_format=FORMATS[name])
             try:
                 seconds = _seconds(network, images, precision)
             except torch.OutOfMemoryError:

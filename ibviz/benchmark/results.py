@@ -1,17 +1,20 @@
 """The folder that `ibviz evaluate` writes, read back: what a table, a figure or a page needs, without a model."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, Field
+
+from ibviz.benchmark.runner.parts import schemas
 from ibviz.benchmark.tables import tabulate, write_tables
 from ibviz.errors import InputError
+from ibviz.reading import parsing, read_json, shaped
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pandas import DataFrame
 
 CIRCUMSTANCES = "circumstances.json"
@@ -25,6 +28,71 @@ COLUMNS = {
     "predictions": ("model", "image", "predicted", "probability", "runner_up", "runner_up_probability"),
     "curves": ("model", "method", "control", "protocol", "image", "side", "fractions", "scores"),
 }
+
+
+class ProtocolCard(BaseModel, extra="allow"):
+    """What is read of a protocol's card."""
+
+    class Protocol(BaseModel, extra="allow"):
+        """The protocol itself."""
+
+        score: str
+
+    protocol: Protocol
+    hash: str
+
+
+class JudgedModel(BaseModel, extra="allow"):
+    """What is read of a network."""
+
+    name: str
+    weights: str | None = None
+    class_names: list[str] = Field(min_length=1)
+    size: int
+    protocols: dict[str, ProtocolCard] = Field(min_length=1)
+
+
+class JudgedMethod(BaseModel, extra="allow"):
+    """What is read of a method."""
+
+    control: bool
+
+
+class FailedMethod(BaseModel, extra="allow"):
+    """A method that failed on some images."""
+
+    model: str
+    method: str
+    images: list[int]
+    error: str
+
+
+class Absent(BaseModel, extra="allow"):
+    """What a table lacks."""
+
+    model: str | None = None
+    method: str | None = None
+    metric: str | None = None
+    reason: str
+
+
+class JudgedSuite(BaseModel, extra="allow"):
+    """What is read of a suite."""
+
+    data: dict[str, Any] = {}
+
+
+class Circumstances(BaseModel, extra="allow"):
+    """What is read of `circumstances.json`; the rest is shown as it is."""
+
+    suite: JudgedSuite
+    models: dict[str, JudgedModel] = Field(min_length=1)
+    methods: dict[str, JudgedMethod]
+    protocols: dict[str, ProtocolCard]
+    images: int
+    skipped: list[str]
+    failures: list[FailedMethod]
+    left_out: list[Absent]
 
 
 @dataclass(frozen=True)
@@ -84,8 +152,8 @@ def read_results(folder: Path) -> Results:
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder} holds no finished result, for it lacks {', '.join(missing)}; {wanted}")
-    for name, columns in COLUMNS.items():
-        _check(folder / f"{name}.parquet", columns)
+    for name in COLUMNS:
+        _check(folder / f"{name}.parquet", name)
     return Results(folder, _circumstances(folder / CIRCUMSTANCES))
 
 
@@ -97,31 +165,45 @@ def rebuild(folder: Path) -> Results:
 
 
 def _circumstances(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} as JSON: {error}; run the suite again") from error
-    if not isinstance(facts, dict):
-        raise InputError(f"{path} holds a {type(facts).__name__}; expected the circumstances of a run by name")
+    facts = read_json(path, "run the suite again")
+    shaped(Circumstances, facts, f"{path} does not hold the circumstances of a run", "run the suite again")
     return facts
 
 
-def _check(path: Path, columns: tuple[str, ...]) -> None:
+def _check(path: Path, name: str) -> None:
+    """Refuse a table without a column that is read, or with another kind of values in it."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
 
     with _reading(path):
-        there = pq.read_schema(path).names
-    missing = [name for name in columns if name not in there]
+        schema = pq.read_schema(path)
+    missing = [column for column in COLUMNS[name] if column not in schema.names]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}: an older ibviz wrote it, or something else; "
                          "run the suite again")  # fmt: skip
+    for field in schemas()[name]:
+        if field.name in COLUMNS[name] and not _fits(schema.field(field.name).type, field.type):
+            raise InputError(f"{path} should hold {field.type} in its column {field.name}; it holds "
+                             f"{schema.field(field.name).type}: run the suite again")  # fmt: skip
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
+def _fits(given: "pa.DataType", wanted: "pa.DataType") -> bool:
+    """Whether values are of the kind that is wanted, whatever their width; a column of nulls alone has no kind."""
+    from pyarrow import types  # noqa: PLC0415 - slow to import
 
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}; run the suite again") from error
+    if types.is_null(given):
+        return wanted != "string"
+    if types.is_list(wanted):
+        listed = types.is_list(given) or types.is_large_list(given)
+        return listed and _fits(given.value_type, wanted.value_type)
+    if types.is_integer(wanted) or types.is_floating(wanted):
+        return types.is_integer(given) or types.is_floating(given)
+    kinds = {
+        "string": (types.is_string, types.is_large_string, types.is_dictionary),
+        "binary": (types.is_binary, types.is_large_binary),
+        "bool": (types.is_boolean,),
+    }
+    return any(kind(given) for kind in kinds[str(wanted)])
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return parsing(f"cannot read {path} as Parquet", "run the suite again")

@@ -99,8 +99,9 @@ def _read(circumstances: Mapping[str, Any], model: str, name: str) -> CurveProto
 
 
 def _replacement(protocol: CurveProtocol) -> str:
-    colour = ", ".join(f"{part:.2f}" for part in protocol.colour)
-    names = [f"RGB ({colour})" if name == "mean_colour" else name.replace("_", " ") for name in protocol.baselines]
+    numbers = ", ".join(f"{part:.2f}" for part in protocol.colour)
+    colour = f"{'RGB' if len(protocol.colour) == 3 else 'channels'} ({numbers})"
+    names = [colour if name == "mean_colour" else name.replace("_", " ") for name in protocol.baselines]
     unit = "cells" if protocol.unit == "cell" else "pixels of maps"
     of = "of each map's own grid" if protocol.grid is None else f"of {protocol.grid[0]} x {protocol.grid[1]}"
     return f"{unit} {of} replaced by {names[0]}" + ("" if names[0] == names[1] else f" (insertion: {names[1]})")
@@ -120,7 +121,8 @@ def _judged(protocol: CurveProtocol) -> str:
         "contrast": "the predicted class less that of the runner-up",
         "runner_up": "the runner-up class",
     }.get(protocol.target, f"the {protocol.target} class")
-    return f"{protocol.score.replace('_', ' ')} of {target}"
+    score = protocol.score.replace("_", " ") if protocol.head else "output, a number without probability,"
+    return f"{'sigmoid ' * (protocol.head == 'sigmoid')}{score} of {target}"
 
 
 def _title(lines: Frame) -> str:

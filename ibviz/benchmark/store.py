@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 import torch
 from jaxtyping import Bool
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from ibviz.attribution.methods import Explanation, concatenate, values
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.checkpoint import encode, read_header
+from ibviz.reading import parsing
 from ibviz.types import AttentionMap, Maps
 
 FOLDER = "maps"
@@ -125,12 +126,38 @@ def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
     if hashlib.sha256(encoded).hexdigest()[:DIGITS] != path.stem.partition("-")[2]:
         raise InputError(f"{path} was changed after it was written: its name is not its checksum; delete it and resume "
                          "the run")  # fmt: skip
-    try:
+    with parsing(f"{path} is not a safetensors file", "delete it and resume the run"):
         tensors = load(encoded)
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a safetensors file: {error}") from error
+    if not _is_sound(tensors):
+        held = ", ".join(f"{name}: {tuple(one.shape)} {one.dtype}" for name, one in tensors.items())
+        raise InputError(
+            f"{path} does not hold maps as ibviz stores them, but {held[:300]}; delete it and resume the run"
+        )
     present = tensors.pop("present")
     return Shard(tensors, present), header
+
+
+def _is_sound(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these are the tensors of a shard, and belong to each other."""
+    present, kinds = tensors.get("present"), set(tensors) - {"present"}
+    if present is None or present.dtype != torch.bool or present.ndim != 1:
+        return False
+    if kinds == {"index", "anchors"}:
+        return _are_levels(tensors["index"], tensors["anchors"], len(present))
+    if kinds in ({"maps", "exponents"}, {"attention", "exponents"}):
+        maps, exponents = tensors[min(kinds - {"exponents"})], tensors["exponents"]
+        typed = maps.dtype == torch.float16 and exponents.dtype == torch.int16
+        return typed and _are_maps(maps, len(present)) and exponents.shape == maps.shape[:1]
+    return not kinds and not present.any()
+
+
+def _are_levels(index: Tensor, anchors: Tensor, images: int) -> bool:
+    typed = index.dtype in (torch.uint8, torch.int32) and anchors.is_floating_point() and anchors.ndim == 1
+    return typed and _are_maps(index, images) and 0 <= int(index.min()) <= int(index.max()) < len(anchors)
+
+
+def _are_maps(maps: Tensor, images: int) -> bool:
+    return maps.ndim == 3 and maps.numel() > 0 and len(maps) in (1, images)
 
 
 def read_maps(folder: Path, model: str, method: str, images: slice | None = None) -> Explanation:
@@ -180,7 +207,8 @@ def _joined(parts: list[Explanation]) -> Explanation:
 
 
 def _count(path: Path) -> int:
-    with safe_open(path, "pt") as file:
+    failure = f"{path} does not hold maps as ibviz stores them"
+    with parsing(failure, "delete it and resume the run"), safe_open(path, "pt") as file:
         return file.get_slice("present").get_shape()[0]
 
 

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 from ibviz.attribution.methods import CONTROLS, METHODS, bind
 from ibviz.benchmark.evaluation import training_colour
 from ibviz.benchmark.judging import METRICS
-from ibviz.config import ProtocolConfig, SuiteConfig, describe
+from ibviz.config import ProtocolConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError, unknown
+from ibviz.heads import head_of
 from ibviz.metrics.protocol import CurveProtocol, preset
 from ibviz.models.loading import Classifier
+from ibviz.settings import describe
 from ibviz.types import Grid
 
 One = TypeVar("One")
@@ -71,22 +73,23 @@ def protocols_of(suite: SuiteConfig, model: Classifier, grid: Grid | None) -> di
 
 
 def _protocol(config: ProtocolConfig, suite: SuiteConfig, model: Classifier, grid: Grid | None) -> CurveProtocol:
-    size = (model.spec.size, model.spec.size)
-    usual = preset(config.preset, size, training_colour(model))
+    usual = preset(config.preset, model.spec.height_width, training_colour(model))
     changes = config.model_dump(exclude={"preset", "label"}, exclude_none=True) | {"target": suite.target}
     try:
         protocol = CurveProtocol.model_validate(usual.model_dump() | changes)
     except ValidationError as error:
         raise InputError(f"protocol {config.label or config.preset!r}: {describe(error, CurveProtocol)}") from error
+    protocol = protocol.judging(head_of(model))
     return protocol if grid is None else protocol.on(grid)
 
 
 def fitting(images: ImageSet, model: Classifier) -> ImageSet:
     """The images with their labels in the model's numbering; data that does not belong to the model is refused."""
-    side, theirs, ours = images.images.shape[-1], images.class_names, model.spec.class_names
-    if side != model.spec.size:
-        raise InputError(f"the model takes images of {model.spec.size} pixels; the data has {side}: "
-                         f"set image_size = {model.spec.size} under [data]")  # fmt: skip
+    theirs, ours = images.class_names, model.spec.class_names
+    if images.images.shape[-2:] != model.spec.height_width:
+        rows, columns = images.images.shape[-2:]
+        raise InputError(f"the model takes images of {model.spec.size} pixels; the data has {rows}x{columns}: "
+                         f"set image_size = {model.spec.side} under [data]")  # fmt: skip
     if same_order(theirs, ours):
         return images
     missing = [name for name in theirs if name not in ours]

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from urllib.request import Request, urlopen
 
 from ibviz.errors import InputError
 from ibviz.progress import progress
+from ibviz.reading import parsing
 
 PIECE = 10**6  # bytes at a time
 PATIENCE = 60  # seconds without a byte
@@ -52,10 +54,16 @@ def fetched(place: Path, fetch: Callable[[Path], None]) -> Path:
     """
     if not place.is_dir():
         beside = place.with_name(f".{place.name}.part")
+        _refuse_link(beside)
         beside.mkdir(parents=True, exist_ok=True)
         fetch(beside)
         beside.replace(place)
     return place
+
+
+def _refuse_link(beside: Path) -> None:
+    if beside.is_symlink():
+        raise InputError(f"{beside} is a link, and a download would be written to where it leads; remove it")
 
 
 def fetch_file(address: str, md5: str, path: Path) -> None:
@@ -69,6 +77,7 @@ def fetch_file(address: str, md5: str, path: Path) -> None:
     if check_integrity(str(path), md5):
         return
     beside = path.with_name(f".{path.name}.part")
+    _refuse_link(beside)
     beside.parent.mkdir(parents=True, exist_ok=True)
     if not check_integrity(str(beside), md5):
         _receive(address, beside)
@@ -115,14 +124,18 @@ def fetch_voc(year: str, beside: Path) -> None:
 
 def _fetch_and_unpack(archives: list[tuple[str, str, Path]]) -> None:
     """Download archives, each by address, MD5 and place, and unpack all beside themselves before one of them goes."""
-    from torchvision.datasets.utils import extract_archive  # noqa: PLC0415 - slow to import
-
     for archive in archives:
         fetch_file(*archive)
     for _, _, path in archives:
-        extract_archive(str(path), str(path.parent))
+        unpack(path)
     for _, _, path in archives:
         path.unlink()
+
+
+def unpack(archive: Path) -> None:
+    """Unpack a tar archive beside itself; what would lie outside of its folder, or is no plain file, is refused."""
+    with parsing(f"cannot unpack {archive}", "remove it and try again"), tarfile.open(archive) as opened:
+        opened.extractall(archive.parent, filter="data")
 
 
 def fetch_parquet(repository: str, beside: Path) -> None:

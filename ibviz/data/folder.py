@@ -1,9 +1,12 @@
 """Image folders: ROOT/SPLIT/CLASS/FILE, or ROOT/CLASS/FILE without splits."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
+from typing import Literal
+from warnings import warn
 
 import torch
 
@@ -12,6 +15,9 @@ from ibviz.data.listing import Indices, Listing, Sample, checked
 from ibviz.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# Images by their suffix, but of kinds that are not read from folders.
+OTHER_SUFFIXES = (".avif", ".dcm", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".nii", ".npy", ".pgm",
+                  ".pnm", ".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff")  # fmt: skip
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 LAYOUT = f"ROOT/{{train,validation,test}}/CLASS/FILE or ROOT/CLASS/FILE, FILE one of {' '.join(SUFFIXES)}"
 
@@ -36,49 +42,87 @@ def split_folder(root: Path, split: str) -> Path | None:
 def image_files(folder: Path) -> list[Path]:
     """Image files at any depth, told by suffix, in order of their paths; hidden files and folders are skipped.
 
+    A warning lists images of other suffixes, and what has the name of an image but is no regular file.
+
     >>> image_files(Path("nowhere"))
     []
     """
-    inside = (one.relative_to(folder) for one in folder.rglob("*") if one.suffix.lower() in SUFFIXES)
-    shown = (folder / one for one in inside if not any(part.startswith(".") for part in one.parts))
-    return sorted(one for one in shown if not one.is_dir())
+    inside = (path.relative_to(folder) for path in folder.rglob("*"))
+    seen = sorted(path for path in inside if not any(part.startswith(".") for part in path.parts))
+    kinds = {path: _kind(path.name, folder / path) for path in seen}
+    _list_unused(folder, [str(path) for path, kind in kinds.items() if kind == "unused"])
+    return [folder / path for path, kind in kinds.items() if kind == "image"]
 
 
 def list_folder(folder: Path, classes_from: Path) -> Listing:
     """Images in the class folders of `folder`; the class folders of `classes_from`, sorted, are the classes.
+
+    A warning lists images that are not used, as in `image_files`. A class none of whose files is used is an error, and
+    so is one without files in `classes_from`.
 
     >>> list_folder(Path("nowhere"), Path("nowhere"))
     Traceback (most recent call last):
     ibviz.errors.InputError: no folder nowhere
     """
     class_names = tuple(one.name for one in _class_folders(classes_from))
-    files = [(one.name, file) for one in _class_folders(folder) for file in _images(one)]
-    strange = {name for name, _ in files} - set(class_names)
+    classes = {one.name: _images(one) for one in _class_folders(folder)}
+    files = tuple(file for images in classes.values() for file in images)
+    if not files:
+        raise InputError(f"no images in {folder}; expected {LAYOUT}")
+    for name in classes:
+        _check_class(folder / name, bool(classes[name]), may_be_empty=folder != classes_from)
+    strange = {name for name, images in classes.items() if images} - set(class_names)
     if strange:
         raise InputError(
             f"{folder} has classes that {classes_from} lacks: {', '.join(sorted(strange))}; rename or add them"
         )
-    if not files:
-        raise InputError(f"no images in {folder}; expected {LAYOUT}")
     numbers = {name: number for number, name in enumerate(class_names)}
-    labels = torch.tensor([numbers[name] for name, _ in files])
-    names = tuple(f"{name}/{file}" for name, file in files)
-    return checked(Listing(labels, class_names, names, partial(_samples, folder, names)), str(folder))
+    labels = torch.tensor([numbers[name] for name, images in classes.items() for _ in images])
+    return checked(Listing(labels, class_names, files, partial(_samples, folder, files)), str(folder))
 
 
-def _samples(folder: Path, names: tuple[str, ...], rows: Indices) -> Iterator[Sample]:
+def _samples(folder: Path, files: tuple[str, ...], rows: Indices) -> Iterator[Sample]:
     for row in rows.tolist():
-        yield Sample(partial(read_image, folder / names[row]))
+        yield Sample(partial(read_image, folder / files[row]))
 
 
 def _images(folder: Path) -> list[str]:
-    """Names of the image files that lie in the folder itself; by `scandir`, as there may be a million."""
-    entries = (one for one in os.scandir(folder) if not one.name.startswith("."))
-    return sorted(one.name for one in entries if _is_image(one.name) and not one.is_dir())
+    """The image files that lie in a class folder itself, as CLASS/FILE; by `scandir`, as there may be a million."""
+    names = sorted((entry.name, entry.is_file()) for entry in os.scandir(folder) if not entry.name.startswith("."))
+    kinds = {name: "image" if regular and _is_image(name) else _kind(name, folder / name) for name, regular in names}
+    _list_unused(folder, [name for name, kind in kinds.items() if kind == "unused"])
+    return [f"{folder.name}/{name}" for name, kind in kinds.items() if kind == "image"]
+
+
+def _check_class(folder: Path, has_images: bool, *, may_be_empty: bool) -> None:
+    """Refuse a class without images, which would be learned from nothing, or judged on nothing."""
+    names = [] if has_images else sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    if not has_images and (names or not may_be_empty):
+        held = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise InputError(f"class {folder.name!r} has no image: {folder} holds {held or 'nothing'}; expected {LAYOUT}: "
+                         "convert its images, or remove the folder")  # fmt: skip
 
 
 def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _kind(name: str, path: Path) -> Literal["image", "unused", "other"]:
+    """Whether a file is an image to read, one that is not used, or something else."""
+    if not _is_image(name):
+        return "unused" if os.path.splitext(name)[1].lower() in OTHER_SUFFIXES else "other"
+    try:
+        return "image" if S_ISREG(path.stat().st_mode) else "unused"
+    except OSError:
+        return "image"  # a link that leads nowhere, say: whoever reads it says why it cannot
+
+
+def _list_unused(folder: Path, names: Sequence[str]) -> None:
+    """Warn of images that are not used, by their names."""
+    if names:
+        first = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        warn(f"{len(names)} with the name of an image in {folder} are not used, being no regular file or not one of "
+             f"{' '.join(SUFFIXES)}: {first}", UserWarning, stacklevel=2)  # fmt: skip
 
 
 def _class_folders(folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 
 def checked(listing: Listing, where: str) -> Listing:
-    """The listing itself, unless it is empty or a label has no class name; -1 means no label.
+    """The listing with names that can be written; refused if it is empty or a label has no class name (-1: no label).
 
     >>> checked(Listing(torch.tensor([2]), ("cat", "dog"), ("x.png",), iter), "pets")
     Traceback (most recent call last):
@@ -72,7 +72,22 @@ def checked(listing: Listing, where: str) -> Listing:
     if listing.clusters is not None and len(listing.clusters) != len(listing.labels):
         raise InputError(f"{where}: clusters name the cluster of each image: expected {len(listing.labels)} names, got "
                          f"{len(listing.clusters)}")  # fmt: skip
-    return listing
+    return listing._replace(
+        names=tuple(map(writable, listing.names)), class_names=tuple(map(writable, listing.class_names))
+    )
+
+
+def writable(name: str) -> str:
+    r"""Return a name as UTF-8 can hold it; bytes of a file's name that are no text become escapes.
+
+    >>> writable("caf\udce9.jpg")
+    'caf\\udce9.jpg'
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode(errors="backslashreplace").decode()
+    return name
 
 
 def load(part: Part, view: View) -> ImageSet:

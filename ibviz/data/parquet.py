@@ -3,7 +3,7 @@
 import json
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 
 from ibviz.data.decode import decode
 from ibviz.data.listing import Indices, Listing, Sample, checked
 from ibviz.data.objects import Objects, annotate, corners
 from ibviz.errors import InputError
+from ibviz.reading import parsing, shaped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +28,8 @@ FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", 
 LABELS = ("label", "labels", "fine_label")
 CLUSTER = "cluster"
 BATCH = 256  # rows held at once
+MOST_CLASSES = 2**20
+MOST_ROWS = 2**25
 
 
 class Columns(NamedTuple):
@@ -72,11 +76,16 @@ def list_parquet(files: list[Path]) -> Listing:
     class indices for each object); where categories say nothing, all of them do.
     """
     schema = _schema(files[0])
-    columns = _common_columns(files)
+    columns, groups = _common_columns(files), _groups(files)
+    if groups and groups[-1].after > MOST_ROWS:
+        raise InputError(f"{files[0]}: a split should have at most {MOST_ROWS:,} rows; got {groups[-1].after:,}")
     labels = [-1 if label is None else label for file in files for label in _column(file, columns.label)]
-    names = _class_names(schema, columns.label) or tuple(str(number) for number in range(max([*labels, -1]) + 1))
+    most = max(labels, default=-1)
+    if most >= MOST_CLASSES:
+        raise InputError(f"{files[0]}: labels in column {columns.label} should be below {MOST_CLASSES:,}; got {most}")
+    names = _class_names(schema, columns.label, files[0]) or tuple(map(str, range(most + 1)))
     paths = _paths(files, columns)
-    samples = partial(_samples, _groups(files), columns, labels, paths)
+    samples = partial(_samples, groups, columns, labels, paths)
     listing = Listing(torch.tensor(labels, dtype=torch.int64), names, paths, samples, _clusters(files, columns))
     return checked(listing, str(files[0]))
 
@@ -99,14 +108,8 @@ def _paths(files: list[Path], columns: Columns) -> tuple[str, ...]:
     return tuple(path or f"row_{row:06d}" for row, path in enumerate(stored))
 
 
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
-
-    try:
-        yield
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # Arrow checks text only as it becomes Python's
-        raise InputError(f"cannot read {file} as Parquet: {error}") from error
+def _reading(file: Path) -> AbstractContextManager[None]:
+    return parsing(f"cannot read {file} as Parquet")
 
 
 def _schema(file: Path) -> "pa.Schema":
@@ -139,7 +142,9 @@ def _common_columns(files: list[Path]) -> Columns:
 def _columns(schema: "pa.Schema", file: Path) -> Columns:
     from pyarrow import types  # noqa: PLC0415 - slow to import
 
-    image = next((one.name for one in schema if _has_field(one.type, "bytes")), None)
+    if len(set(schema.names)) < len(schema.names):
+        raise InputError(f"{file} has two columns of one name; its columns are {', '.join(schema.names)}")
+    image = next((one.name for one in schema if _has_bytes(one.type)), None)
     integers = [one.name for one in schema if types.is_integer(one.type) and one.name != CLUSTER]
     label = next((name for name in LABELS if name in integers), integers[0] if len(integers) == 1 else None)
     if image is None or label is None:
@@ -151,19 +156,51 @@ def _columns(schema: "pa.Schema", file: Path) -> Columns:
     return Columns(image, label, "objects" if boxed else None, CLUSTER if CLUSTER in schema.names else None)
 
 
+def _has_bytes(kind: "pa.DataType") -> bool:
+    """Whether this is a struct whose field `bytes` holds bytes, and whose `path`, if any, text."""
+    from pyarrow import types  # noqa: PLC0415 - slow to import
+
+    if not _has_field(kind, "bytes"):
+        return False
+    fields = {kind.field(index).name: kind.field(index).type for index in range(kind.num_fields)}
+    binary = types.is_binary(fields["bytes"]) or types.is_large_binary(fields["bytes"])
+    path = fields.get("path")
+    return binary and (path is None or types.is_string(path) or types.is_large_string(path) or types.is_null(path))
+
+
 def _has_field(kind: "pa.DataType", name: str) -> bool:
     from pyarrow import types  # noqa: PLC0415 - slow to import
 
     return types.is_struct(kind) and name in [kind.field(index).name for index in range(kind.num_fields)]
 
 
-def _class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
-    metadata = schema.metadata or {}
+class Features(BaseModel):
+    """What the Hub writes beside a schema, as far as it is read: names of classes by column."""
+
+    class Info(BaseModel):
+        """Of a data set."""
+
+        features: dict[str, Any] = {}
+
+    info: Info = Info()
+
+
+class ClassNames(BaseModel):
+    """The names of all classes, in the order of their numbers."""
+
+    names: tuple[str, ...] = Field(max_length=MOST_CLASSES)
+
+
+def _class_names(schema: "pa.Schema", label: str, file: Path) -> tuple[str, ...] | None:
+    metadata, failure = schema.metadata or {}, f"{file} names its classes in no way that is known"
+    with parsing(failure):
+        own, hub = (json.loads(metadata.get(key, b"{}")) for key in (b"class_names", b"huggingface"))
     if b"class_names" in metadata:
-        return tuple(json.loads(metadata[b"class_names"]))
-    hub = json.loads(metadata.get(b"huggingface", b"{}"))
-    names = hub.get("info", {}).get("features", {}).get(label, {}).get("names")
-    return tuple(names) if names else None
+        return shaped(ClassNames, {"names": own}, failure).names
+    feature = shaped(Features, hub, failure).info.features.get(label)
+    if not isinstance(feature, dict) or not feature.get("names"):
+        return None
+    return shaped(ClassNames, feature, failure).names
 
 
 def _groups(files: list[Path]) -> tuple[Group, ...]:
@@ -218,16 +255,40 @@ def _decode(content: bytes | None, name: str, row: int) -> Image.Image:
     return decode(content, name)
 
 
-def read_objects(record: dict[str, Any], label: int, image: Image.Image) -> Objects:
+class Record(BaseModel):
+    """The objects of a row; null stands for nothing."""
+
+    model_config = ConfigDict(strict=True)
+
+    bbox: list[list[float]] | None = None  # x, y, width, height
+    category: list[Any] | None = None
+    imagenet: list[Any] | None = None
+    difficult: list[bool | int | None] | None = None
+
+
+def read_objects(record: Any, label: int, image: Image.Image) -> Objects:
     """Objects of a row of class `label`, from its lists `bbox`, `category` or `imagenet`, and `difficult`."""
-    boxes = [corners(box) for box in record.get("bbox") or []]
-    return annotate(image, boxes, _classes(record, label, len(boxes)), difficult=record.get("difficult") or ())
+    held = shaped(
+        Record, record, "the column objects should hold lists: bbox of four numbers each, and as many of others"
+    )
+    boxes = [corners(box) for box in held.bbox or []]
+    classes, difficult = _classes(held, label, len(boxes)), [bool(one) for one in held.difficult or ()]
+    if len(classes) != len(boxes) or len(difficult) not in (0, len(boxes)):
+        raise InputError(f"the column objects has {len(boxes)} boxes, but {len(classes)} categories and "
+                         f"{len(difficult)} marks of difficulty")  # fmt: skip
+    return annotate(image, boxes, classes, difficult=difficult)
 
 
-def _classes(record: dict[str, Any], label: int, count: int) -> list[int]:
+def _classes(record: Record, label: int, count: int) -> list[int]:
     """One class an object: the row's label where it is among those listed or where nothing is said."""
-    said = record.get("imagenet") or record.get("category") or []
+    said = record.imagenet or record.category or []
     if not any(isinstance(one, int | list) for one in said):
         return [label] * count
     listed = [one if isinstance(one, list) else [one] for one in said]
-    return [label if label in classes else (classes or [-1])[0] for classes in listed]
+    return [label if label in classes else _number(classes) for classes in listed]
+
+
+def _number(classes: list[Any]) -> int:
+    """The first of an object's classes as a number; -1 if there is none."""
+    first = classes[0] if classes else None
+    return first if isinstance(first, int) and 0 <= first < MOST_CLASSES else -1

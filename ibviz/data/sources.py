@@ -1,5 +1,6 @@
 """Where images come from: embedded digits, published data sets, the Hugging Face Hub, image folders, Parquet files."""
 
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -187,7 +188,7 @@ def _list_split_parquet(root: Path, split: Split) -> Listing | None:
 def _existing(root: Path | None, source: str) -> Path:
     if root is None:
         raise InputError(f"source {source} needs the path of its files (--data); expected {LAYOUTS[source]}")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"no folder {root} for source {source}; expected {LAYOUTS[source]}")
     return root
 

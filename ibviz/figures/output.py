@@ -1,16 +1,18 @@
 """A finished figure, saved whole, with beside it the account of how it was made and the data it was made from."""
 
 import json
+import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from matplotlib.figure import Figure
-from safetensors import SafetensorError
+from pydantic import BaseModel, Field
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, float32, uint8
@@ -18,12 +20,16 @@ from torch import Tensor, float32, uint8
 from ibviz.errors import InputError
 from ibviz.figures.settings import DEFAULT, find_template, settings
 from ibviz.files import replacing
+from ibviz.reading import parsing, read_bytes, shaped
 from ibviz.types import AttentionMap
 
 FORMAT = "ibviz figure"
 VERSION = 2  # 1 had no data
 DATA = ".data.safetensors"
 DPI = 300
+MOST_DPI = 4800
+MOST_DATA = 2**32  # bytes
+DEEPEST = 12  # lists and mappings in each other among the arguments of a figure
 # Dates and versions in a file would make two equal figures differ; the sidecar holds the versions.
 OPTIONS: dict[str, dict[str, Any]] = {
     ".pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
@@ -145,44 +151,78 @@ def _pixels(bytes_: Tensor) -> Tensor:
     return bytes_.float() / 255
 
 
-def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+def unpack(packed: Any, tensors: Mapping[str, Tensor], depth: int = 0) -> Any:
     """What `pack` was given, but without the deviation of an attention map, which no figure shows."""
+    if depth > DEEPEST:
+        raise InputError(f"its arguments are nested more than {DEEPEST} deep")
+    inner = partial(unpack, tensors=tensors, depth=depth + 1)
     if isinstance(packed, list):
-        return [unpack(one, tensors) for one in packed]
+        return [inner(one) for one in packed]
     if not isinstance(packed, dict):
         return packed
-    [(kind, held)] = packed.items()
-    return UNPACK[kind](held, tensors)
+    kind: str
+    held: Any
+    kind, held = next(iter(packed.items()), ("nothing", ""))
+    if len(packed) != 1 or not isinstance(held, HELD.get(kind, ())):
+        raise InputError(f"a value among its arguments is one of {', '.join(HELD)}; got {str(list(packed))[:100]}")
+    if kind == "mapping":
+        return {key: inner(one) for key, one in held.items()}
+    if kind == "attention":
+        return _unpack_attention({part: inner(one) for part, one in held.items()})
+    return tuple(map(inner, held)) if kind == "tuple" else _unpack_tensor(kind, held, tensors)
 
 
-def _unpack_attention(held: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttentionMap:
-    parts = {part: unpack(one, tensors) for part, one in held.items()}
-    mean = parts["mean"] if "mean" in parts else parts["anchors"][parts["index"]]
-    return AttentionMap(mean, mean.new_zeros(mean.shape), parts.get("index"), parts.get("anchors"))
+def _unpack_tensor(kind: str, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    if name not in tensors:
+        raise InputError(f"it was made without data, or has lost the part {name!r}")
+    if kind == "pixels" and tensors[name].dtype != uint8:
+        raise InputError(f"its part {name!r} should hold bytes; it holds {tensors[name].dtype}")
+    return _pixels(tensors[name]) if kind == "pixels" else tensors[name]
 
 
-UNPACK = {
-    "tensor": lambda key, tensors: tensors[key],
-    "pixels": lambda key, tensors: _pixels(tensors[key]),
-    "attention": _unpack_attention,
-    "mapping": lambda held, tensors: {key: unpack(one, tensors) for key, one in held.items()},
-    "tuple": lambda held, tensors: tuple(unpack(held, tensors)),
-}
+def _unpack_attention(parts: dict[str, Any]) -> AttentionMap:
+    mean, index, anchors = (parts.get(part) for part in ("mean", "index", "anchors"))
+    if mean is None and isinstance(index, Tensor) and isinstance(anchors, Tensor):
+        whole = anchors.ndim == 1 and not index.is_floating_point() and index.numel() > 0
+        if not whole or not 0 <= int(index.min()) <= int(index.max()) < len(anchors):
+            raise InputError("the numbers of an attention map's anchors do not belong to its table of anchors")
+        mean = anchors[index.long()]
+    if not isinstance(mean, Tensor):
+        raise InputError(f"an attention map holds a mean, or index and anchors; got {', '.join(parts) or 'nothing'}")
+    return AttentionMap(mean, mean.new_zeros(mean.shape), index, anchors)
+
+
+HELD: dict[str, type] = {"tensor": str, "pixels": str, "attention": dict, "mapping": dict, "tuple": list}
+
+
+class DataFile(BaseModel):
+    """The file of a figure's tensors, beside its sidecar."""
+
+    file: str
+    sha256: str
+
+
+class Sidecar(BaseModel):
+    """What is read of a sidecar."""
+
+    kind: str
+    arguments: dict[str, Any] = {}
+    record: dict[str, Any] | None = None
+    data: DataFile | None = None
+    dpi: dict[Literal[".pdf", ".png", ".svg"], Annotated[float, Field(ge=1, le=MOST_DPI)]] = {}
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
     """What a sidecar says; any other file is refused."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give the .json beside a figure") from error
-    except ValueError:
-        told = None
+    encoded, told = read_bytes(path, what="sidecar"), None
+    with suppress(ValueError, RecursionError):
+        told = json.loads(encoded)
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         raise InputError(
             f"{path} is not the sidecar of a figure and is left alone; give the .json beside a figure, or "
             "save one under another name"
         )
+    shaped(Sidecar, told, f"{path} is damaged, or of another version of ibviz")
     return told
 
 
@@ -190,20 +230,17 @@ def read_data(sidecar: Path, named: Mapping[str, str] | None) -> dict[str, Tenso
     """Tensors of a figure from the file that its sidecar names; refused where its hash is another than noted there."""
     if named is None:
         return {}
-    path = sidecar.with_name(Path(named["file"]).name)
-    try:
-        packed = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}, the data of {sidecar.name}: {error.strerror}") from error
+    path = sidecar.parent / Path(named["file"]).name
+    if not os.path.isfile(path):
+        raise InputError(f"cannot read {path}, the data of {sidecar.name}: No such file; restore it")
+    packed = read_bytes(path, most=MOST_DATA)
     if sha256(packed).hexdigest() != named["sha256"]:
         raise InputError(f"{path} has changed since {sidecar.name} was written (its SHA-256 differs); restore it")
-    try:
+    with parsing(f"{path} is not a safetensors file"):
         return load_tensors(packed)
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a safetensors file: {error}") from error
 
 
 def _with_dpi(account: dict[str, Any], sidecar: Path, suffix: str, dpi: int) -> dict[str, Any]:
     before = read_sidecar(sidecar) if sidecar.exists() else {}
     same = {key: value for key, value in before.items() if key != "dpi"} == account
-    return {**account, "dpi": {**(before["dpi"] if same else {}), suffix: dpi}}
+    return {**account, "dpi": {**(before.get("dpi", {}) if same else {}), suffix: dpi}}

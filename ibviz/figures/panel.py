@@ -37,6 +37,7 @@ from ibviz.figures.rows import (
     check_boxes,
     check_images,
     check_look,
+    coloured,
     rows_of,
     shrunk,
 )
@@ -58,6 +59,7 @@ def panel(  # noqa: PLR0913 - what lies on, over and beside the pictures is name
     scales: Mapping[str, Shared] | None = None,
     template: str = DEFAULT,
     original_size: Grid | None = None,
+    channels: Sequence[int] | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
     """Draw the plain images and below them a row of overlays for each method, with a colour bar for each scale.
@@ -69,7 +71,9 @@ def panel(  # noqa: PLR0913 - what lies on, over and beside the pictures is name
     scale, 0 to 1, on bars and on overlays of maps coarser than the images. A row of NaN in `boxes` is an image without
     a box. `template` names where the figure will stand (`settings.TEMPLATES`). Images with a side over 1000 pixels are
     drawn smaller and a note says so, as it does for `original_size`, pixels high and wide, of images made smaller
-    before. The sidecar repeats `record`: model, data, methods, options, seeds, how the images were chosen.
+    before. Images of one channel are grey; of any other number but three, `channels` names the three that are drawn as
+    red, green and blue, or the one drawn as grey, counted from 0, and a note says so. The sidecar repeats `record`:
+    model, data, methods, options, seeds, how the images were chosen.
 
     >>> import torch
     >>> drawn = panel(torch.rand(2, 3, 32, 48), {"Grad-CAM": torch.rand(2, 4, 6)}, captions=["cat", "dog"])
@@ -80,16 +84,18 @@ def panel(  # noqa: PLR0913 - what lies on, over and beside the pictures is name
     look, page = check_look(Look(blend, fade, list(contours))), find_template(template)
     if boxes is not None:
         check_boxes(boxes, (images.shape[2], images.shape[3]))
-    shown = shrunk(Shown(images, dict(maps), boxes, masks, original_size))
+    coloured(images, channels)  # or it is said what to choose
+    chosen = None if channels is None else tuple(channels)
+    shown = shrunk(Shown(images, dict(maps), boxes, masks, original_size, chosen))
     rows = rows_of(shown.maps, len(images), shown.size, scales or {})
     named = None if captions is None else list(captions)
     figure = _draw(shown, rows, named or [], look, page)
     beside = {"captions": named, "scales": dict(scales or {}), "template": template}
-    return finished("panel", figure, _facts(shown, rows), {**shown._asdict(), **beside, **look._asdict()}, record)
+    return finished("panel", figure, _facts(shown, rows), {**_arguments(shown), **beside, **look._asdict()}, record)
 
 
 def overlay(
-    image: Float[Tensor, "3 h w"],
+    image: Float[Tensor, "colours h w"],
     given: Float[Tensor, "_ _"] | AttentionMap,
     *,
     label: str = "",
@@ -106,6 +112,11 @@ def overlay(
     """
     maps = given if isinstance(given, AttentionMap) else given[None]
     return panel(image[None], {label: maps}, captions=[caption] if caption else None, **options)
+
+
+def _arguments(shown: Shown) -> dict[str, Any]:
+    """What is shown as keyword arguments of `panel`; a choice of channels where there is one."""
+    return {name: value for name, value in shown._asdict().items() if name != "channels" or value is not None}
 
 
 def _facts(shown: Shown, rows: list[Row]) -> dict[str, Any]:
@@ -131,7 +142,7 @@ class Canvas(NamedTuple):
 
 
 def _draw(shown: Shown, rows: list[Row], captions: list[str], look: Look, page: Template) -> Figure:
-    photos = shown.images.detach().cpu().double().clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    photos = coloured(shown.images, shown.channels).detach().cpu().double().clamp(0, 1).permute(0, 2, 3, 1).numpy()
     names = [(row.content.label, row.note) for row in rows]
     texts = Texts(names, [text for row in rows for text in row.scale.labels], captions, _foot(shown))
     with settings(page, texts.all()):
@@ -153,10 +164,15 @@ def _draw(shown: Shown, rows: list[Row], captions: list[str], look: Look, page: 
 
 
 def _foot(shown: Shown) -> str:
-    if shown.original_size is None:
-        return ""
-    (high, wide), (height, width) = shown.original_size, shown.size
-    return f"Images of {wide}{TIMES}{high} pixels, drawn as {width}{TIMES}{height}."
+    notes = []
+    if shown.original_size is not None:
+        (high, wide), (height, width) = shown.original_size, shown.size
+        notes.append(f"Images of {wide}{TIMES}{high} pixels, drawn as {width}{TIMES}{height}.")
+    if shown.channels is not None:
+        named = ", ".join(map(str, shown.channels))
+        drawn = f"Channel {named} of" if len(shown.channels) == 1 else f"Channels {named} as red, green, blue, of"
+        notes.append(f"{drawn} {shown.images.shape[1]} (from 0).")
+    return " ".join(notes)
 
 
 def _runs(rows: list[Row], places: list[Place]) -> list[list[int]]:

@@ -62,13 +62,17 @@ class Row(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """Images, maps and outlines as they are drawn; `original_size` is that of images which were made smaller."""
+    """Images, maps and outlines as they are drawn; `original_size` is that of images which were made smaller.
+
+    `channels` are those that are seen, where images have another number of them than one or three.
+    """
 
     images: Images
     maps: dict[str, RowMaps]
     boxes: Boxes | None
     masks: Masks | None
     original_size: Grid | None
+    channels: tuple[int, ...] | None = None
 
     @property
     def size(self) -> Grid:
@@ -90,7 +94,22 @@ def shrunk(shown: Shown) -> Shown:
         boxes=None if shown.boxes is None else shown.boxes * ratio.to(shown.boxes),
         masks=None if shown.masks is None else _smaller(shown.masks[:, None].float(), size)[:, 0] >= 0.5,
         original_size=shown.size,
+        channels=shown.channels,
     )
+
+
+def coloured(images: Images, channels: Sequence[int] | None) -> Float[Tensor, "b 3 h w"]:
+    """What is seen of images of any number of channels: `channels` as red, green and blue, or one of them as grey.
+
+    >>> coloured(torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1), (3, 2, 0)).flatten()
+    tensor([0.4000, 0.3000, 0.1000])
+    """
+    count = images.shape[1]
+    chosen = list(range(count)) if channels is None else list(channels)
+    if len(chosen) not in (1, 3) or not all(0 <= one < count for one in chosen):
+        raise InputError(f"images have {count} channels; say which three of 0 to {count - 1} are drawn as red, green "
+                         f"and blue, or which one as grey: channels=(2, 1, 0); got {channels}")  # fmt: skip
+    return images[:, chosen].expand(-1, 3, -1, -1)
 
 
 def _smaller(images: Tensor, size: Grid) -> Tensor:

@@ -11,8 +11,8 @@ from torch.nn.functional import conv2d, pad
 from ibviz.metrics.imputation import inpaint, road
 from ibviz.types import Images, Masks
 
-Colour = tuple[float, float, float]
-Background = Float[Tensor, "b 3 _ _"]  # a colour (1 x 1) or a whole image for each image
+Colour = tuple[float, ...]  # one number a channel
+Background = Float[Tensor, "b colours _ _"]  # a colour (1 x 1) or a whole image for each image
 
 
 def mean_colour(images: Images, colour: Colour, seed: int) -> Background:
@@ -22,7 +22,7 @@ def mean_colour(images: Images, colour: Colour, seed: int) -> Background:
     torch.Size([2, 3, 1, 1])
     """
     del seed
-    return images.new_tensor(colour).view(1, 3, 1, 1).expand(len(images), -1, -1, -1)
+    return images.new_tensor(colour).view(1, -1, 1, 1).expand(len(images), -1, -1, -1)
 
 
 def black(images: Images, colour: Colour, seed: int) -> Background:
@@ -32,7 +32,7 @@ def black(images: Images, colour: Colour, seed: int) -> Background:
     0.0
     """
     del colour
-    return mean_colour(images, (0.0, 0.0, 0.0), seed)
+    return mean_colour(images, (0.0,) * images.shape[1], seed)
 
 
 def image_mean(images: Images, colour: Colour, seed: int) -> Background:
@@ -46,13 +46,13 @@ def image_mean(images: Images, colour: Colour, seed: int) -> Background:
 
 
 def image_minimum(images: Images, colour: Colour, seed: int) -> Background:
-    """Each image's darkest value of any channel, in all three; called "black" by Quantus.
+    """Each image's darkest value of any channel, in all of them; called "black" by Quantus.
 
     >>> image_minimum(torch.tensor([0.2, 0.1, 0.3]).view(1, 3, 1, 1), (0.5, 0.4, 0.3), 0).flatten()
     tensor([0.1000, 0.1000, 0.1000])
     """
     del colour, seed
-    return images.amin((1, 2, 3), keepdim=True).expand(-1, 3, -1, -1)
+    return images.amin((1, 2, 3), keepdim=True).expand(-1, images.shape[1], -1, -1)
 
 
 def blur(images: Images, colour: Colour, seed: int) -> Background:
@@ -139,6 +139,6 @@ def _mirror(side: int, reach: int, device: torch.device) -> Tensor:
     return torch.minimum(place, 2 * (side - 1) - place) if side > 1 else place * 0
 
 
-def _convolved(padded: Images, kernel: Float[Tensor, " taps"]) -> Float[Tensor, "b 3 _ _"]:
-    taps = kernel.to(padded).expand(3, 1, 1, -1)
-    return conv2d(conv2d(padded, taps, groups=3), taps.transpose(2, 3), groups=3)
+def _convolved(padded: Images, kernel: Float[Tensor, " taps"]) -> Float[Tensor, "b colours _ _"]:
+    taps = kernel.to(padded).expand(padded.shape[1], 1, 1, -1)
+    return conv2d(conv2d(padded, taps, groups=len(taps)), taps.transpose(2, 3), groups=len(taps))

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ibviz.errors import InputError
 from ibviz.metrics.baselines import BASELINES, IMPUTERS
-from ibviz.metrics.grid import cell_areas, enlarged, finite, on_grid, one_each, paint
+from ibviz.metrics.grid import cell_areas, enlarged, finite, in_range, on_grid, one_each, paint
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.states import Plan, below_cuts, kept_cells, plans
 from ibviz.metrics.ties import TieReport, tie_report
@@ -168,9 +167,7 @@ def random_order_area(score: Score, images: Images, grid: Grid, *, protocol: Cur
 def _check(images: Images, cells: Maps) -> None:
     one_each(cells, images, "the images")
     cell_areas((cells.shape[1], cells.shape[2]), (images.shape[2], images.shape[3]))
-    low, high = float(images.amin()), float(images.amax())  # `aminmax` would copy images that are channels-last
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN is refused; resizing may overshoot a little
-        raise InputError(f"images must be in [0, 1] pixel space, not normalised; got {low:.3g} to {high:.3g}")
+    in_range(images)
 
 
 def _planned(cells: Maps, protocol: CurveProtocol, most: int | None) -> Iterator[tuple[Plan, ...]]:

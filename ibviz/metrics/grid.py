@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 
 from ibviz.errors import InputError
-from ibviz.types import Grid, Maps
+from ibviz.types import Grid, Images, Maps
 
 Enlargement = Literal["nearest", "bilinear"]
 
@@ -53,6 +53,20 @@ def unit(maps: Maps) -> Maps:
     """
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return torch.where(high > low, (maps - low) / (high - low), 1)
+
+
+def in_range(images: Images) -> Images:
+    """The images, or an `InputError` where some leave [0, 1] by more than resizing may, or are no numbers.
+
+    >>> in_range(torch.ones(1, 3, 1, 1)).shape
+    torch.Size([1, 3, 1, 1])
+    """
+    low, high = float(images.amin()), float(images.amax())  # `aminmax` would copy images that are channels-last
+    if low >= -1e-3 and high <= 1 + 1e-3:
+        return images
+    way = "divide bytes by 255, and " if high > 2 else ""
+    raise InputError(f"images must be in [0, 1] pixel space, not normalised; got {low:.3g} to {high:.3g}; {way}tell "
+                     "ibviz.wrap the mean and std by which the network normalises")  # fmt: skip
 
 
 def one_each(maps: Sized, others: Sized, name: str) -> None:

@@ -64,10 +64,13 @@ def inpaint(images: Images, removed: Masks) -> Images:
     return torch.where(removed.unsqueeze(1), result, images)
 
 
-def _telea(image: UInt8[np.ndarray, "h w 3"], hole: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def _telea(image: UInt8[np.ndarray, "h w c"], hole: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w c"]:
+    """OpenCV takes three channels at once, or one; of any other number each is filled alone."""
     import cv2  # noqa: PLC0415 - slow to import
 
-    return cv2.inpaint(np.ascontiguousarray(image), hole, RADIUS, cv2.INPAINT_TELEA)
+    parts = [image] if image.shape[2] == 3 else np.split(image, image.shape[2], axis=2)
+    filled = [cv2.inpaint(np.ascontiguousarray(part), hole, RADIUS, cv2.INPAINT_TELEA) for part in parts]
+    return np.concatenate([part.reshape(*hole.shape, -1) for part in filled], axis=2)
 
 
 def _check(images: Images) -> None:
@@ -82,7 +85,7 @@ def _all(removed: Masks) -> Bool[Tensor, "b 1 1 1"]:
 def _filled(images: Images, removed: Masks) -> Images:
     """Solve `weights * value = sum over neighbours of weight * value` at removed pixels, given the others."""
     size = (images.shape[2], images.shape[3])
-    levels = _levels(removed, size)
+    levels = _levels(removed.repeat_interleave(images.shape[1], 0), size)
     mean = images.mean((2, 3), keepdim=True)  # an offset that makes the answer of a fully removed image 0
     known = torch.where(removed.unsqueeze(1), 0, images - mean)
     known = pad(known.flatten(0, 1).unsqueeze(1), levels[0].padding)
@@ -100,10 +103,11 @@ class _Level(NamedTuple):
 
 
 def _levels(removed: Masks, size: Grid) -> list[_Level]:
+    """The system at every resolution; `removed` has a row for each channel of each image."""
     depth = max(0, (min(size) // COARSEST).bit_length() - 1)
     padding = (0, -size[1] % 2**depth, 0, -size[0] % 2**depth)
     inside = pad(torch.ones(1, 1, *size, device=removed.device), padding)
-    left = pad((~removed).float().unsqueeze(1), padding).repeat_interleave(3, 0)
+    left = pad((~removed).float().unsqueeze(1), padding)
     levels = []
     for side in (2**step for step in range(depth + 1)):
         if side > 1:

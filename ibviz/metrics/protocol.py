@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ibviz.config import BaselineName, ScoreName, Settings, TargetRule, TieRule
+from ibviz.config import BaselineName, ScoreName, TargetRule, TieRule
 from ibviz.errors import InputError, unknown
+from ibviz.heads import Head
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS
+from ibviz.settings import Settings
 from ibviz.types import Grid
 
 Brightness = Annotated[float, Field(ge=0, le=1)]
 Cells = Annotated[int, Field(ge=1)]
+Colour = Annotated[tuple[Brightness, ...], Field(min_length=1)]
 
 WITH_COLOUR = {"mean_colour", "blur_rise"}  # baselines that look at `colour`
 WITH_SEED = {"noise", "road"}
@@ -30,7 +33,7 @@ class CurveProtocol(Settings):
     space: Literal["pixels"] = "pixels"  # a removed pixel is replaced in [0, 1], before the network normalises
     baseline: BaselineName = "mean_colour"  # what stands where pixels are removed
     insertion_baseline: BaselineName | None = None  # None: the same, without which SRG loses its meaning
-    colour: tuple[Brightness, Brightness, Brightness]  # mean of the network's training data
+    colour: Colour  # mean of the network's training data, a number a channel
     unit: Literal["cell", "pixel"] = "cell"  # what is removed at once
     grid: tuple[Cells, Cells] | None = None  # rows, columns of the maps' common grid; None: each map's own
     enlargement: Literal["nearest", "bilinear"] = "nearest"  # from that grid to pixels, where they are the unit
@@ -42,6 +45,7 @@ class CurveProtocol(Settings):
     orders: int = Field(default=8, ge=2, multiple_of=2)  # in reversed pairs
     seed: int = 0  # of tie orders and of noise in a baseline
     score: ScoreName = "probability"
+    head: Literal["softmax", "sigmoid"] | None = "softmax"  # of the network; None: its outputs are no probabilities
     target: TargetRule | Literal["given"] = "predicted"  # "given": no rule, but classes named by the caller
     precision: Literal["float32", "bfloat16"] = "float32"  # of the network; ranks and areas are float32
     batch_size: int | None = Field(default=None, ge=1)  # masked images scored at once; None: left to the caller
@@ -62,6 +66,17 @@ class CurveProtocol(Settings):
         """
         return self.model_copy(update={"grid": grid}) if self.grid is None and self.unit == "cell" else self
 
+    def judging(self, head: Head) -> "CurveProtocol":
+        """With the head of the network that is judged; outputs without a probability are judged as they are.
+
+        >>> from ibviz.heads import find_head
+        >>> CurveProtocol(colour=(0.5,)).judging(find_head("none")).score
+        'logit'
+        """
+        plain = not head.has_probability and self.score == "probability"
+        name = head.name if head.has_probability else None
+        return self.model_copy(update={"head": name} | ({"score": "logit"} if plain else {}))
+
     @property
     def baselines(self) -> tuple[BaselineName, BaselineName]:
         """Of deletion and of insertion."""
@@ -75,6 +90,8 @@ class CurveProtocol(Settings):
     def _idle(self) -> set[str]:
         """Fields that cannot change a number beside the others."""
         idle = {"batch_size"}
+        if self.head == "softmax":
+            idle |= {"head"}
         if self.ties == "group":
             idle |= {"cuts", "steps"}
         if self.ties != "expected":
@@ -111,7 +128,7 @@ PRESETS: dict[str, dict[str, object]] = {
 }
 
 
-def preset(name: str, size: Grid, colour: tuple[float, float, float], *, grid: Grid | None = None) -> CurveProtocol:
+def preset(name: str, size: Grid, colour: tuple[float, ...], *, grid: Grid | None = None) -> CurveProtocol:
     """The protocol called `name` for images of `size` pixels; `grid` is the comparison's, for "default" alone.
 
     A step of RISE and of Quantus is a row of pixels (224 in their examples), of LATEC 50 pixels, of TorchCAM a 20th of

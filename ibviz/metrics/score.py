@@ -4,14 +4,15 @@ from collections.abc import Callable
 from typing import NamedTuple, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from ibviz.config import TargetRule
 from ibviz.errors import InputError, unknown
+from ibviz.heads import HEADS, Head, Logits, checked, head_of
 from ibviz.types import Images, Labels, Score, Scores
 
-Logits = Float[Tensor, "b classes"]
+SOFTMAX = HEADS["softmax"]
 TARGETS: tuple[str, ...] = get_args(TargetRule)
 
 
@@ -31,8 +32,8 @@ def scorer(
 ) -> Score:
     """Score of each image's target class, one of `SCORES`, in float32 whatever the network computes in.
 
-    `targets` cover the whole comparison and lie on the network's device. `precision` "bfloat16" runs the network alone
-    under autocast.
+    The network's head, as `ibviz.wrap` states it, says what a probability is. `targets` cover the whole comparison and
+    lie on the network's device. `precision` "bfloat16" runs the network alone under autocast.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)).eval()
     >>> score = scorer(network, torch.tensor([0, 1]), kind="logit")
@@ -44,68 +45,80 @@ def scorer(
     if kind not in SCORES:
         raise unknown("score", kind, list(SCORES))
     classes, against = targets if isinstance(targets, Targets) else Targets(targets)
+    measure, head = SCORES[kind], head_of(network)
 
     def score(states: Images, rows: Labels) -> Scores:
         with (
             torch.inference_mode(),
             torch.autocast(states.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
         ):
-            logits = network(states)
-        found = SCORES[kind](logits.float(), classes[rows])
-        return found if against is None else found - SCORES[kind](logits.float(), against[rows])
+            logits = checked(network(states), network).float()
+        found = measure(logits, classes[rows], head)
+        return found if against is None else found - measure(logits, against[rows], head)
 
     return score
 
 
-def probability(logits: Logits, classes: Labels) -> Scores:
-    """Softmax probability, in [0, 1].
+def probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+    """Probability of the class by the network's head, in [0, 1]; of a regression the output itself.
 
     >>> probability(torch.zeros(1, 4), torch.tensor([2]))
     tensor([0.2500])
     """
-    return logits.softmax(1).gather(1, classes[:, None]).squeeze(1)
+    return logit(head.probability(logits), classes)
 
 
-def log_probability(logits: Logits, classes: Labels) -> Scores:
-    """Log of the softmax probability, in nats, at most 0.
+def log_probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+    """Log of the probability, in nats, at most 0.
 
     >>> log_probability(torch.zeros(1, 1), torch.tensor([0]))
     tensor([0.])
     """
-    return logits.log_softmax(1).gather(1, classes[:, None]).squeeze(1)
+    return logit(head.log_probability(logits), classes)
 
 
-def logit(logits: Logits, classes: Labels) -> Scores:
-    """The logit itself, unbounded; not comparable between networks.
+def logit(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+    """The output of the class itself, a logit or the number of a regression; not comparable between networks.
 
     >>> logit(torch.tensor([[1.0, 5.0]]), torch.tensor([1]))
     tensor([5.])
     """
+    del head
     return logits.gather(1, classes[:, None]).squeeze(1)
 
 
-def log_odds(logits: Logits, classes: Labels) -> Scores:
+def log_odds(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
     """log(p / (1 - p)) in nats, unbounded; computed from the logits, so exact where p rounds to 1.
 
     >>> log_odds(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
     tensor([100.])
     """
-    if logits.shape[1] < 2:
-        raise InputError("log-odds need at least two classes: the only one has probability 1; judge by the logit")
-    others = logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
-    return logit(logits, classes) - others
+    return head.log_odds(logits, classes)
 
 
-def accuracy(logits: Logits, classes: Labels) -> Scores:
-    """1 where the class is the predicted one, 0 elsewhere.
+def accuracy(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+    """1 where the network says that the class is there (of a softmax: the predicted one), 0 elsewhere.
 
     >>> accuracy(torch.tensor([[1.0, 5.0]]), torch.tensor([0]))
     tensor([0.])
     """
-    return (logits.argmax(1) == classes).float()
+    return logit(head.present(head.probability(logits)).float(), classes)
 
 
-SCORES: dict[str, Callable[[Logits, Labels], Scores]] = {
+def correct(probabilities: Logits, labels: Labels, head: Head = SOFTMAX) -> Bool[Tensor, " b"] | None:
+    """Whether the network says that each image's label is there, from its probabilities; None of a regression.
+
+    An image without a label (-1) counts as wrong.
+
+    >>> correct(torch.tensor([[0.4, 0.7]]), torch.tensor([0]))
+    tensor([False])
+    """
+    if not head.has_probability:
+        return None
+    return head.present(probabilities).gather(1, labels.clamp(min=0)[:, None]).squeeze(1) & (labels >= 0)
+
+
+SCORES: dict[str, Callable[[Logits, Labels, Head], Scores]] = {
     "probability": probability,
     "log_probability": log_probability,
     "logit": logit,
@@ -114,11 +127,12 @@ SCORES: dict[str, Callable[[Logits, Labels], Scores]] = {
 }
 
 
-def targets_by(rule: str, logits: Logits, labels: Labels | None = None) -> Targets:
+def targets_by(rule: str, logits: Logits, labels: Labels | None = None, *, head: Head = SOFTMAX) -> Targets:
     """Class of each image by one of `TARGETS`, from the answers to the unchanged images.
 
-    `predicted`; `true`, which needs the label of every image; `runner_up`, the second most likely class; `contrast`,
-    the predicted class against the runner-up.
+    `predicted`, with independent labels the most probable one and with a single output that; `true`, which needs the
+    label of every image; `runner_up`, the second most likely class; `contrast`, the predicted class against the
+    runner-up. Raises `InputError` where several outputs are numbers of a regression, of which none is more likely.
 
     >>> targets_by("contrast", torch.tensor([[0.0, 3.0, 2.0]]))
     Targets(classes=tensor([1]), against=tensor([2]))
@@ -129,6 +143,9 @@ def targets_by(rule: str, logits: Logits, labels: Labels | None = None) -> Targe
         if labels is None or bool((labels < 0).any()):
             raise InputError("target 'true' needs the label of every image; give labels, or judge the predicted class")
         return Targets(labels)
+    if not head.has_probability and logits.shape[1] > 1:
+        raise InputError(f"none of the {logits.shape[1]} outputs of a regression is the predicted one; name the output "
+                         "to explain and to judge: targets=0")  # fmt: skip
     best = logits.float().topk(min(2, logits.shape[1]), dim=1).indices
     if rule == "predicted":
         return Targets(best[:, 0])

@@ -72,7 +72,7 @@ def _subsets(cells: int, n: int, subsets: int, seed: int) -> Int[Tensor, "subset
 def _scored(score: Score, images: Images, batch_size: int) -> Scores:
     rows = torch.arange(len(images), device=images.device)
     pairs = zip(images.split(batch_size), rows.split(batch_size), strict=True)
-    return torch.cat([score(*pair).float() for pair in pairs])
+    return torch.cat([score(part.clone(), rows).float() for part, rows in pairs])  # a network may write to it
 
 
 def _correlation(one: Float[Tensor, "b k"], other: Float[Tensor, "b k"]) -> Scores:

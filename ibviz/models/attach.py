@@ -9,13 +9,14 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig, describe
+from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import WrappedClassifier, named, timm_input
 from ibviz.models.tapped import create, gives, logits_of, place_of, probe_for, tapped
+from ibviz.settings import describe
 
 HEAD: dict[str, Any] = {  # see evaluation/results/attention
     "head_depth": 1,
@@ -60,6 +61,9 @@ def attach(
     torch.Size([1, 14, 14])
     """
     wrapped = model if isinstance(model, WrappedClassifier) else _wrapped(model)
+    if wrapped.head != "softmax" or wrapped.output is not None:
+        raise InputError("attention is trained with a softmax over the classes that a network gives as (b, classes); "
+                         f"this one was wrapped with head={wrapped.head!r}, output={wrapped.output!r}")  # fmt: skip
     spec = wrapped.spec
     if class_names is not None:
         spec = spec.model_copy(update={"class_names": tuple(class_names)})

@@ -109,8 +109,8 @@ def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
 
     At 64 px and more its convolutions end on several cells, and the layer to the latents widens with their number.
     """
-    if spec.size < 32:
-        raise InputError(f"backbone vgg32 cannot take images of {spec.size} pixels but 32 and more: set image_size")
+    if spec.side < 32:
+        raise InputError(f"backbone vgg32 cannot take images of {spec.side} pixels but 32 and more: set image_size")
     stem = nn.Sequential(conv_block(3, 64, 2), conv_block(64, 128, 2), conv_block(128, 256, 3), nn.MaxPool2d(2))
     tail = nn.Sequential(*conv_bn_relu(512, 512), nn.MaxPool2d(2), *conv_bn_relu(512, 512), nn.MaxPool2d(2))
     encoder = nn.Sequential(
@@ -124,7 +124,7 @@ def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
         nn.Flatten(),
     )
     head, decoder = conv_head(256, config), two_layer_decoder(config, spec)
-    width = 512 * (spec.size // 32) ** 2
+    width = 512 * (spec.side // 32) ** 2
     return split(stem, encoder, 256, head, width, decoder, partial(_on_modules, _initialise_vgg))
 
 

@@ -1,13 +1,14 @@
 """Weights with everything needed to rebuild the classifier, in one safetensors file; nothing is unpickled."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, model_validator
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
+from ibviz.reading import parsing, shaped
 
 HEADER = "ibviz"  # the one metadata key: safetensors writes several in no fixed order
 
@@ -34,23 +36,43 @@ def encode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file of `write_tensors` whose header says it is a `kind`."""
     header = read_header(path, kind)
-    with safe_open(path, "pt") as file:
+    with parsing(f"{path} is damaged", "restore it"), safe_open(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dictionary
 
 
 def read_header(path: Path, kind: str) -> dict[str, Any]:
     """Read the header alone; that of another kind is refused."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike `Path.is_file`, of any name
         raise InputError(f"no such file: {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a safetensors file ({error}); expected an ibviz {kind}") from error
-    if header.get("kind") != kind:
-        found = header.get("kind", "tensors without an ibviz header")
-        raise InputError(f"{path} holds {found}; expected an ibviz {kind}, as `ibviz train` writes it")
+    with parsing(f"{path} is not a safetensors file", f"expected an ibviz {kind}"), safe_open(path, "pt") as file:
+        header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+    given = header.get("kind", "tensors without an ibviz header") if isinstance(header, dict) else "another header"
+    if given != kind:
+        raise InputError(f"{path} holds {str(given)[:100]}; expected an ibviz {kind}, as `ibviz train` writes it")
     return header
+
+
+class Facts(BaseModel, extra="allow", frozen=True):
+    """What a model's file says of its training, as far as somebody reads it."""
+
+    recipe: dict[str, dict[str, Any]] = {}
+    epoch: int | None = None
+    validation: dict[str, Any] = {}
+    anchors: list[list[float]] = []
+
+
+class ModelHeader(BaseModel, frozen=True):
+    """The header of a model's file."""
+
+    model: ModelConfig
+    input: InputConfig
+    facts: Facts = Facts()
+
+    @model_validator(mode="after")
+    def _anchors_are_logged_whole(self) -> "ModelHeader":
+        if any(len(epoch) not in (0, self.model.anchors) for epoch in self.facts.anchors):
+            raise ValueError(f"facts.anchors should hold {self.model.anchors} anchors after each epoch")
+        return self
 
 
 def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> None:
@@ -67,13 +89,16 @@ def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> Non
 
 def load_model(path: Path) -> IBClassifier:
     """Rebuild a classifier in eval mode from a file of `save_model`."""
-    tensors, header = read_tensors(path, "model")
-    try:
-        model = IBClassifier(ModelConfig(**header["model"]), InputConfig(**header["input"]))
-    except (KeyError, ValidationError) as error:
-        raise InputError(f"{path} was written by another version of ibviz: its configuration does not fit") from error
+    tensors, held = read_tensors(path, "model")
+    other = f"{path} was written by another version of ibviz: its configuration does not fit"
+    header = shaped(ModelHeader, held, other)
+    smallest = header.model.latent * max(len(header.input.class_names), 2)  # of the decoder, and of the bottleneck
+    if smallest > sum(tensor.numel() for tensor in tensors.values()):
+        raise InputError(f"{path} does not hold the weights its configuration asks for: {header.model.latent} latents "
+                         f"and {len(header.input.class_names)} classes need more")  # fmt: skip
+    model = IBClassifier(header.model, header.input)
     load_state(model, tensors, path)
-    model.facts = header.get("facts", {})
+    model.facts = held.get("facts", {})
     return model.eval()
 
 
@@ -123,5 +148,5 @@ def load_state(model: IBClassifier, tensors: Mapping[str, Tensor], path: Path) -
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise InputError(f"{path} does not hold the weights its configuration asks for: {reason}") from error
+        reason = " ".join(str(error).split()).partition(": ")[2] or str(error)
+        raise InputError(f"{path} does not hold the weights its configuration asks for: {reason[:300]}") from error

@@ -43,20 +43,20 @@ class Inspection(NamedTuple):
 
 
 class Normalize(nn.Module):
-    """[0, 1] pixels to the network's own range; constants travel in the checkpoint."""
+    """[0, 1] pixels to the network's own range and precision; constants travel in the checkpoint."""
 
-    mean: Float[Tensor, "3 1 1"]
-    std: Float[Tensor, "3 1 1"]
+    mean: Float[Tensor, "colours 1 1"]
+    std: Float[Tensor, "colours 1 1"]
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         """Keep one mean and deviation a channel."""
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, images: Images) -> Images:
-        """Subtract the mean, divide by the deviation."""
-        return (images - self.mean) / self.std
+        """Subtract the mean, divide by the deviation; float32 images enter a network of half precision as such."""
+        return ((images - self.mean) / self.std).to(self.mean.dtype)
 
 
 HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")

@@ -21,6 +21,7 @@ from ibviz.types import Grid, Images
 
 LARGEST_STRIDE = 16  # pixels a cell, of a layer chosen for attention
 LEAST_SIDE = 7  # cells a side it has at least
+PREFIX_TOKENS = ("class_token", "cls_token", "distillation_token", "register_tokens")  # of torchvision and transformers
 Features = Float[Tensor, "b c gh gw"]
 
 
@@ -62,13 +63,13 @@ def from_grid(features: Features, output: Tensor, layout: Layout) -> Tensor:
     return features if layout.kind == "bchw" else features.permute(0, 2, 3, 1)
 
 
-def probe(size: Grid) -> Images:
+def probe(size: Grid, channels: int = 3) -> Images:
     """An image to find out shapes and dependences with: noise, since in a blank one every ReLU may be shut.
 
     >>> probe((8, 6)).shape
     torch.Size([1, 3, 8, 6])
     """
-    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    return torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
 
 
 def spatial_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
@@ -283,12 +284,13 @@ def token_grid(count: int, size: Grid) -> Grid | None:
 
 
 def _prefix_tokens(model: nn.Module) -> int:
-    """Tokens that stand for no place: as timm's networks say, one for a class token as torchvision's have."""
+    """Tokens that stand for no place: as many as timm's networks say, or as others hold tensors of such tokens."""
     for module in model.modules():
         if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
             return count
-        if isinstance(getattr(module, "class_token", None), Tensor):
-            return 1
+        held = [token for name in PREFIX_TOKENS if isinstance(token := getattr(module, name, None), Tensor)]
+        if held:  # (1, tokens, width), or a single vector
+            return sum(1 if token.ndim == 1 else token.shape[-2] for token in held)
     return 0
 
 

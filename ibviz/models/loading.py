@@ -1,62 +1,123 @@
 """One door to every classifier: a run, a file, a name on the Hub, in torchvision or timm; or a module of your own."""
 
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from urllib.error import URLError
 
 from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float
-from safetensors import SafetensorError
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ibviz.config import LIBRARIES, InputConfig
 from ibviz.errors import InputError
+from ibviz.heads import HeadName, checked, find_head
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
 from ibviz.models.hooks import unsealed
+from ibviz.models.huggingface import from_transformers, is_of_transformers
 from ibviz.models.official import SUFFIXES, load_official
 from ibviz.models.own import OWN
 from ibviz.models.tapped import create, place_of
+from ibviz.reading import parsing
+from ibviz.settings import describe
 from ibviz.types import Images
+
+Output = str | int | Callable[[Any], Tensor]  # the key, the attribute or the place of the logits, or what finds them
 
 
 class WrappedClassifier(nn.Module):
-    """A network with its normalisation as first layer and the facts about its input."""
+    """A network with its normalisation as first layer, the facts about its input and the meaning of its output."""
 
-    def __init__(self, network: nn.Module, spec: InputConfig, name: str | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: InputConfig,
+        name: str | None = None,
+        *,
+        head: HeadName = "softmax",
+        output: Output | None = None,
+    ) -> None:
         """Keep the network as it is; `get_submodule("network.…")` names its layers, `name` tells how to build it."""
         super().__init__()
         self.spec, self.name = spec, name
+        self.head = find_head(head).name
+        self.output = "logits" if output is None and is_of_transformers(network) else output
         self.normalize = Normalize(spec.mean, spec.std).to(place_of(network))
         self.network = network
 
     def forward(self, images: Images) -> Float[Tensor, "rows classes"]:
-        """Logits of [0, 1] images: a row an image, or for each that a hook makes of it."""
-        return self.network(self.normalize(images))
+        """Logits of [0, 1] images: a row an image, or for each that a hook makes of it.
+
+        Raises `InputError` for an output that holds none (see `wrap`).
+        """
+        found = self.network(self.normalize(images))
+        if self.output is not None:
+            found = selected(found, self.output)
+        single = self.head != "softmax" and isinstance(found, Tensor) and found.ndim < 2
+        return checked(found.reshape(-1, 1) if single else found, self)  # one number an image is one class
+
+
+def selected(found: Any, output: Output) -> Any:
+    """The part of a network's output that `output` names, or an `InputError` that says what there is.
+
+    >>> selected({"logits": 1, "loss": 2}, "logits"), selected((1, 2), 0), selected(1j, "imag")
+    (1, 1, 1.0)
+    """
+    if callable(output):
+        return output(found)
+    try:
+        by_name = isinstance(output, str) and not isinstance(found, Mapping)
+        return getattr(found, str(output)) if by_name else found[output]
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        parts = ", ".join(map(repr, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise InputError(f"output={output!r} is no part of what the network gives ({parts}); output is a key, an "
+                         "attribute, a place in a tuple, or a function of it") from error  # fmt: skip
 
 
 Classifier = IBClassifier | WrappedClassifier
+TRANSFORMERS = "transformers/"  # before the name of a classifier of that library
 MODEL = "model.safetensors"  # in a run folder
 BOX = {"digits": Path(__file__).with_name("digits.safetensors")}  # trained networks that come with the package
 
 
-def wrap(
+def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named apart
     network: nn.Module,
     *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: Sequence[float],
+    std: Sequence[float],
     class_names: Sequence[str],
-    size: int,
+    size: int | tuple[int, int],
     name: str | None = None,
+    head: HeadName = "softmax",
+    output: Output | None = None,
 ) -> WrappedClassifier:
-    """Give any network that returns logits the face of ours, in eval mode, where the network lies.
+    """Give any network the face of ours, in eval mode, where the network lies: [0, 1] images in, logits out.
 
-    `mean` and `std` are those of the network's training, in [0, 1] pixel space; `size` is the side of its input. `name`
-    says how to build it, as "torchvision/resnet50" with weights of your own: what `ibviz.attach` makes of a network
-    without one can be trained, but not saved and loaded.
+    Args:
+        network: Anything that makes logits of normalised images.
+        mean: One number a channel, of the network's training, in [0, 1] pixel space.
+        std: The deviation, likewise.
+        class_names: One for each output.
+        size: Side of its square input in pixels, or height and width.
+        name: How to build it, as "torchvision/resnet50" with weights of your own: what `ibviz.attach` makes of a
+            network without one can be trained, but not saved and loaded.
+        head: What the outputs mean: "softmax" for one class of several, "sigmoid" for one class or several labels
+            that are independent of each other, "none" for the numbers of a regression. Scores, RISE, IBA, the
+            predicted class and `ibviz.predict` follow it.
+        output: Which part of a dictionary, tuple or object holds the logits: a key, an attribute, a place, or a
+            function of it; of a network of `transformers` its `logits` if None. Logits `(b,)` of a single output need
+            a head other than "softmax" alone.
+
+    Returns:
+        A classifier for `ibviz.explain`, `ibviz.evaluate` and `ibviz.predict`.
+
+    Raises:
+        InputError: For normalisation constants of different length, an unknown head or a name of no library.
 
     >>> import torch
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
@@ -65,8 +126,12 @@ def wrap(
     """
     if name is not None and not name.startswith(LIBRARIES):
         raise InputError(f"name says which library builds the network, as timm/NAME or torchvision/NAME; got {name!r}")
-    spec = InputConfig(size=size, mean=mean, std=std, class_names=tuple(class_names))
-    return WrappedClassifier(unsealed(network), spec, name).eval()
+    given = {"size": size, "mean": tuple(mean), "std": tuple(std), "class_names": tuple(class_names)}
+    try:
+        spec = InputConfig.model_validate(given)
+    except ValidationError as error:
+        raise InputError(f"wrap: {describe(error, InputConfig)}") from error
+    return WrappedClassifier(unsealed(network), spec, name, head=head, output=output).eval()
 
 
 def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
@@ -76,21 +141,24 @@ def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     `model.safetensors`, a `.tar` or `.pth` file of the authors, a model on the Hugging Face Hub (`owner/name`), or a
     classifier such as `timm/resnet50.a1_in1k` or `torchvision/resnet50` (the prefix may be left out). A library's
     network comes with its published weights, or with those of a local safetensors file given as `weights`. A folder of
-    your own that is called digits is meant by "./digits".
+    your own that is called digits is meant by "./digits". `transformers/OWNER/NAME` is an image classifier of that
+    library, on the Hub or in a folder, whose own files say its normalisation, classes and head.
 
     >>> load("digits").spec.size
     48
     """
     path, text = Path(BOX.get(name, name) if isinstance(name, str) else name), str(name)
-    if weights is not None and path.exists():
+    if text.startswith(TRANSFORMERS):
+        return _from_transformers(text, weights)
+    if weights is not None and os.path.exists(path):  # which, unlike `Path.exists`, takes any name
         raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
-    if path.is_dir():
+    if os.path.isdir(path):
         if runs := runs_in(path):
             raise InputError(f"{name} holds {len(runs)} runs; give one of them, such as {runs[0]}")
         return load_model(path / MODEL)
-    if path.is_file() and path.suffix in SUFFIXES:
+    if os.path.isfile(path) and path.suffix in SUFFIXES:
         return load_official(path)
-    if path.is_file() or path.suffix == ".safetensors" or text.startswith((".", "/")):
+    if os.path.isfile(path) or path.suffix == ".safetensors" or text.startswith((".", "/")):
         return load_model(path)
     if text.count("/") == 1 and not text.startswith(LIBRARIES):
         return _from_hub(text)
@@ -116,6 +184,13 @@ def runs_in(folder: Path) -> list[Path]:
     )
 
 
+def _from_transformers(name: str, weights: str | Path | None) -> WrappedClassifier:
+    if weights is not None:
+        raise InputError(f"{name} brings its own weights; keep others in a folder: {TRANSFORMERS}FOLDER")
+    network, spec, head = from_transformers(name.removeprefix(TRANSFORMERS))
+    return WrappedClassifier(network, spec, head=head).eval()
+
+
 def _from_hub(name: str) -> IBClassifier:
     try:
         return IBClassifier.from_pretrained(name)
@@ -133,7 +208,7 @@ def named(name: str, weights: Path | None = None) -> WrappedClassifier:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
+        reason = " ".join(str(error).split())[:300]
         raise InputError(f"{weights or 'what was downloaded'} does not hold the weights of {name}: {reason}") from error
     return WrappedClassifier(network, spec, name).eval()
 
@@ -203,9 +278,7 @@ def _fetched(fetch: Fetch, name: str) -> dict[str, Any]:
 
 
 def _read(weights: Path) -> dict[str, Any]:
-    if not weights.is_file():
+    if not os.path.isfile(weights):
         raise InputError(f"no such file: {weights}")
-    try:
+    with parsing(f"{weights} is not a safetensors file"):
         return load_file(weights)
-    except SafetensorError as error:
-        raise InputError(f"{weights} is not a safetensors file: {error}") from error

@@ -1,10 +1,11 @@
 """The authors' released weights, renamed onto our modules (github ashleylqx/AIB at 77e418c)."""
 
+import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from ibviz.config import InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
+from ibviz.reading import reason_of, shaped
 
 Rules = tuple[tuple[str, str], ...]
 
+LONGEST = 2**16  # side of a tensor of theirs
 SUFFIXES = (".tar", ".pth", ".pt")
 VGG32: Rules = (
     (r"features\.(\d)\.op\.", r"network.stem.\1."),
@@ -117,24 +120,40 @@ def load_official(
 
 def read_container(path: Path, weights: str = "net") -> dict[str, Tensor]:
     """The tensors of a file of the authors, whichever way it wraps them."""
+    if not os.path.isfile(path):
+        raise InputError(f"cannot read {path}: No such file")
     try:
         with torch.serialization.safe_globals([Namespace]):  # their flags: names and plain values
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # no pickle says what it raises
         asked = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {asked[1]}" if asked else str(error).splitlines()[0][:200]
+        reason = f"it asks for {asked[1]}" if asked else reason_of(error)
         raise InputError(f"{path} is no PyTorch file, or holds more than tensors and settings and could run any code, "
                          f"so it is not opened ({reason}); save its state_dict alone with "
                          "torch.save, on a machine that may run it") from error  # fmt: skip
     for keys in (("model_states", weights), ("state_dict",), ()):
         found = _descend(content, keys)
-        if isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values()):
+        if _are_weights(found):
             return dict(found)
-    held = list(content) if isinstance(content, Mapping) else type(content).__name__
+    held = str(list(islice(content, 5))) if isinstance(content, Mapping) else type(content).__name__
     raise InputError(f"{path} holds no weights where the authors' files have them (model_states.{weights}, "
-                     f"state_dict, or the tensors themselves); it has {held}")  # fmt: skip
+                     f"state_dict, or the tensors themselves); it has {held[:200]}")  # fmt: skip
+
+
+def _are_weights(found: Any) -> bool:
+    """Whether these are plain tensors by their names."""
+    return (
+        isinstance(found, Mapping)
+        and len(found) > 0
+        and all(isinstance(name, str) for name in found)
+        and all(isinstance(one, Tensor) and _is_plain(one) for one in found.values())
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds real numbers, each of them stored: an expanded one may claim any size."""
+    real = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())
+    return real and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _descend(content: Any, keys: tuple[str, ...]) -> Any:
@@ -151,22 +170,38 @@ def _usual_input(renamed: Mapping[str, Tensor]) -> InputConfig:
 
 
 def _classes(renamed: Mapping[str, Tensor]) -> int:
-    return [len(tensor) for key, tensor in renamed.items() if key.startswith("decoder.")][-1]
+    names = [name for name in renamed if name.startswith("decoder.")]
+    return _length(renamed, names[-1] if names else "decoder.weight")
+
+
+def _length(renamed: Mapping[str, Tensor], name: str, axis: int = 0) -> int:
+    """One side of a tensor; what is not there, or has no such side, or one that no network has, is refused."""
+    shape = tuple(renamed[name].shape) if name in renamed else ()
+    if len(shape) <= axis or not 0 < shape[axis] <= LONGEST:
+        held = f"is {shape}" if name in renamed else "is not there"
+        raise InputError(f"the weights are not those of a network of the authors: {name} should have 1 to {LONGEST:,} "
+                         f"values along axis {axis}; it {held}")  # fmt: skip
+    return shape[axis]
 
 
 def _config(renamed: Mapping[str, Tensor]) -> ModelConfig:
-    anchors, backbone = renamed.get("quantizer.anchors"), _backbone(renamed)
+    backbone = _backbone(renamed)
     head = [key for key in renamed if re.fullmatch(r"attention\.head\.\d+\.weight", key)]
-    return ModelConfig(
-        backbone=backbone,
-        anchors=None if anchors is None else len(anchors),
-        latent=len(renamed["bottleneck.project.bias"]) // 2,
-        head_depth=len(head) - 1 if backbone.startswith("vgg") else 0,
-    )
+    sizes = {
+        "backbone": backbone,
+        "anchors": _length(renamed, "quantizer.anchors") if "quantizer.anchors" in renamed else None,
+        "latent": _length(renamed, "bottleneck.project.bias") // 2,
+        "head_depth": len(head) - 1 if backbone.startswith("vgg") else 0,
+    }
+    return shaped(ModelConfig, sizes, "the weights are not those of a network of the authors")
 
 
 def _backbone(renamed: Mapping[str, Tensor]) -> str:
     if "network.stem.0.0.weight" in renamed:
         return "vgg32"
     width = {4608: "vgg16", 2048: "wrn50_2", 640: "wrn28_10", 128: "wrn10_2"}
-    return width[renamed["bottleneck.project.weight"].shape[1]]
+    reads = _length(renamed, "bottleneck.project.weight", 1)
+    if reads not in width:
+        raise InputError(f"the weights are not those of a network of the authors: its bottleneck reads {reads} values "
+                         f"instead of one of {', '.join(map(str, width))}")  # fmt: skip
+    return width[reads]

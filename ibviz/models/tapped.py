@@ -58,6 +58,8 @@ def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
     if config.backbone in BACKBONES:
         if config.layer is not None:
             raise InputError(f"{config.backbone} has its attention at a fixed layer; leave layer out")
+        if len(spec.mean) != 3:
+            raise InputError(f"{config.backbone} takes images of 3 channels; got {len(spec.mean)}")
         return BACKBONES[config.backbone](config, spec)
     if config.backbone == UNNAMED:
         raise InputError("this classifier was made of a module without a name, which no file can rebuild; attach to "
@@ -147,7 +149,7 @@ def place_of(network: nn.Module) -> Tensor:
 
 def probe_for(network: nn.Module, spec: InputConfig) -> Tensor:
     """An image to find out about a network with, of the size that it expects."""
-    return probe((spec.size, spec.size)).to(place_of(network))
+    return probe(spec.height_width, len(spec.mean)).to(place_of(network))
 
 
 def _refuse_compiled(network: nn.Module) -> None:
@@ -190,7 +192,9 @@ def logits_of(network: nn.Module, image: Tensor) -> Tensor:
     try:
         output = network(image)
     except REFUSALS as error:
-        raise InputError(f"{type(network).__name__} cannot take images of {image.shape[-1]} pixels: "
+        rows, columns = image.shape[2:]
+        size = f"{rows}" if rows == columns else f"{rows}x{columns}"
+        raise InputError(f"{type(network).__name__} cannot take images of {size} pixels: "
                          f"{str(error).splitlines()[0]}; set another image_size") from error  # fmt: skip
     if not isinstance(output, Tensor) or output.ndim != 2:
         raise InputError(f"expected logits (b, classes) of {type(network).__name__}; got {type(output).__name__} "

@@ -56,7 +56,7 @@ def check_network(recipe: Recipe, model: IBClassifier, spec: InputConfig) -> Non
     """Refuse an image size that the backbone cannot take; the model is left in eval mode."""
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, spec.size, spec.size))
+            model.eval()(torch.zeros(1, len(spec.mean), *spec.height_width))
     except RuntimeError as error:
         raise InputError(
             f"backbone {recipe.model.backbone} cannot take images of {spec.size} pixels; set another image_size"

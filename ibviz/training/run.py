@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -20,6 +21,7 @@ from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Objective
+from ibviz.reading import shaped
 from ibviz.training.check import check_network
 from ibviz.training.share import share_batches
 
@@ -179,29 +181,51 @@ def restore(run: Run) -> list[Row]:
         return []
     rows = stored_rows(run.recipe, run.folder)
     tensors, header = read_tensors(path, "checkpoint")
-    if header["classes"] != (count := len(run.model.spec.class_names)):
-        raise InputError(f"{path} was trained on {header['classes']} classes, the data has {count}; resume with "
+    if header.get("classes") != (count := len(run.model.spec.class_names)):
+        raise InputError(f"{path} was trained on {header.get('classes')} classes, the data has {count}; resume with "
                          "the data of that run or give another folder")  # fmt: skip
     load_state(run.model, _within(tensors, "model"), path)
     if run.average is not None:
         load_state(run.average, _within(tensors, "average"), path)
     parameters = _parameters(run.optimizer)
     for key, tensor in _within(tensors, "optimizer").items():
-        index, name = key.split(".")
+        index, _, name = key.partition(".")
+        if not (index.isdecimal() and int(index) < len(parameters)):
+            raise InputError(
+                f"{path} keeps {key!r} of the optimizer, which has no such parameter; it is of another run"
+            )
         parameter = parameters[int(index)]
         place = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor, device=parameter.device)
         run.optimizer.state[parameter][name] = place.copy_(tensor)  # in the parameter's memory format
     return rows
 
 
+class CheckpointHeader(BaseModel):
+    """What a checkpoint says beside its tensors."""
+
+    recipe: dict[str, Any]
+    epoch: int = Field(ge=1)
+    classes: int
+
+
+class LoggedEpoch(BaseModel):
+    """What is read of a line of the log."""
+
+    epoch: int
+    validation_accuracy: float
+
+
 def stored_rows(recipe: Recipe, folder: Path) -> list[Row]:
     """The log up to the checkpoint in `folder`, which must be of this recipe; read from its header alone."""
-    header = read_header(folder / CHECKPOINT, "checkpoint")
-    if header["recipe"] != json.loads(recipe.model_dump_json()):
+    path = folder / CHECKPOINT
+    header = shaped(CheckpointHeader, read_header(path, "checkpoint"), f"{path} is of another version of ibviz")
+    if header.recipe != json.loads(recipe.model_dump_json()):
         raise InputError(f"{folder} was trained by another recipe; resume with that one or give another folder")
-    rows = read_rows(folder / "log.parquet")[: header["epoch"]]
-    if len(rows) < header["epoch"]:
+    rows = read_rows(folder / "log.parquet")[: header.epoch]
+    if len(rows) < header.epoch:
         raise InputError(f"{folder}/log.parquet lacks epochs of the checkpoint; train anew into another folder")
+    for row in rows:
+        shaped(LoggedEpoch, row, f"{folder}/log.parquet is no log of a training", "train anew into another folder")
     return rows
 
 

@@ -1,8 +1,11 @@
 """Pictures explained from files to panels and exact maps; one map judged under every protocol."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor
@@ -11,10 +14,12 @@ from ibviz.attribution.methods import METHODS, Explanation, bind, explain, optio
 from ibviz.benchmark.comparison import compare_protocols, page
 from ibviz.benchmark.suite import fitting
 from ibviz.config import DataConfig
-from ibviz.data.decode import fit, read_image
+from ibviz.data.decode import read_image
 from ibviz.data.folder import SUFFIXES, image_files
-from ibviz.data.image_set import ImageSet, regions, to_float
+from ibviz.data.image_set import ImageSet, regions, skipped, to_float
+from ibviz.data.listing import Listing, Part, Sample, decoded, writable
 from ibviz.data.listing import load as decode
+from ibviz.data.objects import View
 from ibviz.data.sources import find_part, view_of
 from ibviz.errors import InputError
 from ibviz.figures import panel
@@ -84,6 +89,7 @@ def explain_files(
         "source": str(source),
         "model": describe(model),
         "target": ["predicted class", "runner-up"][:classes],
+        "skipped": [fault.name for fault in given.faults],
         "fit": f"short side to {model.spec.resize or model.spec.size}, centre crop {model.spec.size}",
     }
     written, left = [], dict(methods)
@@ -124,25 +130,43 @@ def _labels(given: ImageSet, model: Classifier) -> Labels | None:
 
 
 def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
-    """The images at `source`, fitted to the model's input; labels and objects where Parquet files hold them."""
+    """The images at `source`, fitted to the model's input; labels and objects where Parquet files hold them.
+
+    Images of a folder that cannot be read are left out, with a warning that lists them, and stand in `faults`.
+    """
     spec = model.spec
-    paths = image_files(source) if source.is_dir() else [source]
+    folder = os.path.isdir(source)
+    paths = image_files(source) if folder else [source]
     if not paths and list(source.rglob("*.parquet")):
-        config = DataConfig(source="parquet", image_size=spec.size, resize=spec.resize)
+        config = DataConfig(source="parquet", image_size=spec.side, resize=spec.resize)
         part = find_part(config, "test", source)
         return decode(part._replace(rows=part.rows[:limit]), view_of(config))
     if not paths:
         raise InputError(f"{source} holds no images ({', '.join(SUFFIXES)}) and no Parquet files")
-    paths = paths[:limit]
-    fitted = [fit(read_image(path), spec.size, spec.resize) for path in progress(paths, "reading")]
-    return ImageSet(torch.stack(fitted), torch.full((len(paths),), -1), (), tuple(path.name for path in paths))
+    given = decoded(_files(paths[:limit]), View(spec.size, spec.resize), show=folder)
+    if not given.names:
+        first, *others = given.faults
+        raise InputError(first.reason + f"; {len(others)} others cannot be read either" * bool(others))
+    if given.faults:
+        warn(skipped(given.faults), UserWarning, stacklevel=2)
+    return given
+
+
+def _files(paths: Sequence[Path]) -> Part:
+    """Image files without labels, as a split of which nothing is decoded yet."""
+    names = tuple(writable(path.name) for path in paths)
+    listing = Listing(torch.full((len(paths),), -1), (), names,
+                      lambda rows: (Sample(partial(read_image, paths[row])) for row in rows.tolist()))  # fmt: skip
+    return Part(listing, torch.arange(len(paths)))
 
 
 def explain_images(
     model: Classifier, images: Images, methods: Mapping[str, Mapping[str, Any]], *, classes: int = 1, unfit: Unfit
 ) -> tuple[dict[str, Explanation], list[str]]:
     """Maps under the methods' labels, and captions: for each image a row for each of its most probable `classes`."""
-    best = predict(model, images).topk(classes)
+    answers = predict(model, images)
+    classes = min(classes, answers.shape[1])
+    best = answers.topk(classes)
     places = torch.arange(len(images), device=images.device).repeat_interleave(classes)
     maps: dict[str, Explanation] = {}
     for name, options in progress(methods.items(), "methods", total=len(methods), show=len(methods) > 1):

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
 
+from pydantic import ConfigDict, ValidationError, validate_call
+
 from ibviz.errors import InputError, unknown
 from ibviz.figures import anchor_usage, curves, panel, rate_accuracy, table
 from ibviz.figures.output import DPI, Panel, read_data, read_sidecar, unpack
+from ibviz.reading import reason_of
 
 FIGURES: dict[str, Callable[..., Panel]] = {
     "anchor_usage": anchor_usage,
@@ -19,26 +22,27 @@ FIGURES: dict[str, Callable[..., Panel]] = {
 
 def redraw(sidecar: Path) -> Panel:
     """Draw the figure of a sidecar again, by the same function from the same arguments."""
-    told = read_sidecar(sidecar)
+    told, again = read_sidecar(sidecar), "draw the figure anew from its images and maps"
     if told["kind"] not in FIGURES:
         raise unknown(f"kind of figure in {sidecar}", str(told["kind"]), list(FIGURES))
+    if "arguments" not in told:
+        raise InputError(f"{sidecar} was made without data; {again}")
     tensors = read_data(sidecar, told.get("data"))
     try:
         arguments = {name: unpack(value, tensors) for name, value in told["arguments"].items()}
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{sidecar} was made without data, or has lost the part {error}; draw the figure anew from "
-                         "its images and maps") from error  # fmt: skip
-    draw = FIGURES[told["kind"]]
+    except InputError as error:
+        raise InputError(f"{sidecar}: {error}; {again}") from error
+    draw = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(FIGURES[told["kind"]])
     try:
         signature(draw).bind(**arguments)
-    except TypeError as error:
-        raise InputError(f"{sidecar} was written for another version of ibviz: {error}") from error
-    return draw(**arguments, record=told["record"])
+        return draw(**arguments, record=told.get("record"))
+    except (TypeError, ValidationError) as error:
+        raise InputError(f"{sidecar} was written for another version of ibviz: {reason_of(error)}") from error
 
 
 def redraw_files(sidecar: Path, out: Path | None) -> list[Path]:
     """Draw a figure again, to `out` or in place of every format of it; return the files written."""
-    drawn, dpi = redraw(sidecar), read_sidecar(sidecar)["dpi"]
+    drawn, dpi = redraw(sidecar), read_sidecar(sidecar).get("dpi", {})
     targets = [sidecar.with_suffix(suffix) for suffix in dpi] if out is None else [out]
     for target in targets:
         drawn.save(target, dpi=dpi.get(target.suffix.lower(), DPI))

@@ -1,12 +1,11 @@
 """A folder of results as one page to explore: no model is needed, nothing is computed that is not in the folder."""
 
-import json
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel
 
 from ibviz.benchmark.basis import basis
 from ibviz.benchmark.contrast import METRICS
@@ -14,10 +13,12 @@ from ibviz.benchmark.results import Results, read_results
 from ibviz.benchmark.sheets import verdict
 from ibviz.benchmark.store import place_of, read_maps
 from ibviz.benchmark.summary import ALL, summarise
+from ibviz.data.decode import decode
 from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS, bootstrap
 from ibviz.figures.report import Band, Comparison, Effect, Line, Picture, Prediction, Report, Subject, save
 from ibviz.figures.rows import RowMaps
+from ibviz.reading import parsing, read_json, shaped
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 from ibviz.workflows.evaluate import complete, score_of
@@ -38,9 +39,11 @@ def write_report(
     """
     path, results = out or folder / "report.html", read_results(folder)
     worth = None if anchors is None else read_worth(anchors)
-    report = report_of(results, images, worth)
-    complete(results)
-    save(report, path)
+    # Types are checked where tables are read; that they belong together shows only here.
+    with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
+        report = report_of(results, images, worth)
+        complete(results)
+        save(report, path)
     return path
 
 
@@ -54,18 +57,45 @@ class Worth(NamedTuple):
 def read_worth(folder: Path) -> Worth:
     """Read it from the `anchors.json` in a folder."""
     path = folder / "anchors.json"
-    try:
-        found = json.loads(path.read_text())
-        estimates = [_estimate(each) for each in found["worth"]["effect"]]
-        what = f"probability lost when these cells take their map's mean, over {found['images']} images"
-        return Worth(np.array(found["usage"]["anchors"]), Effect(what, estimates))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no study of anchors ({error}); write one by `ibviz anchors`") from error
+    failure, way_out = f"{path} is no study of anchors", "write one by `ibviz anchors`"
+    if not path.is_file():
+        raise InputError(f"{failure}, for there is no such file; {way_out}")
+    study = shaped(Study, read_json(path, way_out), failure, way_out)
+    estimates = [_estimate(each) for each in study.worth.effect]
+    what = f"probability lost when these cells take their map's mean, over {study.images} images"
+    return Worth(np.array(study.usage.anchors), Effect(what, estimates))
 
 
-def _estimate(found: dict[str, Any]) -> Estimate:
-    low, mean, high = (np.nan if found[end] is None else found[end] for end in ("low", "mean", "high"))
-    return Estimate(mean, low, high, found["n"], found["excluded"])
+class Study(BaseModel):
+    """What is read of `anchors.json`; null is not defined."""
+
+    class AnchorWorth(BaseModel):
+        """Estimates by anchor."""
+
+        low: float | None
+        mean: float | None
+        high: float | None
+        n: int
+        excluded: int
+
+    class Effects(BaseModel):
+        """What the cells of each anchor are worth."""
+
+        effect: "list[Study.AnchorWorth]"
+
+    class Usage(BaseModel):
+        """The table of anchors."""
+
+        anchors: list[float]
+
+    images: int
+    worth: Effects
+    usage: Usage
+
+
+def _estimate(found: Study.AnchorWorth) -> Estimate:
+    low, mean, high = (np.nan if end is None else end for end in (found.low, found.mean, found.high))
+    return Estimate(mean, low, high, found.n, found.excluded)
 
 
 def report_of(results: Results, images: int | None = None, worth: Worth | None = None) -> Report:
@@ -110,15 +140,21 @@ def _pictures(kept: Frame, facts: dict[str, Any]) -> list[Picture]:
     """Labels are in the numbering of the first model."""
     names = next(iter(facts["models"].values()))["class_names"]
     return [
-        Picture(one.name, _pixels(one.picture), _class(names, one.label), None if one.box is None else list(one.box))
+        Picture(one.name, _pixels(one.picture), _class(names, one.label), _box(one.box))
         for one in kept.rename(columns={"image": "number"}).itertuples(index=False)
     ]
 
 
-def _pixels(png: bytes) -> np.ndarray:
-    from PIL import Image  # noqa: PLC0415 - only a report needs it
+def _box(edges: np.ndarray | None) -> list[float] | None:
+    if edges is None:
+        return None
+    if len(edges) != 4 or not np.isfinite(edges).all():
+        raise InputError(f"the box of a picture should have four edges, not {list(edges)[:5]}; run the suite again")
+    return list(edges)
 
-    return np.asarray(Image.open(BytesIO(png)).convert("RGB"))
+
+def _pixels(png: bytes) -> np.ndarray:
+    return np.asarray(decode(png, "a picture of the results"))
 
 
 def _class(names: Sequence[str], label: float | None) -> str | None:

@@ -10,7 +10,9 @@ from torch.distributions import Normal, kl_divergence
 
 from ibviz.attribution.information import FeatureStatistics, feature_statistics, iba, information, noise_share
 from ibviz.attribution.methods import explain
+from ibviz.data import digits, to_float
 from ibviz.errors import InputError
+from ibviz.models.loading import load
 
 close = torch.testing.assert_close
 
@@ -120,6 +122,69 @@ def test_maps_equal_a_literal_loop_over_images_and_draws(batch_size):
     close(maps, torch.stack(expected).float(), rtol=1e-4, atol=1e-7)
 
 
+def authors_maps(model: nn.Module, module: nn.Module, images: Tensor, noise: list[Tensor], features: Tensor) -> Tensor:
+    """Bits before and after the last step (2, b, h, w), image by image, as the authors' code finds them.
+
+    Its statistics of `features` are a sample's, with deviations of at least 0.01.
+    """
+    mean, deviation = features.mean(0), features.std(0).clamp(min=0.01)
+    active = (features != 0).float().mean(0) > 0.01
+    cells = torch.arange(5.0) - 2
+    kernel = (-(cells[:, None].square() + cells.square()) / 2).exp()
+    weight = (kernel / kernel.sum()).expand(len(mean), 1, 5, 5)
+    found = []
+    for image in images.split(1):
+        target = model(image).argmax(1)
+        alpha = torch.full((1, *mean.shape), 5.0, requires_grad=True)
+        optimizer, maps = torch.optim.Adam([alpha], lr=1.0), []
+        for draws in [*noise, noise[0]]:
+            signal = nn.functional.conv2d(nn.ReflectionPad2d(2)(alpha.sigmoid()), weight, groups=len(mean))
+
+            def blend(
+                _: nn.Module, __: object, output: Tensor, signal: Tensor = signal, draws: Tensor = draws
+            ) -> Tensor:
+                return (signal * output + (1 - signal) * (mean + deviation * draws[:, 0])) * active
+
+            with torch.no_grad():
+                normal = (kept(model, module, image) - mean) / deviation
+            variance = (1 - signal) ** 2
+            bits = -0.5 * (1 + variance.log() - (normal * signal) ** 2 - variance) * active
+            maps.append(bits.detach()[0].sum(0) / math.log(2))
+            handle = module.register_forward_hook(blend)
+            logits = model(image.expand(len(draws), -1, -1, -1))
+            handle.remove()
+            optimizer.zero_grad()
+            (nn.functional.cross_entropy(logits, target.expand(len(draws))) + 10 * bits.mean()).backward()
+            optimizer.step()
+        found.append(torch.stack(maps[-2:]))
+    return torch.stack(found, dim=1)
+
+
+def kept(model: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
+    outputs: list[Tensor] = []
+    handle = module.register_forward_hook(lambda *seen: outputs.append(seen[2].clone()))
+    model(images)
+    handle.remove()
+    return outputs[0]
+
+
+def test_maps_are_those_of_the_authors_but_for_the_last_step():
+    """Theirs of ten steps are ours of nine, as they show the bits from before the last step."""
+    model, pixels = load("digits").requires_grad_(False), to_float(digits("test", count=104, seed=0).images)
+    images, data, module = pixels[:2], pixels[4:], model.get_submodule("network.stem")
+    features = kept(model, module, data)
+    draws = torch.Generator().manual_seed(0)
+    noise = [torch.randn(10, 1, *features.shape[1:], generator=draws) for _ in range(10)]
+    before, after = authors_maps(model, module, images, noise, features)
+    known = feature_statistics(model, data, layer="network.stem")
+    assert (known.active == 0).any()  # so that it matters what becomes of such units
+    moved = ((after - before).abs().amax((1, 2)) / after.amax((1, 2))).max().item()
+    assert 0.05 < moved < 0.35  # as the docstring says
+    for steps, theirs in ((9, before), (10, after)):
+        maps = iba(model, images, model(images).argmax(1), layer="network.stem", statistics=known, steps=steps)
+        close(maps, theirs, rtol=0, atol=1e-3 * theirs.max().item())
+
+
 def test_the_quadrant_with_the_evidence_keeps_the_most_information():
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     maps = iba(Quadrants(), images, torch.arange(4), layer="cells", beta=0.1)
@@ -144,7 +209,7 @@ def test_statistics_are_those_of_every_unit_over_all_images(images):
     with torch.no_grad():
         features = model.get_submodule("network.stem")(model.normalize(images))
     close(known.mean, features.mean(0, keepdim=True), rtol=1e-5, atol=1e-6)
-    deviation = features.std(0, correction=0, keepdim=True)
+    deviation = features.std(0, keepdim=True)
     close(known.deviation, deviation.clamp(min=0.01 * deviation.mean()), rtol=1e-4, atol=1e-5)
 
 

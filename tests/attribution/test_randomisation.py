@@ -1,5 +1,6 @@
 """Sanity checks against scikit-image and SciPy, on networks whose parameters are counted."""
 
+import math
 from typing import Any, cast
 
 import pytest
@@ -92,7 +93,7 @@ def test_new_values_have_the_mean_and_deviation_of_the_old_and_follow_from_name_
 def test_the_model_is_restored_to_the_bit_also_after_an_error(cascading, images):
     model = chain()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    randomise(model, images, "integrated_gradients", cascading=cascading, steps=2)
+    randomise(model, images, "integrated_gradients", cascading=cascading, steps=2, tolerance=math.inf)
     calls = []
 
     def fail(*_: object) -> None:
@@ -102,7 +103,7 @@ def test_the_model_is_restored_to_the_bit_also_after_an_error(cascading, images)
 
     handle = model[2].register_forward_hook(fail)
     with pytest.raises(KeyError):
-        randomise(model, images, "integrated_gradients", cascading=cascading, steps=2)
+        randomise(model, images, "integrated_gradients", cascading=cascading, steps=2, tolerance=math.inf)
     handle.remove()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

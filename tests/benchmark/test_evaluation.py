@@ -5,7 +5,7 @@ from networks import bottlenecked, quadrants
 from PIL import Image
 from torch.testing import assert_close
 
-from ibviz.attribution.methods import CONTROLS, values
+from ibviz.attribution.methods import values
 from ibviz.benchmark import judging
 from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate
 from ibviz.benchmark.judging import Rules, Seen, judge
@@ -233,7 +233,7 @@ def test_curves_are_as_the_figure_takes_them(evaluation):
         scorer(quadrants().eval(), planted()[1]), planted()[0], evaluation.maps["exact"], protocol=evaluation.protocol
     ).deletion
     assert torch.equal(evaluation.curves["deletion"]["exact"].scores, deletion.scores)
-    drawn = curves(evaluation.curves, controls=list(CONTROLS))
+    drawn = curves(evaluation.curves, controls=evaluation.controls)
     assert list(drawn.account["sides"]) == ["deletion", "insertion"]
     assert list(drawn.account["sides"]["insertion"]) == list(evaluation.maps)
 

@@ -20,6 +20,7 @@ from ibviz.benchmark.runner.plan import read_plan
 from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import read_maps
 from ibviz.config import InputConfig, ModelConfig
+from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.backbones import Parts, Split
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
@@ -136,7 +137,9 @@ def test_images_that_cannot_be_read_are_no_part_of_the_average():
 
 def test_in_memory_the_same_stands_below_the_table_and_among_the_controls():
     model, (images, labels) = trained(), ten()
-    seen = evaluate(model, images, {"attention": model.inspect(images).attention}, labels=labels)
+    few = CurveProtocol(colour=(0.5, 0.5, 0.5), steps=2, orders=2, batch_size=32)
+    own = model.inspect(images).attention
+    seen = evaluate(model, images, {"attention": own}, labels=labels, protocol=few)
     expected = one_by_one(model, images, labels)
     table = seen.table()
     assert "How much the attention is used" in table
@@ -145,9 +148,8 @@ def test_in_memory_the_same_stands_below_the_table_and_among_the_controls():
         right, nats = (sum(column) / 10 for column in zip(*numbers, strict=True))
         assert f"  {right:.3f} [" in line
         assert f"  {nats:.3f} [" in line
-    own = model.inspect(images).attention.values()
-    torch.testing.assert_close(values(seen.maps["average map"]), own.mean(0).expand(10, -1, -1))
+    torch.testing.assert_close(values(seen.maps["average map"]), own.values().mean(0).expand(10, -1, -1))
     for unlabelled in (None, torch.full((10,), -1)):
-        seen = evaluate(model, images, {"attention": model.inspect(images).attention}, labels=unlabelled)
+        seen = evaluate(model, images, {"attention": own}, labels=unlabelled, protocol=few)
         assert "How much the attention is used" not in seen.table()
-    assert "average map" not in evaluate(quadrants(), images, {"flat": own}, labels=labels).table()
+    assert "average map" not in evaluate(quadrants(), images, {"flat": own.mean}, labels=labels, protocol=few).table()

@@ -3,6 +3,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ from torchvision.datasets import voc
 
 from ibviz.config import DataConfig
 from ibviz.data import download
-from ibviz.data.download import fetch_file, fetched
+from ibviz.data.download import fetch_file, fetched, unpack
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 
@@ -321,3 +322,32 @@ def test_what_is_there_is_not_fetched(tmp_path):
         raise AssertionError
 
     assert fetched(tmp_path, never) == tmp_path
+
+
+def leading_out(canary: Path) -> dict[str, tarfile.TarInfo]:
+    """Members of an archive that would lie, or lead, outside of its folder."""
+    up, absolute, link, hard = (tarfile.TarInfo(name) for name in ("../canary", str(canary), "out", "out"))
+    link.type, link.linkname = tarfile.SYMTYPE, str(canary.parent)
+    hard.type, hard.linkname = tarfile.LNKTYPE, "../canary"
+    pipe = tarfile.TarInfo("pipe")
+    pipe.type = tarfile.FIFOTYPE
+    return {"above": up, "at the root": absolute, "a link": link, "a hard link": hard, "a pipe": pipe}
+
+
+@pytest.mark.parametrize("kind", ["above", "at the root", "a link", "a hard link", "a pipe"])
+def test_an_archive_that_leads_out_of_its_folder_is_not_unpacked(tmp_path, kind):
+    canary, folder = tmp_path / "canary", tmp_path / "in"
+    canary.write_text("alive")
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        archive.addfile(leading_out(canary)[kind], io.BytesIO(b""))
+    with suppress(InputError):  # a path at the root is made one inside the folder
+        unpack(folder / "a.tar")
+    assert canary.read_text() == "alive"
+    assert not any(path.is_symlink() or path.is_fifo() for path in folder.rglob("*"))
+
+
+def test_an_archive_that_is_none_is_one_clear_error(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"cannot unpack .*a\.tar"):
+        unpack(tmp_path / "a.tar")

@@ -1,7 +1,9 @@
 import hashlib
 import io
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -14,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
-from ibviz.config import DataConfig, Recipe, read_toml
+from ibviz.config import DataConfig, Recipe
 from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
 from ibviz.data.listing import Listing, checked
@@ -23,6 +26,7 @@ from ibviz.data.objects import labelled
 from ibviz.data.parquet import read_objects, split_files
 from ibviz.data.sources import choose_images, find_part, load_images
 from ibviz.errors import InputError
+from ibviz.settings import read_toml
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -256,7 +260,7 @@ def test_a_cluster_column_follows_its_images(tmp_path, names):
 
 
 def test_a_listing_needs_as_many_clusters_as_images():
-    listing = Listing(torch.tensor([0, 0]), ("cat",), ("x", "y"), iter, clusters=("a",))
+    listing = Listing(torch.tensor([0, 0]), ("cat",), ("x", "y"), lambda _: iter([]), clusters=("a",))
     with pytest.raises(InputError, match="pets: clusters name the cluster of each image: expected 2 names, got 1"):
         checked(listing, "pets")
 
@@ -346,7 +350,8 @@ def test_image_files_are_found_at_any_depth_but_not_the_hidden_ones(tmp_path):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
     (root / "folder.jpg").mkdir()
-    assert image_files(root) == [root / file for file in wanted]
+    with pytest.warns(UserWarning, match=r"1 with the name of an image .*: folder\.jpg$"):
+        assert image_files(root) == [root / file for file in wanted]
 
 
 def test_only_the_images_that_lie_in_a_class_folder_itself_count(tmp_path):
@@ -356,7 +361,65 @@ def test_only_the_images_that_lie_in_a_class_folder_itself_count(tmp_path):
     for other in ("._z.png", "deep/z.png", ".thumbnails/z.png", "z.png/z.txt", "note.txt"):
         (folder / other).parent.mkdir(exist_ok=True)
         (folder / other).touch()
-    assert load_images(FOLDER, "test", tmp_path).names == ("cat/002.png", "cat/004.png", "cat/a.PNG")
+    with pytest.warns(UserWarning, match=r"1 with the name of an image .*: z\.png$"):
+        found = load_images(FOLDER, "test", tmp_path)
+    assert found.names == ("cat/002.png", "cat/004.png", "cat/a.PNG")
+
+
+@pytest.mark.parametrize("held", [("0.tif", "1.tif"), ("deep/0.png",), ("scan.dcm",), ()], ids=str)
+@pytest.mark.filterwarnings("ignore:. with the name of an image")
+def test_a_class_of_which_nothing_is_read_is_refused_by_name(tmp_path, held):
+    """As by torchvision's ImageFolder, which finds no valid file for it."""
+    write_folder(tmp_path, list(range(8)))
+    (tmp_path / "fox").mkdir()
+    for name in held:
+        (tmp_path / "fox" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "fox" / name).touch()
+    if "deep/0.png" not in held:  # torchvision reads deeper folders as well
+        with pytest.raises(FileNotFoundError, match="fox"):
+            ImageFolder(tmp_path, is_valid_file=lambda file: file.endswith(SUFFIXES))
+    first = held[0].split("/")[0] if held else "nothing"
+    refused(FOLDER, "train", tmp_path, rf"class 'fox' has no image: .*holds {first}")
+
+
+def test_a_class_without_images_is_fine_in_a_split_that_nothing_is_learned_from(tmp_path):
+    write_folder(tmp_path / "train", list(range(8)))
+    write_folder(tmp_path / "test", [2, 4])
+    (tmp_path / "test" / "dog").mkdir()
+    assert numbers(load_images(FOLDER, "test", tmp_path)) == [2, 4]
+    (tmp_path / "test" / "dog" / "1.gif").touch()
+    with pytest.warns(UserWarning, match="1 with the name"):
+        refused(FOLDER, "test", tmp_path, r"class 'dog' has no image: .*holds 1\.gif")
+
+
+def test_what_is_not_used_of_a_class_folder_is_listed(tmp_path):
+    write_folder(tmp_path / "test", [2, 4])
+    folder = tmp_path / "test" / "cat"
+    for name in ("a.tif", "b.HEIC", "note.txt"):
+        (folder / name).touch()
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "null.bmp").symlink_to("/dev/null")
+    with pytest.warns(UserWarning, match=r"4 with .* not used, .*: a\.tif, b\.HEIC, null\.bmp, pipe\.jpg$"):
+        assert numbers(load_images(FOLDER, "test", tmp_path)) == [2, 4]
+
+
+def test_a_link_that_leads_nowhere_counts_as_an_image_that_cannot_be_read(tmp_path):
+    write_folder(tmp_path / "test", [2, 4])
+    (tmp_path / "test" / "cat" / "gone.jpg").symlink_to("nowhere")
+    refused(FOLDER, "test", tmp_path, r"1 of 3 images cannot be read.*gone\.jpg: No such file")
+
+
+def test_a_file_s_name_may_be_any_bytes(tmp_path):
+    """What cannot be written as UTF-8 is shown with escapes; the file is read by its own name."""
+    write_folder(tmp_path / "test", [2])
+    for name in (b"caf\xe9.png", b"\xff" * 200 + b".png", b"new\nline.png"):
+        shutil.copy(tmp_path / "test" / "cat" / "002.png", os.fsencode(tmp_path / "test" / "cat") + b"/" + name)
+    os.rename(tmp_path / "test" / "cat", os.fsencode(tmp_path / "test") + b"/cat\xe9")
+    found = load_images(FOLDER, "test", tmp_path)
+    assert numbers(found) == [2, 2, 2, 2]
+    assert found.class_names == (r"cat\udce9",)
+    assert r"cat\udce9/caf\udce9.png" in found.names
+    assert all(name.encode() for name in found.names)
 
 
 def test_a_folder_one_level_too_deep_is_refused_rather_than_read_as_classes(tmp_path):

@@ -8,6 +8,8 @@ protocol = CurveProtocol(colour=(0.5, 0.4, 0.3), grid=(8, 6))
 
 MOVING = [
     {"colour": (0.5, 0.4, 0.0)},
+    {"head": "sigmoid"},
+    {"head": None},
     {"baseline": "blur"},
     {"insertion_baseline": "blur"},
     {"unit": "pixel"},

@@ -10,13 +10,14 @@ import torch
 
 import ibviz
 from ibviz.anchors import drift
-from ibviz.config import DataConfig, Recipe, read_toml
+from ibviz.config import DataConfig, Recipe
 from ibviz.data.listing import Split
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import read_tensors, save_model
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import BOX
+from ibviz.settings import read_toml
 from ibviz.training.loop import describe_input, validate
 from ibviz.training.supply import supply
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ibviz.config import InputConfig, Recipe, read_toml
+from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import ImageSet
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier
+from ibviz.settings import read_toml
 from ibviz.training import loop
 
 RECIPES = Path(__file__).parents[2] / "evaluation/recipes"

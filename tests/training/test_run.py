@@ -19,7 +19,7 @@ from ibviz.config import DataConfig, ObjectiveConfig, Recipe, Sweep, TrainingCon
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
-from ibviz.files import owned, read_rows
+from ibviz.files import owned, read_rows, write_rows
 from ibviz.models.checkpoint import load_model, read_header, read_tensors
 from ibviz.models.objective import Objective
 from ibviz.training import loop, sweep, track
@@ -111,6 +111,26 @@ def test_a_cut_off_run_ends_with_the_same_bytes(training, after, tmp_path):
     assert files == {"checkpoint.safetensors", "model.safetensors", "log.parquet"}
     for name in ("checkpoint.safetensors", "model.safetensors"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    whole, broken = (read_rows(tmp_path / name / "log.parquet") for name in ("whole", "broken"))
+    assert [row | {"seconds": 0} for row in broken] == [row | {"seconds": 0} for row in whole]
+    measured = [epoch for epoch in range(1, recipe.training.epochs + 1) if saves(epoch, recipe.training)]
+    assert [row["epoch"] for row in whole if row["validation_accuracy_average_map"] is not None] == measured
+
+
+def test_a_log_of_an_older_ibviz_goes_on_with_the_columns_of_today(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "warning_of", lambda mean, deviation: f"{mean} {deviation}")
+    recipe = small(epochs=3)
+    cut_off(recipe, tmp_path, 1)
+    [first] = read_rows(tmp_path / "log.parquet")
+    assert first["warning"] == f"{first['validation_attention_mean']} {first['validation_attention_deviation']}"
+    known = {key: value for key, value in first.items() if "_map" not in key and key != "warning"}
+    write_rows(tmp_path / "log.parquet", [known])
+    rows = train(recipe, tmp_path, resume=True, report=silent)
+    logged = read_rows(tmp_path / "log.parquet")
+    assert logged[0] == dict.fromkeys(first) | known
+    assert logged[1:] == rows[1:]
+    assert [row["warning"] is None for row in logged] == [True, True, False]  # told after the first epoch and the last
+    assert all(0 <= row["validation_accuracy_other_map"] <= 1 for row in rows[1:])
 
 
 def test_data_of_another_number_of_classes_does_not_resume(tmp_path, monkeypatch):

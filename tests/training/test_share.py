@@ -14,11 +14,12 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from ibviz.config import InputConfig, Recipe, TrainingConfig, read_toml
+from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import read_tensors
+from ibviz.settings import read_toml
 from ibviz.training import loop
 from ibviz.training.check import check_images
 from ibviz.training.run import start

@@ -15,8 +15,9 @@ from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, w
 from ibviz.benchmark.suite import Entry, fitting
 from ibviz.data.image_set import ImageSet, regions, to_float
 from ibviz.errors import InputError
+from ibviz.heads import head_of
 from ibviz.metrics.protocol import digest
-from ibviz.metrics.score import targets_by
+from ibviz.metrics.score import correct, targets_by
 from ibviz.models.loading import Classifier
 from ibviz.types import Images
 
@@ -64,10 +65,10 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
     labels, there = fitted.labels.to(images.device), regions(batch)  # objects are numbered as the data is
     if annotated:
         there = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool) if there is None else there
-    targets = targets_by(target, probabilities, labels)
-    predicted = targets_by("predicted", probabilities).classes
+    head = head_of(network.model)
+    targets = targets_by(target, probabilities, labels, head=head)
     regions_there = None if there is None else there.to(images.device)
-    seen = Seen(images, targets, predicted, labels, regions_there, batch.clusters)
+    seen = Seen(images, targets, correct(probabilities, labels, head), labels, regions_there, batch.clusters)
     return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
 
 

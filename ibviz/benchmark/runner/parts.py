@@ -7,9 +7,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, Field
+
 from ibviz.benchmark.store import FOLDER, shards
 from ibviz.errors import InputError
 from ibviz.files import half_written, replacing, replacing_folder
+from ibviz.reading import parsing, read_json, shaped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,9 +79,32 @@ def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping
                          "resume the run") from error  # fmt: skip
 
 
-def read_facts(out: Path, batch: int) -> dict[str, Any]:
+class PartFailure(BaseModel):
+    """A method that failed on some images of a batch, by their places in it."""
+
+    model: str
+    method: str
+    images: list[int]
+    error: str
+
+
+class PartFacts(BaseModel):
     """What a part says beside its tables."""
-    return json.loads((part_of(out, batch) / FACTS).read_text())
+
+    images: int = Field(ge=0)
+    forward_passes: int
+    failures: list[PartFailure]
+    data: dict[str, str]  # hash of images and targets by network
+    skipped: list[str]
+    device: str
+    seconds: float
+
+
+def read_facts(out: Path, batch: int) -> dict[str, Any]:
+    """What a part says beside its tables; one that is damaged is refused."""
+    path = part_of(out, batch) / FACTS
+    anew = f"delete {path.parent} and resume the run"
+    return shaped(PartFacts, read_json(path, anew), f"{path} is damaged", anew).model_dump()
 
 
 def missing(out: Path, batches: int) -> list[int]:
@@ -108,7 +134,12 @@ def _tables(out: Path, name: str, counts: Sequence[int]) -> "Iterator[pa.Table]"
 
     before = 0
     for batch, count in enumerate(counts):
-        table = pq.read_table(part_of(out, batch) / f"{name}.parquet")
+        path = part_of(out, batch) / f"{name}.parquet"
+        anew = f"delete {path.parent} and resume the run"
+        with parsing(f"cannot read {path} as Parquet", anew):
+            table = pq.read_table(path)
+        if table.schema != schemas()[name]:
+            raise InputError(f"{path} is damaged: its columns are {', '.join(table.schema.names)}; {anew}")
         place = table.column_names.index("image")
         numbers = pc.add(table["image"], pa.scalar(before, pa.int64()))  # pyright: ignore[reportAttributeAccessIssue]
         yield table.set_column(place, "image", numbers)

@@ -2,12 +2,13 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ibviz.attribution.methods import values
 from ibviz.benchmark.evaluation import comparison_grid, fingerprint
@@ -17,7 +18,7 @@ from ibviz.benchmark.runner.attention import measured
 from ibviz.benchmark.runner.explaining import Network, device_of, explained, view
 from ibviz.benchmark.store import place_of
 from ibviz.benchmark.suite import Entry, entries, protocols_of
-from ibviz.config import Settings, SuiteConfig
+from ibviz.config import SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
@@ -26,6 +27,8 @@ from ibviz.metrics.protocol import CurveProtocol, digest
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
+from ibviz.reading import read_json, shaped
+from ibviz.settings import Settings
 from ibviz.types import Grid
 
 FILE = "plan.json"
@@ -47,7 +50,7 @@ class ModelPlan(Settings):
     name: str  # what it was loaded by
     weights: str  # hash
     class_names: tuple[str, ...]
-    size: int  # side of its input, pixels
+    size: int | tuple[int, int]  # side of its input in pixels, or height and width
     memory_format: str | None  # a key of `probe.FORMATS`; None: as it was loaded
     protocols: dict[str, CurveProtocol]  # by label, with grid and batch size
     methods: tuple[str, ...]  # labels of those that fit
@@ -63,7 +66,7 @@ class Plan(Settings):
 
     suite: SuiteConfig
     data: str  # hash of names and labels of the chosen images
-    images: int  # chosen, the unreadable ones counted
+    images: int = Field(ge=0, le=10_000_000)  # chosen, the unreadable ones counted
     grid: tuple[int, int] | None = None  # of the comparison
     annotated: bool  # whether the data knows where objects are
     metrics: tuple[str, ...]
@@ -116,13 +119,11 @@ def data_hash(chosen: Chosen) -> str:
 
 def read_plan(out: Path) -> Plan | None:
     """The plan of a folder, if it has one."""
-    try:
-        return Plan.model_validate_json((out / FILE).read_text())
-    except FileNotFoundError:
+    path = out / FILE
+    if not os.path.lexists(path):
         return None
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{out / FILE} is no plan of this version of ibviz ({str(error).splitlines()[0]}); give "
-                         "another folder") from error  # fmt: skip
+    another = "give another folder"
+    return shaped(Plan, read_json(path, another), f"{path} is no plan of this version of ibviz", another)
 
 
 def keep_plan(out: Path, plan: Plan) -> None:
@@ -226,9 +227,9 @@ def _pace(suite: SuiteConfig, network: Network) -> Pace | None:
     precisions = [one.precision or "float32" for one in suite.protocols if one.batch_size is None]
     if not precisions:
         return None
-    side, device = network.model.spec.size, device_of(network.model)
+    spec, device = network.model.spec, device_of(network.model)
     with evaluating(network.model):
-        return fastest(network.model, (side, side), device, precision=precisions[0])
+        return fastest(network.model, spec.height_width, device, precision=precisions[0], channels=len(spec.mean))
 
 
 def _forget(out: Path | None, model: str, methods: Iterable[str]) -> None:

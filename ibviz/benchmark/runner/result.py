@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from ibviz.benchmark.evaluation import versions
 from ibviz.benchmark.results import CIRCUMSTANCES
 from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts, sweep
@@ -21,6 +23,7 @@ from ibviz.data.listing import tolerate
 from ibviz.errors import InputError
 from ibviz.files import command, ensure_folder, owned, replacing, replacing_folder
 from ibviz.metrics.protocol import Card, digest
+from ibviz.reading import read_json, shaped
 from ibviz.types import Grid
 
 if TYPE_CHECKING:
@@ -32,7 +35,17 @@ Facts = dict[str, Any]
 def finished(out: Path, plan: Plan) -> bool:
     """Whether the result of this plan is there."""
     path = out / CIRCUMSTANCES
-    return path.is_file() and json.loads(path.read_text()).get("plan") == plan_hash(plan)
+    if not path.is_file():
+        return False
+    anew = "delete it and resume the run"
+    held = shaped(Finished, read_json(path, anew), f"{path} does not hold the circumstances of a run", anew)
+    return held.plan == plan_hash(plan)
+
+
+class Finished(BaseModel):
+    """The hash of the plan of a result."""
+
+    plan: str
 
 
 def check_maps(out: Path, plan: Plan) -> None:
@@ -54,6 +67,10 @@ def plan_hash(plan: Plan) -> str:
 def finish(out: Path, plan: Plan) -> None:
     """Put all parts together, say how they came about, and remove them."""
     facts = [read_facts(out, batch) for batch in range(len(plan.bounds))]
+    for batch, one in enumerate(facts):
+        if one["data"].keys() != plan.models.keys():
+            raise InputError(f"{part_of(out, batch)} is of the networks {', '.join(one['data'])}, the run of "
+                             f"{', '.join(plan.models)}: delete it and resume the run")  # fmt: skip
     tolerate([Fault(name, f"cannot read {name}") for one in facts for name in one["skipped"]], plan.images)
     counts = [one["images"] for one in facts]
     if not any(counts):
@@ -81,7 +98,11 @@ def _hashes(rows: "pa.Table", cards: Mapping[tuple[str, str], Card]) -> list[str
         (*key, native): (_own_grid(card) if native else card).hash for key, card in cards.items() for native in (0, 1)
     }
     columns = (rows[name].to_pylist() for name in ("model", "protocol", "native"))
-    return [known[model, protocol, int(native)] for model, protocol, native in zip(*columns, strict=True)]
+    keys = [(model, protocol, int(native or 0)) for model, protocol, native in zip(*columns, strict=True)]
+    if strange := set(keys) - known.keys():
+        raise InputError(f"rows of a part are of network and protocol {min(map(str, strange))}, which are none of the "
+                         "run's; delete the parts and resume the run")  # fmt: skip
+    return [known[key] for key in keys]
 
 
 def _own_grid(card: Card) -> Card:
@@ -147,7 +168,9 @@ def _failures(facts: Sequence[Facts]) -> list[dict[str, Any]]:
 def commit() -> str | None:
     """The commit of the folder the command runs in, `-dirty` where files differ from it; None outside of a checkout."""
     with suppress(OSError, subprocess.CalledProcessError):
-        asked = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        # Without what the configuration of a checkout that somebody else made may have git run.
+        calm = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
+        asked = ["git", *calm, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
     return None
 
@@ -200,6 +223,7 @@ def _bring_shard(shard: Path, own: Path) -> None:
     for other in own.parent.glob(f"{shard.name.partition('-')[0]}-*"):
         other.unlink()
     with replacing(own) as beside:
+        beside.unlink()
         _link(shard, beside)
 
 

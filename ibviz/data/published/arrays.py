@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tarfile import is_tarfile
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ibviz.data.download import failed, fetch_file
+from ibviz.data.download import failed, fetch_file, unpack
 from ibviz.data.listing import Indices, Listing, Sample, Split, checked
 
 
@@ -48,7 +49,9 @@ def _stored(read: Callable[..., Any], root: Path, archive: tuple[str, str, str])
     except RuntimeError:  # missing or damaged
         address, name, md5 = archive
         fetch_file(address, md5, root / name)
-        return read(root, download=True)  # and unpack what has come
+        if is_tarfile(root / name):
+            unpack(root / name)  # torchvision would follow what leads out of the folder
+        return read(root, download=False)
 
 
 def _cifar(kind: str, root: Path, split: Split) -> Arrays:

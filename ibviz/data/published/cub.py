@@ -11,7 +11,7 @@ from ibviz.data.decode import read_image
 from ibviz.data.download import failed, fetch_archive, fetched
 from ibviz.data.listing import Listing, Split
 from ibviz.data.objects import corners
-from ibviz.data.published.scene import Scene, folder_with, list_scenes, read_text
+from ibviz.data.published.scene import Scene, folder_with, inside, list_scenes, read_text
 from ibviz.errors import InputError
 from ibviz.types import Masks
 
@@ -46,10 +46,10 @@ def _birds(folder: Path, wanted: str, segmentations: Path | None) -> list[Scene]
     birds = []
     try:
         for one in (one for one, kind in split.items() if kind == wanted):
-            mask = None if segmentations is None else (segmentations / images[one]).with_suffix(".png")
+            mask = None if segmentations is None else inside(segmentations, images[one]).with_suffix(".png")
             box = corners([float(edge) for edge in boxes[one].split()])
             birds.append(
-                Scene(folder / "images" / images[one], images[one], [box], [int(labels[one]) - 1], [False], mask)
+                Scene(inside(folder / "images", images[one]), images[one], [box], [int(labels[one]) - 1], [False], mask)
             )
     except (KeyError, ValueError) as error:
         raise InputError(f"the lists of {folder} disagree or are cut off: {error}; expected {LAYOUT}") from error

@@ -1,5 +1,6 @@
 """One image of a data set with boxes, and the listing of many: what CUB, Tiny ImageNet, VOC and COCO share."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,12 @@ from ibviz.data.decode import read_image
 from ibviz.data.listing import Indices, Listing, Sample, checked
 from ibviz.data.objects import Box, Objects, annotate
 from ibviz.errors import InputError
+from ibviz.reading import parsing, read_bytes
 from ibviz.types import Masks
 
 Draw = Callable[[Any, Image.Image], Masks]  # from what a scene keeps as `shapes` to one mask an object
+
+MOST_MASKED = 2**31  # pixels of all masks of an image, a byte each
 
 
 class Scene(NamedTuple):
@@ -43,7 +47,11 @@ def list_scenes(scenes: list[Scene], class_names: tuple[str, ...], where: Path, 
     """The scenes that have a label; with masks where `draw` is given."""
     labels = [scene.label() for scene in scenes]
     kept = [scene for scene, label in zip(scenes, labels, strict=True) if label is not None]
-    numbers = torch.tensor([label for label in labels if label is not None], dtype=torch.int64)
+    known = [label for label in labels if label is not None]
+    if known and not 0 <= min(known) <= max(known) < len(class_names):
+        raise InputError(f"{where}: labels must be -1 (none) to {len(class_names) - 1}, one per class name; got "
+                         f"{min(known)} to {max(known)}")  # fmt: skip
+    numbers = torch.tensor(known, dtype=torch.int64)
     names = tuple(scene.name for scene in kept)
     return checked(Listing(numbers, class_names, names, partial(_samples, kept, draw)), str(where))
 
@@ -54,6 +62,9 @@ def _samples(scenes: list[Scene], draw: Draw | None, rows: Indices) -> Iterator[
 
 
 def _objects(scene: Scene, draw: Draw | None, image: Image.Image) -> Objects:
+    if draw is not None and len(scene.boxes) * image.width * image.height > MOST_MASKED:
+        raise InputError(f"masks of {len(scene.boxes):,} objects on {image.width}x{image.height} pixels are more than "
+                         f"{MOST_MASKED:,} pixels; leave masks out, or the image")  # fmt: skip
     masks = None if draw is None else draw(scene.shapes, image)
     if masks is not None and masks.shape[1:] != (image.height, image.width):
         height, width = masks.shape[1:]
@@ -63,10 +74,22 @@ def _objects(scene: Scene, draw: Draw | None, image: Image.Image) -> Objects:
 
 def read_text(file: Path, layout: str) -> str:
     """Text of an annotation file; a missing one is an error that shows the layout expected."""
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}; expected {layout}") from error
+    if not os.path.isfile(file):
+        raise InputError(f"cannot read {file}: No such file; expected {layout}")
+    encoded = read_bytes(file)
+    with parsing(f"cannot read {file}", f"expected {layout}"):
+        return encoded.decode()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file that an annotation names in `folder`; one that leads out of it is refused.
+
+    >>> inside(Path("images"), "cat/1.jpg").as_posix()
+    'images/cat/1.jpg'
+    """
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        raise InputError(f"an annotation names the image {name!r}, which is not in {folder}")
+    return folder / name
 
 
 def folder_with(mark: str, places: tuple[Path, ...]) -> Path | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ibviz.data.listing import Listing, Split
-from ibviz.data.published.scene import Scene, folder_with, list_scenes, read_text
+from ibviz.data.published.scene import Scene, folder_with, inside, list_scenes, read_text
 from ibviz.errors import InputError
 
 FOLDER = "tiny-imagenet-200"
@@ -37,18 +37,18 @@ def _class_names(folder: Path, ids: list[str]) -> tuple[str, ...]:
 
 def _train(folder: Path, ids: list[str]) -> Iterator[Scene]:
     for label, one in enumerate(ids):
-        place = folder / "train" / one
+        place = inside(folder / "train", one)
         for line in _lines(place / f"{one}_boxes.txt"):
             name, *edges = line.split()
-            yield _scene(place / "images" / name, edges, label)
+            yield _scene(inside(place / "images", name), edges, label)
 
 
 def _val(folder: Path, ids: list[str]) -> Iterator[Scene]:
     for line in _lines(folder / "val" / "val_annotations.txt"):
-        name, one, *edges = line.split()
+        name, one, edges = line.split()[0], "".join(line.split()[1:2]), line.split()[2:]
         if one not in ids:
             raise InputError(f"{folder / 'val'}: {name} is of {one}, which wnids.txt lacks")
-        yield _scene(folder / "val" / "images" / name, edges, ids.index(one))
+        yield _scene(inside(folder / "val" / "images", name), edges, ids.index(one))
 
 
 def _lines(file: Path) -> list[str]:

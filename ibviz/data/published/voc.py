@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ibviz.data.decode import decode_stored, read_file
 from ibviz.data.download import failed, fetch_voc, fetched
 from ibviz.data.listing import Listing, Split
 from ibviz.data.objects import Box
-from ibviz.data.published.scene import Scene, folder_with, list_scenes, read_text
+from ibviz.data.published.scene import Scene, folder_with, inside, list_scenes, read_text
 from ibviz.errors import InputError
+from ibviz.reading import parsing
 from ibviz.types import Masks
 
 CLASSES = (
@@ -53,13 +55,12 @@ def list_voc(year: str, root: Path, split: Split, *, masks: bool) -> Listing | N
 
 
 def _scene(folder: Path, name: str) -> Scene:
-    file = folder / "Annotations" / f"{name}.xml"
-    try:
-        objects = ElementTree.fromstring(read_text(file, LAYOUT)).findall("object")
+    file = inside(folder / "Annotations", f"{name}.xml")
+    text = read_text(file, LAYOUT)
+    with parsing(f"{file} is no annotation of VOC's 20 classes"):
+        objects = ElementTree.fromstring(text).findall("object")
         boxes = [_box(one) for one in objects]
         labels = [CLASSES.index(one.findtext("name", "").strip()) for one in objects]
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"{file} is no annotation of VOC's 20 classes: {error}") from error
     difficult = [one.findtext("difficult", "0").strip() == "1" for one in objects]
     shapes = Shapes(folder / "SegmentationObject" / f"{name}.png", len(boxes))
     return Scene(folder / "JPEGImages" / f"{name}.jpg", f"{name}.jpg", boxes, labels, difficult, shapes)
@@ -73,9 +74,8 @@ def _box(element: ElementTree.Element) -> Box:
 
 def _masks(shapes: Shapes, image: Image.Image) -> Masks:  # noqa: ARG001 - the file has the image's size
     """The palette's index is the object's number, from 1; 255 is the rim between objects."""
-    try:
-        with Image.open(shapes.file) as stored:
-            numbers = torch.from_numpy(np.array(stored))
-    except OSError as error:
-        raise InputError(f"cannot read mask {shapes.file}: {error.strerror or error}") from error
+    stored = decode_stored(read_file(shapes.file), str(shapes.file))
+    if stored.mode not in ("L", "P"):
+        raise InputError(f"mask {shapes.file} should hold a number of 8 bits a pixel; its mode is {stored.mode}")
+    numbers = torch.from_numpy(np.array(stored))
     return numbers[None] == torch.arange(1, shapes.objects + 1)[:, None, None]

@@ -1,0 +1,142 @@
+"""The door of `explain`, `predict` and `evaluate`: what comes in is made tensors of, or refused in one line.
+
+Inside `guarded` a network cannot write to the caller's images, gives logits as its head says, and what it refuses
+itself is said in words.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ibviz.config import InputConfig
+from ibviz.errors import InputError
+from ibviz.heads import checked
+from ibviz.metrics.grid import in_range
+from ibviz.models.hooks import replaced_output
+from ibviz.models.tapped import place_of
+from ibviz.types import Given, Images, Labels
+
+GivenTargets = Given | Sequence[int] | int | np.integer[Any]  # a class for all images, or one for each
+REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError)  # of a network, at images it cannot take
+OF_THE_MACHINE = (torch.OutOfMemoryError, torch.AcceleratorError)
+
+
+def admitted(model: nn.Module, images: Given) -> Images:
+    """The images as a tensor of their own history, once it is known that they are `(b, channels, h, w)` in [0, 1].
+
+    NumPy arrays become tensors. Raises `InputError` for another kind or number of axes, for bytes, for none at all,
+    for values outside [0, 1] or that are no numbers, and for another number of channels than the model normalises.
+
+    >>> admitted(nn.Identity(), np.zeros((1, 3, 4, 4), dtype=np.float32)).shape
+    torch.Size([1, 3, 4, 4])
+    """
+    given = as_tensor(images, "images").detach()
+    shape = tuple(given.shape)
+    if given.ndim != 4:
+        way = "; of one image, images[None]" if given.ndim == 3 else ""
+        raise InputError(f"images must be a batch (b, channels, h, w); got {shape}{way}")
+    if not given.is_floating_point():
+        raise InputError(f"images must be floating point in [0, 1]; got {_name(given.dtype)}; of bytes, "
+                         "ibviz.data.to_float(images)")  # fmt: skip
+    if not given.numel():
+        raise InputError(f"expected images of at least one pixel; got {shape}")
+    _check_channels(model, shape)
+    in_range(given)
+    return given
+
+
+def check_batch(images: Given, batch_size: int) -> None:
+    """Refuse a batch of no images, and passes of none."""
+    count = len(images) if isinstance(images, Tensor | np.ndarray) and images.ndim else 1
+    if not count or batch_size < 1:
+        raise InputError(f"expected images, and a batch_size of at least 1; got {count} and {batch_size}")
+
+
+def as_tensor(given: object, what: str) -> Tensor:
+    """A tensor as it is, an array as a tensor; of NumPy's own precision of 64 bits, which no image has, 32 are left."""
+    if isinstance(given, Tensor):
+        return given
+    if not isinstance(given, np.ndarray) or given.dtype.kind not in "fiub":
+        raise InputError(f"{what} must be a tensor or a NumPy array of numbers; got {type(given).__name__}")
+    array = torch.from_numpy(np.ascontiguousarray(given))
+    return array.float() if array.dtype == torch.float64 else array
+
+
+def one_class_each(targets: object, images: Images) -> Labels:
+    """A copy of the targets on the images' device, a single number for all of them.
+
+    Raises `InputError` for what is no whole number for each image.
+
+    >>> one_class_each(3, torch.zeros(2, 3, 4, 4))
+    tensor([3, 3])
+    """
+    try:
+        given = targets.detach() if isinstance(targets, Tensor) else torch.as_tensor(np.asarray(targets))
+    except (TypeError, ValueError) as error:  # a list of lists of different lengths, or of words
+        raise InputError(f"targets must be whole numbers ({len(images)},), a class for each image, or one for all; "
+                         f"got {type(targets).__name__}") from error  # fmt: skip
+    if not isinstance(targets, Tensor) and given.ndim == 0:
+        given = given.expand(len(images))
+    if given.shape != images.shape[:1] or given.is_floating_point() or given.dtype == torch.bool:
+        raise InputError(f"targets must be whole numbers ({len(images)},), a class for each image; got {given.dtype} "
+                         f"{tuple(given.shape)}; for one class of all, targets=3")  # fmt: skip
+    return given.to(images.device, torch.long, copy=True)
+
+
+@contextmanager
+def guarded(model: nn.Module, images: Images) -> Iterator[None]:
+    """Inside the block, every pass gets images of its own and has to give logits; `images` are those it is about.
+
+    An error inside becomes an `InputError` if the network refuses the images by themselves as well.
+    """
+
+    def own(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001 - a hook's signature
+        return tuple(part.clone() if isinstance(part, Tensor) else part for part in inputs)
+
+    handle = model.register_forward_pre_hook(own)
+    try:
+        with replaced_output(model, lambda output: checked(output, model)):
+            try:
+                yield
+            except REFUSALS as error:
+                _say_what_is_refused(model, images, error)
+                raise
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def _say_what_is_refused(model: nn.Module, images: Images, error: Exception) -> None:
+    """Raise an `InputError` if the images alone are what the network cannot take."""
+    if isinstance(error, OF_THE_MACHINE):
+        return
+    try:
+        model(images[:1])
+    except (InputError, *OF_THE_MACHINE):  # of the output, and said already
+        return
+    except REFUSALS as refusal:
+        raise InputError(_refusal(model, images, refusal)) from error
+
+
+def _refusal(model: nn.Module, images: Images, refusal: Exception) -> str:
+    weights, spec = place_of(model), getattr(model, "spec", None)
+    made = f", made for {spec.height_width[0]}x{spec.height_width[1]} pixels" if isinstance(spec, InputConfig) else ""
+    said = str(refusal).strip().splitlines() or [type(refusal).__name__]
+    return (f"{type(model).__name__} (weights {_name(weights.dtype)} on {weights.device}{made}) cannot take images "
+            f"{tuple(images.shape)}, {_name(images.dtype)} on {images.device}: {said[0]}")  # fmt: skip
+
+
+def _check_channels(model: nn.Module, shape: tuple[int, ...]) -> None:
+    spec = getattr(model, "spec", None)
+    if not isinstance(spec, InputConfig) or shape[1] == len(spec.mean):
+        return
+    last = "; channels come before rows: images.permute(0, 3, 1, 2)" if shape[3] == len(spec.mean) else ""
+    raise InputError(f"this model takes images of {len(spec.mean)} channels; got {shape}{last}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

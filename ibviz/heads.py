@@ -1,0 +1,139 @@
+"""How a network's outputs become probabilities: the one place that knows softmax, sigmoid and neither.
+
+Everything that turns outputs into a score, a weight, a loss or a predicted class asks `head_of(network)`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ibviz.errors import InputError, unknown
+from ibviz.types import Labels, Scores
+
+HeadName = Literal["softmax", "sigmoid", "none"]
+Logits = Float[Tensor, "b classes"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the outputs of a network mean; all functions but the last take `(b, classes)` as the network gives them."""
+
+    name: HeadName
+    least: int  # number of outputs below which it says nothing
+    probability: Callable[[Logits], Logits]  # in [0, 1]; of a regression, which has none, the output itself
+    log_probability: Callable[[Logits], Logits]  # in nats
+    log_odds: Callable[[Logits, Labels], Scores]  # of one class for each image, exact where its probability rounds to 1
+    present: Callable[[Logits], Bool[Tensor, "b classes"]]  # of probabilities: classes the network says are there
+
+    @property
+    def has_probability(self) -> bool:
+        """Whether scores are probabilities, not numbers in a unit of their own."""
+        return self.name != "none"
+
+
+def head_of(network: object) -> Head:
+    """The head that a network states, as `ibviz.wrap` writes it down; a softmax over classes without it.
+
+    >>> head_of(nn.Linear(3, 2)).name
+    'softmax'
+    """
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        network = network.module
+    name = getattr(network, "head", None)  # networks of libraries keep a module under this name
+    return HEADS[name if isinstance(name, str) and name in HEADS else "softmax"]
+
+
+def find_head(name: str) -> Head:
+    """The head of that name, or an `InputError` that lists the known."""
+    if name not in HEADS:
+        raise unknown("head", name, list(HEADS))
+    return HEADS[name]
+
+
+def checked(output: object, network: object) -> Logits:
+    """The output of a network, if it is `(b, classes)` with as many classes as its head needs.
+
+    Raises `InputError` for anything else, with what to tell `ibviz.wrap`.
+
+    >>> checked(torch.zeros(2, 3), nn.Linear(1, 3)).shape
+    torch.Size([2, 3])
+    """
+    head, name = head_of(network), type(getattr(network, "network", network)).__name__  # of a wrapped one its own
+    if not isinstance(output, Tensor) or output.ndim != 2 or not output.is_floating_point():
+        raise InputError(f"expected logits (b, classes) of {name}; got {_described(output)}; "
+                         f"{_way_out(output)}")  # fmt: skip
+    if output.shape[1] < head.least:
+        raise InputError(f"expected logits (b, classes) of {name}, of at least {head.least} classes; got shape "
+                         f"{tuple(output.shape)}: a softmax over one class is always 1; say what the output means: "
+                         f"ibviz.wrap(network, head='sigmoid') or, of a regression, head='none'")  # fmt: skip
+    return output
+
+
+def _described(output: object) -> str:
+    if isinstance(output, Tensor):
+        return f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
+    if isinstance(output, dict):
+        return f"{type(output).__name__} with the keys {', '.join(map(repr, output))}"
+    return f"{type(output).__name__} of {len(output)}" if isinstance(output, list | tuple) else type(output).__name__
+
+
+def _way_out(output: object) -> str:
+    if isinstance(output, Tensor) and output.ndim < 2:
+        return ("of one number an image, say what it means: ibviz.wrap(network, head='sigmoid') for a logit, "
+                "head='none' for a regression")  # fmt: skip
+    if isinstance(output, Tensor):
+        return "make one row of class scores of it: ibviz.wrap(network, output=lambda output: ...)"
+    return "say which part holds the logits: ibviz.wrap(network, output=KEY, ATTRIBUTE or FUNCTION)"
+
+
+def _softmax_log_odds(logits: Logits, classes: Labels) -> Scores:
+    if logits.shape[1] < 2:
+        raise InputError("log-odds need at least two classes: the only one has probability 1; judge by the logit")
+    others = logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
+    return _of_class(logits, classes) - others
+
+
+def _of_class(logits: Logits, classes: Labels) -> Scores:
+    return logits.gather(1, classes[:, None]).squeeze(1)
+
+
+def _first(probabilities: Logits) -> Bool[Tensor, "b classes"]:
+    return torch.zeros_like(probabilities, dtype=torch.bool).scatter(1, probabilities.argmax(1, keepdim=True), True)
+
+
+def _no_probability(*_: object) -> Tensor:
+    raise InputError("the network's head is 'none': its outputs are numbers without a probability; judge them by the "
+                     "score 'logit', which is the output itself, and by a method that needs no likelihood")  # fmt: skip
+
+
+HEADS: dict[str, Head] = {
+    "softmax": Head(
+        "softmax",
+        least=2,
+        probability=lambda logits: logits.softmax(1),
+        log_probability=lambda logits: logits.log_softmax(1),
+        log_odds=_softmax_log_odds,
+        present=_first,
+    ),
+    "sigmoid": Head(
+        "sigmoid",
+        least=1,
+        probability=torch.sigmoid,
+        log_probability=nn.functional.logsigmoid,
+        log_odds=_of_class,
+        present=lambda probabilities: probabilities > 0.5,
+    ),
+    "none": Head(
+        "none",
+        least=1,
+        probability=lambda outputs: outputs,
+        log_probability=_no_probability,
+        log_odds=_no_probability,
+        present=_no_probability,
+    ),
+}
+assert set(HEADS) == set(get_args(HeadName))

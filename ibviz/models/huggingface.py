@@ -1,0 +1,92 @@
+"""Image classifiers of the library `transformers`: the network, and what its own files say of input and output."""
+
+from typing import Any
+
+from torch import nn
+
+from ibviz.config import InputConfig
+from ibviz.errors import InputError
+from ibviz.heads import HeadName
+
+BYTE = 1 / 255  # by which pixels are rescaled, as those of ibviz are
+HEADS_BY_PROBLEM: dict[str | None, HeadName] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
+
+
+def is_of_transformers(network: nn.Module) -> bool:
+    """Whether a network is one of `transformers`, whose outputs hold their logits under that name.
+
+    >>> is_of_transformers(nn.Linear(2, 2))
+    False
+    """
+    return any(kind.__name__ == "PreTrainedModel" for kind in type(network).__mro__)
+
+
+def from_transformers(name: str) -> tuple[nn.Module, InputConfig, HeadName]:
+    """Load an image classifier by OWNER/NAME on the Hub or by its folder, with its input and its head.
+
+    Raises `InputError` if `transformers` is not installed, if there is no such classifier, and for images that are
+    prepared in another way than resized, cropped, divided by 255 and normalised.
+    """
+    try:
+        import transformers  # noqa: PLC0415 - optional, and slow to import
+    except ImportError as error:
+        raise InputError("transformers is not installed; install it: pip install 'ibviz[transformers]'") from error
+    try:
+        network = transformers.AutoModelForImageClassification.from_pretrained(name)
+        prepared = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"transformers has no image classifier {name} ({said[0]}); expected OWNER/NAME on the Hub, or "
+                         "a folder with its config.json, preprocessor_config.json and weights") from error  # fmt: skip
+    return network, input_of(network.config, prepared, name), head_for(network.config)
+
+
+def head_for(config: Any) -> HeadName:
+    """What the outputs mean: as the configuration says or, where it does not, as `transformers` itself trains it."""
+    usual = "regression" if config.num_labels == 1 else "single_label_classification"
+    return HEADS_BY_PROBLEM[config.problem_type or usual]
+
+
+def input_of(config: Any, prepared: dict[str, Any], name: str) -> InputConfig:
+    """The input of a classifier, from its configuration and from how its image processor prepares images."""
+    if not prepared.get("do_rescale", True) or abs(prepared.get("rescale_factor", BYTE) - BYTE) > 1e-9:
+        raise InputError(f"{name} does not divide its pixels by 255; load it with transformers and tell ibviz.wrap the "
+                         "mean and std in [0, 1] pixel space")  # fmt: skip
+    size, resize = _sizes(config, prepared)
+    channels = getattr(config, "num_channels", 3)
+    normalises = prepared.get("do_normalize", True)
+    return InputConfig(
+        size=size,
+        resize=resize,
+        mean=_constants(prepared.get("image_mean") if normalises else 0.0, channels),
+        std=_constants(prepared.get("image_std") if normalises else 1.0, channels),
+        class_names=tuple(config.id2label[number] for number in range(config.num_labels)),
+    )
+
+
+def _constants(given: Any, channels: int) -> tuple[float, ...]:
+    return tuple(map(float, given)) if isinstance(given, list | tuple) else (float(given),) * channels
+
+
+def _sizes(config: Any, prepared: dict[str, Any]) -> tuple[int | tuple[int, int], int | None]:
+    """Size of the input, and the short side of an image before the crop."""
+    size, crop = dict(prepared.get("size") or {}), dict(prepared.get("crop_size") or {})
+    short = size.get("shortest_edge")
+    if prepared.get("do_center_crop") and crop:
+        return _side(crop["height"], crop["width"]), short or min(size["height"], size["width"])
+    if short and prepared.get("crop_pct") and short < 384:  # ConvNeXt's processor resizes, then crops to this side
+        return short, int(short / prepared["crop_pct"])
+    if short:
+        return short, None
+    if size:
+        return _side(size["height"], size["width"]), None
+    own = config.image_size
+    return (own, None) if isinstance(own, int) else (_side(*own), None)
+
+
+def _side(height: int, width: int) -> int | tuple[int, int]:
+    return height if height == width else (height, width)
