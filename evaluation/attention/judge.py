@@ -33,6 +33,7 @@ from ibviz.types import Maps
 
 IMAGES, CURVED, BATCH = 2000, 100, 100
 METHODS = ("attention", "attention_mean", "average map", "centre", "Grad-CAM, gated layer", "Grad-CAM, last layer")
+CONTROLS = ("average map", "centre")  # `ibviz.evaluate` has them anyway
 AGAINST = METHODS[2:]
 Values = dict[str, np.ndarray]  # one number per image
 
@@ -79,7 +80,8 @@ def judge(model: IBClassifier, images: ImageSet) -> dict[str, dict[str, Values]]
     regions = rasterise(images.boxes, size)
     found = {name: localisation(one, regions) for name, one in maps.items()}
     few = slice(0, CURVED)
-    result = ibviz.evaluate(model, to_float(images.images[few]), {name: one[few] for name, one in maps.items()})
+    own = {name: one[few] for name, one in maps.items() if name not in CONTROLS}
+    result = ibviz.evaluate(model, to_float(images.images[few]), own)
     frame = result.frame()
     for name in maps:
         rows = frame[(frame["method"] == name) & (frame["metric"] == "srg")].sort_values("image")
