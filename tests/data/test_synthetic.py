@@ -127,8 +127,8 @@ def test_no_place_of_the_canvas_is_a_good_guess(many):
 
 
 def test_another_seed_and_another_split_draw_other_places(scenes):
-    for split, seed in (("test", 1), ("validation", 0)):
-        other = digits(split, count=20, seed=seed, background="leaves")
+    reseeded = digits("test", count=20, seed=1, background="leaves")
+    for other in (reseeded, digits("validation", count=20, seed=0, background="leaves")):
         assert other.boxes is not None
         assert (other.boxes != scenes.boxes[:20]).any(1).all()
 
