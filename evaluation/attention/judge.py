@@ -3,8 +3,8 @@
 usage: python evaluation/attention/judge.py DATA OUT RUN [RUN ...]
 
 DATA is a half of `halves.py`; each RUN a folder of `ibviz train`, all of one recipe but for its seed. OUT gets
-NAME.json, where NAME is that of the folder that holds the runs and the first run's own. Localisation is told by 2,000
-images with a box, chosen by seed 0; SRG by the first 100 of them. Intervals hold over images and trainings.
+NAME.json, where NAME is that of the folder that holds the runs and the first run's own. Localisation is told by 1,000
+images with a box, chosen by seed 0; SRG by the first 40 of them. Intervals hold over images and trainings.
 """
 
 import json
@@ -31,7 +31,7 @@ from ibviz.progress import progress
 from ibviz.statistics import estimates
 from ibviz.types import Maps
 
-IMAGES, CURVED, BATCH = 2000, 100, 100
+IMAGES, CURVED, BATCH = 1000, 40, 100
 METHODS = ("attention", "attention_mean", "average map", "centre", "Grad-CAM, gated layer", "Grad-CAM, last layer")
 CONTROLS = ("average map", "centre")  # `ibviz.evaluate` has them anyway
 AGAINST = METHODS[2:]
