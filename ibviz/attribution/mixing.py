@@ -197,8 +197,8 @@ def _places(probe: _Probe, first: int, *, stem: bool) -> tuple[int, Grid]:
     grid = token_grid(len(moved) - prefix, size)
     if grid is None or not moved[prefix:].all():
         raise InputError(f"the {len(moved)} tokens of this network's attention, of which {prefix} depend on no pixel "
-                         f"or may not read themselves, are no grid in the proportion of {size[0]}x{size[1]} pixels behind "
-                         f"those; {WAY_OUT}")  # fmt: skip
+                         f"or may not read themselves, are no grid in the proportion of {size[0]}x{size[1]} pixels "
+                         f"behind those; {WAY_OUT}")  # fmt: skip
     rows, columns = grid
     for row, column in ((0, 0), (0, columns - 1), (rows - 1, columns - 1)):
         token = prefix + row * columns + column
