@@ -34,7 +34,7 @@ def test_every_recipe_is_valid(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "evaluation/sweeps").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_sweep_is_valid(path):
-    runs = grid(read_toml(path, Sweep)).values()
+    runs = grid(read_toml(path, Sweep)).recipes.values()
     assert len(set(runs)) == len(runs) >= 6
 
 

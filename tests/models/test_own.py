@@ -22,12 +22,12 @@ def test_strided_convolutions_see_the_border_that_tensorflow_adds(side):
     """TensorFlow's SAME: ceil(n / 2) outputs, the border as even as can be, the odd pixel below and on the right."""
     torch.manual_seed(0)
     network = mobilenet_v2_same(5).eval()
-    convolution = network.get_submodule("features.0.0")
+    convolution, weight = network.get_submodule("features.0.0"), network.get_parameter("features.0.0.weight")
     images = torch.rand(1, 3, side, side)
     outputs = -(-side // 2)
     whole = max(0, (outputs - 1) * 2 + 3 - side)
     padded = F.pad(images, (whole // 2, whole - whole // 2) * 2)
-    close(convolution(images), F.conv2d(padded, convolution.weight, stride=2))
+    close(convolution(images), F.conv2d(padded, weight, stride=2))
     assert set(network.state_dict()) == set(models.mobilenet_v2(num_classes=5).state_dict())
     strided = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.stride == (2, 2)]
     assert [type(module).__name__ for module in strided] == ["SameConv2d"] * 5

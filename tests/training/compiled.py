@@ -5,7 +5,7 @@ Prints the losses of each step and how many graphs were compiled before it ended
 
 import json
 import sys
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
 import torch
@@ -31,7 +31,8 @@ def main(backend: str) -> None:
         run.objective.train()
         losses, graphs = [], []
         for seed in range(4):
-            losses.append(loop._step(run, resident.batches([torch.arange(8)]), held, seed).tolist())
+            one_pass = partial(loop._pass, run, inputs=resident.inputs, price=torch.zeros(()), seed=seed)
+            losses.append(loop._step(run, resident.batches([torch.arange(8)]), held, one_pass).tolist())
             graphs.append(counters["stats"]["unique_graphs"])
         print(json.dumps([losses, graphs]))
 

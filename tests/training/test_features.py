@@ -12,6 +12,7 @@ from torch import nn
 from torchvision import models
 
 from ibviz.config import Recipe, TrainingConfig
+from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.models.after_gate import below_gate
 from ibviz.models.checkpoint import load_model
@@ -49,7 +50,7 @@ def weights(tmp_path) -> Path:
     torch.manual_seed(0)
     network = models.resnet18()
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):  # statistics that features can be seen by
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:  # features can be seen by it
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     return tmp_path / "w.safetensors"
@@ -91,6 +92,7 @@ def test_mirrored_views_are_those_of_mirrored_images(tmp_path, weights, monkeypa
     training = kept[0]
     model = load_model(tmp_path / "run/model.safetensors")
     images = loop.load_split(given.data, "train", root)
+    assert isinstance(images, ImageSet)
     with torch.no_grad():
         mirrored = below_gate(model, images.images[:3].flip(3).float() / 255)
     [(outputs, _)] = training.batches([torch.arange(3)])

@@ -32,8 +32,8 @@ def test_the_network_of_every_recipe_takes_its_images(path):
         with torch.device("meta"):
             model = IBClassifier(recipe.model, spec)
     device = next(model.parameters()).device
-    seen = model.eval().inspect(torch.zeros(1, 3, spec.size, spec.size, device=device))
-    cells = spec.size // GRIDS[recipe.model.backbone]
+    seen = model.eval().inspect(torch.zeros(1, 3, *spec.height_width, device=device))
+    cells = spec.side // GRIDS[recipe.model.backbone]
     assert seen.attention.mean.shape == (1, cells, cells)
     assert seen.logits.shape == (1, len(names))
 
