@@ -72,11 +72,16 @@ def test_numbers_with_other_maps_are_those_by_hand_in_batches_of_any_size(size, 
 class Member(Accelerator):
     """One of two processes, played by threads that add up what they hold."""
 
-    num_processes = 2  # pyright: ignore[reportAssignmentType] - a property of any other accelerator
-    process_index = 0  # pyright: ignore[reportAssignmentType]
-
     def __init__(self, index: int, meeting: threading.Barrier, held: dict[int, Tensor]) -> None:
-        self.process_index, self.meeting, self.held = index, meeting, held
+        self.index, self.meeting, self.held = index, meeting, held
+
+    @property
+    def num_processes(self) -> int:
+        return 2
+
+    @property
+    def process_index(self) -> int:
+        return self.index
 
     def reduce(self, tensor: Tensor, reduction: str = "sum", scale: float = 1.0) -> Tensor:
         assert (reduction, scale) == ("sum", 1.0)
