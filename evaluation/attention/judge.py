@@ -4,7 +4,7 @@ usage: python evaluation/attention/judge.py DATA OUT RUN [RUN ...]
 
 DATA is a half of `halves.py`; each RUN a folder of `ibviz train`, all of one recipe but for its seed. OUT gets
 NAME.json, where NAME is that of the folder that holds the runs and the first run's own. Localisation is told by 1,000
-images with a box, chosen by seed 0; SRG by the first 40 of them. Intervals hold over images and trainings.
+images with a box, chosen by seed 0; SRG by the first 32 of them. Intervals hold over images and trainings.
 """
 
 import json
@@ -31,7 +31,7 @@ from ibviz.progress import progress
 from ibviz.statistics import estimates
 from ibviz.types import Maps
 
-IMAGES, CURVED, BATCH = 1000, 40, 100
+IMAGES, CURVED, BATCH = 1000, 32, 100
 METHODS = ("attention", "attention_mean", "average map", "centre", "Grad-CAM, gated layer", "Grad-CAM, last layer")
 CONTROLS = ("average map", "centre")  # `ibviz.evaluate` has them anyway
 AGAINST = METHODS[2:]
@@ -45,14 +45,20 @@ def main(data: Path, out: Path, runs: list[Path]) -> None:
         images = images or boxed(data, model)
         judged.append(judge(model, images))
         print(f"{run}: {time.monotonic() - begun:.0f} s", flush=True)
-    assert images is not None
+        write(out, runs, images, judged, round(time.monotonic() - begun))
+
+
+def write(
+    out: Path, runs: list[Path], images: ImageSet, judged: list[dict[str, dict[str, Values]]], seconds: int
+) -> None:
+    """Write what is known after each run: a study that is cut off has numbers of fewer trainings."""
     page = {
         "command": "python evaluation/attention/judge.py DATA OUT RUN ...",
-        "runs": [run.name for run in runs],
+        "runs": [run.name for run in runs[: len(judged)]],
         "images": len(images.labels),
         "images of SRG": CURVED,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy")},
-        "seconds": round(time.monotonic() - begun),
+        "seconds": seconds,
         "use": {name: summary([one["use"][name] for one in judged]) for name in judged[0]["use"]},
         "maps": {name: summary([one["maps"][name] for one in judged]) for name in judged[0]["maps"]},
     }
@@ -84,7 +90,9 @@ def judge(model: IBClassifier, images: ImageSet) -> dict[str, dict[str, Values]]
     result = ibviz.evaluate(model, to_float(images.images[few]), own)
     frame = result.frame()
     for name in maps:
-        rows = frame[(frame["method"] == name) & (frame["metric"] == "srg")].sort_values("image")
+        rows = frame[(frame["method"] == name) & (frame["metric"] == "srg") & frame["native"].eq(False)].sort_values(
+            "image"
+        )
         srg = np.full(len(images.labels), np.nan)
         srg[few] = rows["value"].to_numpy()
         found[name]["SRG"] = srg
