@@ -35,7 +35,7 @@ def trained() -> IBClassifier:
     rest = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 8))
     head = nn.Conv2d(4, 1, 1)
     model = IBClassifier(ModelConfig(anchors=4, latent=6, gate="mul"), spec,
-                         Parts(Split(stem, rest), "stem", head, 8, nn.Linear(6, 4))).eval()  # fmt: skip
+                         Parts(Split(stem, rest), "stem", 4, head, 8, nn.Linear(6, 4))).eval()  # fmt: skip
     with torch.no_grad():
         head.weight.mul_(8)
         for parameter in model.decoder.parameters():
