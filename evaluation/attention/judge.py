@@ -1,16 +1,17 @@
 """Judge trainings of one recipe on the test images of a half: use of the attention, localisation, and SRG.
 
-usage: python evaluation/attention/judge.py DATA OUT RUN [RUN ...]
+usage: python evaluation/attention/judge.py [--curves N] DATA OUT RUN [RUN ...]
 
 DATA is a half of `halves.py`; each RUN a folder of `ibviz train`, all of one recipe but for its seed. OUT gets
 NAME.json, where NAME is that of the folder that holds the runs and the first run's own. Localisation is told by 1,000
-images with a box, chosen by seed 0; SRG by the first 32 of them. Intervals hold over images and trainings.
+images with a box, chosen by seed 0; SRG by the first N of them (32; 0 leaves it out). Intervals hold over images and
+trainings.
 """
 
 import json
 import platform
-import sys
 import time
+from argparse import ArgumentParser
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,19 @@ from ibviz.progress import progress
 from ibviz.statistics import estimates
 from ibviz.types import Maps
 
-IMAGES, CURVED, BATCH = 1000, 32, 100
+IMAGES, BATCH = 1000, 100
 METHODS = ("attention", "attention_mean", "average map", "centre", "Grad-CAM, gated layer", "Grad-CAM, last layer")
 CONTROLS = ("average map", "centre")  # `ibviz.evaluate` has them anyway
 AGAINST = METHODS[2:]
 Values = dict[str, np.ndarray]  # one number per image
 
 
-def main(data: Path, out: Path, runs: list[Path]) -> None:
+def main(data: Path, out: Path, runs: list[Path], curves: int) -> None:
     begun, images, judged = time.monotonic(), None, []
     for run in runs:
         model = ibviz.load(run)
         images = images or boxed(data, model)
-        judged.append(judge(model, images))
+        judged.append(judge(model, images, curves))
         print(f"{run}: {time.monotonic() - begun:.0f} s", flush=True)
         write(out, runs, images, judged, round(time.monotonic() - begun))
 
@@ -56,7 +57,7 @@ def write(
         "command": "python evaluation/attention/judge.py DATA OUT RUN ...",
         "runs": [run.name for run in runs[: len(judged)]],
         "images": len(images.labels),
-        "images of SRG": CURVED,
+        "images of SRG": int(np.isfinite(judged[0]["maps"]["centre"]["SRG"]).sum()),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy")},
         "seconds": seconds,
         "use": {name: summary([one["use"][name] for one in judged]) for name in judged[0]["use"]},
@@ -74,7 +75,7 @@ def boxed(data: Path, model: IBClassifier) -> ImageSet:
     return select(images, (regions.any(1) & ~regions.all(1)).nonzero().flatten())
 
 
-def judge(model: IBClassifier, images: ImageSet) -> dict[str, dict[str, Values]]:
+def judge(model: IBClassifier, images: ImageSet, curves: int) -> dict[str, dict[str, Values]]:
     parts = list(torch.arange(len(images.labels)).split(BATCH))
     used = reliance(model, lambda: ((to_float(images.images[rows]), images.labels[rows]) for rows in parts))
     use = {
@@ -85,18 +86,22 @@ def judge(model: IBClassifier, images: ImageSet) -> dict[str, dict[str, Values]]
     size = (model.spec.size, model.spec.size)
     regions = rasterise(images.boxes, size)
     found = {name: localisation(one, regions) for name, one in maps.items()}
-    few = slice(0, CURVED)
-    own = {name: one[few] for name, one in maps.items() if name not in CONTROLS}
-    result = ibviz.evaluate(model, to_float(images.images[few]), own)
-    frame = result.frame()
-    for name in maps:
-        rows = frame[(frame["method"] == name) & (frame["metric"] == "srg") & frame["native"].eq(False)].sort_values(
-            "image"
-        )
-        srg = np.full(len(images.labels), np.nan)
-        srg[few] = rows["value"].to_numpy()
-        found[name]["SRG"] = srg
+    for name, values in srg(model, images, maps, curves).items():
+        found[name]["SRG"] = values
     return {"use": use, "maps": found}
+
+
+def srg(model: IBClassifier, images: ImageSet, maps: dict[str, Maps], curves: int) -> Values:
+    """SRG of the first images under the default protocol, NaN for the others."""
+    values = {name: np.full(len(images.labels), np.nan) for name in maps}
+    if curves:
+        few = slice(0, curves)
+        own = {name: one[few] for name, one in maps.items() if name not in CONTROLS}
+        frame = ibviz.evaluate(model, to_float(images.images[few]), own).frame()
+        frame = frame[(frame["metric"] == "srg") & frame["native"].eq(False)]
+        for name in maps:
+            values[name][few] = frame[frame["method"] == name].sort_values("image")["value"].to_numpy()
+    return values
 
 
 def all_maps(
@@ -147,6 +152,8 @@ def differences(trainings: list[dict[str, Values]]) -> dict[str, dict[str, dict[
 def estimate(columns: list[np.ndarray]) -> dict[str, Any]:
     values = np.stack(columns, axis=1).astype(float)
     values = values[~np.isnan(values).any(1)]
+    if not len(values):
+        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0, "trainings": []}
     found = estimates(values[:, :, None]) if len(columns) > 1 else estimates(values)
     mean, low, high = (round(float(one[0]), 4) for one in found[:3])
     return {
@@ -159,6 +166,10 @@ def estimate(columns: list[np.ndarray]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 4:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]), [Path(run) for run in sys.argv[3:]])
+    parser = ArgumentParser(usage=__doc__)
+    parser.add_argument("--curves", type=int, default=32)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    given = parser.parse_args()
+    main(given.data, given.out, given.runs, given.curves)
