@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import ibviz
+from ibviz.attribution.methods import values
 from ibviz.config import DataConfig
 from ibviz.data import to_float
 from ibviz.data.image_set import ImageSet, select
@@ -30,7 +31,7 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.reliance import REPLACEMENTS, reliance
 from ibviz.progress import progress
 from ibviz.statistics import estimates
-from ibviz.types import Maps
+from ibviz.types import Maps, Masks
 
 IMAGES, BATCH = 1000, 100
 METHODS = ("attention", "attention_mean", "average map", "centre", "Grad-CAM, gated layer", "Grad-CAM, last layer")
@@ -43,6 +44,7 @@ def main(data: Path, out: Path, runs: list[Path], curves: int) -> None:
     begun, images, judged = time.monotonic(), None, []
     for run in runs:
         model = ibviz.load(run)
+        assert isinstance(model, IBClassifier)
         images = images or boxed(data, model)
         judged.append(judge(model, images, curves))
         print(f"{run}: {time.monotonic() - begun:.0f} s", flush=True)
@@ -69,10 +71,15 @@ def write(
 
 
 def boxed(data: Path, model: IBClassifier) -> ImageSet:
-    config = DataConfig(source="parquet", image_size=model.spec.size)
+    config = DataConfig(source="parquet", image_size=model.spec.side)
     images = load_images(config, "test", data, count=IMAGES, seed=0)
-    regions = rasterise(images.boxes, (model.spec.size, model.spec.size)).flatten(1)
+    regions = regions_of(model, images).flatten(1)
     return select(images, (regions.any(1) & ~regions.all(1)).nonzero().flatten())
+
+
+def regions_of(model: IBClassifier, images: ImageSet) -> Masks:
+    assert images.boxes is not None
+    return rasterise(images.boxes, model.spec.height_width)
 
 
 def judge(model: IBClassifier, images: ImageSet, curves: int) -> dict[str, dict[str, Values]]:
@@ -83,25 +90,24 @@ def judge(model: IBClassifier, images: ImageSet, curves: int) -> dict[str, dict[
         for row, name in enumerate(REPLACEMENTS)
     }
     maps = all_maps(model, images, parts, used.average)
-    size = (model.spec.size, model.spec.size)
-    regions = rasterise(images.boxes, size)
+    regions = regions_of(model, images)
     found = {name: localisation(one, regions) for name, one in maps.items()}
-    for name, values in srg(model, images, maps, curves).items():
-        found[name]["SRG"] = values
+    for name, scores in srg(model, images, maps, curves).items():
+        found[name]["SRG"] = scores
     return {"use": use, "maps": found}
 
 
 def srg(model: IBClassifier, images: ImageSet, maps: dict[str, Maps], curves: int) -> Values:
     """SRG of the first images under the default protocol, NaN for the others."""
-    values = {name: np.full(len(images.labels), np.nan) for name in maps}
+    found = {name: np.full(len(images.labels), np.nan) for name in maps}
     if curves:
         few = slice(0, curves)
         own = {name: one[few] for name, one in maps.items() if name not in CONTROLS}
-        frame = ibviz.evaluate(model, to_float(images.images[few]), own).frame()
+        frame: Any = ibviz.evaluate(model, to_float(images.images[few]), own).frame()
         frame = frame[(frame["metric"] == "srg") & frame["native"].eq(False)]
         for name in maps:
-            values[name][few] = frame[frame["method"] == name].sort_values("image")["value"].to_numpy()
-    return values
+            found[name][few] = frame[frame["method"] == name].sort_values("image")["value"].to_numpy()
+    return found
 
 
 def all_maps(
@@ -115,8 +121,8 @@ def all_maps(
         seen["attention"].append(attention.values())
         seen["attention_mean"].append(attention.mean)
         seen["average map"].append(average.expand(len(rows), -1, -1))
-        seen["Grad-CAM, gated layer"].append(ibviz.explain(model, pictures, "grad_cam", layer=model.layer))
-        seen["Grad-CAM, last layer"].append(ibviz.explain(model, pictures, "grad_cam"))
+        seen["Grad-CAM, gated layer"].append(values(ibviz.explain(model, pictures, "grad_cam", layer=model.layer)))
+        seen["Grad-CAM, last layer"].append(values(ibviz.explain(model, pictures, "grad_cam")))
     side = average.shape[-1]
     away = torch.arange(side) - (side - 1) / 2
     seen["centre"] = [(2 * away.max() ** 2 - away[:, None] ** 2 - away**2).expand(len(images.labels), -1, -1)]
@@ -150,18 +156,18 @@ def differences(trainings: list[dict[str, Values]]) -> dict[str, dict[str, dict[
 
 
 def estimate(columns: list[np.ndarray]) -> dict[str, Any]:
-    values = np.stack(columns, axis=1).astype(float)
-    values = values[~np.isnan(values).any(1)]
-    if not len(values):
+    rows = np.stack(columns, axis=1).astype(float)
+    rows = rows[~np.isnan(rows).any(1)]
+    if not len(rows):
         return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0, "trainings": []}
-    found = estimates(values[:, :, None]) if len(columns) > 1 else estimates(values)
+    found = estimates(rows[:, :, None]) if len(columns) > 1 else estimates(rows)
     mean, low, high = (round(float(one[0]), 4) for one in found[:3])
     return {
         "mean": mean,
         "low": low,
         "high": high,
-        "n": len(values),
-        "trainings": [round(x, 4) for x in values.mean(0)],
+        "n": len(rows),
+        "trainings": [round(x, 4) for x in rows.mean(0)],
     }
 
 

@@ -143,7 +143,7 @@ def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
         return decode(part._replace(rows=part.rows[:limit]), view_of(config))
     if not paths:
         raise InputError(f"{source} holds no images ({', '.join(SUFFIXES)}) and no Parquet files")
-    given = decoded(_files(paths[:limit]), View(spec.size, spec.resize), show=folder)
+    given = decoded(_files(paths[:limit]), View(spec.side, spec.resize), show=folder)
     if not given.names:
         first, *others = given.faults
         raise InputError(first.reason + f"; {len(others)} others cannot be read either" * bool(others))

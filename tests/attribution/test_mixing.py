@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.layers import DiffAttention
+from timm.layers import DiffAttention  # pyright: ignore
 from timm.models.vision_transformer import ParallelScalingBlock
 from timm.models.volo import VOLO
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class Toy(nn.Module):
         cells = self.patches(images).flatten(2).mT
         tokens = torch.cat([self.token.expand(len(cells), -1, -1), self.order(cells)], 1)
         for asking, between in zip(self.asking, self.between, strict=True):
-            tokens = self.layer(tokens, *asking(tokens).chunk(3, 2), between)
+            tokens = self.layer(tokens, *asking(tokens).chunk(3, 2), between)  # pyright: ignore
         return self.decide(self.norm(tokens))
 
     def order(self, cells: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def expect(network: nn.Module, method: str, layers: list[list[int]], start: Tens
     """Hold a map of the network to the loop over its softmaxes in these layers, on its square grid."""
     seen, slopes = rows_of(network, IMAGES, TARGETS)
     chosen = [[[all_[index] for index in layer] for layer in layers] for all_ in (seen, slopes)]
-    row = by_loop(*chosen, start.expand(2, -1), method)[:, prefix:]
+    row = by_loop(*chosen, start.expand(2, -1), method)[:, prefix:]  # pyright: ignore
     maps = METHODS[method](network, IMAGES, TARGETS)
     close(maps.flatten(1), row, rtol=1e-4, atol=1e-7)
     assert (maps.amax((1, 2)) > 1.02 * maps.amin((1, 2))).all()
@@ -203,7 +203,7 @@ def test_networks_of_transformers_equal_the_attention_that_they_give_themselves(
             return self.inner(images).logits
 
     rollout = attention_rollout(Logits(), IMAGES, TARGETS)
-    inner.set_attn_implementation("eager")
+    inner.set_attn_implementation("eager")  # pyright: ignore
     with torch.no_grad():
         given = list(inner(IMAGES, output_attentions=True).attentions)
     assert len(given) == 2
@@ -353,7 +353,7 @@ def test_products_are_refused_where_something_else_mixes_tokens(kind):
         (lambda: small("convit_tiny", embed_dim=24), "read by Mul"),
         (lambda: small("xcit_nano_12_p16_224"), "heads, queries, keys"),
         (lambda: peaked(SwinTransformer([4, 4], 24, [1, 1], [2, 2], [4, 4], num_classes=5)), "within windows"),
-        (lambda: peaked(VOLO((1, 1, 1, 1), img_size=32, num_classes=5, embed_dims=(24,) * 4, num_heads=(2,) * 4)),
+        (lambda: peaked(VOLO((1, 1, 1, 1), img_size=32, num_classes=5, embed_dims=(24,) * 4, num_heads=(2,) * 4)),  # pyright: ignore
          "heads, queries, keys"),
         (lambda: peaked(timm.create_model("pvt_v2_b0", depths=(1, 1, 1, 1), num_classes=5)), "fewer keys"),
         (lambda: peaked(timm.create_model("coat_lite_tiny", img_size=32, serial_depths=(1, 1, 1, 1), num_classes=5)),
