@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -61,13 +62,14 @@ def ours(recipe: Recipe, size: int, accelerator: Accelerator) -> Block:
     labels = torch.arange(8 * batch) % len(CLASSES)
     resident = Resident(pixels_of(8 * batch, size).to(accelerator.device), labels.to(accelerator.device))
     held = shares(batch, process=0, processes=1, passes=passes)
+    price = torch.zeros((), device=accelerator.device)
 
     def block(steps: int) -> None:
         order = torch.randint(8 * batch, (steps, batch))
         batches = resident.batches([share.rows(rows) for rows in order for share in held])
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
             for step in range(steps):
-                loop._step(run, batches, held, step)
+                loop._step(run, batches, held, partial(loop._pass, run, inputs=resident.inputs, price=price, seed=step))
 
     return block
 

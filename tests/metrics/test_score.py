@@ -55,10 +55,10 @@ def test_every_score_has_its_closed_form(kind, expected):
 
 
 def test_log_odds_stay_finite_where_the_probability_rounds_to_one():
-    assert float(SCORES["probability"](logits_of(60, 0), torch.tensor([0]))) == 1
-    assert float(SCORES["log_odds"](logits_of(60, 0), torch.tensor([0]))) == 60
+    assert float(SCORES["probability"](logits_of(60, 0), torch.tensor([0]), HEADS["softmax"])) == 1
+    assert float(SCORES["log_odds"](logits_of(60, 0), torch.tensor([0]), HEADS["softmax"])) == 60
     with pytest.raises(InputError, match="at least two classes"):
-        SCORES["log_odds"](logits_of(1), torch.tensor([0]))
+        SCORES["log_odds"](logits_of(1), torch.tensor([0]), HEADS["softmax"])
 
 
 def test_target_rules():

@@ -124,6 +124,7 @@ def test_the_price_is_on_what_entered_the_network_and_reaches_the_attention_alon
     seen = model.inspect(torch.rand(2, 3, 48, 48))
     losses = Objective(model, config).losses(seen, labels, 0.25)
     free = Objective(model, ObjectiveConfig()).losses(seen, labels)
+    assert model.quantizer is not None
     anchors, index = model.quantizer.anchors.detach(), seen.gate.index
     opened = anchors[index]
     close(losses.attention, opened.mean())
@@ -155,7 +156,9 @@ def test_a_network_cut_at_its_gate_gives_the_same_logits_and_gradients(layer):
     gradient = model.get_parameter(name).grad  # of both, which share it
     model.zero_grad()
     model(images).square().sum().backward()
-    close(gradient, 2 * model.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
+    alone = model.get_parameter(name).grad
+    assert alone is not None
+    close(gradient, 2 * alone, rtol=1e-4, atol=1e-6)
 
 
 def test_only_the_layers_behind_the_gate_are_trained_behind_it():

@@ -76,11 +76,11 @@ class Member(Accelerator):
         self.index, self.meeting, self.held = index, meeting, held
 
     @property
-    def num_processes(self) -> int:
+    def num_processes(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return 2
 
     @property
-    def process_index(self) -> int:
+    def process_index(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.index
 
     def reduce(self, tensor: Tensor, reduction: str = "sum", scale: float = 1.0) -> Tensor:
