@@ -68,7 +68,7 @@ def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     from ibviz.workflows.evaluate import run_demo  # noqa: PLC0415 - torch takes seconds to import
 
     accuracy = run_demo(out, resume=resume, report=_print_epoch)
-    print(f"\ntest accuracy: {accuracy:.1%} on unseen digits and backgrounds")
+    print(f"\ntest accuracy: {accuracy:.1%} on unseen digits and photographs")
     _print_results(out / "results")
 
 

@@ -15,7 +15,7 @@ Source = Literal[
     "digits", "cifar10", "cifar100", "svhn", "stl10", "cub", "voc2007", "voc2012", "coco", "tiny_imagenet", "hub",
     "folder", "parquet",
 ]  # fmt: skip
-Background = Literal["leaves", "photographs"]
+Background = Literal["photographs", "leaves"]
 HANDED = ("digits", "svhn")  # mirrored, their images would be of no class or of another
 BaselineName = Literal[
     "mean_colour", "black", "image_mean", "image_minimum", "blur", "blur_rise", "blur_latec", "noise", "road", "inpaint"
@@ -35,7 +35,7 @@ class DataConfig(Settings):
     """Which images; where they lie is a flag (`--data`), not part of the file."""
 
     source: Source = "digits"
-    background: Background = "leaves"  # source digits: drawn for each image, or crops of photographs
+    background: Background = "photographs"  # source digits: crops of photographs, or dead leaves drawn for each image
     repository: str | None = None  # source hub: OWNER/NAME or OWNER/NAME/FOLDER of a data set
     image_size: Side | None = None  # pixels a side, after a centre crop; None: as stored
     resize: Side | None = None  # short side before that crop; None: image_size

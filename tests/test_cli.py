@@ -82,7 +82,7 @@ def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path
 
 
 SLOW = {"feature_ablation", "iba", "kernel_shap", "lime", "occlusion", "rise", "score_cam"}  # hundreds of passes each
-UNFIT = ["module_attention", "raw_attention", "attention_rollout", "gradient_rollout", "deep_lift", "lrp"]
+UNFIT = ["module_attention", "raw_attention", "attention_rollout", "gradient_rollout"]
 
 
 def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_is_named(

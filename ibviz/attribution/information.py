@@ -128,8 +128,8 @@ def feature_statistics(
 
     >>> pixels = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
     >>> feature_statistics(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), pixels, layer="0").deviation[0, 0]
-    tensor([[0.5000, 0.5000],
-            [0.5000, 0.5000]])
+    tensor([[0.7071, 0.7071],
+            [0.7071, 0.7071]])
     """
     total, squares, nonzero = torch.zeros(1), torch.zeros(1), torch.zeros(1)
     with evaluating(model), as_written(model), guarded(model, images):

@@ -1,4 +1,4 @@
-"""Backgrounds of the embedded digits: dead leaves that are drawn, or crops of bundled photographs."""
+"""Backgrounds of the embedded digits: crops of bundled photographs, or dead leaves that are drawn."""
 
 import math
 from collections.abc import Callable
@@ -15,6 +15,8 @@ from ibviz.config import Background
 from ibviz.data.listing import Split
 from ibviz.types import Images
 
+Span = tuple[float, float]  # from, up to
+
 SIDE = 48
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 LEAVES = 64  # 7 % of the canvas stays uncovered and shows the first leaf, which covers all of it
@@ -28,11 +30,14 @@ PHOTOGRAPH_HEIGHT = 144  # pixels, after which a crop of 48 to 108 becomes a can
 
 
 class Kind(NamedTuple):
-    """A kind of background: the random numbers of an image, how they become pixels, and what images share."""
+    """A kind of background: the random numbers of an image, how they become pixels, and what lies on them."""
 
     dice: tuple[int, ...]
     draw: Callable[[Float64[Tensor, "n *dice"], Split], Images]
     clusters: Callable[[Float64[Tensor, "n *dice"], Split], tuple[str, ...]] | None  # None: images share nothing
+    digit: Span  # pixels, of the 8 rows; ink fills about nine tenths
+    length: Span  # pixels along a stroke
+    thickness: Span  # pixels, half the width of a stroke
 
 
 def leaves(dice: Float64[Tensor, "n k 8"], split: Split) -> Images:
@@ -155,6 +160,6 @@ def coloured(
 
 
 BACKGROUNDS: dict[Background, Kind] = {
-    "leaves": Kind((LEAVES, 8), leaves, None),
-    "photographs": Kind((5,), photographs, photograph_names),
+    "photographs": Kind((5,), photographs, photograph_names, (18.0, 27.0), (9.0, 18.0), (1.2, 2.0)),
+    "leaves": Kind((LEAVES, 8), leaves, None, (14.0, 20.0), (7.0, 14.0), (0.9, 1.5)),
 }

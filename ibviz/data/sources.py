@@ -126,7 +126,7 @@ def _check(config: DataConfig, split: Split) -> None:
         )
     if config.crop == "box" and config.image_size is None:
         raise InputError('crop = "box" needs image_size: boxes differ in size')
-    if config.background != "leaves" and config.source != "digits":
+    if config.background != "photographs" and config.source != "digits":
         raise InputError(f"only digits have a background to choose; leave background out for source {config.source}")
     if config.masks and config.source not in MASKED:
         raise InputError(f"source {config.source} has no masks to read; those that have: {', '.join(MASKED)}")

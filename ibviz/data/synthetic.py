@@ -1,7 +1,7 @@
 """The embedded data set: a handwritten digit among strokes on a background, with the exact pixels that it covers.
 
-Nothing is downloaded: the digits come with scikit-learn, the backgrounds are drawn (dead leaves) or cut from
-photographs that come with scikit-image and scikit-learn. Ink of digit and strokes follows one rule of colour and
+Nothing is downloaded: the digits come with scikit-learn, the backgrounds are cut from photographs that come with
+scikit-image and scikit-learn, or drawn (dead leaves). Ink of digit and strokes follows one rule of colour and
 thickness, so only the shape at the right place tells the class.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ibviz.config import Background
-from ibviz.data.backgrounds import BACKGROUNDS, LUMA, SIDE, between, coloured, sample
+from ibviz.data.backgrounds import BACKGROUNDS, LUMA, SIDE, Kind, Span, between, coloured, sample
 from ibviz.data.image_set import ImageSet
 from ibviz.data.listing import Split
 from ibviz.errors import InputError
@@ -45,7 +45,7 @@ class Dice(NamedTuple):
     colours: Float64[Tensor, "n 5 3"]  # hue, saturation, contrast of each stroke and, last, the digit
 
 
-def digits(split: Split, *, count: int, seed: int, background: Background = "leaves") -> ImageSet:
+def digits(split: Split, *, count: int, seed: int, background: Background = "photographs") -> ImageSet:
     """Draw `count` scenes of 48 px with one digit each, its exact mask and tight box; image i has class i mod 10.
 
     Splits share no digit and no photograph, whatever the seed, though a writer may appear in several. An image depends
@@ -67,7 +67,8 @@ def digits(split: Split, *, count: int, seed: int, background: Background = "lea
     for start in progress(range(0, count, CHUNK), f"drawing digits, {split}"):
         part = slice(start, start + CHUNK)
         dice = _roll(generators, kind.dice, len(labels[part]))
-        images[part], masks[part] = _render(dice, kind.draw(dice.background, split), labels[part], _glyphs(split))
+        canvas = kind.draw(dice.background, split)
+        images[part], masks[part] = _render(dice, kind, canvas, labels[part], _glyphs(split))
         clusters += kind.clusters(dice.background, split) if kind.clusters else ()
     names = tuple(f"{split}-{index:05d}" for index in range(count))
     return ImageSet(
@@ -116,9 +117,9 @@ def _glyphs(split: Split) -> tuple[Tensor, ...]:
     return tuple(one[[index for index in range(len(one)) if index % 20 in SPLITS[split]]] for one in of_class)
 
 
-def _render(dice: Dice, canvas: Images, labels: Labels, glyphs: tuple[Tensor, ...]) -> tuple[Pixels, Masks]:
-    centre, size = _digit_place(dice.digit)
-    for stroke, colour in zip(_strokes(dice, centre, size), dice.colours.unbind(1), strict=False):
+def _render(dice: Dice, kind: Kind, canvas: Images, labels: Labels, glyphs: tuple[Tensor, ...]) -> tuple[Pixels, Masks]:
+    centre, size = _digit_place(dice.digit, kind.digit)
+    for stroke, colour in zip(_strokes(dice, kind, centre, size), dice.colours.unbind(1), strict=False):
         canvas = _paint(canvas, stroke, colour)
     ink = _digit_ink(dice.digit, _pick(dice.digit[:, 0], labels, glyphs), centre, size)
     return (_paint(canvas, ink, dice.colours[:, -1]) * 255).round().byte(), ink > 0.5
@@ -129,8 +130,8 @@ def _pick(dice: Float64[Tensor, " n"], labels: Labels, glyphs: tuple[Tensor, ...
     return torch.stack([glyphs[label][int(one * len(glyphs[label]))] for one, label in pairs])
 
 
-def _digit_place(dice: Float64[Tensor, "n 6"]) -> tuple[Float64[Tensor, "n 2"], Float64[Tensor, " n"]]:
-    size = between(dice[:, 3], 14.0, 20.0)  # of the 8 rows; ink fills about nine tenths
+def _digit_place(dice: Float64[Tensor, "n 6"], sizes: Span) -> tuple[Float64[Tensor, "n 2"], Float64[Tensor, " n"]]:
+    size = between(dice[:, 3], *sizes)
     margin = size / 2 + 1
     return margin[:, None] + dice[:, 1:3] * (SIDE - 2 * margin)[:, None], size
 
@@ -152,10 +153,10 @@ def _digit_ink(
     return (0.5 + 3.0 * (coverage - level)).clamp(0, 1)  # a steep edge: as sharp as the strokes'
 
 
-def _strokes(dice: Dice, centre: Float64[Tensor, "n 2"], size: Float64[Tensor, " n"]) -> list[Ink]:
+def _strokes(dice: Dice, kind: Kind, centre: Float64[Tensor, "n 2"], size: Float64[Tensor, " n"]) -> list[Ink]:
     """Arcs from nearly straight to open half circles, beside the digit."""
-    length, opening = between(dice.strokes[..., 0], 7.0, 14.0), between(dice.strokes[..., 1], 0.05, 1.5)
-    thickness = between(dice.strokes[..., 2], 0.9, 1.5)
+    length, opening = between(dice.strokes[..., 0], *kind.length), between(dice.strokes[..., 1], 0.05, 1.5)
+    thickness = between(dice.strokes[..., 2], *kind.thickness)
     radius = length / (2 * opening)
     x, y, direction = _clear_places(dice.places, radius, opening, centre, size).unbind(-1)
     x, y = x - radius * direction.cos(), y - radius * direction.sin()

@@ -158,7 +158,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
             if values.shape[1:] != expected:
                 raise InputError(f"values for the gate are (maps, images, rows, columns), here (any, "
                                  f"{', '.join(map(str, expected))}); got {tuple(values.shape)}")  # fmt: skip
-            return self.gate(features, values.to(features.dtype))
+            return self.gate.gated(features, values.to(features.dtype))
 
         latent_mean, _ = self.bottleneck(self.network(self.normalize(images), gate))
         return self.decoder(latent_mean).unflatten(0, values.shape[:2])
@@ -187,7 +187,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
         mean, deviation = self.attention(features)
         values = mean.unsqueeze(0) if samples is None else mean + deviation * draw((samples[0], *mean.shape))
         entered, index = (values, None) if self.quantizer is None else self.quantizer(values)
-        gated = self.gate(features, entered, draw if self.training else None)
+        gated = self.gate.gated(features, entered, draw if self.training else None)
         return Attended(self._attention_map(mean, deviation), Gate(values, index, entered), gated)
 
     def _attention_map(self, mean: Tensor, deviation: Tensor) -> AttentionMap:

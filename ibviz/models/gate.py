@@ -71,7 +71,10 @@ class ChannelStatistics(nn.Module):
 
 
 class FeatureGate(nn.Module):
-    """Gate the features of each image by maps of attention, in one of four ways (see the module)."""
+    """Gates the features of each image by maps of attention, in one of four ways (see the module).
+
+    It has no `forward`: methods that look for layers with a grid must not take it for one.
+    """
 
     def __init__(self, kind: str, channels: int) -> None:
         """Keep statistics of the channels if the gate needs them."""
@@ -79,7 +82,7 @@ class FeatureGate(nn.Module):
         self.kind = kind
         self.statistics = ChannelStatistics(channels) if kind in ("mean", "noise") else None
 
-    def forward(
+    def gated(
         self, features: Features, attention: Float[Tensor, "s b gh gw"], draw: Draw | None = None
     ) -> Float[Tensor, "sb c gh gw"]:
         """Return the features under each of `s` maps per image; `draw` makes the noise of the gate "noise"."""

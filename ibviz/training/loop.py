@@ -33,7 +33,7 @@ from ibviz.training.schedule import learning_rate, price_share
 from ibviz.training.share import Share, WholeBatchDropout, shares
 from ibviz.training.supply import Batch, supply, tell_faults
 from ibviz.training.track import accelerator_for, tracking
-from ibviz.training.validation import COLUMNS, replaces, validate, warning_of
+from ibviz.training.validation import COLUMNS, replaces, unfit_price, validate, warning_of
 from ibviz.types import Labels
 
 CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -139,7 +139,9 @@ def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Sup
         raise not_finite(f"on validation after epoch {epoch}", run.folder)
     # Once, as soon as the price counts in full, and of what is left in the end.
     told = row["price_share"] == 1 and (epoch == config.epochs or not any(before.get("warning") for before in rows))
-    warning = warning_of(judged["attention_mean"], judged["attention_deviation"]) if told else None
+    warning = unfit_price(run.recipe) if epoch == 1 else None
+    if warning is None and told:
+        warning = warning_of(judged["attention_mean"], judged["attention_deviation"])
     judgement = {f"validation_{name}": value for name, value in judged.items()}
     return row | _loss_columns(losses, run.recipe.objective.kl) | judgement | {"warning": warning}
 

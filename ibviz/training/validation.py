@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from ibviz.config import TrainingConfig
+from ibviz.config import Recipe, TrainingConfig
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier, Inspection
 from ibviz.models.hooks import evaluating
@@ -136,6 +136,18 @@ def _added(numbers: Tensor, accelerator: Accelerator | None) -> Tensor:
     found = accelerator.reduce(numbers, "sum")
     assert isinstance(found, Tensor)
     return found
+
+
+def unfit_price(recipe: Recipe) -> str | None:
+    """Say that a price can only close the residual gate, whose network does not need it open; None: nothing is wrong.
+
+    >>> (unfit_price(Recipe.model_validate({"objective": {"attention_price": 0.5}})) or "").partition(":")[0]
+    'attention_price with gate = "residual" can only close the attention'
+    """
+    if not recipe.objective.attention_price or recipe.model.gate != "residual":
+        return None
+    return ('attention_price with gate = "residual" can only close the attention: features pass at 0 as well, so that '
+            'nothing is lost by it; set gate = "mul" under [model]')  # fmt: skip
 
 
 def warning_of(mean: float, deviation: float) -> str | None:

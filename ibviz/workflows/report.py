@@ -228,12 +228,14 @@ def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Se
 
 def _line(part: Frame) -> Line:
     """One method's lines of all metrics; rank and words are those of the first."""
+    from pandas import isna  # noqa: PLC0415 - slow to import
+
     first = part.iloc[0]
     estimates = {
         HEADINGS[one.metric]: Estimate(one.mean, one.low, one.high, one.n, one.excluded)
         for one in part.itertuples(index=False)
     }
-    rank = None if np.isnan(float(first["rank"])) else int(first["rank"])
+    rank = None if isna(first["rank"]) else int(first["rank"])
     return Line(str(first["method"]), bool(first["control"]), estimates, rank, verdict(first.to_dict()))
 
 

@@ -150,7 +150,9 @@ def test_no_pass_holds_more_images_than_the_batch(method, images):
     model, rows = network_for(method), [0]
     model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))  # noqa: ARG005
     maps_of(model, images, method, targets=torch.zeros(5, dtype=torch.long), batch_size=2)
-    assert max(rows) <= (4 if method == "deep_lift" else 2)  # DeepLIFT runs images and baselines together
+    # DeepLIFT runs images and baselines together; a probe of rollouts holds two rows of noise and at least one more.
+    more = {"deep_lift": 4, "raw_attention": 3, "attention_rollout": 3, "gradient_rollout": 3}
+    assert max(rows) <= more.get(method, 2)
 
 
 @pytest.mark.parametrize("method", METHODS)

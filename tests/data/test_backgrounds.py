@@ -98,7 +98,7 @@ def test_photographs_name_what_images_share():
 
 
 def test_leaves_share_nothing():
-    assert digits("test", count=3, seed=0).clusters is None
+    assert digits("test", count=3, seed=0, background="leaves").clusters is None
     assert backgrounds.BACKGROUNDS["leaves"].clusters is None
 
 

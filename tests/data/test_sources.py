@@ -539,7 +539,7 @@ def test_digits_come_in_one_size_only():
 
 
 def test_only_digits_have_a_background_to_choose(tmp_path):
-    refused(config(source="folder", background="photographs"), "test", tmp_path, "leave background out for .*folder")
+    refused(config(source="folder", background="leaves"), "test", tmp_path, "leave background out for .*folder")
 
 
 @pytest.mark.parametrize("source", ["digits", "folder", "parquet", "cifar10"])

@@ -50,24 +50,24 @@ def test_a_late_batch_counts_for_a_hundredth():
 @pytest.mark.parametrize("kind", ["mean", "noise"])
 def test_a_closed_cell_shows_the_mean_feature_and_an_open_one_itself(kind):
     gate, features = FeatureGate(kind, 2), noise(3, 2, 4, 4)
-    gate(features, torch.rand(1, 3, 4, 4), lambda shape: torch.zeros(shape))
+    gate.gated(features, torch.rand(1, 3, 4, 4), lambda shape: torch.zeros(shape))
     attention = torch.rand(2, 3, 4, 4)
     mean = features.mean((0, 2, 3)).view(2, 1, 1)
     expected = [a[:, None] * features + (1 - a[:, None]) * mean for a in attention]
-    close(gate.eval()(features, attention), torch.cat(expected))
+    close(gate.eval().gated(features, attention), torch.cat(expected))
 
 
 def test_the_noise_gate_draws_noise_of_the_features_own_size_in_training_alone():
     gate, features = FeatureGate("noise", 2), noise(200, 2, 4, 4) * torch.tensor([1.0, 5.0]).view(2, 1, 1) + 2
     attention = torch.full((1, 200, 4, 4), 0.25)
     generator = torch.Generator().manual_seed(1)
-    seen = gate(features, attention, lambda shape: torch.randn(shape, generator=generator))
+    seen = gate.gated(features, attention, lambda shape: torch.randn(shape, generator=generator))
     rest = (seen - 0.25 * features) / 0.75  # what stands for the closed part
     close(rest.mean((0, 2, 3)), features.mean((0, 2, 3)), rtol=0, atol=0.3)
     close(rest.std((0, 2, 3)), features.std((0, 2, 3)), rtol=0.05, atol=0)
     correlation = torch.corrcoef(torch.stack([rest.flatten(), (features - features.mean()).flatten()]))[0, 1]
     assert abs(correlation) < 0.05  # it tells nothing of the features
-    close(gate.eval()(features, attention), gate(features, attention))
+    close(gate.eval().gated(features, attention), gate.gated(features, attention))
 
 
 def test_capacity_is_the_divergence_of_a_noisy_unit_from_noise():

@@ -176,3 +176,10 @@ def test_the_model_that_is_kept_has_paid_the_whole_price():
     assert best_row(rows, config)["epoch"] == 3
     free = [row | {"price_share": 1.0} for row in rows]
     assert best_row(free, config)["epoch"] == 1
+
+
+def test_a_price_on_the_published_gate_is_warned_of(tmp_path, weights):
+    priced = Recipe.model_validate(recipe().model_dump() | {"model": MODEL | {"gate": "residual"}})
+    rows = train(priced, tmp_path / "run", weights=weights, report=silent)
+    assert 'with gate = "residual" can only close the attention' in rows[0]["warning"]
+    assert "can only close" not in (rows[1]["warning"] or "")

@@ -107,9 +107,9 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(tmp_p
 
     honest, calls = Objective.losses, []
 
-    def poisoned(self, seen, labels) -> Losses:
+    def poisoned(self, seen, labels, share) -> Losses:
         calls.append(1)
-        losses = honest(self, seen, labels)
+        losses = honest(self, seen, labels, share)
         return losses._replace(total=losses.total * (torch.nan if len(calls) == 13 else 1))
 
     monkeypatch.setattr(Objective, "losses", poisoned)
