@@ -13,7 +13,7 @@ from ibviz.attribution.methods import explain, values
 from ibviz.attribution.passes import rows_a_pass
 from ibviz.errors import InputError
 from ibviz.metrics.grid import cell_areas, finite, on_grid
-from ibviz.models.hooks import evaluating
+from ibviz.models.hooks import evaluating, unsealed
 from ibviz.types import Images, Labels, Maps, Scores
 
 NOISE = 0.1  # standard deviation of infidelity's perturbation, brightness in [0, 1]
@@ -48,6 +48,7 @@ def infidelity(  # noqa: PLR0913 - what is drawn is named apart
     spread = on_grid(maps, size).unsqueeze(1).expand_as(images) / images.shape[1]
     noise = NOISE * on_grid(_drawn(torch.randn, samples, grid, seed), size)
     chunks = zip(*(one.split(batch_size) for one in (images, spread, targets)), strict=True)
+    model = unsealed(model)
     with evaluating(model), guarded(model, images):
         return torch.cat([_infidelity(model, *chunk, noise=noise, batch_size=batch_size) for chunk in chunks])
 

@@ -12,6 +12,7 @@ from ibviz.benchmark.runner.parts import schemas
 from ibviz.benchmark.tables import tabulate, write_tables
 from ibviz.errors import InputError
 from ibviz.reading import parsing, read_json, shaped
+from ibviz.statistics import Estimate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,13 +43,22 @@ class ProtocolCard(BaseModel, extra="allow"):
     hash: str
 
 
+class Decided(BaseModel, extra="allow"):
+    """How a network decided with other maps in the place of its attention."""
+
+    accuracy: Estimate
+    cross_entropy: Estimate
+
+
 class JudgedModel(BaseModel, extra="allow"):
     """What is read of a network."""
 
     name: str
     weights: str | None = None
     class_names: list[str] = Field(min_length=1)
-    size: int
+    size: int | list[int]  # side of a square, or height and width
+    reliance: dict[str, Decided] = {}  # by the name of the map
+    recipe: str | None = None
     protocols: dict[str, ProtocolCard] = Field(min_length=1)
 
 
@@ -173,6 +183,7 @@ def _circumstances(path: Path) -> dict[str, Any]:
 def _check(path: Path, name: str) -> None:
     """Refuse a table without a column that is read, or with another kind of values in it."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+    from pyarrow import types  # noqa: PLC0415 - slow to import
 
     with _reading(path):
         schema = pq.read_schema(path)
@@ -181,7 +192,10 @@ def _check(path: Path, name: str) -> None:
         raise InputError(f"{path} has no column {', '.join(missing)}: an older ibviz wrote it, or something else; "
                          "run the suite again")  # fmt: skip
     for field in schemas()[name]:
-        if field.name in COLUMNS[name] and not _fits(schema.field(field.name).type, field.type):
+        needed = field.name in COLUMNS[name]
+        if not needed and (field.name not in schema.names or types.is_null(schema.field(field.name).type)):
+            continue  # images that share nothing
+        if not _fits(schema.field(field.name).type, field.type):
             raise InputError(f"{path} should hold {field.type} in its column {field.name}; it holds "
                              f"{schema.field(field.name).type}: run the suite again")  # fmt: skip
 

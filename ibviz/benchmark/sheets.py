@@ -157,7 +157,7 @@ def _main(lines: Frame, title: str, circumstances: Mapping[str, Any]) -> Sheet:
 
 def _reliance(model: str, decided: Mapping[str, Any], *, alone: bool) -> Sheet:
     """How a network decides with other maps in the place of its trained attention."""
-    cells = [[REPLACEMENTS[name], *(_estimate(numbers[one]) for one in ("accuracy", "cross_entropy"))]
+    cells = [[REPLACEMENTS.get(name, name), *(_estimate(numbers[one]) for one in ("accuracy", "cross_entropy"))]
              for name, numbers in decided.items()]  # fmt: skip
     notes = ["The values of the gate are replaced, not the image. As good with every cell at its map's mean: the "
              "attention is not used; as good with the average map: only where it usually lies is."]  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ibviz.data.decode import fitted
 from ibviz.errors import InputError
-from ibviz.types import Boxes, Labels, Masks
+from ibviz.types import Boxes, Grid, Labels, Masks
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1: half-open edges in pixels
 SLACK = 1.0  # pixels by which a box may reach beyond its image: annotators round
@@ -45,7 +45,7 @@ class View(NamedTuple):
     `resize` first, whatever its shape, as the authors do on CUB. `size` None keeps whole images as they are.
     """
 
-    size: int | None = None
+    size: int | Grid | None = None  # side of a square, or height and width
     resize: int | None = None
     crop: Literal["image", "box"] = "image"
 
@@ -140,7 +140,7 @@ def seen(picture: Picture, view: View, target: int | None = None) -> Picture:
         if picture.objects is None or target is None:
             raise InputError('no box of its class to crop to: leave the image out, or set crop = "image"')
         box, side = picture.objects.boxes[target].tolist(), view.resize or view.size
-        assert side is not None
+        assert isinstance(side, int)  # boxes become squares
         picture = moved(picture, partial(_cut, box, picture.image.size, side))
     return picture if view.size is None else moved(picture, partial(fitted, size=view.size, resize=view.resize))
 

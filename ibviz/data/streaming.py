@@ -25,7 +25,7 @@ class ImageStream:
 
     def __init__(self, part: Part, view: View) -> None:
         """Stream the rows of `part`; the view needs a size."""
-        if view.size is None:
+        if not isinstance(view.size, int):
             raise InputError("streamed images need image_size under [data]: nobody knows their sizes beforehand")
         self.labels = part.listing.labels[part.rows]
         self.class_names = part.listing.class_names
