@@ -39,8 +39,7 @@ SIZES = {  # images of each cluster
 CLUSTERS = (2, 3, 5, 10, 30)
 BETWEEN = (0.0, 0.1, 0.5, 0.9)  # share of the variance of an image that its cluster has in common
 TRAININGS = (2, 3, 5, 10, 20)
-DESIGNS = {"60 images": (60, 1), "30 clusters of 2": (30, 2), "10 clusters of 5": (10, 5), "5 clusters of 8": (5, 8),
-           "3 clusters of 10": (3, 10)}  # fmt: skip
+DESIGNS = {"60 images": (60, 1), "30 clusters of 2": (30, 2), "10 clusters of 5": (10, 5), "5 clusters of 8": (5, 8)}
 # Variances of images (or clusters), of these by training, and of single numbers.
 OTHERS = {"images": (1.0, 0.01, 0.0), "images, numbers": (1.0, 0.0, 1.0), "all": (1.0, 1.0, 1.0),
           "numbers": (0.0, 0.0, 1.0)}  # fmt: skip

@@ -118,8 +118,11 @@ def test_an_image_counts_over_trainings_only_where_all_have_a_value():
     assert (found.n[0], found.excluded[0]) == (9, 1)
 
 
-def test_two_clusters_tell_nothing_over_trainings():
-    assert np.isnan(estimates(drawn(10, 3, 1), clusters=np.repeat([0, 1], 5)).low).all()
+def test_a_few_clusters_tell_nothing_over_trainings():
+    values = drawn(20, 3, 2)
+    assert np.isnan(estimates(values, clusters=np.arange(20) % 4).low).all()
+    assert not np.isnan(estimates(values, clusters=np.arange(20) % 5).low).any()
+    assert np.isnan(separation(values, clusters=np.arange(20) % 4).p).all()
 
 
 # Coverage

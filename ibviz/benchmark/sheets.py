@@ -16,6 +16,7 @@ from ibviz.models.reliance import REPLACEMENTS
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 ARROWS = {1: "↑", -1: "↓"}
 MISSING = "-"
+FEW = 50  # independent images
 FACTS = {"f_baseline": "{:.3f} on the baseline alone", "random_order": "area of a random order {:.3f}"}
 
 
@@ -58,6 +59,9 @@ def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
              f"Lines are compared in pairs of images by sign-flip tests{', signs per cluster' * in_clusters}, by Holm "
              "corrected for all pairs of lines of a metric; p is corrected so. The best control is the one with the "
              "best mean."]  # fmt: skip
+    if not in_clusters and (single["n"] + single["excluded"]).max() < FEW:
+        found.append(f"From fewer than {FEW} images these intervals are too short: from 20 they hold the true mean in "
+                     "85 to 93 % of cases, the least where single images stand out.")  # fmt: skip
     if "srg" in set(single["metric"]):
         found.append("SRG = insertion - deletion; a random order has 0.")
     for protocol, part in single.groupby("protocol", sort=False):

@@ -69,7 +69,7 @@ def estimates(values: Values | Trained, *, clusters: Clusters | None = None, see
 
     Images in `clusters`, or several trainings (three axes): Student's t over clusters and trainings, see
     `ibviz.statistics.variance`; no BCa. Images count where all trainings have a value. A single cluster, or fewer than
-    three over trainings, has a mean without an interval.
+    five over trainings, has a mean without an interval.
 
     >>> estimates(np.array([[0.0, 2.0], [1.0, 2.0]])).high
     array([1., 2.])
