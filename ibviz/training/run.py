@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ibviz.config import InputConfig, Recipe, TrainingConfig
+from ibviz.config import InputConfig, ObjectiveConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, owned, read_rows, write_rows
 from ibviz.models.after_gate import after_gate, trained_behind
@@ -153,7 +153,7 @@ def save(run: Run, rows: list[Row]) -> None:
     if not run.accelerator.is_main_process:
         return
     write_rows(run.folder / "log.parquet", [{key: row.get(key) for key in rows[-1]} for row in rows])  # of older ones
-    if rows[-1] is best_row(rows, run.recipe.training):
+    if rows[-1] is best_row(rows, run.recipe):
         judged = {key.removeprefix("validation_"): value for key, value in rows[-1].items()
                   if "validation_" in key and value is not None}  # fmt: skip
         facts = {"recipe": run.recipe.model_dump(), "epoch": len(rows), "validation": judged}
@@ -164,14 +164,21 @@ def save(run: Run, rows: list[Row]) -> None:
     write_tensors(run.folder / CHECKPOINT, _state(run), header)
 
 
-def best_row(rows: Sequence[Row], config: TrainingConfig) -> Row:
+def best_row(rows: Sequence[Row], recipe: Recipe) -> Row:
     """Return the row of the model that is kept: best on validation among the saved epochs, the latest of equals.
 
-    While a price on open attention still rises, accuracy only falls: epochs that paid less of it than others are no
-    candidates.
+    Best is the highest accuracy or, if open attention has a price, the lowest sum of cross-entropy and price: the most
+    accurate epoch would be the one that has closed least. Epochs in which the price still rose are no candidates.
     """
-    saved = [row for row in rows if saves(row["epoch"], config)]
-    return max(saved, key=lambda row: (row.get("price_share", 1.0), row["validation_accuracy"], row["epoch"]))
+    saved = [row for row in rows if saves(row["epoch"], recipe.training)]
+    return max(saved, key=lambda row: (row.get("price_share", 1.0), _merit(row, recipe.objective), row["epoch"]))
+
+
+def _merit(row: Row, config: ObjectiveConfig) -> float:
+    if not (config.attention_price or config.capacity):
+        return row["validation_accuracy"]
+    price = config.attention_price * row["validation_attention_mean"] + config.capacity * row["validation_capacity_nats"]
+    return -(row["validation_cross_entropy_nats"] + price)
 
 
 def restore(run: Run) -> list[Row]:

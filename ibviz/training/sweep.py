@@ -135,7 +135,7 @@ def finished(recipe: Recipe, folder: Path) -> list[Row] | None:
 
 def summary(recipe: Recipe, rows: list[Row]) -> Row:
     """What a table says of a run: its kept model on validation, and the time of all epochs."""
-    best = best_row(rows, recipe.training)
+    best = best_row(rows, recipe)
     return {
         "epoch": best["epoch"],
         "validation_accuracy": best["validation_accuracy"],

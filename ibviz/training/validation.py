@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from ibviz.config import Recipe, TrainingConfig
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier, Inspection
+from ibviz.models.gate import capacity
 from ibviz.models.hooks import evaluating
 from ibviz.models.reliance import REPLACEMENTS, answers, average_of, derangement, stand_ins
 from ibviz.training.features import Supply
@@ -47,14 +48,14 @@ def validate(
 ) -> dict[str, Any]:
     """Judge a network without noise: accuracy (fraction), cross-entropy (nats), rate (bits), and its attention.
 
-    Of the attention: the number of anchors in use, its mean over all cells and its deviation within images (mean of
-    theirs). `replaced` adds accuracy and cross-entropy with the other maps of `ibviz.models.reliance.REPLACEMENTS` in
+    Of the attention: the number of anchors in use, its mean over all cells, its deviation within images (mean of
+    theirs) and the mean of `ibviz.models.gate.capacity`. `replaced` adds accuracy and cross-entropy with the other maps of `ibviz.models.reliance.REPLACEMENTS` in
     its place (None for a single image, which has no other): one more pass up to the gate and four behind it, with the
     maps of all images in memory. Whose map an image gets depends neither on the epoch nor on the number of processes,
     which take every so-manieth image each and add up what they measure.
     """
     device = next(model.parameters()).device
-    totals = torch.zeros(6 + (model.config.anchors or 0), dtype=torch.float64, device=device)
+    totals = torch.zeros(7 + (model.config.anchors or 0), dtype=torch.float64, device=device)
     maps: list[tuple[Tensor, Tensor]] = []
     with evaluating(model):
         for rows, pictures, labels in _batches(images, accelerator):
@@ -62,7 +63,7 @@ def validate(
             totals += _sums(model, seen, labels)
             if replaced:
                 maps.append((rows, seen.attention.values()))
-        count, correct, cross_entropy, rate, mean, deviation, *cells = _added(totals, accelerator).tolist()
+        count, correct, cross_entropy, rate, mean, deviation, passed, *cells = _added(totals, accelerator).tolist()
         found = {
             "accuracy": correct / count,
             "cross_entropy_nats": cross_entropy / count,
@@ -70,6 +71,7 @@ def validate(
             "anchors_used": sum(number > 0 for number in cells),
             "attention_mean": mean / count,
             "attention_deviation": deviation / count,
+            "capacity_nats": passed / count,
         }
         return found | (_with_other_maps(model, images, accelerator, maps) if replaced else {})
 
@@ -85,11 +87,11 @@ def _batches(images: Supply, accelerator: Accelerator | None) -> Iterator[Read]:
 
 
 def _sums(model: IBClassifier, seen: Inspection, labels: Labels) -> Tensor:
-    """Images, correct ones; summed cross-entropy, rate, mean and deviation of attention; cells of each anchor."""
+    """Images, correct ones; summed cross-entropy, rate, and of the attention mean, deviation and capacity; cells of each anchor."""
     correct = (seen.logits.argmax(1) == labels).sum()
     cross_entropy = F.cross_entropy(seen.logits.float(), labels, reduction="sum")
     values = seen.attention.values().float().flatten(1)
-    of_maps = values.mean(1).sum(), values.std(1, correction=0).sum()
+    of_maps = values.mean(1).sum(), values.std(1, correction=0).sum(), capacity(values).mean(1).sum()
     sums = torch.stack([correct.new_tensor(len(labels)), correct, cross_entropy, seen.rate.sum(), *of_maps]).double()
     if seen.attention.index is None:
         return sums
