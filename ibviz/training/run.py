@@ -177,7 +177,9 @@ def best_row(rows: Sequence[Row], recipe: Recipe) -> Row:
 def _merit(row: Row, config: ObjectiveConfig) -> float:
     if not (config.attention_price or config.capacity):
         return row["validation_accuracy"]
-    price = config.attention_price * row["validation_attention_mean"] + config.capacity * row["validation_capacity_nats"]
+    price = (
+        config.attention_price * row["validation_attention_mean"] + config.capacity * row["validation_capacity_nats"]
+    )
     return -(row["validation_cross_entropy_nats"] + price)
 
 

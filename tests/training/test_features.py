@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import models
 
-from ibviz.config import Recipe, TrainingConfig
+from ibviz.config import ObjectiveConfig, Recipe, TrainingConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.models.after_gate import below_gate
@@ -166,16 +166,30 @@ def test_the_log_shows_the_attention_that_a_price_closes(tmp_path, weights):
     assert means[1] < means[0] - 0.02
 
 
-def test_the_model_that_is_kept_has_paid_the_whole_price():
-    """Open attention is always the more accurate one: the best epoch of all would be one before the price."""
-    config = TrainingConfig(epochs=4)
-    rows = [
-        {"epoch": epoch, "validation_accuracy": accuracy, "price_share": share}
-        for epoch, accuracy, share in [(1, 0.9, 0.0), (2, 0.8, 0.5), (3, 0.7, 1.0), (4, 0.6, 1.0)]
+def test_the_model_that_is_kept_has_paid_the_whole_price_and_pays_least_in_all():
+    """Open attention is always the more accurate: the best epochs of all would be those before the price has closed it."""
+    priced = Recipe.model_validate({"objective": {"attention_price": 2.0}, "training": {"epochs": 5}})
+    columns = (
+        "epoch",
+        "price_share",
+        "validation_accuracy",
+        "validation_cross_entropy_nats",
+        "validation_attention_mean",
+    )
+    numbers = [
+        (1, 0.0, 0.9, 0.2, 0.1),
+        (2, 0.5, 0.8, 0.3, 0.1),
+        (3, 1.0, 0.7, 1.0, 0.8),  # 2.6 nats
+        (4, 1.0, 0.6, 1.4, 0.5),  # 2.4 nats
+        (5, 1.0, 0.5, 1.6, 0.5),
     ]
-    assert best_row(rows, config)["epoch"] == 3
+    rows = [dict(zip(columns, row, strict=True)) | {"validation_capacity_nats": 0.0} for row in numbers]
+    assert best_row(rows, priced)["epoch"] == 4
+    charged = priced.model_copy(update={"objective": ObjectiveConfig(capacity=1.0)})
+    by_capacity = [row | {"validation_capacity_nats": abs(row["epoch"] - 3)} for row in rows]
+    assert best_row(by_capacity, charged)["epoch"] == 3
     free = [row | {"price_share": 1.0} for row in rows]
-    assert best_row(free, config)["epoch"] == 1
+    assert best_row(free, Recipe(training=TrainingConfig(epochs=5)))["epoch"] == 1
 
 
 def test_a_price_on_the_published_gate_is_warned_of(tmp_path, weights):

@@ -129,7 +129,11 @@ def test_a_log_of_an_older_ibviz_goes_on_with_the_columns_of_today(tmp_path, mon
     logged = read_rows(tmp_path / "log.parquet")
     assert logged[0] == dict.fromkeys(first) | known
     assert logged[1:] == rows[1:]
-    assert [row["warning"] is None for row in logged] == [True, True, False]  # told after the first epoch and the last
+    assert [row["warning"] is None for row in logged] == [
+        True,
+        False,
+        False,
+    ]  # told as soon as it is seen, and after the last epoch
     assert all(0 <= row["validation_accuracy_other_map"] <= 1 for row in rows[1:])
 
 
@@ -161,8 +165,8 @@ def test_checkpoints_come_every_few_epochs_and_the_best_of_those_is_kept():
     assert [epoch for epoch in range(1, 8) if saves(epoch, config)] == [3, 6, 7]
     accuracies = [0.1, 0.9, 0.4, 0.9, 0.9, 0.5, 0.5]
     rows = [{"epoch": n, "validation_accuracy": value} for n, value in enumerate(accuracies, 1)]
-    assert best_row(rows, config)["epoch"] == 7
-    assert best_row(rows[:3], config)["epoch"] == 3
+    assert best_row(rows, Recipe(training=config))["epoch"] == 7
+    assert best_row(rows[:3], Recipe(training=config))["epoch"] == 3
 
 
 def split_in_memory(*given: Any) -> ImageSet:
@@ -298,7 +302,10 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_with_a_table(tmp_path, monkey
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"objective.betta": [1.0]}, r"run betta=1.0 of the sweep: unknown key objective.betta; known here: beta,"),
+        (
+            {"objective.betta": [1.0]},
+            r"run betta=1.0 of the sweep: unknown key objective.betta; known here: attention_price,",
+        ),
         ({"model.anchors": [1]}, "run anchors=1 of the sweep: model.anchors: Input should be greater"),
         ({"training.lr.x": [1]}, "the sweep names lr.x, but lr holds 0.02 and no keys of its own"),
     ],

@@ -46,6 +46,11 @@ def by_hand(model: IBClassifier, kept: list[int]) -> dict[str, float]:
             math.sqrt(sum((float(cell) - float(maps[one].mean())) ** 2 for cell in maps[one].flatten()) / 64)
             for one in kept
         ) / len(kept),
+        "capacity_nats": sum(
+            ((1 - a) ** 2 + a**2 - 1) / 2 - math.log(1 - a)
+            for image in kept
+            for a in maps[image].clamp(max=0.999).flatten().tolist()
+        ) / (64 * len(kept)),
     }  # fmt: skip
     for name, gate in gates.items():
         right = nats = 0.0
