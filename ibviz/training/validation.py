@@ -49,10 +49,10 @@ def validate(
     """Judge a network without noise: accuracy (fraction), cross-entropy (nats), rate (bits), and its attention.
 
     Of the attention: the number of anchors in use, its mean over all cells, its deviation within images (mean of
-    theirs) and the mean of `ibviz.models.gate.capacity`. `replaced` adds accuracy and cross-entropy with the other maps of `ibviz.models.reliance.REPLACEMENTS` in
-    its place (None for a single image, which has no other): one more pass up to the gate and four behind it, with the
-    maps of all images in memory. Whose map an image gets depends neither on the epoch nor on the number of processes,
-    which take every so-manieth image each and add up what they measure.
+    theirs), and the mean of `ibviz.models.gate.capacity`. `replaced` adds accuracy and cross-entropy with the other
+    maps of `ibviz.models.reliance.REPLACEMENTS` in its place (None for a single image, which has no other): another
+    pass up to the gate and four behind it, with the maps of all images in memory. Which map an image gets depends
+    neither on the epoch nor on the number of processes, which share the images and add up what they measure.
     """
     device = next(model.parameters()).device
     totals = torch.zeros(7 + (model.config.anchors or 0), dtype=torch.float64, device=device)
@@ -87,7 +87,7 @@ def _batches(images: Supply, accelerator: Accelerator | None) -> Iterator[Read]:
 
 
 def _sums(model: IBClassifier, seen: Inspection, labels: Labels) -> Tensor:
-    """Images, correct ones; summed cross-entropy, rate, and of the attention mean, deviation and capacity; cells of each anchor."""
+    """Images, correct ones; sums of cross-entropy, rate, and mean, deviation, capacity of maps; cells of each anchor."""
     correct = (seen.logits.argmax(1) == labels).sum()
     cross_entropy = F.cross_entropy(seen.logits.float(), labels, reduction="sum")
     values = seen.attention.values().float().flatten(1)

@@ -167,15 +167,10 @@ def test_the_log_shows_the_attention_that_a_price_closes(tmp_path, weights):
 
 
 def test_the_model_that_is_kept_has_paid_the_whole_price_and_pays_least_in_all():
-    """Open attention is always the more accurate: the best epochs of all would be those before the price has closed it."""
+    """Open attention is always the more accurate: the best epochs of all would be those before the price."""
     priced = Recipe.model_validate({"objective": {"attention_price": 2.0}, "training": {"epochs": 5}})
-    columns = (
-        "epoch",
-        "price_share",
-        "validation_accuracy",
-        "validation_cross_entropy_nats",
-        "validation_attention_mean",
-    )
+    columns = ["epoch", "price_share"]
+    columns += [f"validation_{name}" for name in ("accuracy", "cross_entropy_nats", "attention_mean")]
     numbers = [
         (1, 0.0, 0.9, 0.2, 0.1),
         (2, 0.5, 0.8, 0.3, 0.1),
