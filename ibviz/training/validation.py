@@ -87,7 +87,7 @@ def _batches(images: Supply, accelerator: Accelerator | None) -> Iterator[Read]:
 
 
 def _sums(model: IBClassifier, seen: Inspection, labels: Labels) -> Tensor:
-    """Images, correct ones; sums of cross-entropy, rate, and mean, deviation, capacity of maps; cells of each anchor."""
+    """Images, correct ones; sums of cross-entropy, rate, mean, deviation, capacity of maps; cells of each anchor."""
     correct = (seen.logits.argmax(1) == labels).sum()
     cross_entropy = F.cross_entropy(seen.logits.float(), labels, reduction="sum")
     values = seen.attention.values().float().flatten(1)

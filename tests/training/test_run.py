@@ -129,11 +129,7 @@ def test_a_log_of_an_older_ibviz_goes_on_with_the_columns_of_today(tmp_path, mon
     logged = read_rows(tmp_path / "log.parquet")
     assert logged[0] == dict.fromkeys(first) | known
     assert logged[1:] == rows[1:]
-    assert [row["warning"] is None for row in logged] == [
-        True,
-        False,
-        False,
-    ]  # told as soon as it is seen, and after the last epoch
+    assert [row["warning"] is None for row in logged] == [True, False, False]  # as soon as seen, and after the last
     assert all(0 <= row["validation_accuracy_other_map"] <= 1 for row in rows[1:])
 
 
