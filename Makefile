@@ -6,7 +6,7 @@ demo: .venv/installed
 	.venv/bin/ibviz demo --out runs/demo --resume
 
 test: .venv/installed-dev
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n auto  # a process a core, of one thread each
 
 notebooks: .venv/installed-dev
 	.venv/bin/python notebooks/render.py

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import models
 
-from ibviz.config import ObjectiveConfig, Recipe, TrainingConfig
-from ibviz.data.image_set import ImageSet
+from ibviz.config import DataConfig, ObjectiveConfig, Recipe, TrainingConfig
+from ibviz.data.image_set import ImageSet, select
+from ibviz.data.streaming import Images
 from ibviz.errors import InputError
 from ibviz.models.after_gate import below_gate
 from ibviz.models.checkpoint import load_model
@@ -43,6 +44,18 @@ def recipe(*, limit: int = 24, **training: object) -> Recipe:
     return Recipe.model_validate(
         {"data": {"limit": limit}, "model": MODEL, "objective": price, "training": TRAINING | training}
     )
+
+
+@pytest.fixture(autouse=True)
+def few_validation_images(monkeypatch) -> None:
+    """Validate on 24 images instead of all, for speed."""
+
+    def few(config: DataConfig, split: str, root: Path | None) -> Images:
+        images = load_split(config, split, root)
+        return select(images, torch.arange(24)) if isinstance(images, ImageSet) and split != "train" else images
+
+    load_split = loop.load_split
+    monkeypatch.setattr(loop, "load_split", few)
 
 
 @pytest.fixture
@@ -106,7 +119,7 @@ def _folder(root: Path) -> Path:
     for split in ("train", "validation"):
         for name in "abc":
             (root / split / name).mkdir(parents=True)
-            for number in range(4):
+            for number in range(8):
                 pixels = generator.integers(256, size=(32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{number}.png")
     return root
