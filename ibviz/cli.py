@@ -21,7 +21,7 @@ Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the images, where the source needs one.")]
 Model = Annotated[
     str | None,
-    typer.Option(help="Run folder, model.safetensors, digits (in the box), or a name such as timm/resnet50."),
+    typer.Option(help="Run folder, model.safetensors, photos or digits (bundled), or a name: timm/resnet50."),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Local safetensors file for a torchvision network.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
@@ -134,7 +134,7 @@ def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bo
 @app.command()
 def explain(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
-    model: Model = "digits",
+    model: Model = None,
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all that fit the model.")] = "",
     layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM and its like; chosen if not given.")] = None,
     out: Out = Path("explained"),
@@ -147,7 +147,10 @@ def explain(  # noqa: PLR0913 - one parameter a flag
     from ibviz.workflows.explain import ALL, choose_methods, explain_files, refuse  # noqa: PLC0415
     from ibviz.workflows.model import load_on  # noqa: PLC0415
 
-    network = load_on(str(model), weights, device)
+    if model is None:
+        model = "photos"
+        print(f"--model was not given: {model}, the bundled network with attention for photographs of 200 classes")
+    network = load_on(model, weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
     unfit = _print_unfit if methods.strip() == ALL else refuse
     for path in explain_files(source, network, chosen, out, limit=limit, unfit=unfit):
@@ -224,7 +227,7 @@ def _suite(sources: list[Path], model: str | None, weights: Path | None, limit: 
 
 @app.command()
 def anchors(
-    checkpoint: Annotated[str, typer.Argument(help="Run folder, model.safetensors, or a name: digits is in the box.")],
+    checkpoint: Annotated[str, typer.Argument(help="Run folder, model.safetensors, or a name: photos and digits are bundled.")],
     out: Out = Path("anchors"),
     data: Data = None,
     limit: Annotated[int, typer.Option(min=2, help="Test images at most.")] = 500,

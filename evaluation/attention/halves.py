@@ -19,7 +19,7 @@ FILES = {"train": "train.parquet", "validation": "test.parquet"}
 GROUP = 500  # rows a row group
 
 
-def main(data: Path, out: Path) -> None:
+def cut(data: Path, out: Path) -> None:
     for split, file in FILES.items():
         table = pq.read_table(data / f"{split}.parquet")
         names = json.loads((table.schema.metadata or {})[b"class_names"])
@@ -51,4 +51,4 @@ def write(path: Path, table: pa.Table, names: list[str]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    cut(Path(sys.argv[1]), Path(sys.argv[2]))

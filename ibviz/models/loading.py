@@ -82,7 +82,7 @@ def selected(found: Any, output: Output) -> Any:
 Classifier = IBClassifier | WrappedClassifier
 TRANSFORMERS = "transformers/"  # before the name of a classifier of that library
 MODEL = "model.safetensors"  # in a run folder
-BOX = {"digits": Path(__file__).with_name("digits.safetensors")}  # trained networks that come with the package
+BOX = {name: Path(__file__).with_name(f"{name}.safetensors") for name in ("digits", "photos")}  # bundled networks
 
 
 def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named apart
@@ -137,11 +137,12 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
 def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     """Load a classifier in eval mode, on the CPU.
 
-    `name` is "digits", the network in the box for the embedded images of 48 px; a run folder of `ibviz train`, its
+    `name` is "photos" or "digits", the bundled networks with trained attention: a MobileNetV2 for photographs of 200
+    classes, and a small network for the embedded images of 48 px. Or it is a run folder of `ibviz train`, its
     `model.safetensors`, a `.tar` or `.pth` file of the authors, a model on the Hugging Face Hub (`owner/name`), or a
     classifier such as `timm/resnet50.a1_in1k` or `torchvision/resnet50` (the prefix may be left out). A library's
     network comes with its published weights, or with those of a local safetensors file given as `weights`. A folder of
-    your own that is called digits is meant by "./digits". `transformers/OWNER/NAME` is an image classifier of that
+    your own that is called photos is meant by "./photos". `transformers/OWNER/NAME` is an image classifier of that
     library, on the Hub or in a folder, whose own files say its normalisation, classes and head.
 
     >>> load("digits").spec.size
