@@ -227,7 +227,7 @@ def _suite(sources: list[Path], model: str | None, weights: Path | None, limit: 
 
 @app.command()
 def anchors(
-    checkpoint: Annotated[str, typer.Argument(help="Run folder, model.safetensors, or a name: photos and digits are bundled.")],
+    checkpoint: Annotated[str, typer.Argument(help="Run folder, model.safetensors, or photos or digits (bundled).")],
     out: Out = Path("anchors"),
     data: Data = None,
     limit: Annotated[int, typer.Option(min=2, help="Test images at most.")] = 500,
