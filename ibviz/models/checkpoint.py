@@ -59,6 +59,8 @@ class Facts(BaseModel, extra="allow", frozen=True):
     epoch: int | None = None
     validation: dict[str, Any] = {}
     anchors: list[list[float]] = []
+    test: dict[str, Any] = {}
+    notes: list[str] = []
 
 
 class ModelHeader(BaseModel, frozen=True):
@@ -116,11 +118,14 @@ def model_card(model: IBClassifier) -> ModelCard:
         "Input": model.spec.model_dump(exclude={"class_names"}) | {"classes": len(model.spec.class_names)},
         **{f"Recipe: {part}": values for part, values in recipe.items() if part != "model"},
         "Validation, deterministic": model.facts.get("validation", {}),
+        "Test": model.facts.get("test", {}),
     }
+    notes = "".join(f"- {note}\n" for note in model.facts.get("notes", []))
     tables = [f"## {title}\n\n{_table(values)}" for title, values in sections.items() if values]
     anchors = [] if model.quantizer is None else sorted(round(one, 4) for one in model.quantizer.anchors.tolist())
     text = "\n\n".join([CARD, *tables, f"## Anchors\n\n{', '.join(map(str, anchors)) or 'none: continuous attention'}"])
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
+    limits = f"\n## Source and limits\n\n{notes}" if notes else ""
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n{limits}")
 
 
 CARD = """# Image classifier with attention through an information bottleneck
