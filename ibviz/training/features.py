@@ -15,7 +15,7 @@ from ibviz.data.image_set import ImageSet, to_float
 from ibviz.data.streaming import Images
 from ibviz.errors import InputError
 from ibviz.files import replacing
-from ibviz.models.after_gate import below_gate, network_layer
+from ibviz.models.after_gate import after_gate, below_gate, network_layer
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.progress import progress
@@ -97,10 +97,12 @@ def _read(note: Path) -> dict[str, Any]:
 
 
 def _key(model: IBClassifier, images: Images, *, flip: bool) -> dict[str, Any]:
-    """Tell features apart: network with its weights, layer, input, data, views."""
+    """Tell features apart: network with the weights below its gate, layer, input, data, views."""
     weights = hashlib.sha256()
-    for name, value in model.network.state_dict().items():
-        weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    behind = {id(value) for value in after_gate(model).network.state_dict(keep_vars=True).values()}  # these may train
+    for name, value in model.network.state_dict(keep_vars=True).items():
+        if id(value) not in behind:
+            weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     data = hashlib.sha256(str((images.names, images.labels.tolist())).encode())
     if isinstance(images, ImageSet):
         data.update(images.images.numpy().tobytes())

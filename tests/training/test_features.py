@@ -158,6 +158,22 @@ def test_features_that_a_killed_run_left_half_written_are_computed_anew(tmp_path
     assert json.loads((tmp_path / "run/features/train.json").read_text())["layer"] == "layer2"
 
 
+def test_a_stopped_run_whose_tail_trains_goes_on_with_its_features(tmp_path, weights):
+    """The layers behind the gate have moved by then: the features do not depend on them."""
+    given = recipe(trainable="tail", cache_features=True)
+    train(given, tmp_path / "whole", weights=weights, report=silent)
+
+    def stop(row: dict[str, object]) -> None:
+        if row["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(given, tmp_path / "stopped", weights=weights, report=stop)
+    train(given, tmp_path / "stopped", weights=weights, resume=True, report=silent)
+    whole, stopped = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "stopped"))
+    assert all(torch.equal(stopped[name], value) for name, value in whole.items())
+
+
 def test_the_price_waits_until_something_is_learned_and_then_rises_evenly():
     chance = float(np.log(10))
     losses = [chance, 0.95 * chance, 0.5 * chance, 0.4 * chance]
