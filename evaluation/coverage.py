@@ -123,12 +123,13 @@ def _span(rows: list[Row], **fixed: Any) -> str:
 
 
 def main() -> None:
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
     begun, parts = time.monotonic(), {"independent": independent, "clustered": clustered, "trainings": over_trainings}
     found = {name: list(progress(make(), name)) for name, make in parts.items()}
     facts = {"independent_sets": SEEDS * SETS, "other_sets": DRAWN, "resamples": RESAMPLES,
              "seconds": round(time.monotonic() - begun), "python": platform.python_version(),
              "versions": {name: version(name) for name in ("ibviz", "numpy", "scipy")}}  # fmt: skip
-    out = Path(sys.argv[1])
     (out / "coverage.json").write_text(json.dumps(facts | found, indent=1) + "\n")
     print(pages(found))
 
