@@ -19,6 +19,7 @@ from ibviz.models.checkpoint import model_card, read_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import BOX
 from ibviz.settings import read_toml
+from ibviz.workflows.model import describe
 
 ROOT = Path(__file__).parents[2]
 COUNT = 200
@@ -81,4 +82,4 @@ def test_explain_takes_it_where_no_network_is_named_and_says_so(run, tmp_path):
     assert code == 0
     assert "--model was not given: photos" in out
     record = json.loads((tmp_path / "out/panel-01.json").read_text())["record"]
-    assert record["model"]["name"] == "photos" or "photos" in json.dumps(record["model"])
+    assert record["model"] == describe(ibviz.load("photos"))
