@@ -21,7 +21,7 @@ from ibviz.settings import describe
 HEAD: dict[str, Any] = {  # see evaluation/results/attention
     "head_depth": 1,
     "head_width": 64,
-    "smoothing": 1.0,
+    "smoothing": 1.5,
     "open_at_start": 0.9,
 }
 DORMANT = 1e-3  # a last normalisation or a layer scale starts at zero or below this
