@@ -1,5 +1,6 @@
 """Image classifiers of the library `transformers`: the network, and what its own files say of input and output."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -7,6 +8,7 @@ from torch import nn
 from ibviz.config import InputConfig
 from ibviz.errors import InputError
 from ibviz.heads import HeadName
+from ibviz.models.texts import head_for_texts, texts_as_classes
 
 BYTE = 1 / 255  # by which pixels are rescaled, as those of ibviz are
 HEADS_BY_PROBLEM: dict[str | None, HeadName] = {
@@ -25,24 +27,33 @@ def is_of_transformers(network: nn.Module) -> bool:
     return any(kind.__name__ == "PreTrainedModel" for kind in type(network).__mro__)
 
 
-def from_transformers(name: str) -> tuple[nn.Module, InputConfig, HeadName]:
+def from_transformers(name: str, classes: Sequence[str] | None = None) -> tuple[nn.Module, InputConfig, HeadName]:
     """Load an image classifier by OWNER/NAME on the Hub or by its folder, with its input and its head.
 
-    Raises `InputError` if `transformers` is not installed, if there is no such classifier, and for images that are
-    prepared in another way than resized, cropped, divided by 255 and normalised.
+    With `classes` it is a network of images and texts, as CLIP and SigLIP, and they are the texts. Raises `InputError`
+    if `transformers` is not installed, if there is no such network, and for images that are prepared in another way
+    than resized, cropped, divided by 255 and normalised.
     """
     try:
         import transformers  # noqa: PLC0415 - optional, and slow to import
     except ImportError as error:
         raise InputError("transformers is not installed; install it: pip install 'ibviz[transformers]'") from error
+    kind = "image classifier" if classes is None else "network of images and texts"
     try:
-        network = transformers.AutoModelForImageClassification.from_pretrained(name)
+        build = transformers.AutoModelForImageClassification if classes is None else transformers.AutoModel
+        network = build.from_pretrained(name)
         prepared = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
+        tokenizer: Any = None if classes is None else transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError, ImportError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"transformers has no image classifier {name} ({said[0]}); expected OWNER/NAME on the Hub, or "
+        raise InputError(f"transformers has no {kind} {name} ({said[0]}); expected OWNER/NAME on the Hub, or "
                          "a folder with its config.json, preprocessor_config.json and weights") from error  # fmt: skip
-    return network, input_of(network.config, prepared, name), head_for(network.config)
+    if classes is None:
+        config = network.config
+        names = [config.id2label[number] for number in range(config.num_labels)]
+        return network, input_of(config, prepared, name, names), head_for(config)
+    joined = texts_as_classes(network, tokenizer, classes)
+    return joined, input_of(network.config.vision_config, prepared, name, classes), head_for_texts(network)
 
 
 def head_for(config: Any) -> HeadName:
@@ -51,7 +62,7 @@ def head_for(config: Any) -> HeadName:
     return HEADS_BY_PROBLEM[config.problem_type or usual]
 
 
-def input_of(config: Any, prepared: dict[str, Any], name: str) -> InputConfig:
+def input_of(config: Any, prepared: dict[str, Any], name: str, class_names: Sequence[str]) -> InputConfig:
     """The input of a classifier, from its configuration and from how its image processor prepares images."""
     if not prepared.get("do_rescale", True) or abs(prepared.get("rescale_factor", BYTE) - BYTE) > 1e-9:
         raise InputError(f"{name} does not divide its pixels by 255; load it with transformers and tell ibviz.wrap the "
@@ -64,7 +75,7 @@ def input_of(config: Any, prepared: dict[str, Any], name: str) -> InputConfig:
         resize=resize,
         mean=_constants(prepared.get("image_mean") if normalises else 0.0, channels),
         std=_constants(prepared.get("image_std") if normalises else 1.0, channels),
-        class_names=tuple(config.id2label[number] for number in range(config.num_labels)),
+        class_names=tuple(class_names),
     )
 
 

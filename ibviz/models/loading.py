@@ -23,6 +23,7 @@ from ibviz.models.huggingface import from_transformers, is_of_transformers
 from ibviz.models.official import SUFFIXES, load_official
 from ibviz.models.own import OWN
 from ibviz.models.tapped import create, place_of
+from ibviz.models.texts import joins_texts
 from ibviz.reading import parsing
 from ibviz.settings import describe
 from ibviz.types import Images
@@ -126,6 +127,9 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
     """
     if name is not None and not name.startswith(LIBRARIES):
         raise InputError(f"name says which library builds the network, as timm/NAME or torchvision/NAME; got {name!r}")
+    if joins_texts(network):
+        raise InputError(f"{type(network).__name__} compares images with texts; make classes of texts first: "
+                         "ibviz.models.texts_as_classes(network, tokenizer, texts)")  # fmt: skip
     given = {"size": size, "mean": tuple(mean), "std": tuple(std), "class_names": tuple(class_names)}
     try:
         spec = InputConfig.model_validate(given)
@@ -134,7 +138,7 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
     return WrappedClassifier(unsealed(network), spec, name, head=head, output=output).eval()
 
 
-def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
+def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequence[str] | None = None) -> Classifier:
     """Load a classifier in eval mode, on the CPU.
 
     `name` is "photos" or "digits", the bundled networks with trained attention: a MobileNetV2 for photographs of 200
@@ -143,14 +147,15 @@ def load(name: str | Path, *, weights: str | Path | None = None) -> Classifier:
     classifier such as `timm/resnet50.a1_in1k` or `torchvision/resnet50` (the prefix may be left out). A library's
     network comes with its published weights, or with those of a local safetensors file given as `weights`. A folder of
     your own that is called photos is meant by "./photos". `transformers/OWNER/NAME` is an image classifier of that
-    library, on the Hub or in a folder, whose own files say its normalisation, classes and head.
+    library, on the Hub or in a folder, whose own files say its normalisation, classes and head. With `classes` it is a
+    network of images and texts, such as CLIP and SigLIP, and they are its classes: `["a cat", "a dog"]`.
 
     >>> load("digits").spec.size
     48
     """
     path, text = Path(BOX.get(name, name) if isinstance(name, str) else name), str(name)
-    if text.startswith(TRANSFORMERS):
-        return _from_transformers(text, weights)
+    if classes is not None or text.startswith(TRANSFORMERS):
+        return _from_transformers(text, weights, classes)
     if weights is not None and os.path.exists(path):  # which, unlike `Path.exists`, takes any name
         raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
     if os.path.isdir(path):
@@ -185,10 +190,13 @@ def runs_in(folder: Path) -> list[Path]:
     )
 
 
-def _from_transformers(name: str, weights: str | Path | None) -> WrappedClassifier:
+def _from_transformers(name: str, weights: str | Path | None, classes: Sequence[str] | None) -> WrappedClassifier:
+    if not name.startswith(TRANSFORMERS):
+        raise InputError(f"classes are the texts of a network such as {TRANSFORMERS}openai/clip-vit-base-patch32; "
+                         f"{name} has its own")  # fmt: skip
     if weights is not None:
         raise InputError(f"{name} brings its own weights; keep others in a folder: {TRANSFORMERS}FOLDER")
-    network, spec, head = from_transformers(name.removeprefix(TRANSFORMERS))
+    network, spec, head = from_transformers(name.removeprefix(TRANSFORMERS), classes)
     return WrappedClassifier(network, spec, head=head).eval()
 
 

@@ -110,10 +110,10 @@ SIZES: list[tuple[dict[str, Any], int | tuple[int, int], int | None]] = [
 @pytest.mark.parametrize(("prepared", "size", "resize"), SIZES)
 def test_sizes_follow_the_processor_and_otherwise_the_configuration(prepared, size, resize):
     config = transformers.ViTConfig(image_size=64, num_channels=1, id2label=NAMES)
-    found = input_of(config, {"do_normalize": False, **prepared}, "owner/name")
+    found = input_of(config, {"do_normalize": False, **prepared}, "owner/name", list(NAMES.values()))
     assert (found.size, found.resize, found.mean, found.std) == (size, resize, (0.0,), (1.0,))
     with pytest.raises(InputError, match="owner/name does not divide its pixels by 255"):
-        input_of(config, {"rescale_factor": 1 / 127.5, **prepared}, "owner/name")
+        input_of(config, {"rescale_factor": 1 / 127.5, **prepared}, "owner/name", list(NAMES.values()))
 
 
 def test_what_is_not_there_or_does_not_go_together_is_one_line(tmp_path, images):
