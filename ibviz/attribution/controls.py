@@ -10,7 +10,7 @@ from ibviz.attribution.cam import grad_cam
 from ibviz.attribution.information import weighed
 from ibviz.attribution.intrinsic import attention
 from ibviz.attribution.passes import fine
-from ibviz.errors import NoMapError
+from ibviz.errors import InputError, NoMapError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.reliance import average_of
 from ibviz.types import Grid, Images, Labels, Maps
@@ -62,19 +62,33 @@ def edges(model: nn.Module, images: Images, targets: Labels) -> Maps:
     return (down.square() + across.square()).sqrt().squeeze(1).float()
 
 
-def other_image(model: nn.Module, images: Images, targets: Labels, *, batch_size: int = 64) -> Maps:
+def other_image(
+    model: nn.Module, images: Images, targets: Labels, *, others: Tensor | None = None, batch_size: int = 64
+) -> Maps:
     """The trained attention, or else Grad-CAM of the predicted class, of another of the images: right in all but place.
 
-    In the order of the checksums of their pixels, each image gets the map of the next and the last that of the first:
-    a rule that depends on which images there are, not on their order. Raises `NoMapError` for a single
-    image, and for a network without attention in which no layer has a grid.
+    `others` are one other image for each; without them `partner` chooses among these images. Raises `NoMapError` for a
+    single image without `others`, and for a network without attention in which no layer has a grid.
     """
     del targets  # those of this image; the other has its own
-    if len(images) < 2:
-        raise NoMapError("the map of another image needs at least 2 images; got 1")
-    order = torch.tensor(sorted(range(len(images)), key=[_checksum(image, 0) for image in images.cpu()].__getitem__))
-    maps = torch.cat([_own_map(model, part) for part in images[order.roll(-1)].split(batch_size)])
-    return maps[order.argsort()]
+    if others is None:
+        if len(images) < 2:
+            raise NoMapError("the map of another image needs at least 2 images; got 1")
+        others = images[[partner(place, len(images)) for place in range(len(images))]]
+    elif others.shape != images.shape:
+        raise InputError(f"others must be an image for each, {tuple(images.shape)}; got {tuple(others.shape)}")
+    return torch.cat([_own_map(model, part) for part in others.split(batch_size)])
+
+
+def partner(place: int, count: int) -> int:
+    """Return the place of the image whose map an image gets, half of a list of `count` images further on.
+
+    Half, since neighbours in a list are often of one class or one scene.
+
+    >>> [partner(place, 5) for place in range(5)]
+    [2, 3, 4, 0, 1]
+    """
+    return (place + count // 2) % count
 
 
 def average_map(

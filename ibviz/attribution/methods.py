@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ibviz.attribution.cam import (
@@ -97,6 +97,7 @@ METHODS: dict[str, Method] = {
     "average_map": Method(average_map, "average map", target_free=True, control=True, whole=True),
     "other_image": Method(other_image, "other image", target_free=True, control=True, whole=True),
 }
+ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)  # of an option: tensors as well
 CONTROLS = {method.label: name for name, method in METHODS.items() if method.control}
 
 
@@ -192,7 +193,9 @@ def bind(method: str, options: Mapping[str, object]) -> "partial[Explanation]":
         if name not in known:
             raise unknown(f"option of {method}", name, list(known) or ["none"])
     try:
-        checked = {n: TypeAdapter(known[n].annotation).validate_python(value) for n, value in options.items()}
+        checked = {
+            n: TypeAdapter(known[n].annotation, config=ANY_TYPE).validate_python(value) for n, value in options.items()
+        }
     except ValidationError as error:
         raise InputError(f"options of {method}, {dict(options)}: {error.errors()[0]['msg']}") from error
     return partial(METHODS[method].function, **checked)

@@ -9,7 +9,7 @@ from ibviz.attribution.methods import values
 from ibviz.benchmark import judging
 from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate
 from ibviz.benchmark.judging import Rules, Seen, judge
-from ibviz.benchmark.runner.explaining import Network, view
+from ibviz.benchmark.runner.explaining import Batch, Network, view
 from ibviz.benchmark.suite import fitting, protocols_of
 from ibviz.config import ProtocolConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
@@ -280,7 +280,7 @@ def test_objects_are_those_of_the_labels_of_the_data_not_of_the_model():
     boxes = [(0.0, 0.0, 4.0, 4.0), (8.0, 8.0, 16.0, 12.0), (1.0, 8.0, 3.0, 9.0)]
     objects = annotate(Image.new("RGB", (16, 16)), boxes, [0, 0, 2])
     batch = named("c", "a")._replace(objects=(objects, objects, objects))
-    seen = view(Network("m", quadrants(), ""), batch, 0, "predicted", annotated=True).seen
+    seen = view(Network("m", quadrants(), ""), Batch(batch, 0, (), []), "predicted", annotated=True).seen
     assert seen.labels is not None
     assert seen.labels.tolist() == [2, 0, -1]
     assert seen.regions is not None

@@ -1,6 +1,6 @@
 """Maps of one batch: from the store where they are, otherwise computed and stored; a failure is kept beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from ibviz.attribution.controls import partner
 from ibviz.attribution.methods import Explanation, concatenate, explain, predict
 from ibviz.benchmark.evaluation import fingerprint
 from ibviz.benchmark.judging import Seen
 from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
 from ibviz.benchmark.suite import Entry, fitting
 from ibviz.data.image_set import ImageSet, regions, to_float
+from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
 from ibviz.heads import head_of
 from ibviz.metrics.protocol import digest
@@ -41,6 +43,22 @@ class Network(NamedTuple):
     weights: str  # their hash
 
 
+class Batch(NamedTuple):
+    """The readable images of a batch, and for each another of the chosen images, the same whatever the batch."""
+
+    images: ImageSet
+    start: int  # number of the first image of the batch, the unreadable ones counted
+    others: tuple[ImageSet, ...]  # empty where there is but one image
+    givers: list[int | None]  # for each image the place of its other one in `others`; None: it cannot be read
+
+
+class Givers(NamedTuple):
+    """Another image for each, of any pixels where it cannot be read."""
+
+    images: Images
+    present: Bool[Tensor, " b"]
+
+
 class View(NamedTuple):
     """A batch as a network sees it, and what it says to it."""
 
@@ -48,6 +66,7 @@ class View(NamedTuple):
     probabilities: Tensor
     start: int  # number of the first image of the batch, the unreadable ones counted
     data: str  # hash of images and targets
+    givers: Givers | None
 
 
 class Explained(NamedTuple):
@@ -57,8 +76,43 @@ class Explained(NamedTuple):
     failures: dict[str, list[Failure]]
 
 
-def view(network: Network, batch: ImageSet, start: int, target: str, *, annotated: bool) -> View:
+def read_batch(chosen: Chosen, start: int, stop: int) -> Batch:
+    """Read images by their numbers, and those half of the list further on, whose maps the control "other image" takes.
+
+    >>> from ibviz.config import DataConfig
+    >>> from ibviz.data.sources import choose_images
+    >>> read_batch(choose_images(DataConfig(), "test", None, count=5), 2, 4).givers
+    [0, 1]
+    """
+    count = len(chosen.names)
+    first, length = partner(start, count), stop - start
+    spans = [(first, min(first + length, count)), (0, max(0, first + length - count))] if count > 1 else []
+    others = tuple(chosen.read(*span) for span in spans if span[0] < span[1])
+    there = [number for images, span in zip(others, spans, strict=False) for number in _numbers(images, chosen, *span)]
+    known = {number: place for place, number in enumerate(there)}
+    images = chosen.read(start, stop)
+    return Batch(images, start, others,
+                 [known.get(partner(number, count)) for number in _numbers(images, chosen, start, stop)])  # fmt: skip
+
+
+def _numbers(images: ImageSet, chosen: Chosen, start: int, stop: int) -> list[int]:
+    """Return the numbers of the readable images of a span."""
+    return [start + place for place in places(images.names, chosen.names[start:stop])]
+
+
+def places(some: Sequence[str], whole: Sequence[str]) -> list[int]:
+    """Where `some` names lie in the `whole` of which they are a part, in its order; -1 for those after a stranger.
+
+    >>> places(["a", "b", "a"], ["a", "x", "b", "a"])
+    [0, 2, 3]
+    """
+    walk = iter(enumerate(whole))
+    return [next((place for place, name in walk if name == one), -1) for one in some]
+
+
+def view(network: Network, read: Batch, target: str, *, annotated: bool) -> View:
     """Look at a batch through a network: classes, targets, and the regions of data that knows objects."""
+    batch, start = read.images, read.start
     fitted = fitting(batch, network.model)
     images = images_for(network.model, fitted)
     probabilities = predict(network.model, images)
@@ -69,7 +123,18 @@ def view(network: Network, batch: ImageSet, start: int, target: str, *, annotate
     targets = targets_by(target, probabilities, labels, head=head)
     regions_there = None if there is None else there.to(images.device)
     seen = Seen(images, targets, correct(probabilities, labels, head), labels, regions_there, batch.clusters)
-    return View(seen, probabilities, start, fingerprint([images, *(one for one in targets if one is not None)]))
+    data = fingerprint([images, *(one for one in targets if one is not None)])
+    return View(seen, probabilities, start, data, _givers(network.model, read, images))
+
+
+def _givers(model: Classifier, read: Batch, images: Images) -> Givers | None:
+    if not read.others:
+        return None
+    present = torch.tensor([place is not None for place in read.givers])
+    if not present.any():
+        return Givers(images, present)
+    there = torch.cat([images_for(model, one) for one in read.others if len(one.labels)])
+    return Givers(there[[place or 0 for place in read.givers]], present)
 
 
 def images_for(model: Classifier, batch: ImageSet) -> Images:
@@ -104,7 +169,9 @@ def explained(network: Network, seen: View, methods: Mapping[str, Entry], out: P
 
 
 def _shard(network: Network, seen: View, label: str, entry: Entry, out: Path | None) -> tuple[Shard, list[Failure]]:
-    of = digest([network.weights, entry.method, dict(entry.options), seen.data])
+    told = [network.weights, entry.method, dict(entry.options), seen.data]
+    givers = seen.givers if entry.method == "other_image" else None
+    of = digest(told if givers is None else [*told, fingerprint([givers.images, givers.present])])
     path = None if out is None else find_shard(out, network.label, label, seen.start)
     if path is not None:
         shard, header = read_shard(path)
@@ -112,7 +179,10 @@ def _shard(network: Network, seen: View, label: str, entry: Entry, out: Path | N
             raise InputError(f"{path} holds maps of {header['of']}, this run asks for {of}: other images, weights or "
                              "options than when it began; give another folder")  # fmt: skip
         return shard, [Failure(*failure) for failure in header["failures"]]
-    maps, present, failed = _computed(network.model, seen.seen, entry)
+    maps, present, failed = _computed(network.model, seen.seen, entry, givers)
+    if givers is not None and not givers.present.all():
+        alone = (present & ~givers.present).nonzero().flatten().tolist()
+        present, failed = present & givers.present, [*failed, Failure(alone, "the other image cannot be read")]
     shard = pack(maps, present)
     if out is not None:
         about = {"model": network.label, "method": label, "of": of, "failures": failed}
@@ -121,12 +191,17 @@ def _shard(network: Network, seen: View, label: str, entry: Entry, out: Path | N
 
 
 def _computed(
-    model: Classifier, seen: Seen, entry: Entry
+    model: Classifier, seen: Seen, entry: Entry, givers: Givers | None
 ) -> tuple[Explanation | None, Bool[Tensor, " b"], list[Failure]]:
     """Maps of all images at once or, where that fails, of one after the other, so that one does not stop the rest."""
     count, targets = len(seen.images), seen.targets.classes
+
+    def maps(some: slice) -> Explanation:
+        more = {} if givers is None else {"others": givers.images[some]}
+        return explain(model, seen.images[some], entry.method, targets=targets[some], **entry.options, **more)
+
     try:
-        return explain(model, seen.images, entry.method, targets=targets, **entry.options), _all(count), []
+        return maps(slice(None)), _all(count), []
     except Exception as error:  # whatever it is: one of the machine's comes again below
         whole = describe_error(error)  # in words: its traceback would keep the activations of the batch
     found: list[Explanation | None] = []
@@ -134,7 +209,7 @@ def _computed(
     for place in range(count):
         one = slice(place, place + 1)
         try:
-            found.append(explain(model, seen.images[one], entry.method, targets=targets[one], **entry.options))
+            found.append(maps(one))
         except Exception as error:
             found.append(None)
             failures.append(Failure([place], failure_of(error)))

@@ -21,7 +21,7 @@ from ibviz.benchmark.judging import (
 )
 from ibviz.benchmark.probe import in_format
 from ibviz.benchmark.results import CIRCUMSTANCES
-from ibviz.benchmark.runner.explaining import Network, View, device_of, explained, failure_of, view
+from ibviz.benchmark.runner.explaining import Batch, Network, View, device_of, explained, failure_of, read_batch, view
 from ibviz.benchmark.runner.parts import missing, sweep, write_part
 from ibviz.benchmark.runner.plan import (
     FILE,
@@ -153,29 +153,30 @@ def _work(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, pr
     label = f"judging {plan.images:,} images"
     for batch in progress(mine, label, total=len(mine), show=processes.first):
         begun, (start, stop) = time.monotonic(), bounds[batch]
-        images = chosen.read(start, stop)
-        faults += images.faults
+        images = read_batch(chosen, start, stop)
+        faults += images.images.faults
         tolerate(faults, plan.images)
-        judged = judge_batch(networks, plan, images, start, out)
+        judged = judge_batch(networks, plan, images, out)
         write_part(out, batch, judged.tables, judged.facts | {"seconds": time.monotonic() - begun})
 
 
-def judge_batch(networks: Sequence[Network], plan: Plan, images: ImageSet, start: int, out: Path | None) -> Judged:
+def judge_batch(networks: Sequence[Network], plan: Plan, batch: Batch, out: Path | None) -> Judged:
     """Explain and judge a batch by all networks; images are numbered from its first readable one.
 
     Maps are taken from the store in `out` and kept there; without it nothing is read or written.
     """
     tables: dict[str, list[Row]] = {"rows": [], "images": [], "predictions": [], "curves": []}
+    images = batch.images
     facts: dict[str, Any] = {"images": len(images.labels), "forward_passes": 0, "failures": [], "data": {},
                              "skipped": [fault.name for fault in images.faults],
                              "device": device(networks[0].model)}  # fmt: skip
     if not len(images.labels):
         return Judged(tables, facts | {"data": {network.label: "" for network in networks}})
     for network in networks:
-        seen = view(network, images, start, plan.suite.target, annotated=plan.annotated)
+        seen = view(network, batch, plan.suite.target, annotated=plan.annotated)
         own, passes, failures = _judge_network(network, plan, seen, out)
         if not tables["images"]:
-            tables["images"] = _images(images, seen, max(0, plan.suite.pictures - start))
+            tables["images"] = _images(images, seen, max(0, plan.suite.pictures - batch.start))
         for name, rows in own.items():
             tables[name] += [{"model": network.label, **row} for row in rows]
         facts["forward_passes"] += passes

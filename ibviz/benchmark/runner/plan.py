@@ -15,11 +15,10 @@ from ibviz.benchmark.evaluation import comparison_grid, fingerprint
 from ibviz.benchmark.judging import LOCALISATION
 from ibviz.benchmark.probe import Pace, fastest, in_format
 from ibviz.benchmark.runner.attention import measured
-from ibviz.benchmark.runner.explaining import Network, device_of, explained, view
+from ibviz.benchmark.runner.explaining import Batch, Network, device_of, explained, read_batch, view
 from ibviz.benchmark.store import place_of
 from ibviz.benchmark.suite import Entry, entries, protocols_of
 from ibviz.config import SuiteConfig
-from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
 from ibviz.files import replacing
@@ -148,7 +147,8 @@ def check_resumed(out: Path, there: Plan, now: Mapping[str, str]) -> None:
 def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path | None) -> Plan:
     """Try everything on the first batch; its maps are stored, so that nothing is computed for this alone."""
     start, stop = batches(len(chosen.labels), suite.batch)[0]
-    first = chosen.read(start, stop)
+    batch = read_batch(chosen, start, stop)
+    first = batch.images
     if not len(first.labels):
         raise InputError(f"none of the first {stop} images can be read: {first.faults[0].reason}")
     # A source knows the objects of all its images or of none.
@@ -156,7 +156,7 @@ def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out:
     plan = Plan(suite=suite, data=data_hash(chosen), images=len(chosen.labels), annotated=annotated,
                 metrics=_metrics(suite.metrics, annotated), left_out=_unmeasured(suite.metrics, annotated))  # fmt: skip
     for network in networks:
-        plan = _with(plan, network, first, chosen, out)
+        plan = _with(plan, network, batch, chosen, out)
     return plan
 
 
@@ -171,12 +171,12 @@ def _unmeasured(names: Sequence[str], annotated: bool) -> tuple[LeftOut, ...]:
     return tuple(LeftOut(metric=name, reason=NO_OBJECTS) for name in names if name in LOCALISATION and not annotated)
 
 
-def _with(plan: Plan, network: Network, first: ImageSet, chosen: Chosen, out: Path | None) -> Plan:
+def _with(plan: Plan, network: Network, first: Batch, chosen: Chosen, out: Path | None) -> Plan:
     """The plan with one more network: its pace, and what of the methods fits it."""
     suite, model = plan.suite, network.model
     pace = _pace(suite, network)
     with in_format(model, None if pace is None else pace.memory_format):
-        seen = view(network, first, 0, suite.target, annotated=plan.annotated)
+        seen = view(network, first, suite.target, annotated=plan.annotated)
         named = entries(suite)
         own = explained(network, seen, {label: one for label, one in named.items() if not one.control}, out)
         fit = {label: maps for label, maps in own.maps.items() if not values(maps).isnan().all()}

@@ -2,10 +2,11 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ibviz.benchmark.runner.explaining import places, read_batch
 from ibviz.benchmark.runner.loop import judge_batch, ready
 from ibviz.benchmark.runner.plan import Plan, check_resumed, data_hash, identity, networks_of, read_plan
 from ibviz.config import SuiteConfig
@@ -50,14 +51,14 @@ def verify(
     bounds, chance = plan.bounds, random.Random(seed)
     drawn = sorted(chance.sample(range(len(bounds)), math.ceil(SHARE * len(bounds))))
     names = [row["name"] for row in read_rows(folder / "images.parquet", columns=["name"])]
-    numbers = {place: number for number, place in enumerate(_places(names, chosen.names))}
+    numbers = {place: number for number, place in enumerate(places(names, chosen.names))}
     verdict = Verdict(0, 0, 0, 0, 0.0)
     with ready(networks, plan):
-        for batch in progress(drawn, "computing again", total=len(drawn)):
-            start, stop = bounds[batch]
-            images = chosen.read(start, stop)
-            rows = judge_batch(networks, plan, images, start, None).tables["rows"]
-            ours = [numbers.get(start + place, -1) for place in _places(images.names, chosen.names[start:stop])]
+        for number in progress(drawn, "computing again", total=len(drawn)):
+            start, stop = bounds[number]
+            batch = read_batch(chosen, start, stop)
+            rows = judge_batch(networks, plan, batch, None).tables["rows"]
+            ours = [numbers.get(start + place, -1) for place in places(batch.images.names, chosen.names[start:stop])]
             theirs = [numbers[place] for place in range(start, stop) if place in numbers]
             there = read_rows(path, columns=[*KEY, "value"], filters=[("image", "in", theirs)])
             verdict = _compared(verdict, [row | {"image": ours[row["image"]]} for row in rows], there, len(ours))
@@ -73,16 +74,6 @@ def _plan_of(rows: Path) -> Plan:
         raise InputError(f"{rows.parent} has no plan.json, which says how its numbers were made; expected a folder of "
                          "`ibviz evaluate`")  # fmt: skip
     return plan
-
-
-def _places(some: Sequence[str], whole: Sequence[str]) -> list[int]:
-    """Where `some` names lie in the `whole` of which they are a part, in its order; -1 for those after a stranger.
-
-    >>> _places(["a", "b", "a"], ["a", "x", "b", "a"])
-    [0, 2, 3]
-    """
-    walk = iter(enumerate(whole))
-    return [next((place for place, name in walk if name == one), -1) for one in some]
 
 
 def _compared(before: Verdict, ours: list[dict[str, Any]], theirs: list[dict[str, Any]], images: int) -> Verdict:
