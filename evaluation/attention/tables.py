@@ -1,8 +1,9 @@
-"""Tables and the figure of the frontier, from what `run.py` judged.
+"""Tables and the figure of the frontier, from what `run.py` and `prices.py` found.
 
 usage: python evaluation/attention/tables.py OUT      OUT: the folder of `run.py`; gets tables.md and frontier.png
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -17,22 +18,20 @@ from ibviz.statistics import estimates
 
 PRICE = 1.5  # of the recipe
 OWN = "Attention, mean"
-AGAINST = ("centre", "average map", "Grad-CAM, gated layer", "Grad-CAM, last layer")
+CURVES = ("srg", "insertion", "deletion")
 LABELS = {"auroc": "AUROC", "pointing_game": "pointing game", "energy_normalised": "energy, normalised", "srg": "SRG",
           "insertion": "insertion", "deletion": "deletion"}  # fmt: skip
 Frame = Any  # of pandas
 
 
 def main(out: Path) -> None:
-    pointing = read_results(out / "pointing")
-    used = {model: facts["reliance"] for model, facts in pointing.circumstances["models"].items()}
-    text = ["# Prices of open attention\n", by_price(used, pointing.rows), "\n## Differences\n", stated(pointing)]
-    text += [differences(pointing.rows, ("auroc", "pointing_game", "energy_normalised"))]
-    if (out / "curves").exists():
-        curves = read_results(out / "curves")
-        text += ["\n", stated(curves), differences(curves.rows, ("srg", "insertion", "deletion"), rest=True)]
+    prices = json.loads((out / "prices.json").read_text())
+    text = ["# Prices of open attention\n", by_price(prices)]
+    for folder, metrics in (("pointing", ("auroc", "pointing_game", "energy_normalised")), ("curves", CURVES)):
+        results = read_results(out / folder)
+        text += [f"\n## {folder.capitalize()}\n", stated(results), differences(results.rows, metrics)]
     (out / "tables.md").write_text("\n".join(text) + "\n")
-    draw(used, pointing.rows).savefig(out / "frontier.png", dpi=200)
+    draw(prices).savefig(out / "frontier.png", dpi=150)
 
 
 def price_of(model: str) -> float:
@@ -47,33 +46,39 @@ def stated(results: Any) -> str:
             f"trainings; {facts['device']}, torch {facts['versions']['torch']}.\n")  # fmt: skip
 
 
-def by_price(used: dict[str, Any], rows: Frame) -> str:
+def by_price(prices: dict[str, Any]) -> str:
     """One line for each price: mean over trainings, with the lowest and the highest."""
-    head = ["price", *(f"accuracy, {text}" for text in REPLACEMENTS.values()), "cross-entropy own / at mean / other"]
-    head += [f"{LABELS[metric]}, {OWN.lower()}" for metric in ("auroc", "pointing_game")]
-    lines = [row(head), row(["---"] * len(head))]
-    for price in sorted({price_of(model) for model in used}):
-        models = [model for model in used if price_of(model) == price]
-        accuracy = [spread([used[model][kind]["accuracy"]["mean"] for model in models]) for kind in REPLACEMENTS]
-        nats = [np.mean([used[model][kind]["cross_entropy"]["mean"] for model in models])
-                for kind in ("own", "mean", "other")]  # fmt: skip
-        points = [spread([mean_of(rows, model, OWN, metric) for model in models])
-                  for metric in ("auroc", "pointing_game")]  # fmt: skip
-        lines.append(row([f"{price:g} (n = {len(models)})", *accuracy, " / ".join(f"{x:.2f}" for x in nats), *points]))
+    count = next(iter(prices.values()))["n"]
+    head = [
+        "price",
+        *(f"accuracy, {text}" for text in REPLACEMENTS.values()),
+        "cross-entropy (nats) own / mean / other",
+    ]
+    head += ["mean attention", "AUROC", "AUROC, average map", "pointing game"]
+    lines = [f"{count} test images of each training; mean (lowest to highest) over trainings.\n"]
+    lines += [row(head), row(["---"] * len(head))]
+    for price, found in grouped(prices).items():
+        accuracy = [spread([one["decided"][kind]["accuracy"] for one in found]) for kind in REPLACEMENTS]
+        nats = [np.mean([one["decided"][kind]["cross_entropy"] for one in found]) for kind in ("own", "mean", "other")]
+        rest = [[one["attention_mean"] for one in found], [one["own"]["auroc"] for one in found],
+                [one["average map"]["auroc"] for one in found], [one["own"]["pointing_game"] for one in found]]  # fmt: skip
+        cells = [f"{price:g} (n = {len(found)})", *accuracy, " / ".join(f"{x:.2f}" for x in nats), *map(spread, rest)]
+        lines.append(row(cells))
     return "\n".join(lines)
 
 
-def mean_of(rows: Frame, model: str, method: str, metric: str) -> float:
-    """Return the mean over images of a method's values."""
-    chosen = rows[(rows["model"] == model) & (rows["method"] == method) & (rows["metric"] == metric)]
-    return float(chosen["value"].mean())
+def grouped(prices: dict[str, Any]) -> dict[float, list[Any]]:
+    """Return the trainings of each price, cheapest first."""
+    by_price: dict[float, list[Any]] = {}
+    for name in sorted(prices, key=price_of):
+        by_price.setdefault(price_of(name), []).append(prices[name])
+    return by_price
 
 
-def differences(rows: Frame, metrics: tuple[str, ...], *, rest: bool = False) -> str:
+def differences(rows: Frame, metrics: tuple[str, ...]) -> str:
     """Means of every map at the recipe's price, and paired differences of the attention's mean map and others."""
-    rows = rows[[price_of(model) == PRICE for model in rows["model"].astype(str)]]
     methods = list(dict.fromkeys(rows["method"].astype(str)))
-    others = [name for name in methods if name not in (OWN, "Attention")] if rest else AGAINST
+    others = [name for name in methods if name not in (OWN, "Attention")]
     lines = [row(["map", *(LABELS[metric] for metric in metrics)]), row(["---"] * (1 + len(metrics)))]
     lines += [row([name, *(interval(columns(rows, name, metric)) for metric in metrics)]) for name in methods]
     for name in others:
@@ -106,17 +111,16 @@ def row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def draw(used: dict[str, Any], rows: Frame) -> Figure:
-    """Accuracy with each map in the attention's place, and how well maps point, over the price."""
+def draw(prices: dict[str, Any]) -> Figure:
+    """Accuracy with each map in the attention's place, and AUROC, over the price; a point for each training."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    prices = sorted({price_of(model) for model in used})
+    found = grouped(prices)
     for kind in ("own", "average", "other", "mean"):
-        scattered(
-            left, prices, REPLACEMENTS[kind], lambda model, kind=kind: used[model][kind]["accuracy"]["mean"], used
-        )
-    for name in (OWN, *AGAINST[:3]):
-        scattered(right, prices, name, {model: mean_of(rows, model, name, "auroc") for model in used})
+        line(left, REPLACEMENTS[kind], {price: [one["decided"][kind]["accuracy"] for one in some]
+                                        for price, some in found.items()})  # fmt: skip
+    for name, label in (("own", "attention"), ("average map", "average map")):
+        line(right, label, {price: [one[name]["auroc"] for one in some] for price, some in found.items()})
     left.set(xlabel="price of open attention (nats)", ylabel="accuracy")
     right.set(xlabel="price of open attention (nats)", ylabel="AUROC of pixels in the box")
     for axes in (left, right):
@@ -125,12 +129,10 @@ def draw(used: dict[str, Any], rows: Frame) -> Figure:
     return figure
 
 
-def scattered(axes: Any, prices: list[float], label: str, told: dict[str, float]) -> None:
-    """A line of means over trainings, with a point for each training."""
-    values = [[value for model, value in told.items() if price_of(model) == price] for price in prices]
-    [line] = axes.plot(prices, [np.mean(some) for some in values], label=label)
-    for price, some in zip(prices, values, strict=True):
-        axes.plot([price] * len(some), some, ".", color=line.get_color(), markersize=4)
+def line(axes: Any, label: str, values: dict[float, list[float]]) -> None:
+    [drawn] = axes.plot(values.keys(), [np.mean(some) for some in values.values()], label=label)
+    for price, some in values.items():
+        axes.plot([price] * len(some), some, ".", color=drawn.get_color(), markersize=4)
 
 
 if __name__ == "__main__":
