@@ -11,13 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import prices
+import tables
 from halves import cut
 
 HERE = Path(__file__).parent
 RECIPE = HERE / "mobilenet.toml"
 SUITES = HERE.parent / "suites"
-PRICE = "1.5"  # of the recipe
-CURVES = f"attention_price={PRICE},"  # whose trainings are judged by curves too
+PRICE = "1.5"  # of the recipe: its trainings are judged beside other maps
+IMAGES = 1000  # test images by which the prices are compared
 
 
 def main(data: Path, weights: Path, out: Path) -> None:
@@ -29,9 +31,11 @@ def main(data: Path, weights: Path, out: Path) -> None:
     plan.write_text(RECIPE.read_text() + "\n" + (HERE / "prices.toml").read_text())
     train = ["train", plan, "--sweep", "--data", half, "--weights", weights, "--features", out / "features"]
     ibviz(*train, "--out", runs)
-    trained = sorted(path.parent for path in runs.glob("*/model.safetensors"))
-    judge("attention_pointing", trained, half, out / "pointing")
-    judge("attention_curves", [run for run in trained if run.name.startswith(CURVES)], half, out / "curves")
+    prices.main(half, out, IMAGES)
+    judged = sorted(path.parent for path in runs.glob(f"attention_price={PRICE},*/model.safetensors"))
+    for name in ("pointing", "curves"):
+        judge(f"attention_{name}", judged, half, out / name)
+    tables.main(out)
 
 
 def judge(suite: str, runs: list[Path], data: Path, out: Path) -> None:

@@ -60,8 +60,8 @@ def by_price(prices: dict[str, Any]) -> str:
     for price, found in grouped(prices).items():
         accuracy = [spread([one["decided"][kind]["accuracy"] for one in found]) for kind in REPLACEMENTS]
         nats = [np.mean([one["decided"][kind]["cross_entropy"] for one in found]) for kind in ("own", "mean", "other")]
-        rest = [[one["attention_mean"] for one in found], [one["own"]["auroc"] for one in found],
-                [one["average map"]["auroc"] for one in found], [one["own"]["pointing_game"] for one in found]]  # fmt: skip
+        rest = [[one["attention_mean"] for one in found], [one["own"]["auroc"] for one in found]]
+        rest += [[one["average map"]["auroc"] for one in found], [one["own"]["pointing_game"] for one in found]]
         cells = [f"{price:g} (n = {len(found)})", *accuracy, " / ".join(f"{x:.2f}" for x in nats), *map(spread, rest)]
         lines.append(row(cells))
     return "\n".join(lines)
