@@ -10,7 +10,10 @@ from PIL import Image
 
 PAGES = Path(__file__).parents[1] / "docs/how-to"
 INSTEAD = {  # of downloads and of long runs
-    "detectors": {'weights="DEFAULT"': "weights=None, weights_backbone=None, num_classes=3", "masks=500": "masks=3"},
+    "detectors": {
+        'weights="DEFAULT"': "weights=None, weights_backbone=None, num_classes=3, rpn_post_nms_top_n_test=9",
+        "masks=500": "masks=3",
+    },
     "segmenters": {'weights="DEFAULT"': "weights=None, weights_backbone=None, num_classes=3"},
     "texts": {"openai/clip-vit-base-patch32": "FOLDER"},
 }
