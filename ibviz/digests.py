@@ -51,7 +51,7 @@ def changed(path: Path, way_out: str) -> InputError:
 
 
 def digest_json(content: Any) -> str:
-    """Return the digest of something that JSON can say, whatever the order of its keys; of other values, of their `repr`.
+    """Return the digest of what JSON can say, whatever the order of its keys; other values count by their `repr`.
 
     >>> digest_json({"b": [1], "a": 2}) == digest_json({"a": 2, "b": (1,)})
     True
