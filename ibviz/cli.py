@@ -12,7 +12,6 @@ from ibviz.errors import InputError
 
 app = typer.Typer(
     help="Trained spatial attention with an information bottleneck: maps, tie-aware metrics, figures.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -285,6 +284,17 @@ def figure(
 
     for path in redraw_files(sidecar, out):
         print(path)
+
+
+@app.command()
+def doctor() -> None:
+    """Say versions, device, extras and programs, and test the metrics on a network whose numbers are known."""
+    from ibviz.workflows.doctor import diagnose  # noqa: PLC0415 - see above
+
+    lines = diagnose()
+    for line in lines:
+        print(f"{'' if line.sound else 'NOT SOUND '}{line.what}: {line.said}")
+    raise typer.Exit(int(not all(line.sound for line in lines)))
 
 
 def _print_epoch(row: dict[str, Any]) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TextIO
 
+from ibviz.digests import changed, digest_json
 from ibviz.errors import InputError
 from ibviz.reading import parsing
 
+ROWS_DIGEST = b"ibviz.sha256"
 HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # what stands beside until it is whole
 
 
@@ -53,6 +55,26 @@ def replacing(path: Path) -> Iterator[Path]:
 def _beside(path: Path, suffix: str = "") -> Path:
     """A name that nobody can foresee, and plant a link under, in a folder that others may write to."""
     return path.with_name(f".{path.name}.{secrets.randbelow(10**18)}.part{suffix}")
+
+
+def keep_previous(path: Path, previous: Path) -> None:
+    """Keep a file that will be replaced under a second name, in the place of what had that name; it is never gone.
+
+    >>> keep_previous(Path("nowhere"), Path("before"))
+    """
+    if not path.is_file():
+        return
+    with replacing(previous) as beside:
+        beside.unlink()
+        link(path, beside)
+
+
+def link(source: Path, target: Path) -> None:
+    """Link a file, or copy it where it cannot be linked."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
 
 
 def ensure_folder(folder: Path) -> None:
@@ -115,14 +137,19 @@ def owned(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is held: who opened it meanwhile sees that it is gone
+            there = _is_there(path, file)
+            if there:
+                path.unlink(missing_ok=True)  # while it is held: who opened it meanwhile sees that it is gone
+        if not there:
+            raise InputError(f"{folder} was removed or replaced while it was written to; what is in it is no whole "
+                             "result: run again into a folder that stays")  # fmt: skip
 
 
 def _lock(file: TextIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Not held is a file that its last owner has just removed.
-        held = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        held = _is_there(path, file)
     except BlockingIOError:
         held = False
     except OSError as error:
@@ -131,6 +158,13 @@ def _lock(file: TextIO, path: Path) -> None:
     if not held:
         raise InputError(f"{path.parent} is in use by {file.read() or 'a process that just began or ended'}: wait for "
                          "it, end it, or give another folder")  # fmt: skip
+
+
+def _is_there(path: Path, file: TextIO) -> bool:
+    """Whether the path still leads to the open file."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    return False
 
 
 def _refuse_links(folder: Path) -> None:
@@ -166,18 +200,22 @@ def command() -> str:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of equal keys to one Parquet file."""
+    """Write rows of equal keys to one Parquet file, with their digest in its metadata."""
     import pyarrow as pa  # noqa: PLC0415 - slow to import, and needed only here
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     with replacing(path) as beside:
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), beside)
+        table = pa.Table.from_pylist([dict(row) for row in rows])
+        told = {**(table.schema.metadata or {}), ROWS_DIGEST: digest_json(table.to_pylist())}
+        pq.write_table(table.replace_schema_metadata(told), beside)
 
 
 def read_rows(
     path: Path, *, columns: Sequence[str] | None = None, filters: list[tuple[str, str, Any]] | None = None
 ) -> list[dict[str, Any]]:
     """Read the rows that `write_rows` wrote: only some `columns`, only those that pass all `filters` of pyarrow's.
+
+    All rows are checked against their digest; a part of them cannot be.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "rows.parquet"
@@ -190,4 +228,9 @@ def read_rows(
     if not os.path.isfile(path):  # a FIFO would never end
         raise InputError(f"cannot read {path} as Parquet: there is no such file")
     with parsing(f"cannot read {path} as Parquet"):
-        return pq.read_table(path, columns=columns, filters=filters).to_pylist()
+        table = pq.read_table(path, columns=columns, filters=filters)
+        rows = table.to_pylist()
+    digest = (table.schema.metadata or {}).get(ROWS_DIGEST) if columns is None and filters is None else None
+    if digest is not None and digest.decode("latin-1") != digest_json(rows):
+        raise changed(path, "restore it, or make it anew")
+    return rows

@@ -1,4 +1,4 @@
-"""Progress with time left, on a terminal only."""
+"""Progress with time left, on a terminal only; and what has to be told beside it."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,3 +17,8 @@ def progress(items: Iterable[Item], label: str, *, total: int | None = None, sho
     """
     hidden = None if show else True  # None: hidden unless standard error is a terminal
     yield from tqdm(items, desc=label, total=total, leave=False, file=sys.stderr, disable=hidden, dynamic_ncols=True)
+
+
+def tell(text: str) -> None:
+    """Say something on standard error, above the bar of progress."""
+    tqdm.write(f"ibviz: {text}", file=sys.stderr)

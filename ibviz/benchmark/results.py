@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 
 from ibviz.benchmark.runner.parts import schemas
 from ibviz.benchmark.tables import tabulate, write_tables
+from ibviz.digests import check_files, read_sealed
 from ibviz.errors import InputError
-from ibviz.reading import parsing, read_json, shaped
+from ibviz.reading import parsing, shaped
 from ibviz.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CIRCUMSTANCES = "circumstances.json"
+ANEW = f"delete {CIRCUMSTANCES} there and resume the run, or run the suite again"
 COLUMNS = {
     "rows": (
         *("model", "image", "method", "control", "native", "grid", "protocol", "hash", "metric", "value", "tie_sd"),
@@ -103,6 +105,7 @@ class Circumstances(BaseModel, extra="allow"):
     skipped: list[str]
     failures: list[FailedMethod]
     left_out: list[Absent]
+    files: dict[str, str] = {}  # digests; older results have none
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,9 @@ def read_results(folder: Path) -> Results:
         raise InputError(f"{folder} holds no finished result, for it lacks {', '.join(missing)}; {wanted}")
     for name in COLUMNS:
         _check(folder / f"{name}.parquet", name)
-    return Results(folder, _circumstances(folder / CIRCUMSTANCES))
+    held = read_circumstances(folder)
+    facts = {name: value for name, value in held.items() if name != "files"}
+    return Results(folder, facts)
 
 
 def rebuild(folder: Path) -> Results:
@@ -174,9 +179,12 @@ def rebuild(folder: Path) -> Results:
     return results
 
 
-def _circumstances(path: Path) -> dict[str, Any]:
-    facts = read_json(path, "run the suite again")
-    shaped(Circumstances, facts, f"{path} does not hold the circumstances of a run", "run the suite again")
+def read_circumstances(folder: Path) -> dict[str, Any]:
+    """Read how a result came about; one whose files have changed since they were written is refused."""
+    path = folder / CIRCUMSTANCES
+    facts = read_sealed(path, ANEW)
+    held = shaped(Circumstances, facts, f"{path} does not hold the circumstances of a run", ANEW)
+    check_files(folder, held.files, ANEW)
     return facts
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 
 import torch
 from jaxtyping import Bool
+from pydantic import BaseModel
 from safetensors import safe_open
 from safetensors.torch import load
 from torch import Tensor
@@ -25,13 +26,21 @@ from ibviz.attribution.methods import Explanation, concatenate, values
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.checkpoint import encode, read_header
-from ibviz.reading import parsing
+from ibviz.reading import parsing, shaped
 from ibviz.types import AttentionMap, Maps
 
 FOLDER = "maps"
 TOP = 15  # the largest value of a map is stored between 2^14 and 2^15, below the 65504 of float16
+ANEW = "delete it and resume the run"
 DIGITS = 16  # of the SHA-256 in a shard's name
 NAME = re.compile(rf"(\d{{8,}})-[0-9a-f]{{{DIGITS}}}\.safetensors")
+
+
+class ShardHeader(BaseModel, extra="allow"):
+    """What is read of a shard's header."""
+
+    of: str = ""  # digest of what the maps were made from
+    failures: list[tuple[list[int], str]] = []
 
 
 class Shard(NamedTuple):
@@ -121,7 +130,7 @@ def shards(folder: Path) -> dict[int, list[Path]]:
 
 def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
     """A shard and its header; a file that is not what its name says is refused."""
-    header = read_header(path, "maps")
+    header = shaped(ShardHeader, read_header(path, "maps"), f"{path} does not hold maps as ibviz stores them", ANEW)
     encoded = path.read_bytes()
     if hashlib.sha256(encoded).hexdigest()[:DIGITS] != path.stem.partition("-")[2]:
         raise InputError(f"{path} was changed after it was written: its name is not its checksum; delete it and resume "
@@ -134,7 +143,7 @@ def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
             f"{path} does not hold maps as ibviz stores them, but {held[:300]}; delete it and resume the run"
         )
     present = tensors.pop("present")
-    return Shard(tensors, present), header
+    return Shard(tensors, present), header.model_dump()
 
 
 def _is_sound(tensors: Mapping[str, Tensor]) -> bool:

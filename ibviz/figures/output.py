@@ -17,6 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, float32, uint8
 
+from ibviz.digests import KEY, seal, unseal
 from ibviz.errors import InputError
 from ibviz.figures.settings import DEFAULT, find_template, settings
 from ibviz.files import replacing
@@ -62,7 +63,7 @@ class Panel:
         named = None if packed is None else {"file": arrays.name, "sha256": sha256(packed).hexdigest()}
         told = _with_dpi({**self.account, "data": named}, sidecar, path.suffix.lower(), dpi)
         with ExitStack() as files:
-            text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+            text = json.dumps(seal(told), indent=1, ensure_ascii=False) + "\n"
             files.enter_context(replacing(sidecar)).write_text(text, encoding="utf-8")
             if packed is not None:
                 files.enter_context(replacing(arrays)).write_bytes(packed)
@@ -222,6 +223,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
             f"{path} is not the sidecar of a figure and is left alone; give the .json beside a figure, or "
             "save one under another name"
         )
+    told = unseal(told, path, f"restore it, or draw what it says now by deleting its line {KEY}")
     shaped(Sidecar, told, f"{path} is damaged, or of another version of ibviz")
     return told
 

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ibviz.config import UNNAMED, InputConfig, ModelConfig
+from ibviz.digests import KEY, changed, digest_tensors
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
@@ -30,18 +31,29 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 def encode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """What `write_tensors` writes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata={HEADER: json.dumps(header, sort_keys=True)})
+    digest = digest_tensors(plain, json.loads(json.dumps(header)))
+    return save(plain, metadata={HEADER: json.dumps({**header, KEY: digest}, sort_keys=True)})
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of `write_tensors` whose header says it is a `kind`."""
-    header = read_header(path, kind)
+    """Read a file of `write_tensors` whose header says it is a `kind`; one that has changed since is refused."""
+    header = _read_header(path, kind)
     with parsing(f"{path} is damaged", "restore it"), safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dictionary
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    digest = header.pop(KEY, None)  # older versions wrote none
+    if digest is not None and digest != digest_tensors(tensors, header):
+        raise changed(path, "restore it, or write it anew")
+    return tensors, header
 
 
 def read_header(path: Path, kind: str) -> dict[str, Any]:
-    """Read the header alone; that of another kind is refused."""
+    """Read the header alone, unchecked, since its digest is that of the tensors as well; another kind is refused."""
+    header = _read_header(path, kind)
+    header.pop(KEY, None)
+    return header
+
+
+def _read_header(path: Path, kind: str) -> dict[str, Any]:
     if not os.path.isfile(path):  # unlike `Path.is_file`, of any name
         raise InputError(f"no such file: {path}")
     with parsing(f"{path} is not a safetensors file", f"expected an ibviz {kind}"), safe_open(path, "pt") as file:

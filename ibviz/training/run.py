@@ -15,18 +15,19 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ibviz.config import InputConfig, ObjectiveConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
-from ibviz.files import ensure_folder, owned, read_rows, write_rows
+from ibviz.files import ensure_folder, keep_previous, owned, read_rows, write_rows
 from ibviz.models.after_gate import after_gate, trained_behind
 from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Objective
+from ibviz.progress import tell
 from ibviz.reading import shaped
 from ibviz.training.check import check_network
 from ibviz.training.share import share_batches
 
 Row = dict[str, Any]
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 
 
 class Run(NamedTuple):
@@ -57,7 +58,23 @@ def holding(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     with owned(folder):
         for left in folder.glob(".*.[0-9]*.part*"):  # see `ibviz.files.replacing`
             left.unlink()
+        _mend(folder)
         yield
+
+
+def _mend(folder: Path) -> None:
+    """Put the previous checkpoint into the place of one that is damaged, and say so."""
+    path, previous = folder / CHECKPOINT, folder / PREVIOUS
+    if not path.exists():
+        return
+    try:
+        read_tensors(path, "checkpoint")
+    except InputError as error:
+        if not previous.exists():
+            raise InputError(f"{error}; there is no checkpoint before it: train anew into another folder") from error
+        _, header = read_tensors(previous, "checkpoint")
+        tell(f"{error}; training goes on from the one before, after epoch {header.get('epoch')}")
+        previous.replace(path)
 
 
 def start(
@@ -161,6 +178,7 @@ def save(run: Run, rows: list[Row]) -> None:
         save_model(run.folder / "model.safetensors", run.judged, facts)
     classes = len(run.model.spec.class_names)
     header = {"kind": "checkpoint", "recipe": run.recipe.model_dump(), "epoch": len(rows), "classes": classes}
+    keep_previous(run.folder / CHECKPOINT, run.folder / PREVIOUS)
     write_tensors(run.folder / CHECKPOINT, _state(run), header)
 
 

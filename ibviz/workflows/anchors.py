@@ -23,6 +23,7 @@ from ibviz.benchmark.suite import fitting
 from ibviz.config import DataConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_images
+from ibviz.digests import seal
 from ibviz.figures import anchor_usage
 from ibviz.files import ensure_folder, replacing, write_rows
 from ibviz.models.classifier import IBClassifier
@@ -70,7 +71,7 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
     write_rows(out / "effects.parquet", study.effects.rows(images.names))
     write_rows(out / "consistency.parquet", study.edits.rows(images.names))
     with replacing(out / "anchors.json") as beside:
-        beside.write_text(json.dumps(facts | report(study, trained), indent=1) + "\n")
+        beside.write_text(json.dumps(seal(facts | report(study, trained)), indent=1) + "\n")
     if study.usage is not None:
         draw_usage(study.usage, trained.spec.class_names, facts, out / "usage")
     return page(study, trained)

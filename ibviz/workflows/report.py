@@ -14,11 +14,12 @@ from ibviz.benchmark.sheets import verdict
 from ibviz.benchmark.store import place_of, read_maps
 from ibviz.benchmark.summary import ALL, summarise
 from ibviz.data.decode import decode
+from ibviz.digests import read_sealed
 from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS, bootstrap
 from ibviz.figures.report import Band, Comparison, Effect, Line, Picture, Prediction, Report, Subject, save
 from ibviz.figures.rows import RowMaps
-from ibviz.reading import parsing, read_json, shaped
+from ibviz.reading import parsing, shaped
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 from ibviz.workflows.evaluate import complete, score_of
@@ -60,7 +61,7 @@ def read_worth(folder: Path) -> Worth:
     failure, way_out = f"{path} is no study of anchors", "write one by `ibviz anchors`"
     if not path.is_file():
         raise InputError(f"{failure}, for there is no such file; {way_out}")
-    study = shaped(Study, read_json(path, way_out), failure, way_out)
+    study = shaped(Study, read_sealed(path, way_out), failure, way_out)
     estimates = [_estimate(each) for each in study.worth.effect]
     what = f"probability lost when these cells take their map's mean, over {study.images} images"
     return Worth(np.array(study.usage.anchors), Effect(what, estimates))

@@ -66,7 +66,8 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bytes(tmp_path):
     for name in ("checkpoint.safetensors", "model.safetensors"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert read_log(broken) == read_log(whole)
-    assert {path.name for path in broken.iterdir()} == {"checkpoint.safetensors", "model.safetensors", "log.parquet"}
+    assert {path.name for path in broken.iterdir()} == {
+        "checkpoint.safetensors", "checkpoint-previous.safetensors", "model.safetensors", "log.parquet"}  # fmt: skip
 
 
 def test_training_lowers_the_loss_and_reports_nats_and_bits(tmp_path):

@@ -108,7 +108,7 @@ def test_a_cut_off_run_ends_with_the_same_bytes(training, after, tmp_path):
     assert left.exists()  # it may be the other's
     train(recipe, tmp_path / "broken", resume=True, report=silent)
     files = {path.name for path in (tmp_path / "broken").iterdir()}
-    assert files == {"checkpoint.safetensors", "model.safetensors", "log.parquet"}
+    assert files == {"checkpoint.safetensors", "checkpoint-previous.safetensors", "model.safetensors", "log.parquet"}
     for name in ("checkpoint.safetensors", "model.safetensors"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     whole, broken = (read_rows(tmp_path / name / "log.parquet") for name in ("whole", "broken"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -21,6 +21,7 @@ from ibviz.heads import head_of
 from ibviz.metrics.protocol import digest
 from ibviz.metrics.score import correct, targets_by
 from ibviz.models.loading import Classifier
+from ibviz.progress import tell
 from ibviz.types import Images
 
 WORDS = 400  # characters of an error that are kept
@@ -173,8 +174,9 @@ def _shard(network: Network, seen: View, label: str, entry: Entry, out: Path | N
     givers = seen.givers if entry.method == "other_image" else None
     of = digest(told if givers is None else [*told, fingerprint([givers.images, givers.present])])
     path = None if out is None else find_shard(out, network.label, label, seen.start)
-    if path is not None:
-        shard, header = read_shard(path)
+    stored = None if path is None else _stored(path)
+    if stored is not None:
+        shard, header = stored
         if header["of"] != of:
             raise InputError(f"{path} holds maps of {header['of']}, this run asks for {of}: other images, weights or "
                              "options than when it began; give another folder")  # fmt: skip
@@ -188,6 +190,16 @@ def _shard(network: Network, seen: View, label: str, entry: Entry, out: Path | N
         about = {"model": network.label, "method": label, "of": of, "failures": failed}
         write_shard(out, shard, start=seen.start, of=about)
     return shard, failed
+
+
+def _stored(path: Path) -> tuple[Shard, dict[str, Any]] | None:
+    """A shard and its header; one that is damaged is removed, and that is said: it is computed again."""
+    try:
+        return read_shard(path)
+    except InputError as error:
+        tell(f"{error}; done now")
+        path.unlink(missing_ok=True)
+        return None
 
 
 def _computed(

@@ -22,7 +22,7 @@ from ibviz.benchmark.judging import (
 from ibviz.benchmark.probe import in_format
 from ibviz.benchmark.results import CIRCUMSTANCES
 from ibviz.benchmark.runner.explaining import Batch, Network, View, device_of, explained, failure_of, read_batch, view
-from ibviz.benchmark.runner.parts import missing, sweep, write_part
+from ibviz.benchmark.runner.parts import drop_damaged, missing, sweep, write_part
 from ibviz.benchmark.runner.plan import (
     FILE,
     Plan,
@@ -131,6 +131,7 @@ def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: 
         raise InputError(f"{out} already holds a run; resume it or give another folder")
     check_resumed(out, there, identity(suite, {one.label: one.weights for one in networks}, data_hash(chosen)))
     check_maps(out, there)
+    drop_damaged(out, len(there.bounds))
     return there
 
 

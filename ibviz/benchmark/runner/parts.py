@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from ibviz.benchmark.store import FOLDER, shards
+from ibviz.digests import check_files, digest_files, read_sealed, seal
 from ibviz.errors import InputError
 from ibviz.files import half_written, replacing, replacing_folder
-from ibviz.reading import parsing, read_json, shaped
+from ibviz.progress import tell
+from ibviz.reading import parsing, shaped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +75,8 @@ def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping
             for name, schema in schemas().items():
                 rows = [dict(row) for row in tables[name]]
                 pq.write_table(pa.Table.from_pylist(rows, schema), beside / f"{name}.parquet")
-            (beside / FACTS).write_text(json.dumps(facts))
+            digests = digest_files(beside, [f"{name}.parquet" for name in schemas()])
+            (beside / FACTS).write_text(json.dumps(seal({**facts, "files": digests})))
     except OSError as error:
         raise InputError(f"cannot write {part}: {error.strerror or error}; what is finished is kept: make room and "
                          "resume the run") from error  # fmt: skip
@@ -98,13 +101,28 @@ class PartFacts(BaseModel):
     skipped: list[str]
     device: str
     seconds: float
+    files: dict[str, str] = {}  # digests of its tables; older parts have none
 
 
 def read_facts(out: Path, batch: int) -> dict[str, Any]:
     """What a part says beside its tables; one that is damaged is refused."""
     path = part_of(out, batch) / FACTS
     anew = f"delete {path.parent} and resume the run"
-    return shaped(PartFacts, read_json(path, anew), f"{path} is damaged", anew).model_dump()
+    facts = shaped(PartFacts, read_sealed(path, anew), f"{path} is damaged", anew)
+    check_files(path.parent, facts.files, anew)
+    return facts.model_dump()
+
+
+def drop_damaged(out: Path, batches: int) -> None:
+    """Remove parts that have changed since they were written, and say so: they are computed again."""
+    for batch in range(batches):
+        if not part_of(out, batch).is_dir():
+            continue
+        try:
+            read_facts(out, batch)
+        except InputError as error:
+            tell(f"{error}; done now")
+            shutil.rmtree(part_of(out, batch))
 
 
 def missing(out: Path, batches: int) -> list[int]:

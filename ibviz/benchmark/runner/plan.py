@@ -20,13 +20,14 @@ from ibviz.benchmark.store import place_of
 from ibviz.benchmark.suite import Entry, entries, protocols_of
 from ibviz.config import SuiteConfig
 from ibviz.data.sources import Chosen
+from ibviz.digests import read_sealed, seal
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.metrics.protocol import CurveProtocol, digest
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
-from ibviz.reading import read_json, shaped
+from ibviz.reading import shaped
 from ibviz.settings import Settings
 from ibviz.types import Grid
 
@@ -122,7 +123,7 @@ def read_plan(out: Path) -> Plan | None:
     if not os.path.lexists(path):
         return None
     another = "give another folder"
-    return shaped(Plan, read_json(path, another), f"{path} is no plan of this version of ibviz", another)
+    return shaped(Plan, read_sealed(path, another), f"{path} is no plan of this version of ibviz", another)
 
 
 def keep_plan(out: Path, plan: Plan) -> None:
@@ -130,7 +131,7 @@ def keep_plan(out: Path, plan: Plan) -> None:
     there = read_plan(out)
     if there is None:
         with replacing(out / FILE) as beside:
-            beside.write_text(json.dumps(plan.model_dump(mode="json"), indent=1) + "\n")
+            beside.write_text(json.dumps(seal(plan.model_dump(mode="json")), indent=1) + "\n")
     elif there != plan:
         raise InputError(f"{out} holds parts of another run, with another plan; give another folder")
 

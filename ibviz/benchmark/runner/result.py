@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from ibviz.benchmark.evaluation import versions
-from ibviz.benchmark.results import CIRCUMSTANCES
+from ibviz.benchmark.results import ANEW, CIRCUMSTANCES, COLUMNS, read_circumstances
 from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts, sweep
-from ibviz.benchmark.runner.plan import Plan, keep_plan, read_plan, settled
+from ibviz.benchmark.runner.plan import FILE, Plan, keep_plan, read_plan, settled
 from ibviz.benchmark.store import place_of, shards
 from ibviz.benchmark.suite import entries
 from ibviz.data.image_set import Fault
 from ibviz.data.listing import tolerate
+from ibviz.digests import digest_files, seal
 from ibviz.errors import InputError
-from ibviz.files import command, ensure_folder, owned, replacing, replacing_folder
+from ibviz.files import command, ensure_folder, link, owned, replacing, replacing_folder
 from ibviz.metrics.protocol import Card, digest
-from ibviz.reading import read_json, shaped
+from ibviz.reading import shaped
 from ibviz.types import Grid
 
 if TYPE_CHECKING:
@@ -33,12 +34,11 @@ Facts = dict[str, Any]
 
 
 def finished(out: Path, plan: Plan) -> bool:
-    """Whether the result of this plan is there."""
+    """Whether the result of this plan is there; one that has changed since it was written is refused."""
     path = out / CIRCUMSTANCES
     if not path.is_file():
         return False
-    anew = "delete it and resume the run"
-    held = shaped(Finished, read_json(path, anew), f"{path} does not hold the circumstances of a run", anew)
+    held = shaped(Finished, read_circumstances(out), f"{path} does not hold the circumstances of a run", ANEW)
     return held.plan == plan_hash(plan)
 
 
@@ -77,7 +77,8 @@ def finish(out: Path, plan: Plan) -> None:
         raise InputError("none of the images can be read")
     cards = {(model, label): card for model in plan.models for label, card in _cards(plan, model, facts).items()}
     assemble(out, counts, lambda rows: _hashes(rows, cards))
-    text = json.dumps(_circumstances(plan, facts, cards), indent=1) + "\n"
+    digests = {"files": digest_files(out, [FILE, *(f"{name}.parquet" for name in COLUMNS)])}
+    text = json.dumps(seal(_circumstances(plan, facts, cards) | digests), indent=1) + "\n"
     with replacing(out / CIRCUMSTANCES) as beside:
         beside.write_text(text)
     shutil.rmtree(out / PARTS, ignore_errors=True)
@@ -213,7 +214,7 @@ def _bring(folder: Path, out: Path, plan: Plan) -> None:
                 _bring_shard(shard, out / shard.relative_to(folder))
             with replacing_folder(own) as beside:
                 for file in part.iterdir():
-                    _link(file, beside / file.name)
+                    link(file, beside / file.name)
     except OSError as error:
         raise InputError(f"cannot bring {folder} to {out}: {error.strerror or error}") from error
 
@@ -224,11 +225,4 @@ def _bring_shard(shard: Path, own: Path) -> None:
         other.unlink()
     with replacing(own) as beside:
         beside.unlink()
-        _link(shard, beside)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copyfile(source, target)
+        link(shard, beside)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ibviz.benchmark.results import CIRCUMSTANCES, read_circumstances
 from ibviz.benchmark.runner.explaining import places, read_batch
 from ibviz.benchmark.runner.loop import judge_batch, ready
 from ibviz.benchmark.runner.plan import Plan, check_resumed, data_hash, identity, networks_of, read_plan
@@ -16,6 +17,7 @@ from ibviz.files import read_rows
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 
+ROWS = "rows.parquet"
 SHARE = 0.01  # of the batches, one at least
 TOLERANCE = 1e-3  # by which a value may differ: another machine rounds otherwise
 KEY = ("image", "model", "method", "native", "protocol", "metric")
@@ -44,10 +46,12 @@ def verify(
     `result` is the folder of `ibviz evaluate`, or a file of rows in it. `seed` chooses the batches; None chooses others
     every time. A result of another suite, other networks or images is an `InputError` with both hashes.
     """
-    path = result / "rows.parquet" if result.is_dir() else result
+    path = result / ROWS if result.is_dir() else result
     folder, plan = path.parent, _plan_of(path)
     networks = networks_of(models)
     check_resumed(folder, plan, identity(suite, {one.label: one.weights for one in networks}, data_hash(chosen)))
+    if path.name == ROWS and (folder / CIRCUMSTANCES).is_file():
+        read_circumstances(folder)  # which refuses files that have changed
     bounds, chance = plan.bounds, random.Random(seed)
     drawn = sorted(chance.sample(range(len(bounds)), math.ceil(SHARE * len(bounds))))
     names = [row["name"] for row in read_rows(folder / "images.parquet", columns=["name"])]

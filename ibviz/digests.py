@@ -1,0 +1,85 @@
+"""SHA-256 by which damage is found: of tensors in their header, of JSON in itself, of files in JSON beside them."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, uint8
+
+from ibviz.errors import InputError
+from ibviz.reading import parsing, read_json
+
+KEY = "sha256"  # where what was written says its own digest; files of older versions have none and are read
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON will hold, with its digest.
+
+    >>> unseal(seal({"a": (1, 2)}), Path("a.json"), "write it anew")
+    {'a': (1, 2)}
+    """
+    return {**content, KEY: digest_json(content)}
+
+
+def unseal(held: Any, path: Path, way_out: str) -> Any:
+    """Return what a JSON file holds but its digest, which is checked where it has one.
+
+    >>> unseal(seal({"a": 1}) | {"a": 2}, Path("a.json"), "write it anew")
+    Traceback (most recent call last):
+    ibviz.errors.InputError: a.json has changed since it was written (its SHA-256 differs); write it anew
+    """
+    if not isinstance(held, dict) or KEY not in held:
+        return held
+    rest = {key: value for key, value in held.items() if key != KEY}
+    with parsing(f"cannot read {path} as JSON", way_out):  # of any depth
+        digest = digest_json(rest)
+    if held[KEY] != digest:
+        raise changed(path, way_out)
+    return rest
+
+
+def read_sealed(path: Path, way_out: str) -> Any:
+    """Read what a JSON file holds, and check its digest where it has one."""
+    return unseal(read_json(path, way_out), path, way_out)
+
+
+def changed(path: Path, way_out: str) -> InputError:
+    """Return the error for a file that is not what was written."""
+    return InputError(f"{path} has changed since it was written (its SHA-256 differs); {way_out}")
+
+
+def digest_json(content: Any) -> str:
+    """Return the digest of what JSON can say, whatever the order of its keys; other values count by their `repr`.
+
+    >>> digest_json({"b": [1], "a": 2}) == digest_json({"a": 2, "b": (1,)})
+    True
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def digest_tensors(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Return the digest of tensors with their names, shapes and types, and of the header they are written under."""
+    digest = hashlib.sha256(digest_json(header).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode(errors="surrogatepass"))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def digest_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the digest of each file of a folder, by its name."""
+    found = {}
+    for name in names:
+        with (folder / name).open("rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def check_files(folder: Path, digests: Mapping[str, str], way_out: str) -> None:
+    """Refuse a folder in which a file has another digest; whether all are there is not asked."""
+    for name, digest in digests.items():
+        path = folder / Path(name).name
+        if path.is_file() and digest_files(folder, [path.name]) != {path.name: digest}:
+            raise changed(path, way_out)
