@@ -131,7 +131,11 @@ def awake(network: nn.Module) -> nn.Module:
     for parameter in network.parameters():
         if parameter.ndim > 1 and float(parameter.abs().max()) < 1e-3:
             parameter.normal_(0, 0.05)
-        elif parameter.ndim == 1 and 0 < float(parameter.abs().max()) < 1e-2 and float(parameter.std()) == 0:
+        elif (
+            parameter.ndim == 1
+            and 0 < float(parameter.abs().max()) < 1e-2
+            and float(parameter.std(unbiased=False)) == 0
+        ):
             parameter.fill_(0.5)
     return network
 
@@ -472,7 +476,21 @@ def compared(case: Case, method: str, maps: Tensor) -> dict[str, str]:
     missed = float((maps - right).abs().max())
     if missed <= TOLERANCE * size:
         return {"status": "right", "words": oracle.words}
+    if case.images.dtype == torch.float32:  # rounding may move a number over the kink of a ReLU
+        return in_double(case, method)
     return {"status": "wrong", "words": f"off by {missed:.3g} of {size:.3g} ({oracle.words})"}
+
+
+def in_double(case: Case, method: str) -> dict[str, str]:
+    """The same question once more in float64; a network that does not compute in it, as it is, remains wrong."""
+    case.network.double()
+    try:
+        found = judged(case._replace(images=case.images.double()), method)
+    finally:
+        case.network.float()
+    if found["status"] != "right":
+        return {"status": "wrong", "words": f"in float32; in float64 {found['status']}: {found['words']}"}
+    return {"status": "right", "words": f"{found['words']}, in float64"}
 
 
 def swept(name: str, methods: Sequence[str] = SWEPT, seconds: int = SECONDS) -> list[dict[str, Any]]:
