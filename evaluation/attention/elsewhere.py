@@ -1,0 +1,42 @@
+"""Judge the bundled network for photographs on photographs of another source, most of classes that it does not know.
+
+usage: python evaluation/attention/elsewhere.py DATA OUT      DATA: Parquet files with boxes; OUT: a Markdown file
+
+Its predicted class is explained; maps are held against the boxes of each photograph's labelled objects.
+"""
+
+import sys
+from pathlib import Path
+
+import ibviz
+from ibviz.attribution.methods import METHODS
+from ibviz.benchmark.evaluation import training_colour
+from ibviz.config import DataConfig
+from ibviz.data import to_float
+from ibviz.data.image_set import regions, select
+from ibviz.data.sources import load_images
+from ibviz.metrics.protocol import CurveProtocol
+
+GATED = {"layer": "network.body.features.13"}
+
+
+def main(data: Path, out: Path) -> None:
+    model = ibviz.load("photos")
+    images = load_images(DataConfig(source="parquet", image_size=model.spec.side), "test", data)
+    masks = regions(images)
+    assert masks is not None
+    flat = masks.flatten(1)
+    rows = (flat.any(1) & ~flat.all(1)).nonzero().flatten()
+    pixels = to_float(select(images, rows).images)
+    maps = {METHODS[name].label: ibviz.explain(model, pixels, name) for name in ("attention", "attention_mean")}
+    maps["Grad-CAM, gated layer"] = ibviz.explain(model, pixels, "grad_cam", **GATED)
+    maps["Grad-CAM, last layer"] = ibviz.explain(model, pixels, "grad_cam")
+    protocol = CurveProtocol(colour=training_colour(model), steps=16, orders=2)
+    result = ibviz.evaluate(model, pixels, maps, masks=masks[rows], protocol=protocol)
+    out.write_text(f"# {len(rows)} photographs of another source\n\n```\n{result.table()}\n```\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
