@@ -196,7 +196,7 @@ def gradient(case: Case, images: Tensor) -> Tensor:
 def noisy(case: Case, deviation: float) -> Tensor:
     """The copies that the methods draw: three, of seed 0."""
     draws = torch.Generator().manual_seed(0)
-    return case.images + deviation * torch.randn(3, 1, *case.images.shape[1:], generator=draws)
+    return case.images + deviation * torch.randn(3, 1, *case.images.shape[1:], generator=draws).to(case.images)
 
 
 def smooth(case: Case) -> Tensor:
@@ -209,8 +209,8 @@ def variance(case: Case) -> Tensor:
 
 def shap(case: Case) -> Tensor:
     draws = torch.Generator().manual_seed(0)
-    ways = torch.rand(3, generator=draws)
-    copies = case.images + 0.1 * torch.randn(3, 1, *case.images.shape[1:], generator=draws)
+    ways = torch.rand(3, generator=draws).to(case.images)
+    copies = case.images + 0.1 * torch.randn(3, 1, *case.images.shape[1:], generator=draws).to(case.images)
     return (
         torch.stack([copy * gradient(case, way * copy) for way, copy in zip(ways, copies, strict=True)]).mean(0).sum(1)
     )
