@@ -2,7 +2,7 @@
 
     python -m evaluation.campaign --inputs 1000000 --hours 8 --out campaign.json
 
-The strategies are those of `tests/hostile`. A round gives every parser some files; after each the counts are written,
+The strategies are those of `tests/hostile`. Every parser in turn is given some files; then the counts are written,
 and the same command goes on where it was stopped. What is no `InputError` is kept with the bytes that caused it.
 """
 
@@ -15,12 +15,13 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ibviz.errors import InputError
@@ -56,9 +57,8 @@ class Failure(BaseModel):
 
 
 class Campaign(BaseModel):
-    """All rounds so far."""
+    """All files so far."""
 
-    rounds: int = 0
     seconds: float = 0
     parsers: dict[str, Counts] = {}
     failures: list[Failure] = []
@@ -136,47 +136,47 @@ def count(campaign: Campaign, label: str, content: bytes, what: str, said: str) 
         campaign.failures.append(Failure(parser=label, what=said, content=content.hex()))
 
 
-def play(campaign: Campaign) -> None:
-    """Give every parser as many files as it has examples in the tests."""
+def play(campaign: Campaign) -> Iterator[None]:
+    """Give every parser in turn as many files as it has examples in the tests, others each time."""
     for table in (BYTES, JSON):
         for name, parser in table.items():
             sound = parser.sound()
             files = damaged(sound) if isinstance(parser, Parser) else twisted(sound).map(text)
             label = name if isinstance(parser, Parser) else f"{name}, JSON"
+            give_files(campaign, label, parser, files)
+            yield
 
-            @seed(campaign.rounds)
-            @settings(max_examples=parser.examples, phases=[Phase.generate], database=None, deadline=None,
-                      suppress_health_check=list(HealthCheck))  # fmt: skip
-            @given(files)
-            def give(
-                content: bytes, parser: Parser | Held = parser, counts: Counts = counts, label: str = label
-            ) -> None:
-                what, said = tried(parser, content)
-                counts.inputs += 1
-                setattr(counts, what, getattr(counts, what) + 1)
-                if said and len(campaign.failures) < KEPT:
-                    campaign.failures.append(Failure(parser=label, what=said, content=content.hex()))
 
-            give()
-    campaign.rounds += 1
+def give_files(campaign: Campaign, label: str, parser: Parser | Held, files: st.SearchStrategy[bytes]) -> None:
+    @seed(campaign.parsers.get(label, Counts()).inputs)
+    @settings(max_examples=parser.examples, phases=[Phase.generate], database=None, deadline=None,
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(files)
+    def give(content: bytes) -> None:
+        count(campaign, label, content, *tried(parser, content))
+
+    give()
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--inputs", type=int, required=True, help="files in all, at least")
-    options.add_argument("--hours", type=float, required=True, help="time for this call, but for its last round")
+    options.add_argument("--hours", type=float, required=True, help="time for this call")
     options.add_argument("--out", type=Path, required=True, help="JSON file of the counts, read where it is there")
     given_ = options.parse_args()
     campaign = Campaign()
     if given_.out.exists():
         campaign = shaped(Campaign, read_json(given_.out), f"{given_.out} holds no campaign")
     begun = time.monotonic()
-    while campaign.inputs < given_.inputs and time.monotonic() - begun < 3600 * given_.hours:
+    while campaign.inputs < given_.inputs:
         since = time.monotonic()
-        play(campaign)
-        campaign.seconds += time.monotonic() - since
-        with replacing(given_.out) as beside:
-            beside.write_text(json.dumps(campaign.model_dump(), indent=1) + "\n")
+        for _ in play(campaign):
+            campaign.seconds += time.monotonic() - since
+            since = time.monotonic()
+            with replacing(given_.out) as beside:
+                beside.write_text(json.dumps(campaign.model_dump(), indent=1) + "\n")
+            if since - begun > 3600 * given_.hours:
+                return
         print(f"{campaign.inputs:,} files, {len(campaign.failures)} failures", flush=True)
 
 
