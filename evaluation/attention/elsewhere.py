@@ -7,6 +7,7 @@ Its predicted class is explained; maps are held against the boxes of each photog
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import ibviz
 from ibviz.attribution.methods import METHODS
@@ -17,7 +18,7 @@ from ibviz.data.image_set import regions, select
 from ibviz.data.sources import load_images
 from ibviz.metrics.protocol import CurveProtocol
 
-GATED = {"layer": "network.body.features.13"}
+GATED: dict[str, Any] = {"layer": "network.body.features.13"}
 
 
 def main(data: Path, out: Path) -> None:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -43,7 +44,7 @@ def main(data: Path, weights: Path, images: int) -> None:
         run = start(recipe, place / "bare", spec, Accelerator(cpu=True), weights=weights)
         epochs, bare = [], []
         for turn in range(TURNS):
-            shared = {"root": data, "weights": weights, "features": place / "features"}
+            shared: dict[str, Any] = {"root": data, "weights": weights, "features": place / "features"}
             [row] = train(recipe, place / str(turn), **shared, report=lambda _: None)
             epochs.append(row["seconds"])
             bare.append(passes(run, images))

@@ -209,7 +209,7 @@ def _computed(
     count, targets = len(seen.images), seen.targets.classes
 
     def maps(some: slice) -> Explanation:
-        more = {} if givers is None else {"others": givers.images[some]}
+        more: dict[str, Any] = {} if givers is None else {"others": givers.images[some]}
         return explain(model, seen.images[some], entry.method, targets=targets[some], **entry.options, **more)
 
     try:
