@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from ibviz.digests import digest_json
 from ibviz.errors import InputError
 from ibviz.figures import anchor_usage, curves, panel, table
 from ibviz.figures.output import Panel
@@ -43,6 +44,7 @@ def test_one_sidecar_serves_all_formats_of_a_stem(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"fig.png", "fig.PDF", "fig.json", "fig.data.safetensors"}
     digest = sha256((tmp_path / "fig.data.safetensors").read_bytes()).hexdigest()
     data = {"file": "fig.data.safetensors", "sha256": digest}
+    assert told.pop("sha256") == digest_json(told)
     assert told == {**drawn.account, "data": data, "dpi": {".png": 100, ".pdf": 300}}
     panel(grey(1), {}).save(tmp_path / "fig.png")
     assert json.loads((tmp_path / "fig.json").read_text())["dpi"] == {".png": 300}
