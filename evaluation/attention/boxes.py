@@ -1,0 +1,68 @@
+"""MaxBoxAcc (version 2) of attention and other maps: thresholds from the tuning half, accuracy on the reported half.
+
+usage: python evaluation/attention/boxes.py HALVES TUNED OUT [IMAGES]
+
+HALVES is the folder of `halves.py`, TUNED a training of the recipe on its half `tuning`, OUT the folder of `run.py`;
+prints a table of the trainings at the recipe's price.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from run import PRICE
+
+import ibviz
+from ibviz.config import DataConfig
+from ibviz.data import to_float
+from ibviz.data.sources import load_images
+from ibviz.metrics.localisation.boxes import Overlaps, max_box_acc, overlaps
+from ibviz.models.classifier import IBClassifier
+from ibviz.types import Maps
+
+BATCH = 100
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Attention, mean": ("attention_mean", {}),
+    "Grad-CAM, gated layer": ("grad_cam", {"layer": "network.body.features.13"}),
+    "Grad-CAM, last layer": ("grad_cam", {}),
+    "centre": ("centre", {}),
+}
+
+
+def main(halves: Path, tuned: Path, out: Path, count: int) -> None:
+    chosen_on = overlapping(tuned, halves / "tuning", count)
+    runs = sorted(path.parent for path in (out / "runs").glob(f"attention_price={PRICE},*/model.safetensors"))
+    found = [overlapping(run, halves / "reported", count) for run in runs]
+    print("| map | MaxBoxAcc, each training | with the best thresholds of the reported half |\n| --- | --- | --- |")
+    for name in METHODS:
+        judged = [max_box_acc(one[name], chosen_on[name]) for one in found]
+        cells = ([f"{value:.3f}" for value in values] for values in
+                 ([one.accuracy for one in judged], [one.oracle for one in judged]))  # fmt: skip
+        print(f"| {name} | " + " | ".join(", ".join(some) for some in cells) + " |")
+    print(f"\n{count} test images of each half; mean over overlaps of 0.3, 0.5 and 0.7.")
+
+
+def overlapping(run: Path, data: Path, count: int) -> dict[str, Overlaps]:
+    """Return the overlaps of every method's maps with the boxes, at every threshold."""
+    model = ibviz.load(run)
+    assert isinstance(model, IBClassifier)
+    side = model.spec.side
+    images = load_images(DataConfig(source="parquet", image_size=side), "test", data, count=count)
+    assert images.boxes is not None
+    boxes = [box[None] if box.isfinite().all() else box.new_zeros(0, 4) for box in images.boxes]
+    found = {}
+    for name, (method, options) in METHODS.items():
+        maps: list[Maps] = []
+        for pixels in images.images.split(BATCH):
+            given = ibviz.explain(model, to_float(pixels), method, **options)
+            assert isinstance(given, torch.Tensor)
+            maps.append(given)
+        found[name] = overlaps(torch.cat(maps), boxes, (side, side))
+    return found
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5):
+        sys.exit(__doc__)
+    main(*map(Path, sys.argv[1:4]), int(sys.argv[4]) if len(sys.argv) == 5 else 500)
