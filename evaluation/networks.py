@@ -305,7 +305,7 @@ def occluded(case: Case) -> Tensor:
 @torch.no_grad()
 def rised(case: Case) -> Tensor:
     draws, side = torch.Generator().manual_seed(0), case.images.shape[-1]
-    cells = (torch.rand(4, 7, 7, generator=draws) < 0.5).float()
+    cells = (torch.rand(4, 7, 7, generator=draws) < 0.5).to(case.images)  # in their precision, as the library's
     shifts = (torch.rand(4, 2, generator=draws) * -(-side // 7)).long()
     masks = shifted_masks(cells, shifts, (side, side))
     scores = [case.network(mask * case.images).softmax(1).gather(1, TARGETS[:, None])[:, :, None] for mask in masks]
