@@ -247,6 +247,9 @@ def _batches(
                 for batch in opened.iter_batches(BATCH, row_groups=[group.number], columns=names):
                     yield file, first, batch
                     first += len(batch)
+                if first < group.after:
+                    raise InputError(f"{file} is damaged: its row group {group.number} says that it has "
+                                     f"{group.after - group.first} rows, and holds {first - group.first}; restore it")  # fmt: skip
 
 
 def _decode(content: bytes | None, name: str, row: int) -> Image.Image:

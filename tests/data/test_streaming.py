@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from ibviz.config import DataConfig
+from ibviz.data import parquet
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_images, load_split
 from ibviz.data.streaming import ImageStream, input_statistics
@@ -230,3 +231,11 @@ def test_loading_5000_images_holds_a_constant_amount_of_memory(tmp_path):
     assert (processes, batches) == (3, 79)
     assert held > 40
     assert streamed < 8
+
+
+def test_a_row_group_that_holds_fewer_rows_than_it_says_is_named(tmp_path):
+    pq.write_table(pa.table({"image": [{"bytes": b"x"}] * 3}), tmp_path / "a.parquet")
+    columns = parquet.Columns("image", "label", None, None)
+    short = parquet.Group(tmp_path / "a.parquet", 0, 0, 5)
+    with pytest.raises(InputError, match=r"a.parquet is damaged: its row group 0 says that it has 5 rows, and holds 3"):
+        list(parquet._batches((short,), columns, [0, 4]))
