@@ -248,8 +248,9 @@ def _batches(
                     yield file, first, batch
                     first += len(batch)
                 if first < group.after:
-                    raise InputError(f"{file} is damaged: its row group {group.number} says that it has "
-                                     f"{group.after - group.first} rows, and holds {first - group.first}; restore it")  # fmt: skip
+                    said, held = group.after - group.first, first - group.first
+                    raise InputError(f"{file} is damaged: its row group {group.number} says that it has {said} rows, "
+                                     f"and holds {held}; restore it")  # fmt: skip
 
 
 def _decode(content: bytes | None, name: str, row: int) -> Image.Image:
