@@ -65,4 +65,5 @@ def overlapping(run: Path, data: Path, count: int) -> dict[str, Overlaps]:
 if __name__ == "__main__":
     if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
-    main(*map(Path, sys.argv[1:4]), int(sys.argv[4]) if len(sys.argv) == 5 else 500)
+    halves, tuned, out = map(Path, sys.argv[1:4])
+    main(halves, tuned, out, int(sys.argv[4]) if len(sys.argv) == 5 else 500)
