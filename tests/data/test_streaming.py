@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -203,12 +204,11 @@ supply.workers = lambda: 2
 config = DataConfig(source="folder", image_size=64, stream=True)
 stream = load_split(config, "test", Path(sys.argv[1]))
 loaded = supply.supply(stream, torch.device("cpu")).batches(torch.randperm(len(stream)).split(64))
-for _ in range(24):
+for _ in range(19):
     next(loaded)
-begun, most = resident(), []
-for _ in loaded:
-    most.append(resident() - begun)
-print(len(begun), 24 + len(most), torch.stack(most).max().item())
+seen = torch.stack([resident() for _ in loaded])  # batches on their way come and go: what stays is in the least
+growth = seen[-20:].amin(0) - seen[:20].amin(0)
+print(seen.shape[1], 19 + len(seen), growth.max().item())
 begun = resident()
 held = torch.ones(4000, 3, 64, 64, dtype=torch.uint8)
 print((resident() - begun).item())
@@ -217,7 +217,7 @@ print((resident() - begun).item())
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from Linux's /proc")
 def test_loading_5000_images_holds_a_constant_amount_of_memory(tmp_path):
-    """5,000 take 59 MiB; the loader that trains takes a few batches of 0.8. The gauge must see the 47 MiB of 4,000."""
+    """5,000 take 59 MiB, of which 2,560 lie between first and last look. The gauge must see the 47 MiB of 4,000."""
     folder = tmp_path / "test" / "a"
     folder.mkdir(parents=True)
     encoded = []
@@ -229,11 +229,15 @@ def test_loading_5000_images_holds_a_constant_amount_of_memory(tmp_path):
     for number in range(5000):
         (folder / f"{number:04d}.jpg").write_bytes(encoded[number % 25])
     command = [sys.executable, "-c", MEMORY, tmp_path]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    environment = os.environ | dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "65536")
+    environment |= {"MALLOC_ARENA_MAX": "1"}  # what is freed goes back: how a heap is cut up differs from run to run
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=environment
+    )
     processes, batches, streamed, held = map(float, done.stdout.split())
     assert (processes, batches) == (3, 79)
     assert held > 40
-    assert streamed < 8
+    assert streamed < 4
 
 
 def test_a_row_group_that_holds_fewer_rows_than_it_says_is_named(tmp_path):
