@@ -1,10 +1,11 @@
-# CPU by default; for CUDA: --build-arg TORCH=https://download.pytorch.org/whl/cu128
+# TORCH_INDEX: where the wheels of PyTorch for one platform lie, as its installation page names them (a CPU, a CUDA
+# version). Empty: the wheels that pip finds, which on Linux hold CUDA.
 FROM python:3.12-slim
-ARG TORCH=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 WORKDIR /opt/ibviz
 COPY pyproject.toml README.md LICENSE ./
 COPY ibviz ibviz
-RUN pip install --no-cache-dir --index-url "$TORCH" torch torchvision \
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
     && pip install --no-cache-dir . \
     && useradd --create-home user
 USER user

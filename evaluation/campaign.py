@@ -9,6 +9,7 @@ and the same command goes on where it was stopped. What is no `InputError` is ke
 import argparse
 import json
 import os
+import platform
 import resource
 import signal
 import sys
@@ -24,8 +25,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from ibviz.benchmark.evaluation import versions
 from ibviz.errors import InputError
-from ibviz.files import replacing
+from ibviz.files import command, replacing
 from ibviz.reading import read_json, shaped
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -60,6 +62,7 @@ class Campaign(BaseModel):
     """All files so far."""
 
     seconds: float = 0
+    circumstances: dict[str, str] = {}  # of the last call
     parsers: dict[str, Counts] = {}
     failures: list[Failure] = []
 
@@ -158,6 +161,11 @@ def give_files(campaign: Campaign, label: str, parser: Parser | Held, files: st.
     give()
 
 
+def save(campaign: Campaign, path: Path) -> None:
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(campaign.model_dump(), indent=1) + "\n")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--inputs", type=int, required=True, help="files in all, at least")
@@ -167,14 +175,15 @@ def main() -> None:
     campaign = Campaign()
     if given_.out.exists():
         campaign = shaped(Campaign, read_json(given_.out), f"{given_.out} holds no campaign")
+    campaign.circumstances = {"command": command(), "python": platform.python_version(), **versions()}
     begun = time.monotonic()
+    save(campaign, given_.out)
     while campaign.inputs < given_.inputs:
         since = time.monotonic()
         for _ in play(campaign):
             campaign.seconds += time.monotonic() - since
             since = time.monotonic()
-            with replacing(given_.out) as beside:
-                beside.write_text(json.dumps(campaign.model_dump(), indent=1) + "\n")
+            save(campaign, given_.out)
             if since - begun > 3600 * given_.hours:
                 return
         print(f"{campaign.inputs:,} files, {len(campaign.failures)} failures", flush=True)

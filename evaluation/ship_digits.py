@@ -8,6 +8,7 @@ import json
 import platform
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,22 +32,31 @@ FEW = 256  # images of the few steps
 
 def main(run: Path, out: Path) -> None:
     recipe = read_toml(RECIPE, Recipe)
+
+    def measured() -> dict[str, Any]:
+        return {
+            "data_sha256": data_hash(recipe.data),
+            "test": test_accuracy(out, recipe.data),
+            "few_steps": few_steps(recipe),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "command": "python evaluation/ship_digits.py RUN, after ibviz train evaluation/recipes/digits.toml "
+            "--out RUN",
+        }
+
+    ship(run, RECIPE, out, measured)
+
+
+def ship(run: Path, path: Path, out: Path, measured: Callable[[], dict[str, Any]]) -> None:
+    """Write the model of a finished run of the recipe at `path` in half precision, with facts measured on that file."""
     tensors, header = read_tensors(run / "model.safetensors", "model")
-    if header["facts"]["recipe"] != json.loads(recipe.model_dump_json()):
-        raise InputError(f"{run} is no run of {RECIPE.name}; train it anew")
-    halves = {name: one.half() if one.is_floating_point() else one for name, one in tensors.items()}
-    write_tensors(out, halves, header)  # first without the facts that are measured on it
-    header["facts"] |= {
-        "data_sha256": data_hash(recipe.data),
-        "test": test_accuracy(out, recipe.data),
-        "few_steps": few_steps(recipe),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("ibviz", "torch", "numpy")},
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "command": "python evaluation/ship_digits.py RUN, after ibviz train evaluation/recipes/digits.toml --out RUN",
-    }
+    if header["facts"]["recipe"] != json.loads(read_toml(path, Recipe).model_dump_json()):
+        raise InputError(f"{run} is no run of {path.name}; train it anew")
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     write_tensors(out, halves, header)
-    print(json.dumps({key: header["facts"][key] for key in ("epoch", "validation", "test", "data_sha256")}, indent=1))
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("ibviz", "torch", "numpy")}
+    header["facts"] |= measured() | {"versions": versions}
+    write_tensors(out, halves, header)
+    print(json.dumps({key: header["facts"][key] for key in ("epoch", "validation", "test")}, indent=1))
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 

@@ -157,9 +157,9 @@ def explain(  # noqa: PLR0913 - one parameter a flag
 
 
 def _print_unfit(method: str, error: InputError) -> None:
-    from tqdm import tqdm  # noqa: PLC0415 - only here
+    from ibviz.progress import tell  # noqa: PLC0415 - see above
 
-    tqdm.write(f"ibviz: {method} left out: {_line(error)}", file=sys.stderr)  # above the bar of progress
+    tell(f"{method} left out: {_line(error)}")
 
 
 @app.command()

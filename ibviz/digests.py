@@ -1,12 +1,10 @@
-"""SHA-256 by which damage is found: of tensors in their header, of JSON in itself, of files in JSON beside them."""
+"""SHA-256 by which damage is found: of JSON in itself, of files in JSON beside them; of tensors see `checkpoint`."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor, uint8
 
 from ibviz.errors import InputError
 from ibviz.reading import parsing, read_json
@@ -57,15 +55,6 @@ def digest_json(content: Any) -> str:
     True
     """
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
-
-
-def digest_tensors(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """Return the digest of tensors with their names, shapes and types, and of the header they are written under."""
-    digest = hashlib.sha256(digest_json(header).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode(errors="surrogatepass"))
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -7,11 +7,12 @@ prints a table of the trainings at the recipe's price.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from run import PRICE
+from tables import PRICE
 
 import ibviz
 from ibviz.config import DataConfig
@@ -22,11 +23,11 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.types import Maps
 
 BATCH = 100
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Attention, mean": ("attention_mean", {}),
-    "Grad-CAM, gated layer": ("grad_cam", {"layer": "network.body.features.13"}),
-    "Grad-CAM, last layer": ("grad_cam", {}),
-    "centre": ("centre", {}),
+METHODS: dict[str, tuple[str, Callable[[IBClassifier], dict[str, Any]]]] = {  # with options for a model
+    "Attention, mean": ("attention_mean", lambda _: {}),
+    "Grad-CAM, gated layer": ("grad_cam", lambda model: {"layer": model.layer}),
+    "Grad-CAM, last layer": ("grad_cam", lambda _: {}),
+    "centre": ("centre", lambda _: {}),
 }
 
 
@@ -55,7 +56,7 @@ def overlapping(run: Path, data: Path, count: int) -> dict[str, Overlaps]:
     for name, (method, options) in METHODS.items():
         maps: list[Maps] = []
         for pixels in images.images.split(BATCH):
-            given = ibviz.explain(model, to_float(pixels), method, **options)
+            given = ibviz.explain(model, to_float(pixels), method, **options(model))
             assert isinstance(given, torch.Tensor)
             maps.append(given)
         found[name] = overlaps(torch.cat(maps), boxes, (side, side))

@@ -7,7 +7,6 @@ Its predicted class is explained; maps are held against the boxes of each photog
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import ibviz
 from ibviz.attribution.methods import METHODS
@@ -17,12 +16,12 @@ from ibviz.data import to_float
 from ibviz.data.image_set import regions, select
 from ibviz.data.sources import load_images
 from ibviz.metrics.protocol import CurveProtocol
-
-GATED: dict[str, Any] = {"layer": "network.body.features.13"}
+from ibviz.models.classifier import IBClassifier
 
 
 def main(data: Path, out: Path) -> None:
     model = ibviz.load("photos")
+    assert isinstance(model, IBClassifier)
     images = load_images(DataConfig(source="parquet", image_size=model.spec.side), "test", data)
     masks = regions(images)
     assert masks is not None
@@ -30,7 +29,7 @@ def main(data: Path, out: Path) -> None:
     rows = (flat.any(1) & ~flat.all(1)).nonzero().flatten()
     pixels = to_float(select(images, rows).images)
     maps = {METHODS[name].label: ibviz.explain(model, pixels, name) for name in ("attention", "attention_mean")}
-    maps["Grad-CAM, gated layer"] = ibviz.explain(model, pixels, "grad_cam", **GATED)
+    maps["Grad-CAM, gated layer"] = ibviz.explain(model, pixels, "grad_cam", layer=model.layer)
     maps["Grad-CAM, last layer"] = ibviz.explain(model, pixels, "grad_cam")
     protocol = CurveProtocol(colour=training_colour(model), steps=16, orders=2)
     result = ibviz.evaluate(model, pixels, maps, masks=masks[rows], protocol=protocol)

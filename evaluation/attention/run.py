@@ -16,9 +16,7 @@ import tables
 from halves import cut
 
 HERE = Path(__file__).parent
-RECIPE = HERE / "mobilenet.toml"
 SUITES = HERE.parent / "suites"
-PRICE = "1.5"  # of the recipe: its trainings are judged beside other maps
 IMAGES = 1000  # test images by which the prices are compared
 
 
@@ -28,11 +26,11 @@ def main(data: Path, weights: Path, out: Path) -> None:
         cut(data, out / "halves")
     runs = out / "runs"
     plan = out / "sweep.toml"
-    plan.write_text(RECIPE.read_text() + "\n" + (HERE / "prices.toml").read_text())
+    plan.write_text(tables.RECIPE.read_text() + "\n" + (HERE / "prices.toml").read_text())
     train = ["train", plan, "--sweep", "--data", half, "--weights", weights, "--features", out / "features"]
     ibviz(*train, "--out", runs)
     prices.main(half, out, IMAGES)
-    judged = sorted(path.parent for path in runs.glob(f"attention_price={PRICE},*/model.safetensors"))
+    judged = sorted(path.parent for path in runs.glob(f"attention_price={tables.PRICE},*/model.safetensors"))
     for name in ("pointing", "curves"):
         judge(f"attention_{name}", judged, half, out / name)
     tables.main(out)

@@ -1,5 +1,6 @@
 """Weights with everything needed to rebuild the classifier, in one safetensors file; nothing is unpickled."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,10 +11,10 @@ from huggingface_hub import ModelCard, ModelCardData
 from pydantic import BaseModel, model_validator
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, uint8
 
 from ibviz.config import UNNAMED, InputConfig, ModelConfig
-from ibviz.digests import KEY, changed, digest_tensors
+from ibviz.digests import KEY, changed, digest_json
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
@@ -31,8 +32,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 def encode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """What `write_tensors` writes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    digest = digest_tensors(plain, json.loads(json.dumps(header)))
+    digest = _digest(plain, json.loads(json.dumps(header)))
     return save(plain, metadata={HEADER: json.dumps({**header, KEY: digest}, sort_keys=True)})
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """The digest of tensors on the CPU with their names, shapes and types, and of the header they are written under."""
+    digest = hashlib.sha256(digest_json(header).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode(errors="surrogatepass"))
+        digest.update(tensor.contiguous().reshape(-1).view(uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -41,7 +51,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     with parsing(f"{path} is damaged", "restore it"), safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     digest = header.pop(KEY, None)  # older versions wrote none
-    if digest is not None and digest != digest_tensors(tensors, header):
+    if digest is not None and digest != _digest(tensors, header):
         raise changed(path, "restore it, or write it anew")
     return tensors, header
 

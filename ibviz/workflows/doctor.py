@@ -38,12 +38,12 @@ def diagnose() -> list[Line]:
     >>> all(line.sound for line in diagnose())
     True
     """
-    box = [str(path) for path in BOX.values() if not path.is_file()]
+    missing = [str(path) for path in BOX.values() if not path.is_file()]
     return [
         Line("Python", f"{platform.python_version()}, {sys.platform} {platform.machine()}"),
         *(Line(name, number) for name, number in versions().items()),
         Line("device", _device()),
-        Line("networks in the box", f"missing: {', '.join(box)}" if box else ", ".join(BOX), not box),
+        Line("bundled networks", f"missing: {', '.join(missing)}" if missing else ", ".join(BOX), not missing),
         self_test(),
         *(Line(f"extra {extra}", _version_of(package)) for extra, package in EXTRAS.items()),
         *(Line(name, _program(names, use)) for name, (names, use) in PROGRAMS.items()),
