@@ -12,6 +12,7 @@ from ibviz.attribution.methods import METHODS, explain, predict
 from ibviz.errors import InputError
 from ibviz.models import texts_as_classes
 from ibviz.models.loading import load, wrap
+from ibviz.models.texts import head_for_texts
 
 transformers = pytest.importorskip("transformers")
 close = torch.testing.assert_close
@@ -54,6 +55,12 @@ def tokenizer(texts: list[str], *, padding: str, max_length: int, return_tensors
 def logits_of(network: Any, images: Tensor, texts: list[str]) -> Tensor:
     tokens = tokenizer(texts, padding="max_length", max_length=8, return_tensors="pt")
     return network(pixel_values=images, **tokens).logits_per_image
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_head_is_the_one_that_the_network_was_trained_with(kind):
+    """CLIP chooses among the texts (Radford 2021), SigLIP answers for each alone (Zhai 2023)."""
+    assert head_for_texts(built(kind)) == HEADS[kind]
 
 
 def wrapped(network: Any, kind: str) -> Any:

@@ -211,8 +211,8 @@ def test_the_model_that_is_kept_has_paid_the_whole_price_and_pays_least_in_all()
     rows = [dict(zip(columns, row, strict=True)) | {"validation_capacity_nats": 0.0} for row in numbers]
     assert best_row(rows, priced)["epoch"] == 4
     charged = priced.model_copy(update={"objective": ObjectiveConfig(capacity=1.0)})
-    by_capacity = [row | {"validation_capacity_nats": abs(row["epoch"] - 3)} for row in rows]
-    assert best_row(by_capacity, charged)["epoch"] == 3
+    by_capacity = [row | {"validation_capacity_nats": 5.0 - row["epoch"]} for row in rows]
+    assert best_row(by_capacity, charged)["epoch"] == 5  # 1.6 nats; 3.0 and 2.4 of those before
     free = [row | {"price_share": 1.0} for row in rows]
     assert best_row(free, Recipe(training=TrainingConfig(epochs=5)))["epoch"] == 1
 
