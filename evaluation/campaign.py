@@ -152,8 +152,13 @@ def play(campaign: Campaign) -> Iterator[None]:
 
 def give_files(campaign: Campaign, label: str, parser: Parser | Held, files: st.SearchStrategy[bytes]) -> None:
     @seed(campaign.parsers.get(label, Counts()).inputs)
-    @settings(max_examples=parser.examples, phases=[Phase.generate], database=None, deadline=None,
-              suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
+    @settings(
+        max_examples=parser.examples,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
     @given(files)
     def give(content: bytes) -> None:
         count(campaign, label, content, *tried(parser, content))

@@ -41,8 +41,12 @@ BETWEEN = (0.0, 0.1, 0.5, 0.9)  # share of the variance of an image that its clu
 TRAININGS = (2, 3, 5, 10, 20)
 DESIGNS = {"60 images": (60, 1), "30 clusters of 2": (30, 2), "10 clusters of 5": (10, 5), "5 clusters of 8": (5, 8)}
 # Variances of images (or clusters), of these by training, and of single numbers.
-OTHERS = {"images": (1.0, 0.01, 0.0), "images, numbers": (1.0, 0.0, 1.0), "all": (1.0, 1.0, 1.0),
-          "numbers": (0.0, 0.0, 1.0)}  # fmt: skip
+OTHERS = {
+    "images": (1.0, 0.01, 0.0),
+    "images, numbers": (1.0, 0.0, 1.0),
+    "all": (1.0, 1.0, 1.0),
+    "numbers": (0.0, 0.0, 1.0),
+}
 RATIOS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)  # variance of the mean from trainings over that from all else
 DRAWN, AT_ONCE = 4000, 500
 
@@ -71,8 +75,14 @@ def clustered() -> Iterator[Row]:
             values += np.sqrt(1 - between) * generator.normal(size=(len(clusters), AT_ONCE))
             hits.append(held(estimates(values, clusters=clusters_of(clusters, len(clusters))), 0))
         largest = float(sizes(count).max() / sizes(count).sum())
-        yield {"sizes": name, "clusters": count, "images": len(clusters), "largest": round(largest, 3),
-               "between": between, "coverage": share(np.mean(hits))}  # fmt: skip
+        yield {
+            "sizes": name,
+            "clusters": count,
+            "images": len(clusters),
+            "largest": round(largest, 3),
+            "between": between,
+            "coverage": share(np.mean(hits)),
+        }
 
 
 def over_trainings() -> Iterator[Row]:
@@ -91,8 +101,13 @@ def over_trainings() -> Iterator[Row]:
             if single:
                 values += np.sqrt(single) * generator.normal(size=values.shape)
             hits.append(held(estimates(values, clusters=None if size == 1 else clusters), 0))
-        yield {"design": design, "trainings": trainings, "others": name, "ratio": ratio,
-               "coverage": share(np.mean(hits))}  # fmt: skip
+        yield {
+            "design": design,
+            "trainings": trainings,
+            "others": name,
+            "ratio": ratio,
+            "coverage": share(np.mean(hits)),
+        }
 
 
 def share(part: np.floating[Any]) -> float:
@@ -102,14 +117,18 @@ def share(part: np.floating[Any]) -> float:
 def pages(found: dict[str, list[Row]]) -> str:
     """Tables of `README.md`, the least and the greatest share of each line."""
     lines = ["| distribution | images | percentile | BCa |", "| --- | --- | --- | --- |"]
-    lines += ["| {distribution} | {images} | {percentile:.3f} | {bca:.3f} |".format(**row)
-              for row in found["independent"]]  # fmt: skip
+    lines += [
+        "| {distribution} | {images} | {percentile:.3f} | {bca:.3f} |".format(**row) for row in found["independent"]
+    ]
     lines += ["", f"| sizes | {' | '.join(f'{count} clusters' for count in CLUSTERS)} |", "| --- " * 6 + "|"]
-    lines += [_line(name, [_span(found["clustered"], sizes=name, clusters=count) for count in CLUSTERS])
-              for name in SIZES]  # fmt: skip
+    lines += [
+        _line(name, [_span(found["clustered"], sizes=name, clusters=count) for count in CLUSTERS]) for name in SIZES
+    ]
     lines += ["", f"| images | {' | '.join(f'{count} trainings' for count in TRAININGS)} |", "| --- " * 6 + "|"]
-    lines += [_line(name, [_span(found["trainings"], design=name, trainings=count) for count in TRAININGS])
-              for name in DESIGNS]  # fmt: skip
+    lines += [
+        _line(name, [_span(found["trainings"], design=name, trainings=count) for count in TRAININGS])
+        for name in DESIGNS
+    ]
     return "\n".join(lines)
 
 
@@ -127,9 +146,14 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     begun, parts = time.monotonic(), {"independent": independent, "clustered": clustered, "trainings": over_trainings}
     found = {name: list(progress(make(), name)) for name, make in parts.items()}
-    facts = {"independent_sets": SEEDS * SETS, "other_sets": DRAWN, "resamples": RESAMPLES,
-             "seconds": round(time.monotonic() - begun), "python": platform.python_version(),
-             "versions": {name: version(name) for name in ("ibviz", "numpy", "scipy")}}  # fmt: skip
+    facts = {
+        "independent_sets": SEEDS * SETS,
+        "other_sets": DRAWN,
+        "resamples": RESAMPLES,
+        "seconds": round(time.monotonic() - begun),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("ibviz", "numpy", "scipy")},
+    }
     (out / "coverage.json").write_text(json.dumps(facts | found, indent=1) + "\n")
     print(pages(found))
 

@@ -37,40 +37,153 @@ TOLERANCE = 2e-3  # of the largest number of the map that is right
 TARGETS = torch.tensor([1, 3])
 OPTIONS: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 4, "tolerance": float("inf")},
-    "smooth_grad": {"samples": 3}, "var_grad": {"samples": 3}, "gradient_shap": {"samples": 3},
-    "rise": {"masks": 4}, "feature_ablation": {"segments": 4}, "lime": {"samples": 12, "segments": 4},
-    "kernel_shap": {"samples": 24, "segments": 4}, "iba": {"steps": 2, "samples": 2},
-}  # fmt: skip
-LAYERED = {"iba", "grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "xgrad_cam", "score_cam", "ablation_cam",
-           "eigen_cam", "guided_grad_cam"}  # fmt: skip
+    "smooth_grad": {"samples": 3},
+    "var_grad": {"samples": 3},
+    "gradient_shap": {"samples": 3},
+    "rise": {"masks": 4},
+    "feature_ablation": {"segments": 4},
+    "lime": {"samples": 12, "segments": 4},
+    "kernel_shap": {"samples": 24, "segments": 4},
+    "iba": {"steps": 2, "samples": 2},
+}
+LAYERED = {
+    "iba",
+    "grad_cam",
+    "grad_cam_pp",
+    "hires_cam",
+    "layer_cam",
+    "xgrad_cam",
+    "score_cam",
+    "ablation_cam",
+    "eigen_cam",
+    "guided_grad_cam",
+}
 OF_ATTENTION = {"attention", "attention_mean", "module_attention"}  # of trained attention, which none of these has
 SWEPT = [name for name, method in METHODS.items() if not method.control and name not in OF_ATTENTION]
 
 TORCHVISION = (
-    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
-    "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18",
-    "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32",
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "resnet18",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11",
+    "vgg11_bn",
+    "vit_b_32",
     "wide_resnet50_2",
-)  # fmt: skip
+)
 TIMM = (
-    "beit_base_patch16_224", "botnet26t_256", "cait_xxs24_224", "caformer_s18", "coat_tiny", "coatnet_pico_rw_224",
-    "convit_tiny", "convnext_atto", "convnextv2_atto", "crossvit_tiny_240", "cs3darknet_s", "cspresnet50",
-    "davit_tiny", "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "dla34", "dpn68", "edgenext_xx_small",
-    "efficientformer_l1", "efficientformerv2_s0", "efficientvit_b0", "efficientvit_m0", "ese_vovnet19b_slim",
-    "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "fbnetc_100", "flexivit_small", "focalnet_tiny_lrf",
-    "gcvit_xxtiny", "gernet_s", "ghostnet_050", "gmlp_s16_224", "halonet26t", "hardcorenas_a", "hgnetv2_b0",
-    "hiera_tiny_224", "hrnet_w18_small", "inception_next_atto", "inception_resnet_v2", "inception_v4",
-    "lambda_resnet26t", "lcnet_035", "legacy_xception", "levit_128s", "mambaout_femto", "maxvit_pico_rw_256",
-    "mixer_s32_224", "mobilenetv4_conv_small_035", "mobileone_s0", "mobilevit_xxs", "mobilevitv2_050", "mvitv2_tiny",
-    "nest_tiny", "nextvit_small", "nf_resnet26", "pit_ti_224", "poolformer_s12", "pvt_v2_b0", "rdnet_tiny",
-    "regnety_002", "repghostnet_050", "repvgg_a0", "repvit_m0_9", "res2net50_14w_8s", "resmlp_12_224", "resnest14d",
-    "resnet10t", "resnetv2_18", "rexnet_100", "selecsls42", "semnasnet_050", "seresnet18", "shvit_s1", "skresnet18",
-    "sequencer2d_s", "starnet_s050", "swiftformer_xs", "swinv2_cr_tiny_224", "swin_tiny_patch4_window7_224",
-    "tf_efficientnet_lite0", "tiny_vit_5m_224", "tinynet_e", "tnt_s_legacy_patch16_224", "tresnet_m",
-    "twins_svt_small", "vgg11", "visformer_tiny", "vit_tiny_patch16_224", "vit_base_patch16_siglip_224",
-    "vit_relpos_small_patch16_224", "vit_tiny_r_s16_p8_224", "vitamin_small_224", "volo_d1_224", "xception41",
+    "beit_base_patch16_224",
+    "botnet26t_256",
+    "cait_xxs24_224",
+    "caformer_s18",
+    "coat_tiny",
+    "coatnet_pico_rw_224",
+    "convit_tiny",
+    "convnext_atto",
+    "convnextv2_atto",
+    "crossvit_tiny_240",
+    "cs3darknet_s",
+    "cspresnet50",
+    "davit_tiny",
+    "deit_tiny_patch16_224",
+    "deit_tiny_distilled_patch16_224",
+    "dla34",
+    "dpn68",
+    "edgenext_xx_small",
+    "efficientformer_l1",
+    "efficientformerv2_s0",
+    "efficientvit_b0",
+    "efficientvit_m0",
+    "ese_vovnet19b_slim",
+    "eva02_tiny_patch14_224",
+    "fasternet_t0",
+    "fastvit_t8",
+    "fbnetc_100",
+    "flexivit_small",
+    "focalnet_tiny_lrf",
+    "gcvit_xxtiny",
+    "gernet_s",
+    "ghostnet_050",
+    "gmlp_s16_224",
+    "halonet26t",
+    "hardcorenas_a",
+    "hgnetv2_b0",
+    "hiera_tiny_224",
+    "hrnet_w18_small",
+    "inception_next_atto",
+    "inception_resnet_v2",
+    "inception_v4",
+    "lambda_resnet26t",
+    "lcnet_035",
+    "legacy_xception",
+    "levit_128s",
+    "mambaout_femto",
+    "maxvit_pico_rw_256",
+    "mixer_s32_224",
+    "mobilenetv4_conv_small_035",
+    "mobileone_s0",
+    "mobilevit_xxs",
+    "mobilevitv2_050",
+    "mvitv2_tiny",
+    "nest_tiny",
+    "nextvit_small",
+    "nf_resnet26",
+    "pit_ti_224",
+    "poolformer_s12",
+    "pvt_v2_b0",
+    "rdnet_tiny",
+    "regnety_002",
+    "repghostnet_050",
+    "repvgg_a0",
+    "repvit_m0_9",
+    "res2net50_14w_8s",
+    "resmlp_12_224",
+    "resnest14d",
+    "resnet10t",
+    "resnetv2_18",
+    "rexnet_100",
+    "selecsls42",
+    "semnasnet_050",
+    "seresnet18",
+    "shvit_s1",
+    "skresnet18",
+    "sequencer2d_s",
+    "starnet_s050",
+    "swiftformer_xs",
+    "swinv2_cr_tiny_224",
+    "swin_tiny_patch4_window7_224",
+    "tf_efficientnet_lite0",
+    "tiny_vit_5m_224",
+    "tinynet_e",
+    "tnt_s_legacy_patch16_224",
+    "tresnet_m",
+    "twins_svt_small",
+    "vgg11",
+    "visformer_tiny",
+    "vit_tiny_patch16_224",
+    "vit_base_patch16_siglip_224",
+    "vit_relpos_small_patch16_224",
+    "vit_tiny_r_s16_p8_224",
+    "vitamin_small_224",
+    "volo_d1_224",
+    "xception41",
     "xcit_nano_12_p8_224",
-)  # fmt: skip
+)
 
 
 class Case(NamedTuple):
@@ -84,7 +197,7 @@ class Case(NamedTuple):
 
 def names() -> list[str]:
     """The smallest of each family first, then all other classifiers of torchvision."""
-    from torchvision import models  # noqa: PLC0415 - slow to import
+    from torchvision import models
 
     first = [f"torchvision/{name}" for name in TORCHVISION] + [f"timm/{name}" for name in TIMM]
     return first + [name for one in models.list_models(module=models) if (name := f"torchvision/{one}") not in first]
@@ -114,10 +227,10 @@ def built(name: str) -> Case:
 def create(name: str, choices: dict[str, Any]) -> nn.Module:
     library, _, bare = name.partition("/")
     if library == "timm":
-        import timm  # noqa: PLC0415 - slow to import
+        import timm
 
         return timm.create_model(bare, num_classes=CLASSES, **choices).eval()
-    from torchvision import models  # noqa: PLC0415 - slow to import
+    from torchvision import models
 
     if "image_size" in choices and not bare.startswith("vit_"):
         raise TypeError("made for any size")
@@ -157,7 +270,7 @@ def plain_layer(network: nn.Module, images: Tensor) -> tuple[str | None, int]:
     runs, outputs = Counter(), dict[str, Tensor]()
 
     def keep(name: str) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:  # noqa: ARG001 - a hook's signature
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
             runs[name] += 1
             outputs[name] = output
             return output.clone()
@@ -171,8 +284,11 @@ def plain_layer(network: nn.Module, images: Tensor) -> tuple[str | None, int]:
     finally:
         for handle in handles:
             handle.remove()
-    usable = [name for name, one in outputs.items()
-              if runs[name] == 1 and one.ndim == 4 and min(one.shape[2:]) > 1 and one.requires_grad]  # fmt: skip
+    usable = [
+        name
+        for name, one in outputs.items()
+        if runs[name] == 1 and one.ndim == 4 and min(one.shape[2:]) > 1 and one.requires_grad
+    ]
     slopes = torch.autograd.grad(score, [outputs[name] for name in usable], allow_unused=True) if usable else ()
     kept = [name for name, slope in zip(usable, slopes, strict=True) if slope is not None and bool(slope.any())]
     if not kept:
@@ -218,16 +334,44 @@ def shap(case: Case) -> Tensor:
 
 def integrated(case: Case) -> Tensor:
     places, weights = np.polynomial.legendre.leggauss(4)
-    steps = [weight / 2 * gradient(case, case.images * ((place + 1) / 2))
-             for place, weight in zip(places.tolist(), weights.tolist(), strict=True)]  # fmt: skip
+    steps = [
+        weight / 2 * gradient(case, case.images * ((place + 1) / 2))
+        for place, weight in zip(places.tolist(), weights.tolist(), strict=True)
+    ]
     return (case.images * torch.stack(steps).sum(0)).sum(1)
 
 
 RELUS = {"relu", "relu_", "relu6", "hardtanh", "hardtanh_"}
-ZERO_AT_ZERO = RELUS | {"gelu", "silu", "silu_", "hardswish", "hardswish_", "mish", "tanh", "elu", "elu_", "leaky_relu",
-                        "leaky_relu_"}  # fmt: skip
-OTHERS = {"sigmoid", "sigmoid_", "hardsigmoid", "softplus", "clamp", "clamp_", "clamp_min", "exp", "maximum", "where",
-          "threshold", "prelu", "selu", "celu", "rrelu"}  # fmt: skip
+ZERO_AT_ZERO = RELUS | {
+    "gelu",
+    "silu",
+    "silu_",
+    "hardswish",
+    "hardswish_",
+    "mish",
+    "tanh",
+    "elu",
+    "elu_",
+    "leaky_relu",
+    "leaky_relu_",
+}
+OTHERS = {
+    "sigmoid",
+    "sigmoid_",
+    "hardsigmoid",
+    "softplus",
+    "clamp",
+    "clamp_",
+    "clamp_min",
+    "exp",
+    "maximum",
+    "where",
+    "threshold",
+    "prelu",
+    "selu",
+    "celu",
+    "rrelu",
+}
 
 
 class Replaced(TorchFunctionMode):
@@ -327,7 +471,7 @@ def at_layer(case: Case) -> tuple[Tensor, Tensor]:
     """Features of the layer, and the gradients there."""
     kept = list[Tensor]()
 
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:  # noqa: ARG001 - a hook's signature
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         kept.append(output)
         return output.clone()  # or what follows may write into it
 
@@ -522,8 +666,15 @@ def swept(name: str, methods: Sequence[str] = SWEPT, seconds: int = SECONDS) -> 
             found = {"status": "slow", "words": f"over {seconds} s"}
         except Exception as error:  # that is what is looked for
             found = {"status": "error", "words": f"{type(error).__name__}: {error}"[:300]}
-        rows.append({"network": name, "size": case.images.shape[-1], "method": method, **found,
-                     "seconds": round(time.process_time() - begun, 2)})  # fmt: skip
+        rows.append(
+            {
+                "network": name,
+                "size": case.images.shape[-1],
+                "method": method,
+                **found,
+                "seconds": round(time.process_time() - begun, 2),
+            }
+        )
     return rows
 
 
@@ -546,23 +697,31 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     doubled = sum(sign == IN_DOUBLE for sign in cells.values())
     lines = [
         "<!-- Made by `python -m evaluation.networks --page docs/networks.md`. Edit that program, not this page. -->",
-        "", "# Which method fits which network", "",
+        "",
+        "# Which method fits which network",
+        "",
         f"{len(networks)} networks with random weights, by {len(SWEPT)} methods, few samples each. "
         + ", ".join(f"{counts[status]} {status}" for status in SIGNS if counts[status])
-        + f". {doubled} of those that are right missed in float32, and are so in float64 alone (✓²).", "",
+        + f". {doubled} of those that are right missed in float32, and are so in float64 alone (✓²).",
+        "",
         "✓ equal to another way to the same map (autograd by hand, completeness, activations replaced in the code, a "
         "literal loop) · ran and is finite, without another way here (LIME, KernelSHAP, Eigen-CAM, IBA, guided "
         "Grad-CAM and products of attentions are held to theirs in the tests) - refused in words … over the limit of "
-        f"{SECONDS} seconds on one core, or of {MOST_CHANNELS} channels for methods that take a pass for each.", "",
+        f"{SECONDS} seconds on one core, or of {MOST_CHANNELS} channels for methods that take a pass for each.",
+        "",
         "| network | " + " | ".join(METHODS[method].label for method in SWEPT) + " |",
         "| --- |" + " --- |" * len(SWEPT),
-    ]  # fmt: skip
+    ]
     for network in networks:
         signs = [cells.get((network, method), "") for method in SWEPT]
         lines.append(f"| {network} | {' | '.join(signs)} |")
     if missing:
-        lines += ["", "Not built at any size up to 256 pixels, or not within the limit: "
-                  + ", ".join(row["network"] for row in missing) + "."]  # fmt: skip
+        lines += [
+            "",
+            "Not built at any size up to 256 pixels, or not within the limit: "
+            + ", ".join(row["network"] for row in missing)
+            + ".",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -597,8 +756,16 @@ def main() -> None:
         with kept.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         counts = Counter(row["status"] for row in rows)
-        print(f"{name:45}", dict(counts), *(f"\n    {row['method']}: {row['words']}" for row in rows
-              if row["status"] in ("wrong", "error", "not built")), flush=True)  # fmt: skip
+        print(
+            f"{name:45}",
+            dict(counts),
+            *(
+                f"\n    {row['method']}: {row['words']}"
+                for row in rows
+                if row["status"] in ("wrong", "error", "not built")
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

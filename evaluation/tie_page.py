@@ -59,22 +59,27 @@ def tables(record: dict[str, Any]) -> list[str]:
     hits = {(row["levels"], row["rule"]): _text(row["hit"]) for row in pointing}
     return [
         *(
-            _table(["rule", *LEVELS], [
-                [name, *(_cell(rules, name, levels, curve) for levels in LEVELS)] for name in names
-            ])
+            _table(
+                ["rule", *LEVELS], [[name, *(_cell(rules, name, levels, curve) for levels in LEVELS)] for name in names]
+            )
             for curve in CURVES
         ),
-        _table(["baseline", "map", *CURVES, "SRG", "f(baseline)"], [
-            [row["baseline"], row["map"], *(_text(row[area]) for area in FIELDS), f"{row['f_baseline']:.3f}"]
-            for row in conventions
-        ]),
-        _table(["steps", "area", *CURVES], [
-            [str(row["steps"]), row["area"], *(_text(row[curve]) for curve in CURVES)] for row in areas
-        ]),
-        _table(["rule", *LEVELS], [
-            [rule, *(hits[levels, rule] for levels in LEVELS)] for rule in dict.fromkeys(name for _, name in hits)
-        ]),
-    ]  # fmt: skip
+        _table(
+            ["baseline", "map", *CURVES, "SRG", "f(baseline)"],
+            [
+                [row["baseline"], row["map"], *(_text(row[area]) for area in FIELDS), f"{row['f_baseline']:.3f}"]
+                for row in conventions
+            ],
+        ),
+        _table(
+            ["steps", "area", *CURVES],
+            [[str(row["steps"]), row["area"], *(_text(row[curve]) for curve in CURVES)] for row in areas],
+        ),
+        _table(
+            ["rule", *LEVELS],
+            [[rule, *(hits[levels, rule] for levels in LEVELS)] for rule in dict.fromkeys(name for _, name in hits)],
+        ),
+    ]
 
 
 def _cell(rows: list[dict[str, Any]], rule: str, levels: str, curve: str) -> str:

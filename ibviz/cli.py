@@ -64,7 +64,7 @@ def _options(version: Version = False) -> None:
 @app.command()
 def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     """Train on the embedded images, judge the attention beside baselines and controls, draw figures."""
-    from ibviz.workflows.evaluate import run_demo  # noqa: PLC0415 - torch takes seconds to import
+    from ibviz.workflows.evaluate import run_demo
 
     accuracy = run_demo(out, resume=resume, report=_print_epoch)
     print(f"\ntest accuracy: {accuracy:.1%} on unseen digits and photographs")
@@ -90,10 +90,10 @@ def train(  # noqa: PLR0913 - one parameter a flag
     log: Log = None,
 ) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
-    from ibviz.config import Recipe  # noqa: PLC0415 - see above
-    from ibviz.settings import read_toml  # noqa: PLC0415 - see above
-    from ibviz.training.loop import train as train_recipe  # noqa: PLC0415
-    from ibviz.training.sweep import train_all  # noqa: PLC0415
+    from ibviz.config import Recipe
+    from ibviz.settings import read_toml
+    from ibviz.training.loop import train as train_recipe
+    from ibviz.training.sweep import train_all
 
     if sweep or seeds is not None:
         runs = _runs(recipe, out, sweep=sweep, seeds=seeds, resume=resume)
@@ -115,9 +115,9 @@ def train(  # noqa: PLR0913 - one parameter a flag
 
 def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
     """The trainings of a sweep, or of several seeds, which without --resume must be new."""
-    from ibviz.config import Recipe, Sweep  # noqa: PLC0415 - see above
-    from ibviz.settings import read_toml  # noqa: PLC0415 - see above
-    from ibviz.training.sweep import SEED, grid, refuse_begun, repeated  # noqa: PLC0415
+    from ibviz.config import Recipe, Sweep
+    from ibviz.settings import read_toml
+    from ibviz.training.sweep import SEED, grid, refuse_begun, repeated
 
     if sweep and seeds is not None:
         raise InputError(f'--seeds goes with a recipe; a sweep lists its seeds: "{SEED}" = [0, 1, 2] under [sweep]')
@@ -142,9 +142,9 @@ def explain(  # noqa: PLR0913 - one parameter a flag
     device: Device = "auto",
 ) -> None:
     """Draw the maps of an image's predicted class and the runner-up by several methods, and keep them exactly."""
-    from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
-    from ibviz.workflows.explain import ALL, choose_methods, explain_files, refuse  # noqa: PLC0415
-    from ibviz.workflows.model import load_on  # noqa: PLC0415
+    from ibviz.models.classifier import IBClassifier
+    from ibviz.workflows.explain import ALL, choose_methods, explain_files, refuse
+    from ibviz.workflows.model import load_on
 
     if model is None:
         model = "photos"
@@ -157,7 +157,7 @@ def explain(  # noqa: PLR0913 - one parameter a flag
 
 
 def _print_unfit(method: str, error: InputError) -> None:
-    from ibviz.progress import tell  # noqa: PLC0415 - see above
+    from ibviz.progress import tell
 
     tell(f"{method} left out: {_line(error)}")
 
@@ -176,7 +176,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     verify: Annotated[Path | None, typer.Option(help="A rows.parquet; a random 1 % of it is computed again.")] = None,
 ) -> None:
     """Judge the methods of SUITE (TOML) by its metrics, beside controls; under torchrun on several processes."""
-    from ibviz.workflows.evaluate import evaluate_suite, merge_folders, verify_result  # noqa: PLC0415 - see above
+    from ibviz.workflows.evaluate import evaluate_suite, merge_folders, verify_result
 
     if merge:
         _refuse("--merge", model=model, data=data, weights=weights, limit=limit, resume=resume, verify=verify)
@@ -210,8 +210,8 @@ def _out(out: Path | None) -> Path:
 
 def _suite(sources: list[Path], model: str | None, weights: Path | None, limit: int | None) -> Any:
     """The suite of a file, with what flags say instead."""
-    from ibviz.config import NamedModel, SuiteConfig  # noqa: PLC0415 - see above
-    from ibviz.settings import read_toml  # noqa: PLC0415 - see above
+    from ibviz.config import NamedModel, SuiteConfig
+    from ibviz.settings import read_toml
 
     if len(sources) > 1:
         raise InputError(f"expected one suite; got {len(sources)}. Folders of one run go with --merge")
@@ -233,8 +233,8 @@ def anchors(
     device: Device = "auto",
 ) -> None:
     """Say what the anchors of a trained attention are worth: usage, interventions, consistency."""
-    from ibviz.workflows.anchors import study_anchors  # noqa: PLC0415 - see above
-    from ibviz.workflows.model import load_on  # noqa: PLC0415
+    from ibviz.workflows.anchors import study_anchors
+    from ibviz.workflows.model import load_on
 
     print(study_anchors(load_on(checkpoint, None, device), out, root=data, limit=limit))
     print(f"\nnumbers and rows of single images: {out}")
@@ -248,7 +248,7 @@ def report(
     anchors: Annotated[Path | None, typer.Option(help="Folder of `ibviz anchors`: effects of the anchors.")] = None,
 ) -> None:
     """Make one HTML page to explore a result: table, curves, maps of each image, anchors; no server, no network."""
-    from ibviz.workflows.report import write_report  # noqa: PLC0415 - see above
+    from ibviz.workflows.report import write_report
 
     path = write_report(folder, out, images=images, anchors=anchors)
     print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
@@ -265,9 +265,9 @@ def compare_protocols(  # noqa: PLR0913 - one parameter a flag
     device: Device = "auto",
 ) -> None:
     """Judge one method's maps under every preset, and say which choice of a protocol moves the number how much."""
-    from ibviz.models.classifier import IBClassifier  # noqa: PLC0415 - see above
-    from ibviz.workflows.explain import choose_methods, compare_protocols_on  # noqa: PLC0415
-    from ibviz.workflows.model import load_on  # noqa: PLC0415
+    from ibviz.models.classifier import IBClassifier
+    from ibviz.workflows.explain import choose_methods, compare_protocols_on
+    from ibviz.workflows.model import load_on
 
     network = load_on(str(model), weights, device)
     [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
@@ -280,7 +280,7 @@ def figure(
     out: Annotated[Path | None, typer.Option(help="PNG, PDF or SVG; by default in place, in every format.")] = None,
 ) -> None:
     """Draw a figure again from its sidecar, identically under the same libraries."""
-    from ibviz.workflows.figure import redraw_files  # noqa: PLC0415 - see above
+    from ibviz.workflows.figure import redraw_files
 
     for path in redraw_files(sidecar, out):
         print(path)
@@ -289,7 +289,7 @@ def figure(
 @app.command()
 def doctor() -> None:
     """Say versions, device, extras and programs, and test the metrics on a network whose numbers are known."""
-    from ibviz.workflows.doctor import diagnose  # noqa: PLC0415 - see above
+    from ibviz.workflows.doctor import diagnose
 
     lines = diagnose()
     for line in lines:
@@ -314,8 +314,8 @@ def _print_epoch_of(name: str, row: dict[str, Any]) -> None:
 
 
 def _print_results(folder: Path) -> None:
-    from ibviz.benchmark.results import read_results  # noqa: PLC0415 - see above
-    from ibviz.workflows.evaluate import accuracy_of  # noqa: PLC0415
+    from ibviz.benchmark.results import read_results
+    from ibviz.workflows.evaluate import accuracy_of
 
     results = read_results(folder)
     if skipped := results.circumstances["skipped"]:

@@ -12,9 +12,20 @@ NETWORKS = ("digits", "vgg32", "vgg16", "wrn50_2", "wrn28_10", "wrn10_2")
 LIBRARIES = ("torchvision/", "timm/", "ibviz/")
 UNNAMED = "unnamed"  # a module that was given as it is
 Source = Literal[
-    "digits", "cifar10", "cifar100", "svhn", "stl10", "cub", "voc2007", "voc2012", "coco", "tiny_imagenet", "hub",
-    "folder", "parquet",
-]  # fmt: skip
+    "digits",
+    "cifar10",
+    "cifar100",
+    "svhn",
+    "stl10",
+    "cub",
+    "voc2007",
+    "voc2012",
+    "coco",
+    "tiny_imagenet",
+    "hub",
+    "folder",
+    "parquet",
+]
 Background = Literal["photographs", "leaves"]
 HANDED = ("digits", "svhn")  # mirrored, their images would be of no class or of another
 BaselineName = Literal[
@@ -164,15 +175,19 @@ class Recipe(Settings):
     def _cached_is_frozen(self) -> "Recipe":
         config = self.training
         if config.cache_features and (config.trainable == "all" or config.crop_padding):
-            raise ValueError("training.cache_features keeps what frozen layers give for whole images: it needs "
-                             'training.trainable = "attached" or "tail", and training.crop_padding = 0')  # fmt: skip
+            raise ValueError(
+                "training.cache_features keeps what frozen layers give for whole images: it needs "
+                'training.trainable = "attached" or "tail", and training.crop_padding = 0'
+            )
         return self
 
     @model_validator(mode="after")
     def _capacity_of_noise(self) -> "Recipe":
         if self.objective.capacity and self.model.gate != "noise":
-            raise ValueError('objective.capacity prices what passes the noise of model.gate = "noise"; for other gates '
-                             "use objective.attention_price")  # fmt: skip
+            raise ValueError(
+                'objective.capacity prices what passes the noise of model.gate = "noise"; for other gates '
+                "use objective.attention_price"
+            )
         return self
 
 
@@ -195,8 +210,10 @@ class InputConfig(Settings):
     def _consistent(self) -> "InputConfig":
         sized = 8 <= min(self.height_width) <= max(self.height_width) <= MOST_PIXELS
         if not sized or len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
-            raise ValueError(f"a side has 8 to {MOST_PIXELS} pixels, a channel a mean and std above 0; "
-                             f"got {self.size}, {self.mean} and {self.std}")  # fmt: skip
+            raise ValueError(
+                f"a side has 8 to {MOST_PIXELS} pixels, a channel a mean and std above 0; "
+                f"got {self.size}, {self.mean} and {self.std}"
+            )
         return self
 
     @property

@@ -23,9 +23,11 @@ def unknown(kind: str, name: str, known: list[str]) -> InputError:
 
 def cut_off() -> InputError:
     """Error for a network through which no gradient flows."""
-    return InputError("the target's score does not depend on the images by gradients: the network is cut by detach, "
-                      "no_grad or a step function; mend it, or choose a method without gradients, such as score_cam, "
-                      "occlusion or rise")  # fmt: skip
+    return InputError(
+        "the target's score does not depend on the images by gradients: the network is cut by detach, "
+        "no_grad or a step function; mend it, or choose a method without gradients, such as score_cam, "
+        "occlusion or rise"
+    )
 
 
 def not_finite(what: str) -> InputError:
@@ -34,5 +36,7 @@ def not_finite(what: str) -> InputError:
     >>> str(not_finite("maps of grad_cam"))[:42]
     'maps of grad_cam are not finite: look for '
     """
-    return InputError(f"{what} are not finite: look for NaN in the images and in the network's weights, and run it in "
-                      "float32, without autocast")  # fmt: skip
+    return InputError(
+        f"{what} are not finite: look for NaN in the images and in the network's weights, and run it in "
+        "float32, without autocast"
+    )

@@ -141,8 +141,10 @@ def owned(folder: Path) -> Iterator[None]:
             if there:
                 path.unlink(missing_ok=True)  # while it is held: who opened it meanwhile sees that it is gone
         if not there:
-            raise InputError(f"{folder} was removed or replaced while it was written to; what is in it is no whole "
-                             "result: run again into a folder that stays")  # fmt: skip
+            raise InputError(
+                f"{folder} was removed or replaced while it was written to; what is in it is no whole "
+                "result: run again into a folder that stays"
+            )
 
 
 def _lock(file: TextIO, path: Path) -> None:
@@ -156,8 +158,10 @@ def _lock(file: TextIO, path: Path) -> None:
         reason = error.strerror or str(error)
         raise InputError(f"cannot lock {path}: {reason}; give a folder on a file system with locks") from error
     if not held:
-        raise InputError(f"{path.parent} is in use by {file.read() or 'a process that just began or ended'}: wait for "
-                         "it, end it, or give another folder")  # fmt: skip
+        raise InputError(
+            f"{path.parent} is in use by {file.read() or 'a process that just began or ended'}: wait for "
+            "it, end it, or give another folder"
+        )
 
 
 def _is_there(path: Path, file: TextIO) -> bool:
@@ -171,8 +175,10 @@ def _refuse_links(folder: Path) -> None:
     """Refuse a folder with links to other folders in it, through which files would be written elsewhere."""
     inside = (Path(above) / name for above, names, _ in os.walk(folder) for name in names)
     if link := next((path for path in inside if path.is_symlink()), None):
-        raise InputError(f"{link} is a link, and files would be written to where it leads; put a folder in its place, "
-                         "or give another folder")  # fmt: skip
+        raise InputError(
+            f"{link} is a link, and files would be written to where it leads; put a folder in its place, "
+            "or give another folder"
+        )
 
 
 @contextmanager
@@ -201,8 +207,8 @@ def command() -> str:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal keys to one Parquet file, with their digest in its metadata."""
-    import pyarrow as pa  # noqa: PLC0415 - slow to import, and needed only here
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     with replacing(path) as beside:
         table = pa.Table.from_pylist([dict(row) for row in rows])
@@ -223,7 +229,7 @@ def read_rows(
     >>> read_rows(path, columns=["value"], filters=[("image", "=", 1)])
     [{'value': 0.25}]
     """
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet as pq
 
     if not os.path.isfile(path):  # a FIFO would never end
         raise InputError(f"cannot read {path} as Parquet: there is no such file")

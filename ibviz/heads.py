@@ -64,12 +64,13 @@ def checked(output: object, network: object) -> Logits:
     """
     head, name = head_of(network), type(getattr(network, "network", network)).__name__  # of a wrapped one its own
     if not isinstance(output, Tensor) or output.ndim != 2 or not output.is_floating_point():
-        raise InputError(f"expected logits (b, classes) of {name}; got {_described(output)}; "
-                         f"{_way_out(output)}")  # fmt: skip
+        raise InputError(f"expected logits (b, classes) of {name}; got {_described(output)}; {_way_out(output)}")
     if output.shape[1] < head.least:
-        raise InputError(f"expected logits (b, classes) of {name}, of at least {head.least} classes; got shape "
-                         f"{tuple(output.shape)}: a softmax over one class is always 1; say what the output means: "
-                         f"ibviz.wrap(network, head='sigmoid') or, of a regression, head='none'")  # fmt: skip
+        raise InputError(
+            f"expected logits (b, classes) of {name}, of at least {head.least} classes; got shape "
+            f"{tuple(output.shape)}: a softmax over one class is always 1; say what the output means: "
+            f"ibviz.wrap(network, head='sigmoid') or, of a regression, head='none'"
+        )
     return output
 
 
@@ -83,8 +84,10 @@ def _described(output: object) -> str:
 
 def _way_out(output: object) -> str:
     if isinstance(output, Tensor) and output.ndim < 2:
-        return ("of one number an image, say what it means: ibviz.wrap(network, head='sigmoid') for a logit, "
-                "head='none' for a regression")  # fmt: skip
+        return (
+            "of one number an image, say what it means: ibviz.wrap(network, head='sigmoid') for a logit, "
+            "head='none' for a regression"
+        )
     if isinstance(output, Tensor):
         return "make one row of class scores of it: ibviz.wrap(network, output=lambda output: ...)"
     return "say which part holds the logits: ibviz.wrap(network, output=KEY, ATTRIBUTE or FUNCTION)"
@@ -106,8 +109,10 @@ def _first(probabilities: Logits) -> Bool[Tensor, "b classes"]:
 
 
 def _no_probability(*_: object) -> Tensor:
-    raise InputError("the network's head is 'none': its outputs are numbers without a probability; judge them by the "
-                     "score 'logit', which is the output itself, and by a method that needs no likelihood")  # fmt: skip
+    raise InputError(
+        "the network's head is 'none': its outputs are numbers without a probability; judge them by the "
+        "score 'logit', which is the output itself, and by a method that needs no likelihood"
+    )
 
 
 HEADS: dict[str, Head] = {

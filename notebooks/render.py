@@ -71,7 +71,7 @@ def run(notebook: NotebookNode) -> None:
 
 def write_page(notebook: NotebookNode, name: str, out: Path) -> None:
     """Markdown, with pictures beside it that are small enough for a repository."""
-    from nbconvert import MarkdownExporter  # noqa: PLC0415 - only for pages
+    from nbconvert import MarkdownExporter
 
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -108,7 +108,7 @@ def still(output: NotebookNode) -> NotebookNode:
 
 def small(picture: bytes) -> tuple[str, bytes]:
     """Suffix and bytes of a picture at most `WIDEST` pixels wide: PNG, or where that is large JPEG in full colour."""
-    from PIL import Image  # noqa: PLC0415 - only for pages
+    from PIL import Image
 
     image, png, jpeg = Image.open(BytesIO(picture)).convert("RGB"), BytesIO(), BytesIO()
     if image.width > WIDEST:

@@ -44,8 +44,10 @@ def write_results(
                 own = _sides(skill, predicted["probability"], generator)
                 rows += _rows(method, True, seen[predicted["image"]], predicted, own)
     for name, content in {"rows": rows, "images": seen, "predictions": predictions, "curves": curves}.items():
-        pq.write_table(pa.Table.from_pylist([{key: one[key] for key in COLUMNS[name]} for one in content]),
-                       folder / f"{name}.parquet")  # fmt: skip
+        pq.write_table(
+            pa.Table.from_pylist([{key: one[key] for key in COLUMNS[name]} for one in content]),
+            folder / f"{name}.parquet",
+        )
     (folder / "circumstances.json").write_text(json.dumps(_circumstances(images, models, boxes), indent=1) + "\n")
     return folder
 
@@ -64,12 +66,16 @@ def _images(count: int, pictures: int, boxes: bool, generator: np.random.Generat
         pixels = generator.integers(0, 100, (SIDE, SIDE, 3), dtype=np.uint8)
         pixels[y : y + side, x : x + side] += 120
         label = None if image == count - 1 else image % len(CLASSES)
-        found.append({
-            "image": image, "name": f"{image:03}.png", "label": label,
-            "box": [float(edge) for edge in (x, y, x + side, y + side)] if boxes else None,
-            "object_share": side**2 / SIDE**2 if boxes else None,
-            "picture": _png(pixels) if image < pictures else None,
-        })  # fmt: skip
+        found.append(
+            {
+                "image": image,
+                "name": f"{image:03}.png",
+                "label": label,
+                "box": [float(edge) for edge in (x, y, x + side, y + side)] if boxes else None,
+                "object_share": side**2 / SIDE**2 if boxes else None,
+                "picture": _png(pixels) if image < pictures else None,
+            }
+        )
     return found
 
 
@@ -85,10 +91,16 @@ def _predictions(model: str, images: list[dict[str, Any]], generator: np.random.
     for one in images:
         predicted = ((one["label"] or 0) + (one["image"] % 4 == 0)) % len(CLASSES)
         probability = float(generator.uniform(0.5, 1.0))
-        found.append({
-            "model": model, "image": one["image"], "predicted": predicted, "probability": probability,
-            "runner_up": (predicted + 1) % len(CLASSES), "runner_up_probability": (1 - probability) * 0.8,
-        })  # fmt: skip
+        found.append(
+            {
+                "model": model,
+                "image": one["image"],
+                "predicted": predicted,
+                "probability": probability,
+                "runner_up": (predicted + 1) % len(CLASSES),
+                "runner_up_probability": (1 - probability) * 0.8,
+            }
+        )
     return found
 
 
@@ -96,8 +108,10 @@ def _sides(skill: float, start: float, generator: np.random.Generator) -> dict[s
     """Curves between 0.1 and the score of the image: with skill, deletion falls early and insertion rises early."""
     bend = skill + generator.normal(0, 0.1 * (skill > 0))
     falls, rises = (1 - FRACTIONS) ** np.exp(bend), 1 - (1 - FRACTIONS) ** np.exp(bend)
-    return {side: (0.1 + (start - 0.1) * one).astype(np.float32) for side, one in
-            {"deletion": falls, "insertion": rises}.items()}  # fmt: skip
+    return {
+        side: (0.1 + (start - 0.1) * one).astype(np.float32)
+        for side, one in {"deletion": falls, "insertion": rises}.items()
+    }
 
 
 def _rows(
@@ -109,23 +123,40 @@ def _rows(
         values["pointing_game"] = float((image["image"] * 7 % 10) / 10 < METHODS[method] + 0.3)
     label = image["label"]
     fixed = {
-        "model": predicted["model"], "image": image["image"], "method": method, "control": method in CONTROLS,
-        "native": native, "grid": GRIDS[method] if native else COMMON, "protocol": "default",
-        "hash": card(native).hash, "tie_sd": 0.0, "target": predicted["predicted"], "label": label,
+        "model": predicted["model"],
+        "image": image["image"],
+        "method": method,
+        "control": method in CONTROLS,
+        "native": native,
+        "grid": GRIDS[method] if native else COMMON,
+        "protocol": "default",
+        "hash": card(native).hash,
+        "tie_sd": 0.0,
+        "target": predicted["predicted"],
+        "label": label,
         "correct": None if label is None else label == predicted["predicted"],
-        "f_image": predicted["probability"], "f_baseline": 0.1,
+        "f_image": predicted["probability"],
+        "f_baseline": 0.1,
         "random_order": None if native else (predicted["probability"] + 0.1) / 2,
-        "levels": 1 if method == "uniform" else 16, "tie_fraction": float(method == "uniform"), "zero_share": 0.0,
+        "levels": 1 if method == "uniform" else 16,
+        "tie_fraction": float(method == "uniform"),
+        "zero_share": 0.0,
         "object_share": image["object_share"],
-    }  # fmt: skip
+    }
     return [fixed | {"metric": metric, "value": value} for metric, value in values.items()]
 
 
 def _curve(method: str, predicted: dict[str, Any], side: str, scores: np.ndarray) -> dict[str, Any]:
     return {
-        "model": predicted["model"], "method": method, "control": method in CONTROLS, "protocol": "default",
-        "image": predicted["image"], "side": side, "fractions": FRACTIONS, "scores": scores,
-    }  # fmt: skip
+        "model": predicted["model"],
+        "method": method,
+        "control": method in CONTROLS,
+        "protocol": "default",
+        "image": predicted["image"],
+        "side": side,
+        "fractions": FRACTIONS,
+        "scores": scores,
+    }
 
 
 def _circumstances(images: int, models: tuple[str, ...], boxes: bool) -> dict[str, Any]:

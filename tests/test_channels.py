@@ -58,10 +58,20 @@ def pictures(channels: int) -> tuple[Tensor, Tensor]:
 LAYER = {"layer": "network.0.0"}
 OF_ATTENTION = ("attention", "rollout", "average_map")  # of networks that have some
 METHODS_OF_ANY = [name for name in METHODS if not any(part in name for part in OF_ATTENTION)]
-ALIKE: dict[str, dict[str, Any]] = {"grad_cam": LAYER, "score_cam": LAYER, "ablation_cam": LAYER, "eigen_cam": LAYER,
-                                    "iba": {**LAYER, "steps": 2, "samples": 2}, "rise": {"masks": 20}, "occlusion": {},
-                                    "input_x_gradient": {}, "integrated_gradients": {"steps": 4}, "deep_lift": {},
-                                    "uniform": {}, "centre": {}}  # fmt: skip
+ALIKE: dict[str, dict[str, Any]] = {
+    "grad_cam": LAYER,
+    "score_cam": LAYER,
+    "ablation_cam": LAYER,
+    "eigen_cam": LAYER,
+    "iba": {**LAYER, "steps": 2, "samples": 2},
+    "rise": {"masks": 20},
+    "occlusion": {},
+    "input_x_gradient": {},
+    "integrated_gradients": {"steps": 4},
+    "deep_lift": {},
+    "uniform": {},
+    "centre": {},
+}
 
 
 @pytest.mark.parametrize("channels", [1, 5])
@@ -70,8 +80,9 @@ def test_maps_are_those_of_the_twin_of_three_channels(method, channels):
     (rgb, other), (colours, mine) = twins(channels), pictures(channels)
     close(predict(other, mine), predict(rgb, colours), rtol=1e-4, atol=1e-6)
     for targets in (None, 1):
-        found, expected = (explain(*pair, method, targets=targets, **ALIKE[method])
-                           for pair in ((other, mine), (rgb, colours)))  # fmt: skip
+        found, expected = (
+            explain(*pair, method, targets=targets, **ALIKE[method]) for pair in ((other, mine), (rgb, colours))
+        )
         close(values(found), values(expected), rtol=1e-3, atol=1e-5)
 
 
@@ -79,9 +90,16 @@ def test_maps_are_those_of_the_twin_of_three_channels(method, channels):
 @pytest.mark.parametrize("method", METHODS_OF_ANY)
 def test_every_method_takes_any_number_of_channels(method, channels):
     images = torch.rand(2, channels, *SIZE, generator=torch.Generator().manual_seed(1))
-    few = {"lime": {"samples": 9, "segments": 4}, "kernel_shap": {"samples": 9, "segments": 4}, "rise": {"masks": 9},
-           "smooth_grad": {"samples": 2}, "var_grad": {"samples": 2}, "gradient_shap": {"samples": 2},
-           "feature_ablation": {"segments": 4}, "iba": {"steps": 1, "samples": 1, **LAYER}}  # fmt: skip
+    few = {
+        "lime": {"samples": 9, "segments": 4},
+        "kernel_shap": {"samples": 9, "segments": 4},
+        "rise": {"masks": 9},
+        "smooth_grad": {"samples": 2},
+        "var_grad": {"samples": 2},
+        "gradient_shap": {"samples": 2},
+        "feature_ablation": {"segments": 4},
+        "iba": {"steps": 1, "samples": 1, **LAYER},
+    }
     maps = values(explain(wrapped(network(channels), channels), images, method, **few.get(method, {})))
     assert maps.isfinite().all()
     assert maps.any()
@@ -120,9 +138,14 @@ def test_a_judgement_is_that_of_the_twin_of_three_channels(channels):
     (rgb, other), (colours, mine) = twins(channels), pictures(channels)
     maps, boxes = {"map": torch.rand(3, 4, 6)}, torch.tensor([[0.0, 0, 12, 8]] * 3)
     found, expected = (evaluate(*pair, maps, boxes=boxes) for pair in ((other, mine), (rgb, colours)))
-    numbers = [{(row["image"], row["method"], row["metric"]): row["value"] for row in one.rows if row["method"] in
-                ("map", *[label for label in CONTROLS if label in ("uniform", "centre")])}
-               for one in (found, expected)]  # fmt: skip
+    numbers = [
+        {
+            (row["image"], row["method"], row["metric"]): row["value"]
+            for row in one.rows
+            if row["method"] in ("map", *[label for label in CONTROLS if label in ("uniform", "centre")])
+        }
+        for one in (found, expected)
+    ]
     assert numbers[0].keys() == numbers[1].keys()
     assert len(numbers[0]) == 3 * 3 * 4
     for key, value in numbers[0].items():

@@ -83,8 +83,13 @@ def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path
 
 SLOW = {"feature_ablation", "iba", "kernel_shap", "lime", "occlusion", "rise", "score_cam"}  # hundreds of passes each
 UNFIT = [  # no such attention in it, or no rule for its gate, a product
-    "module_attention", "raw_attention", "attention_rollout", "gradient_rollout", "deep_lift", "lrp",
-]  # fmt: skip
+    "module_attention",
+    "raw_attention",
+    "attention_rollout",
+    "gradient_rollout",
+    "deep_lift",
+    "lrp",
+]
 
 
 def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_is_named(
@@ -285,7 +290,7 @@ def test_import_and_help_are_quick():
 
 
 def test_public_names_come_on_first_use():
-    import ibviz  # noqa: PLC0415
+    import ibviz
 
     assert set(dir(ibviz)) >= {"load", "explain", "evaluate", "wrap", "figures", "metrics", "attribution"}
     assert callable(ibviz.evaluate)
@@ -311,7 +316,7 @@ def test_an_interrupt_is_told_in_one_line_after_what_was_finished(run, monkeypat
 
 
 def test_the_version_is_that_of_the_package(run):
-    import ibviz  # noqa: PLC0415
+    import ibviz
 
     assert run("--version") == (0, f"ibviz {ibviz.__version__}\n", "")
 
@@ -320,11 +325,19 @@ def test_the_version_is_that_of_the_package(run):
     ("command", "idle"),
     [
         (("train", "--sweep", "sweep.toml", "--out", "runs"), {"--resume": ()}),
-        (("evaluate", "--merge", "a", "b", "--out", "c"),
-         {"--model": ("digits",), "--data": ("d",), "--limit": ("4",), "--resume": (), "--verify": ("rows.parquet",)}),
+        (
+            ("evaluate", "--merge", "a", "b", "--out", "c"),
+            {
+                "--model": ("digits",),
+                "--data": ("d",),
+                "--limit": ("4",),
+                "--resume": (),
+                "--verify": ("rows.parquet",),
+            },
+        ),
         (("evaluate", "suite.toml", "--verify", "rows.parquet"), {"--out": ("c",), "--resume": ()}),
     ],
-)  # fmt: skip
+)
 def test_flags_that_would_do_nothing_are_refused(refused, tmp_path, monkeypatch, command, idle):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "suite.toml").write_text("images = 4\n")

@@ -108,8 +108,7 @@ def test_a_damaged_part_and_a_damaged_map_are_computed_again(result, tmp_path, m
 
 
 def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(tmp_path, capsys):
-    recipe = Recipe.model_validate({"data": {"limit": 32}, "model": {"latent": 4},
-                                    "training": {"epochs": 2}})  # fmt: skip
+    recipe = Recipe.model_validate({"data": {"limit": 32}, "model": {"latent": 4}, "training": {"epochs": 2}})
     train(recipe, tmp_path, report=lambda _: None)
     path = tmp_path / "checkpoint.safetensors"
     sound, model = path.read_bytes(), (tmp_path / "model.safetensors").read_bytes()

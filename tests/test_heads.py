@@ -64,9 +64,16 @@ def images() -> Tensor:
     return torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-FEW = {"rise": {"masks": 40}, "iba": {"layer": "network.conv", "steps": 3, "samples": 2}, "occlusion": {},
-       "lime": {"samples": 20, "segments": 5}, "smooth_grad": {"samples": 3}, "saliency": {},
-       "score_cam": {"layer": "network.conv"}, "grad_cam": {"layer": "network.conv"}}  # fmt: skip
+FEW = {
+    "rise": {"masks": 40},
+    "iba": {"layer": "network.conv", "steps": 3, "samples": 2},
+    "occlusion": {},
+    "lime": {"samples": 20, "segments": 5},
+    "smooth_grad": {"samples": 3},
+    "saliency": {},
+    "score_cam": {"layer": "network.conv"},
+    "grad_cam": {"layer": "network.conv"},
+}
 
 
 @pytest.mark.parametrize("method", FEW)
@@ -94,8 +101,13 @@ def test_a_single_logit_is_judged_as_the_second_of_two_classes(score, images):
 
 def test_scores_of_independent_labels_have_their_closed_form():
     logits, classes, head = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([1]), find_head("sigmoid")
-    expected = {"probability": 1 / (1 + math.e), "log_probability": -math.log(1 + math.e), "logit": -1.0,
-                "log_odds": -1.0, "accuracy": 0.0}  # fmt: skip
+    expected = {
+        "probability": 1 / (1 + math.e),
+        "log_probability": -math.log(1 + math.e),
+        "logit": -1.0,
+        "log_odds": -1.0,
+        "accuracy": 0.0,
+    }
     for kind, value in expected.items():
         close(float(SCORES[kind](logits, classes, head)), value)
     assert float(SCORES["accuracy"](logits, torch.tensor([2]), head)) == 1  # said to be there, though not the first

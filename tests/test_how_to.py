@@ -29,8 +29,14 @@ def keep_small_clip(folder: Path) -> None:
     letters = [letter + end for letter in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
     words = {word: place for place, word in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
     transformers.CLIPTokenizer(vocab=words, merges=[]).save_pretrained(folder)
-    prepared = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "do_center_crop": True,
-                "crop_size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}  # fmt: skip
+    prepared = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 32},
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.25] * 3,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
 
 

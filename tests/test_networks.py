@@ -82,11 +82,18 @@ class Mixed(nn.Module):
 
 NETWORKS = {  # with the methods that refuse it
     Functional: {"attention_rollout", "gradient_rollout", "raw_attention"},
-    Excited: {"attention_rollout", "gradient_rollout", "raw_attention", "deep_lift", "lrp", "guided_backprop",
-              "guided_grad_cam"},
+    Excited: {
+        "attention_rollout",
+        "gradient_rollout",
+        "raw_attention",
+        "deep_lift",
+        "lrp",
+        "guided_backprop",
+        "guided_grad_cam",
+    },
     Tokens: {"deep_lift", "lrp", "guided_backprop", "guided_grad_cam"},
     Mixed: {"attention_rollout", "gradient_rollout", "raw_attention"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=NETWORKS, ids=lambda kind: kind.__name__)

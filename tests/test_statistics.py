@@ -122,9 +122,14 @@ def test_p_values_of_many_images_are_those_of_scipy_within_their_own_error():
     found = sign_flip(values).p
     for i, j in [(0, 1), (0, 2), (1, 2)]:
         peer = stats.permutation_test(
-            (values[:, i] - values[:, j],), np.mean, permutation_type="samples", n_resamples=FLIPS, vectorized=True,
-            batch=1000, rng=np.random.default_rng(1),
-        )  # fmt: skip
+            (values[:, i] - values[:, j],),
+            np.mean,
+            permutation_type="samples",
+            n_resamples=FLIPS,
+            vectorized=True,
+            batch=1000,
+            rng=np.random.default_rng(1),
+        )
         error = math.sqrt(2 * found[i, j] * (1 - found[i, j]) / FLIPS)
         assert found[i, j] == pytest.approx(peer.pvalue, abs=4 * error + 1e-9)
 
@@ -211,12 +216,14 @@ def test_the_standardised_effect_is_the_t_statistic_without_n():
 # Agreement
 
 NONE = math.nan
-OBSERVERS = np.array([  # the worked example of Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011)
-    [1, 2, 3, 3, 2, 1, 4, 1, 2, NONE, NONE, NONE],
-    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NONE, 3],
-    [NONE, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NONE],
-    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NONE],
-])  # fmt: skip
+OBSERVERS = np.array(
+    [  # the worked example of Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011)
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, NONE, NONE, NONE],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NONE, 3],
+        [NONE, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NONE],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NONE],
+    ]
+)
 
 
 @pytest.mark.parametrize(("level", "published"), [("interval", 0.849), ("ordinal", 0.815)])

@@ -38,8 +38,10 @@ def main(halves: Path, tuned: Path, out: Path, count: int) -> None:
     print("| map | MaxBoxAcc, each training | with the best thresholds of the reported half |\n| --- | --- | --- |")
     for name in METHODS:
         judged = [max_box_acc(one[name], chosen_on[name]) for one in found]
-        cells = ([f"{value:.3f}" for value in values] for values in
-                 ([one.accuracy for one in judged], [one.oracle for one in judged]))  # fmt: skip
+        cells = (
+            [f"{value:.3f}" for value in values]
+            for values in ([one.accuracy for one in judged], [one.oracle for one in judged])
+        )
         print(f"| {name} | " + " | ".join(", ".join(some) for some in cells) + " |")
     print(f"\n{count} test images of each half; mean over overlaps of 0.3, 0.5 and 0.7.")
 

@@ -48,12 +48,22 @@ def main(data: Path, weights: Path, images: int) -> None:
             [row] = train(recipe, place / str(turn), **shared, report=lambda _: None)
             epochs.append(row["seconds"])
             bare.append(passes(run, images))
-    print(json.dumps({
-        "command": "python evaluation/attention/pace.py DATA WEIGHTS", "images": images,
-        "seconds of an epoch": epochs, "seconds of forward and backward": bare,
-        "ratio of medians": round(median(epochs) / median(bare), 3), "threads": torch.get_num_threads(),
-        "cpu": torch.backends.cpu.get_cpu_capability(), "torch": version("torch"), "python": platform.python_version(),
-    }, indent=1))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "command": "python evaluation/attention/pace.py DATA WEIGHTS",
+                "images": images,
+                "seconds of an epoch": epochs,
+                "seconds of forward and backward": bare,
+                "ratio of medians": round(median(epochs) / median(bare), 3),
+                "threads": torch.get_num_threads(),
+                "cpu": torch.backends.cpu.get_cpu_capability(),
+                "torch": version("torch"),
+                "python": platform.python_version(),
+            },
+            indent=1,
+        )
+    )
 
 
 def passes(run: Run, images: int) -> float:

@@ -45,9 +45,11 @@ def main(photos: Path, out: Path) -> None:
             drawn = Path(folder) / "panel.png"
             panel(pixels, maps, captions=captions).save(drawn)
             Image.open(drawn).convert("RGB").save(out / f"photographs-{number}.jpg", quality=85)  # a tenth of the size
-    lines = [f"{place}. [{Path(entry['file']).name}]({entry['photo_url']}): "
-             f"[{entry['licence'].removesuffix(' License')}]({entry['licence_url']})"
-             for place, entry in enumerate(chosen, 1)]  # fmt: skip
+    lines = [
+        f"{place}. [{Path(entry['file']).name}]({entry['photo_url']}): "
+        f"[{entry['licence'].removesuffix(' License')}]({entry['licence_url']})"
+        for place, entry in enumerate(chosen, 1)
+    ]
     (out / "credits.md").write_text(
         f"# Credits of the photographs\n\nFrom Flickr by way of COCO, cropped and coloured; {COUNT} of {len(free)}, "
         f"chosen by seed {SEED}.\n\n" + "\n".join(lines) + "\n"

@@ -49,9 +49,14 @@ def measured(run: Path, data: Path, count: int) -> dict[str, Any]:
     with torch.inference_mode():
         maps = torch.cat([model.inspect(to_float(images.images[rows])).attention.mean for rows in parts])
     average = maps.mean(0).expand_as(maps)
-    return {"n": count, "decided": decided, "attention_mean": rounded(maps),
-            "attention_deviation": rounded(maps.flatten(1).std(1, correction=0)),
-            "own": pointed(maps, images), "average map": pointed(average, images)}  # fmt: skip
+    return {
+        "n": count,
+        "decided": decided,
+        "attention_mean": rounded(maps),
+        "attention_deviation": rounded(maps.flatten(1).std(1, correction=0)),
+        "own": pointed(maps, images),
+        "average map": pointed(average, images),
+    }
 
 
 def pointed(maps: torch.Tensor, images: ImageSet) -> dict[str, float]:
@@ -59,8 +64,11 @@ def pointed(maps: torch.Tensor, images: ImageSet) -> dict[str, float]:
     assert masks is not None
     some = masks.flatten(1).any(1) & ~masks.flatten(1).all(1)
     maps, masks = maps[some].clone(), masks[some]
-    return {"n": len(maps), "auroc": rounded(auroc(maps, masks)),
-            "pointing_game": rounded(pointing_game(maps, masks).hit)}  # fmt: skip
+    return {
+        "n": len(maps),
+        "auroc": rounded(auroc(maps, masks)),
+        "pointing_game": rounded(pointing_game(maps, masks).hit),
+    }
 
 
 def rounded(values: torch.Tensor) -> float:

@@ -22,8 +22,14 @@ RECIPE = Path(__file__).parent / "mobilenet.toml"
 PRICE = read_toml(RECIPE, Recipe).objective.attention_price  # its trainings are judged beside other maps
 OWN = "Attention, mean"
 CURVES = ("srg", "insertion", "deletion")
-LABELS = {"auroc": "AUROC", "pointing_game": "pointing game", "energy_normalised": "energy, normalised", "srg": "SRG",
-          "insertion": "insertion", "deletion": "deletion"}  # fmt: skip
+LABELS = {
+    "auroc": "AUROC",
+    "pointing_game": "pointing game",
+    "energy_normalised": "energy, normalised",
+    "srg": "SRG",
+    "insertion": "insertion",
+    "deletion": "deletion",
+}
 Frame = Any  # of pandas
 
 
@@ -45,8 +51,10 @@ def price_of(model: str) -> float:
 def stated(results: Any) -> str:
     """Say on what a table rests."""
     facts = results.circumstances
-    return (f"{facts['images']} images, trainings at price {PRICE}: means with 95 % intervals over images and "
-            f"trainings; {facts['device']}, torch {facts['versions']['torch']}.\n")  # fmt: skip
+    return (
+        f"{facts['images']} images, trainings at price {PRICE}: means with 95 % intervals over images and "
+        f"trainings; {facts['device']}, torch {facts['versions']['torch']}.\n"
+    )
 
 
 def by_price(prices: dict[str, Any]) -> str:
@@ -120,8 +128,11 @@ def draw(prices: dict[str, Any]) -> Figure:
     left, right = figure.subplots(1, 2)
     found = grouped(prices)
     for kind in ("own", "average", "other", "mean"):
-        line(left, REPLACEMENTS[kind], {price: [one["decided"][kind]["accuracy"] for one in some]
-                                        for price, some in found.items()})  # fmt: skip
+        line(
+            left,
+            REPLACEMENTS[kind],
+            {price: [one["decided"][kind]["accuracy"] for one in some] for price, some in found.items()},
+        )
     for name, label in (("own", "attention"), ("average map", "average map")):
         line(right, label, {price: [one[name]["auroc"] for one in some] for price, some in found.items()})
     left.set(xlabel="price of open attention (nats)", ylabel="accuracy")

@@ -46,11 +46,23 @@ DRAWS: dict[str, dict[str, Any]] = {
     "kernel_shap": {"samples": 64, "segments": 30},
     "feature_ablation": {"segments": 30},
 }
-TORCHCAM = {"grad_cam": "GradCAM", "grad_cam_pp": "GradCAMpp", "layer_cam": "LayerCAM", "xgrad_cam": "XGradCAM",
-            "score_cam": "ScoreCAM"}  # fmt: skip
-GRAD_CAM = {"grad_cam": "GradCAM", "grad_cam_pp": "GradCAMPlusPlus", "layer_cam": "LayerCAM", "xgrad_cam": "XGradCAM",
-            "hires_cam": "HiResCAM", "eigen_cam": "EigenCAM", "score_cam": "ScoreCAM",
-            "ablation_cam": "AblationCAM"}  # fmt: skip
+TORCHCAM = {
+    "grad_cam": "GradCAM",
+    "grad_cam_pp": "GradCAMpp",
+    "layer_cam": "LayerCAM",
+    "xgrad_cam": "XGradCAM",
+    "score_cam": "ScoreCAM",
+}
+GRAD_CAM = {
+    "grad_cam": "GradCAM",
+    "grad_cam_pp": "GradCAMPlusPlus",
+    "layer_cam": "LayerCAM",
+    "xgrad_cam": "XGradCAM",
+    "hires_cam": "HiResCAM",
+    "eigen_cam": "EigenCAM",
+    "score_cam": "ScoreCAM",
+    "ablation_cam": "AblationCAM",
+}
 SECONDS, MOST = 1.0, 50  # a fast method runs until it has taken so long in all, or so often
 PRODUCTS = ("convolution", "mm", "linear")  # in names of PyTorch's operators
 MANY_PASSES = ("score_cam", "ablation_cam")
@@ -73,7 +85,7 @@ class Race(NamedTuple):
 
 
 def resnet50() -> Race:
-    from torchvision.models import resnet50 as build  # noqa: PLC0415
+    from torchvision.models import resnet50 as build
 
     return Race(build().eval(), torch.rand(2, 3, 224, 224), torch.tensor([1, 2]), "layer4", "maxpool")
 
@@ -156,7 +168,7 @@ def torchray(race: Race) -> Run:
 
 def captum(race: Race, method: str) -> Run | None:
     """Captum called directly, all images at once where it takes them, with its own defaults for its passes."""
-    import captum.attr as peer  # noqa: PLC0415
+    import captum.attr as peer
 
     model, inputs, target = race.model, race.images.clone().requires_grad_(), race.targets
     draws, side = DRAWS.get(method, {}), race.occlusion()["window"]

@@ -49,7 +49,7 @@ class Case(NamedTuple):
 def resnet20() -> nn.Module:
     network, shared = ResNet20(), os.environ.get("IBVIZ_SHARED")
     if shared:
-        from safetensors.torch import load_file  # noqa: PLC0415 - only with weights
+        from safetensors.torch import load_file
 
         network.load_state_dict(load_file(Path(shared, "data/cifar10_resnets/resnet20.safetensors")), strict=False)
     return network
@@ -57,7 +57,7 @@ def resnet20() -> nn.Module:
 
 def of_torchvision(name: str) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
-        from torchvision.models import get_model  # noqa: PLC0415 - slow to import
+        from torchvision.models import get_model
 
         return get_model(name, weights=None)
 
@@ -65,9 +65,13 @@ def of_torchvision(name: str) -> Callable[[], nn.Module]:
 
 
 BARE, TORCHCAM, EQUAL, QUANTUS, RISE, ROAD = (
-    "the bare network", "TorchCAM, its defaults", "TorchCAM, our batch and format", "Quantus, pixel flipping",
-    "RISE, image by image", "pytorch-grad-cam, ROAD",
-)  # fmt: skip
+    "the bare network",
+    "TorchCAM, its defaults",
+    "TorchCAM, our batch and format",
+    "Quantus, pixel flipping",
+    "RISE, image by image",
+    "pytorch-grad-cam, ROAD",
+)
 CASES = {
     "resnet20": Case(resnet20, 32, 256, 8, {BARE: 0.9, TORCHCAM: 2.5, EQUAL: 1.2, QUANTUS: 3, RISE: 5, ROAD: 10}),
     "mobilenet_v2": Case(of_torchvision("mobilenet_v2"), 224, 16, 7, {BARE: 0.9, TORCHCAM: 3, EQUAL: 1.2}),
@@ -168,7 +172,7 @@ class Extractor:
 
 def torchcam(one: Scene, *, equal: bool) -> Timed:
     """TorchCAM's metric at 32 steps, in contiguous batches of 32 or as we run the network."""
-    from torchcam.metrics import DeletionInsertionMetric  # noqa: PLC0415 - optional  # pyright: ignore
+    from torchcam.metrics import DeletionInsertionMetric  # pyright: ignore
 
     name, size = (one.pace.memory_format, one.pace.batch_size) if equal else ("contiguous", 32)
     images = one.model.normalize(one.images).contiguous(memory_format=FORMATS[name])
@@ -186,7 +190,7 @@ def torchcam(one: Scene, *, equal: bool) -> Timed:
 
 def quantus(one: Scene) -> Timed:
     """Deletion alone, of one curve with a third of a row of features a step."""
-    from quantus import PixelFlipping  # noqa: PLC0415 - optional  # pyright: ignore
+    from quantus import PixelFlipping  # pyright: ignore
 
     side = one.images.shape[2]
     metric = PixelFlipping(features_in_step=side, disable_warnings=True)
@@ -222,7 +226,7 @@ def rise(one: Scene) -> Timed:
 
 def road(one: Scene) -> Timed:
     """Nine shares of each image imputed, most relevant first."""
-    from pytorch_grad_cam.metrics.road import ROADMostRelevantFirstAverage  # noqa: PLC0415 - optional  # pyright: ignore
+    from pytorch_grad_cam.metrics.road import ROADMostRelevantFirstAverage  # pyright: ignore
 
     metric = ROADMostRelevantFirstAverage()
     side = one.images.shape[2]

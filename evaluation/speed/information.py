@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from ibviz.attribution.information import FeatureStatistics, feature_statistics, iba, information, noise_share
@@ -34,7 +34,7 @@ def _one(model: nn.Module, image: Tensor, target: Tensor, layer: str, known: Fea
     alpha: Tensor | None = None
     features = cost = torch.zeros(())
 
-    def inject(module: nn.Module, inputs: object, output: Tensor) -> Tensor:  # noqa: ARG001
+    def inject(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         nonlocal alpha, features, cost
         features = output.detach()
         if alpha is None:
@@ -78,8 +78,10 @@ def measure(name: str, model: nn.Module, layer: str, size: int, repeats: int, co
             if repeat:  # the first warms up
                 seconds[key].append(time.perf_counter() - begun)
     middle = {key: statistics.median(values) for key, values in seconds.items()}
-    print(f"{name:32} {middle['ibviz'] / middle['forward']:8.1f} {middle['loop'] / middle['forward']:8.1f} "
-          f"{middle['loop'] / middle['ibviz']:8.2f}x")  # fmt: skip
+    print(
+        f"{name:32} {middle['ibviz'] / middle['forward']:8.1f} {middle['loop'] / middle['forward']:8.1f} "
+        f"{middle['loop'] / middle['ibviz']:8.2f}x"
+    )
     return {"network": name, "layer": layer, "images": count, "seconds": seconds}
 
 

@@ -28,16 +28,25 @@ from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PAINTED = "[...document.querySelectorAll('#explorer canvas')].filter((one) => one.width !== 300).length >= {}"
 CELLS, ANCHORS = 14, 20
 
 
 def draw(images: int, methods: int, side: int) -> Report:
     generator = np.random.default_rng(0)
-    pictures = [Picture(f"{i:05}.jpg", smooth(generator, side), "cat", (side / 4, side / 4, side / 2, side / 2))
-                for i in range(images)]  # fmt: skip
+    pictures = [
+        Picture(f"{i:05}.jpg", smooth(generator, side), "cat", (side / 4, side / 4, side / 2, side / 2))
+        for i in range(images)
+    ]
     maps = draw_maps(images, methods, side)
     lines = [Line(name, False, {"SRG": Estimate(0.5, 0.4, 0.6, images, 0)}, 1) for name in maps]
     fractions = np.linspace(0, 1, 33)
@@ -89,10 +98,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         browser_version = browser.version
         browser.close()
         megabytes = path.stat().st_size / 1e6
-    return {"images": options.images, "methods": options.methods, "side": options.side, "repeats": options.repeats,
-            "megabytes": megabytes, "build_seconds": built, "open_seconds": opening, "chromium": browser_version,
-            "python": platform.python_version(), "versions": {name: version(name) for name in ("ibviz", "numpy")},
-            "machine": platform.processor() or platform.machine()}  # fmt: skip
+    return {
+        "images": options.images,
+        "methods": options.methods,
+        "side": options.side,
+        "repeats": options.repeats,
+        "megabytes": megabytes,
+        "build_seconds": built,
+        "open_seconds": opening,
+        "chromium": browser_version,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("ibviz", "numpy")},
+        "machine": platform.processor() or platform.machine(),
+    }
 
 
 def main() -> None:

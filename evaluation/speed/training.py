@@ -27,7 +27,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ibviz.config import InputConfig, Recipe
@@ -76,7 +76,7 @@ def ours(recipe: Recipe, size: int, accelerator: Accelerator) -> Block:
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, pixels: torch.Tensor) -> None:
-        from torchvision import transforms  # noqa: PLC0415
+        from torchvision import transforms
 
         self.pictures = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in pixels]
         crop = transforms.RandomCrop(pixels.shape[-1], padding=4, padding_mode="reflect")

@@ -34,6 +34,8 @@ def pictures(images: ImageSet, rows: Rows, model: nn.Module) -> Images:
 def with_attention(model: nn.Module) -> IBClassifier:
     """The model itself, if it was trained with attention of its own."""
     if not isinstance(model, IBClassifier):
-        raise InputError(f"{type(model).__name__} has no trained attention; expected a run of `ibviz train`, or a "
-                         "network that `ibviz.attach` gave one")  # fmt: skip
+        raise InputError(
+            f"{type(model).__name__} has no trained attention; expected a run of `ibviz train`, or a "
+            "network that `ibviz.attach` gave one"
+        )
     return model

@@ -107,12 +107,14 @@ def rank_correlation(levels: np.ndarray, effects: np.ndarray, *, seed: int = 0) 
 
 def _spearman(levels: np.ndarray, means: np.ndarray) -> np.ndarray:
     """One coefficient a row of `means`, over the levels that are not NaN there."""
-    from scipy.stats import rankdata  # noqa: PLC0415 - slow to import
+    from scipy.stats import rankdata
 
     absent = np.isnan(means)
     both = [rankdata(np.where(absent, np.nan, one), axis=1, nan_policy="omit") for one in (levels, means)]
-    x, y = (np.where(absent, 0, ranks - np.nansum(ranks, 1, keepdims=True) / (~absent).sum(1, keepdims=True))
-            for ranks in both)  # fmt: skip
+    x, y = (
+        np.where(absent, 0, ranks - np.nansum(ranks, 1, keepdims=True) / (~absent).sum(1, keepdims=True))
+        for ranks in both
+    )
     return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
 
 

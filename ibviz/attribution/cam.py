@@ -49,7 +49,7 @@ class Seen(NamedTuple):
 
 def grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
     """Grad-CAM with its ReLU (Selvaraju 2017), through Captum: channels weighted by their mean gradient."""
-    from captum.attr import LayerGradCam  # noqa: PLC0415 - a second to import
+    from captum.attr import LayerGradCam
 
     with graph_from_grid(model, images, layer) as (grid, inputs):
         cam = cast(Tensor, LayerGradCam(model, grid).attribute(inputs, target=targets, relu_attributions=True))
@@ -149,8 +149,10 @@ def choose_layer(model: nn.Module, images: Images) -> str:
     layers, classes = _layers_that_matter(model, image), logits_of(model, image).shape[1]
     fitting = [name for name, layout in layers.items() if min(layout.grid) >= LEAST_SIDE]
     if not fitting:
-        raise NoMapError(f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
-                         f"{listed(layers)}; or choose a method on pixels, such as integrated_gradients")  # fmt: skip
+        raise NoMapError(
+            f"no layer has a grid of {LEAST_SIDE} x {LEAST_SIDE} cells; name one of those with a grid: "
+            f"{listed(layers)}; or choose a method on pixels, such as integrated_gradients"
+        )
     telling = [name for name in fitting if layers[name].channels != classes] or fitting
     return next((name for name in reversed(telling) if is_cut(model, image, name)), telling[-1])
 
@@ -235,8 +237,10 @@ def _depending(
         image = probe((images.shape[2], images.shape[3]), images.shape[1]).to(images)
         if not reaches_output(model, image, layer):
             others = listed(influential_layers(model, image))
-            raise InputError(f"the output does not depend on what layer {layer} holds at its cells, so that its map is "
-                             f"zero; leave layer out, or name one of: {others}")  # fmt: skip
+            raise InputError(
+                f"the output does not depend on what layer {layer} holds at its cells, so that its map is "
+                f"zero; leave layer out, or name one of: {others}"
+            )
     return values
 
 

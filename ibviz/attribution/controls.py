@@ -4,7 +4,7 @@ import zlib
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from ibviz.attribution.cam import grad_cam
 from ibviz.attribution.information import weighed
@@ -111,8 +111,10 @@ def average_map(
         return torch.tensor(cells, device=images.device).expand(len(images), -1, -1)
     if len(images) < 2:
         raise NoMapError("the average map needs at least 2 images, or cells; got 1 image")
-    maps = [attention(model, part, part_targets).values() for part, part_targets
-            in zip(images.split(batch_size), targets.split(batch_size), strict=True)]  # fmt: skip
+    maps = [
+        attention(model, part, part_targets).values()
+        for part, part_targets in zip(images.split(batch_size), targets.split(batch_size), strict=True)
+    ]
     return average_of(torch.cat(maps).float()).expand(len(images), -1, -1)
 
 

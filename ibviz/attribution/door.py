@@ -40,8 +40,9 @@ def admitted(model: nn.Module, images: Given) -> Images:
         way = "; of one image, images[None]" if given.ndim == 3 else ""
         raise InputError(f"images must be a batch (b, channels, h, w); got {shape}{way}")
     if not given.is_floating_point():
-        raise InputError(f"images must be floating point in [0, 1]; got {_name(given.dtype)}; of bytes, "
-                         "ibviz.data.to_float(images)")  # fmt: skip
+        raise InputError(
+            f"images must be floating point in [0, 1]; got {_name(given.dtype)}; of bytes, ibviz.data.to_float(images)"
+        )
     if not given.numel():
         raise InputError(f"expected images of at least one pixel; got {shape}")
     _check_channels(model, shape)
@@ -77,13 +78,17 @@ def one_class_each(targets: object, images: Images) -> Labels:
     try:
         given = targets.detach() if isinstance(targets, Tensor) else torch.as_tensor(np.asarray(targets))
     except (TypeError, ValueError) as error:  # a list of lists of different lengths, or of words
-        raise InputError(f"targets must be whole numbers ({len(images)},), a class for each image, or one for all; "
-                         f"got {type(targets).__name__}") from error  # fmt: skip
+        raise InputError(
+            f"targets must be whole numbers ({len(images)},), a class for each image, or one for all; "
+            f"got {type(targets).__name__}"
+        ) from error
     if not isinstance(targets, Tensor) and given.ndim == 0:
         given = given.expand(len(images))
     if given.shape != images.shape[:1] or given.is_floating_point() or given.dtype == torch.bool:
-        raise InputError(f"targets must be whole numbers ({len(images)},), a class for each image; got {given.dtype} "
-                         f"{tuple(given.shape)}; for one class of all, targets=3")  # fmt: skip
+        raise InputError(
+            f"targets must be whole numbers ({len(images)},), a class for each image; got {given.dtype} "
+            f"{tuple(given.shape)}; for one class of all, targets=3"
+        )
     return given.to(images.device, torch.long, copy=True)
 
 
@@ -126,8 +131,10 @@ def _refusal(model: nn.Module, images: Images, refusal: Exception) -> str:
     weights, spec = place_of(model), getattr(model, "spec", None)
     made = f", made for {spec.height_width[0]}x{spec.height_width[1]} pixels" if isinstance(spec, InputConfig) else ""
     said = str(refusal).strip().splitlines() or [type(refusal).__name__]
-    return (f"{type(model).__name__} (weights {_name(weights.dtype)} on {weights.device}{made}) cannot take images "
-            f"{tuple(images.shape)}, {_name(images.dtype)} on {images.device}: {said[0]}")  # fmt: skip
+    return (
+        f"{type(model).__name__} (weights {_name(weights.dtype)} on {weights.device}{made}) cannot take images "
+        f"{tuple(images.shape)}, {_name(images.dtype)} on {images.device}: {said[0]}"
+    )
 
 
 def _check_channels(model: nn.Module, shape: tuple[int, ...]) -> None:

@@ -78,8 +78,9 @@ def integrated_gradients(
         warnings.warn(
             f"integrated gradients of {len(off)} of {len(maps)} images do not add up: after {steps} steps their sum "
             f"misses f(image) - f(black) by up to {error:.0%} of it, where {tolerance:.0%} is tolerated; begin with "
-            "more steps, or raise the tolerance", stacklevel=2
-        )  # fmt: skip
+            "more steps, or raise the tolerance",
+            stacklevel=2,
+        )
     return maps.float()
 
 
@@ -91,7 +92,7 @@ def _not_adding_up(maps: Maps, change: Float[Tensor, " b"], tolerance: float) ->
 
 def _path_integral(model: nn.Module, images: Images, targets: Labels, steps: int, batch_size: int) -> Maps:
     """Captum's integrated gradients, summed over colours, by its rule of `steps` points (Gauss-Legendre)."""
-    from captum.attr import IntegratedGradients  # noqa: PLC0415 - a second to import
+    from captum.attr import IntegratedGradients
 
     rows = max(rows_a_pass(images, batch_size), len(images))  # at least one step of every image
     with differentiable(laid_out(images)) as inputs:
@@ -186,8 +187,10 @@ def deep_lift(model: nn.Module, images: Images, targets: Labels) -> Maps:
         run = recorded(model, inputs)
         refuse("deep_lift", without_rule(run, lambda _: True), way_out)
         if [one.before.shape for one in run.steps] != [one.before.shape for one in black.steps]:
-            raise InputError(f"deep_lift compares every step for an image with that for a black one, and this network "
-                             f"takes other steps there; {way_out}")  # fmt: skip
+            raise InputError(
+                f"deep_lift compares every step for an image with that for a black one, and this network "
+                f"takes other steps there; {way_out}"
+            )
         rescaled = partial(_rescaled, black.steps)
         parts = inputs * changed_gradient(run, _score(run.output, targets), rescaled, inputs)
     logit, start = (one.output.detach().gather(1, targets.unsqueeze(1)).squeeze(1) for one in (run, black))
@@ -225,7 +228,7 @@ def lrp(model: nn.Module, images: Images, targets: Labels) -> Maps:
 
 def gradient(model: nn.Module, images: Images, targets: Labels) -> Images:
     """Gradient of the target's logit with respect to every pixel and colour."""
-    from captum.attr import Saliency  # noqa: PLC0415 - a second to import
+    from captum.attr import Saliency
 
     with differentiable(images) as inputs:
         return cast(Tensor, Saliency(model).attribute(inputs, target=targets, abs=False)).detach()
@@ -238,8 +241,10 @@ def guided_gradient(model: nn.Module, images: Images, targets: Labels) -> Images
         refuse("guided_backprop", may_hide_relus(run), "choose saliency or smooth_grad")
         relus = {place for place in steps_reached(run) if _is_relu(run.steps[place])}
         if not relus:
-            raise InputError("guided backprop changes how ReLUs pass gradients, and this network has none; choose "
-                             "saliency or smooth_grad")  # fmt: skip
+            raise InputError(
+                "guided backprop changes how ReLUs pass gradients, and this network has none; choose "
+                "saliency or smooth_grad"
+            )
         return changed_gradient(run, _score(run.output, targets), partial(_positive, relus), inputs)
 
 

@@ -9,7 +9,7 @@ from captum.attr import Attribution
 from captum.log import log_usage  # pyright: ignore[reportAttributeAccessIssue] - chosen when imported
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from ibviz.attribution.intrinsic import attention
 from ibviz.models.classifier import IBClassifier

@@ -163,8 +163,10 @@ def tap_at(model: nn.Module, images: Images, layer: str | None) -> Tap:
     name = layer_for_attention(model, image) if layer is None else layer
     layout = layout_of(model, image, name)
     if layer is not None and not reaches_output(model, image, name):
-        raise InputError(f"the output does not depend on what layer {layer} holds at its cells, so that nothing bounds "
-                         "their bits; leave layer out, or name an earlier one")  # fmt: skip
+        raise InputError(
+            f"the output does not depend on what layer {layer} holds at its cells, so that nothing bounds "
+            "their bits; leave layer out, or name an earlier one"
+        )
     module = model.get_submodule(name)
     return Tap(model, module, layout, multiplies=takes_rows(model, image.repeat(2, 1, 1, 1), module))
 

@@ -22,8 +22,10 @@ def attention(model: nn.Module, images: Images, targets: Labels) -> AttentionMap
     """
     del targets  # the map is made before any class is considered
     if not isinstance(model, IBClassifier):
-        raise InputError(f"{type(model).__name__} has no trained attention; choose another method, such as grad_cam, "
-                         "or a model trained with `ibviz train`")  # fmt: skip
+        raise InputError(
+            f"{type(model).__name__} has no trained attention; choose another method, such as grad_cam, "
+            "or a model trained with `ibviz train`"
+        )
     with torch.no_grad():
         return model.inspect(images).attention
 
@@ -75,8 +77,10 @@ def module_attention(
     if len(maps) != 1:
         shapes = "(b, 1, rows, columns) or (b, rows, columns) in the images' proportion"
         wanted = shapes if grid is None else f"(b, ..) of {grid[0]}x{grid[1]}"
-        raise InputError(f"module {module!r} gives {[tuple(one.shape) for one in tensors]}, expected one tensor "
-                         f"{wanted}; name another module, or give the grid")  # fmt: skip
+        raise InputError(
+            f"module {module!r} gives {[tuple(one.shape) for one in tensors]}, expected one tensor "
+            f"{wanted}; name another module, or give the grid"
+        )
     return READINGS[reading](fine(maps[0])).float()
 
 
@@ -86,8 +90,10 @@ def _named(model: nn.Module, images: Images, name: str) -> nn.Module:
         layers = spatial_layers(model, images[:1])
         fitting = [one for one in layers if layers[one].channels == 1] or ["none has one channel"]
         if not name:
-            raise InputError("module_attention needs the option module, the name of the submodule that gives the "
-                             f"attention; of one channel: {', '.join(sorted(fitting))}")  # fmt: skip
+            raise InputError(
+                "module_attention needs the option module, the name of the submodule that gives the "
+                f"attention; of one channel: {', '.join(sorted(fitting))}"
+            )
         raise unknown("module", name, fitting)
     return modules[name]
 

@@ -172,8 +172,10 @@ def classes_in_range(model: nn.Module, targets: Labels) -> Iterator[None]:
 
     def check(logits: Tensor) -> Tensor:
         if low < 0 or high >= logits.shape[1]:
-            raise InputError(f"targets must be classes, 0 to {logits.shape[1] - 1} of this model; got {low} to {high}; "
-                             "leave out images whose class is unknown, or targets, for those predicted")  # fmt: skip
+            raise InputError(
+                f"targets must be classes, 0 to {logits.shape[1] - 1} of this model; got {low} to {high}; "
+                "leave out images whose class is unknown, or targets, for those predicted"
+            )
         return logits
 
     with replaced_output(model, check):

@@ -166,8 +166,10 @@ def _attention(probe: _Probe, *, last: bool) -> tuple[list[int], int | None]:
     values = {index: values_of(one, readers) for index, one in enumerate(probe.seen)}
     used = [index for index in values if values[index]]
     if len({values[index][0] for index in used}) < len(used):
-        raise InputError("several attentions of this network share their values, as those whose difference is taken in "
-                         f"differential attention; {WAY_OUT}")  # fmt: skip
+        raise InputError(
+            "several attentions of this network share their values, as those whose difference is taken in "
+            f"differential attention; {WAY_OUT}"
+        )
     if not used:
         raise InputError(f"this network has no attention between tokens that softmax gives; {WAY_OUT}")
     shapes = [tuple(probe.heads(index).shape) for index in used]
@@ -182,9 +184,11 @@ def _attention(probe: _Probe, *, last: bool) -> tuple[list[int], int | None]:
         used = used[-1:] if pooling is not None else used
     if not used or not all(square):
         listed = ", ".join("x".join(map(str, shape)) for shape in sorted({shape[1:] for shape in shapes}))
-        raise InputError("this network's attention is not among one grid of tokens in all layers but within windows, "
-                         "with fewer keys than queries, of a class token alone or otherwise (heads, queries, keys: "
-                         f"{listed}); {WAY_OUT}")  # fmt: skip
+        raise InputError(
+            "this network's attention is not among one grid of tokens in all layers but within windows, "
+            "with fewer keys than queries, of a class token alone or otherwise (heads, queries, keys: "
+            f"{listed}); {WAY_OUT}"
+        )
     return used, pooling
 
 
@@ -198,9 +202,11 @@ def _places(probe: _Probe, first: int, *, stem: bool) -> tuple[int, Grid]:
     size = (probe.noise.shape[2], probe.noise.shape[3])
     grid = token_grid(len(moved) - prefix, size)
     if grid is None or not moved[prefix:].all():
-        raise InputError(f"the {len(moved)} tokens of this network's attention, of which {prefix} depend on no pixel "
-                         f"or may not read themselves, are no grid in the proportion of {size[0]}x{size[1]} pixels "
-                         f"behind those; {WAY_OUT}")  # fmt: skip
+        raise InputError(
+            f"the {len(moved)} tokens of this network's attention, of which {prefix} depend on no pixel "
+            f"or may not read themselves, are no grid in the proportion of {size[0]}x{size[1]} pixels "
+            f"behind those; {WAY_OUT}"
+        )
     rows, columns = grid
     for row, column in ((0, 0), (0, columns - 1), (rows - 1, columns - 1)):
         token = prefix + row * columns + column
@@ -208,13 +214,17 @@ def _places(probe: _Probe, first: int, *, stem: bool) -> tuple[int, Grid]:
         strength = nn.functional.adaptive_avg_pool2d(pixels[0].abs().sum(0, keepdim=True), grid)[0]
         peak = divmod(int(strength.argmax()), columns)
         if max(abs(peak[0] - row), abs(peak[1] - column)) > 1:
-            raise InputError(f"token {token} of this network's attention depends most on the cell {peak}, not on "
-                             f"{row, column}: its tokens are in another order than the image, or mixed before by what "
-                             f"is not seen; {WAY_OUT}")  # fmt: skip
+            raise InputError(
+                f"token {token} of this network's attention depends most on the cell {peak}, not on "
+                f"{row, column}: its tokens are in another order than the image, or mixed before by what "
+                f"is not seen; {WAY_OUT}"
+            )
     if stem and strength.all():
-        raise InputError("cells of this network depend on the whole image before the first attention that is seen, "
-                         f"by convolutions, pooling or another kind of attention, at {size[0]}x{size[1]} pixels; "
-                         f"{WAY_OUT}")  # fmt: skip
+        raise InputError(
+            "cells of this network depend on the whole image before the first attention that is seen, "
+            f"by convolutions, pooling or another kind of attention, at {size[0]}x{size[1]} pixels; "
+            f"{WAY_OUT}"
+        )
     return prefix, grid
 
 
@@ -245,8 +255,10 @@ def _reading(probe: _Probe, last: int) -> str:
         read = name and tokens.shape[:2] == shape and tokens.grad_fn in readers
         if read and attention not in readers_in(probe.logits, without=tokens.grad_fn):
             return name
-    raise InputError("several tokens of this network decide, and no module gives all of them at the end, so that "
-                     f"what each weighs is not known; {WAY_OUT}")  # fmt: skip
+    raise InputError(
+        "several tokens of this network decide, and no module gives all of them at the end, so that "
+        f"what each weighs is not known; {WAY_OUT}"
+    )
 
 
 def _in_layers(
@@ -265,9 +277,11 @@ def _in_layers(
         elif not rows.equal(asked):
             if last and layers[0]:
                 break
-            raise InputError("something besides its softmax attention carries values between this network's tokens, as "
-                             "a convolution over them, an attention of another kind or a second path, or an attention "
-                             f"has no skip connection around it; {WAY_OUT}")  # fmt: skip
+            raise InputError(
+                "something besides its softmax attention carries values between this network's tokens, as "
+                "a convolution over them, an attention of another kind or a second path, or an attention "
+                f"has no skip connection around it; {WAY_OUT}"
+            )
         layers[0].insert(0, index)
         window = PROBES + index // width
         before[window] |= asked[window].roll(1)

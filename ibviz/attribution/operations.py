@@ -24,33 +24,126 @@ from ibviz.types import Images
 
 # One number in, one number out.
 ACTIVATIONS = {
-    "abs", "celu", "clamp", "clamp_max", "clamp_min", "cos", "elu", "erf", "exp", "gelu", "hardshrink",
-    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log", "log1p", "mish", "pow", "prelu_kernel",
-    "reciprocal", "relu", "rsqrt", "selu", "sigmoid", "silu", "sin", "softplus", "softshrink", "sqrt", "tanh",
+    "abs",
+    "celu",
+    "clamp",
+    "clamp_max",
+    "clamp_min",
+    "cos",
+    "elu",
+    "erf",
+    "exp",
+    "gelu",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "log",
+    "log1p",
+    "mish",
+    "pow",
+    "prelu_kernel",
+    "reciprocal",
+    "relu",
+    "rsqrt",
+    "selu",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softplus",
+    "softshrink",
+    "sqrt",
+    "tanh",
     "threshold",
-}  # fmt: skip
+}
 POOLS = frozenset({"max_pool2d_with_indices", "adaptive_max_pool2d"})  # the largest number of a window, and its place
 LARGEST = frozenset({"Amax", "Max", "MaxPool3DWithIndices"})  # those of which no step is kept
 # Linear in all of their tensors.
 SUMS = {
-    "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "Add", "Alias", "AsStrided", "AvgPool1D", "AvgPool2D", "AvgPool3D",
-    "Cat", "Clone", "ConstantPadNd", "Copy", "Cumsum", "Diagonal", "Expand", "Flip", "Gather", "Im2Col", "Index",
-    "IndexSelect", "MaskedFill", "Mean", "MkldnnAdaptiveAvgPool2D", "Neg", "Permute", "PixelShuffle",
-    "PixelUnshuffle", "ReflectionPad1D", "ReflectionPad2D", "Repeat", "ReplicationPad1D", "ReplicationPad2D",
-    "ReshapeAlias", "Roll", "Rsub", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "Sub", "Sum",
-    "T", "ToCopy", "Transpose", "Unbind", "Unfold", "UnsafeSplit", "UnsafeView", "Unsqueeze", "UpsampleBicubic2D",
-    "UpsampleBilinear2D", "UpsampleLinear1D", "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearestExact2D",
-    "View", "Where",
-}  # fmt: skip
+    "AdaptiveAvgPool2D",
+    "AdaptiveAvgPool3D",
+    "Add",
+    "Alias",
+    "AsStrided",
+    "AvgPool1D",
+    "AvgPool2D",
+    "AvgPool3D",
+    "Cat",
+    "Clone",
+    "ConstantPadNd",
+    "Copy",
+    "Cumsum",
+    "Diagonal",
+    "Expand",
+    "Flip",
+    "Gather",
+    "Im2Col",
+    "Index",
+    "IndexSelect",
+    "MaskedFill",
+    "Mean",
+    "MkldnnAdaptiveAvgPool2D",
+    "Neg",
+    "Permute",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "ReflectionPad1D",
+    "ReflectionPad2D",
+    "Repeat",
+    "ReplicationPad1D",
+    "ReplicationPad2D",
+    "ReshapeAlias",
+    "Roll",
+    "Rsub",
+    "Select",
+    "Slice",
+    "Split",
+    "SplitWithSizes",
+    "Squeeze",
+    "Stack",
+    "Sub",
+    "Sum",
+    "T",
+    "ToCopy",
+    "Transpose",
+    "Unbind",
+    "Unfold",
+    "UnsafeSplit",
+    "UnsafeView",
+    "Unsqueeze",
+    "UpsampleBicubic2D",
+    "UpsampleBilinear2D",
+    "UpsampleLinear1D",
+    "UpsampleNearest1D",
+    "UpsampleNearest2D",
+    "UpsampleNearestExact2D",
+    "View",
+    "Where",
+}
 # Linear in each of their tensors alone.
 PRODUCTS = {
-    "Bmm", "Convolution", "CudnnConvolution", "Dot", "Linear", "MiopenConvolution", "MkldnnConvolution",
-    "MkldnnLinear", "Mm", "Mul", "Mv",
-}  # fmt: skip
+    "Bmm",
+    "Convolution",
+    "CudnnConvolution",
+    "Dot",
+    "Linear",
+    "MiopenConvolution",
+    "MkldnnConvolution",
+    "MkldnnLinear",
+    "Mm",
+    "Mul",
+    "Mv",
+}
 # The same, added to the first tensor.
 ADDED = {
-    "Addbmm", "Addcmul", "Addmm", "Addmv", "Addr", "Baddbmm",
-}  # fmt: skip
+    "Addbmm",
+    "Addcmul",
+    "Addmm",
+    "Addmv",
+    "Addr",
+    "Baddbmm",
+}
 BATCH_NORMS = frozenset({"CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"})
 WITHOUT_DATA = re.compile(r"^new_|_like$")  # operations that take no more than a tensor's shape
 HIDING = frozenset({"CopySlices", "Maximum", "Minimum"})  # a ReLU may be written with them
@@ -190,8 +283,7 @@ def without_rule(run: Pass, has_rule: Callable[[Step], bool], *, also: Collectio
 
 def may_hide_relus(run: Pass) -> list[str]:
     """Operations between images and output that may act as a ReLU and are none that the graph shows."""
-    hiding = [_described(node) for node in reached(run)
-              if is_opaque(node) or name_of(node) in HIDING]  # fmt: skip
+    hiding = [_described(node) for node in reached(run) if is_opaque(node) or name_of(node) in HIDING]
     return hiding + _unseen(run.unseen - STRAIGHT)
 
 
@@ -203,8 +295,10 @@ def steps_reached(run: Pass) -> set[int]:
 def refuse(method: str, operations: list[str], way_out: str) -> None:
     """Raise `InputError` where there are operations for which a method has no rule."""
     if operations:
-        raise InputError(f"{method} does not fit this network: it has no rule for some of what is computed between "
-                         f"image and logits ({'; '.join(sorted(set(operations)))}); {way_out}")  # fmt: skip
+        raise InputError(
+            f"{method} does not fit this network: it has no rule for some of what is computed between "
+            f"image and logits ({'; '.join(sorted(set(operations)))}); {way_out}"
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from ibviz.attribution.passes import Count, copies_a_pass, fine, laid_out, rows_a_pass
 from ibviz.errors import InputError, not_finite
@@ -53,13 +53,15 @@ def occlusion(
 
     `window` is a side in pixels, an eighth of the image's shorter side if None; `stride` is half a window if None.
     """
-    from captum.attr import Occlusion  # noqa: PLC0415 - a second to import
+    from captum.attr import Occlusion
 
     side = window or max(1, min(images.shape[2:]) // 8)
     step = stride or max(1, side // 2)
     if side > min(images.shape[2:]) or step > side:
-        raise InputError(f"occlusion's window has to fit into the image of {tuple(images.shape[2:])} pixels, and its "
-                         f"stride into the window, so that no pixel is left out; got {side} and {step}")  # fmt: skip
+        raise InputError(
+            f"occlusion's window has to fit into the image of {tuple(images.shape[2:])} pixels, and its "
+            f"stride into the window, so that no pixel is left out; got {side} and {step}"
+        )
     parts = Occlusion(partial(logits_of, model)).attribute(
         images,
         sliding_window_shapes=(images.shape[1], side, side),
@@ -107,7 +109,7 @@ def feature_ablation(
     model: nn.Module, images: Images, targets: Labels, *, segments: Segments = 50, batch_size: Count = 64
 ) -> Maps:
     """What the logit loses when one superpixel turns black."""
-    from captum.attr import FeatureAblation  # noqa: PLC0415 - a second to import
+    from captum.attr import FeatureAblation
 
     parts = FeatureAblation(partial(logits_of, model)).attribute(
         images,
@@ -130,9 +132,9 @@ def lime(  # noqa: PLR0913 - three inputs, four options
     batch_size: Count = 64,
 ) -> Maps:
     """LIME (Ribeiro 2016): a ridge regression of the logit on which superpixels are seen, near ones weighing more."""
-    from captum._utils.models.linear_model import SkLearnRidge  # noqa: PLC0415 - a second to import
-    from captum.attr import Lime  # noqa: PLC0415
-    from captum.attr._core.lime import get_exp_kernel_similarity_function  # noqa: PLC0415
+    from captum._utils.models.linear_model import SkLearnRidge
+    from captum.attr import Lime
+    from captum.attr._core.lime import get_exp_kernel_similarity_function
 
     kernel = get_exp_kernel_similarity_function("cosine", kernel_width=LIME_KERNEL)
     questions, rows = asked(images, targets), rows_a_pass(images, batch_size)
@@ -158,14 +160,16 @@ def kernel_shap(  # noqa: PLR0913 - three inputs, four options
 
     Raises `InputError` for fewer samples than superpixels, which leave the regression open, and for a single one.
     """
-    from captum.attr import KernelShap  # noqa: PLC0415 - a second to import
+    from captum.attr import KernelShap
 
     questions, rows = asked(images, targets), rows_a_pass(images, batch_size)
     pieces = superpixels(questions.images, segments)
     fewest, most = (int(count) + 1 for count in pieces.flatten(1).amax(1).aminmax())
     if fewest < 2 or samples < most:
-        raise InputError(f"kernel_shap needs at least 2 superpixels in every image and one sample a superpixel; got "
-                         f"{samples} samples for {fewest} to {most}; change samples or segments")  # fmt: skip
+        raise InputError(
+            f"kernel_shap needs at least 2 superpixels in every image and one sample a superpixel; got "
+            f"{samples} samples for {fewest} to {most}; change samples or segments"
+        )
 
     def attribute(network: Callable[[Images], Logits], **given: Any) -> Tensor:
         return KernelShap(network).attribute(**given, n_samples=samples, perturbations_per_eval=rows)
@@ -179,7 +183,7 @@ def superpixels(images: Images, segments: int) -> Int[Tensor, "b h w"]:
     >>> superpixels(torch.rand(2, 3, 16, 16), 4).shape
     torch.Size([2, 16, 16])
     """
-    from skimage.segmentation import slic  # noqa: PLC0415 - slow to import
+    from skimage.segmentation import slic
 
     pixels = images.permute(0, 2, 3, 1).double().cpu().numpy()
     parts = [slic(one, segments, slic_zero=True, start_label=0, channel_axis=-1) for one in pixels]

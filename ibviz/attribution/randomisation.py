@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from ibviz.attribution.door import guarded
 from ibviz.attribution.methods import explain, predict, values
@@ -100,7 +100,7 @@ def ssim(first: Values, second: Values) -> float:
 
     It is for values from 0 to 1: with means of either sign, opposite maps would be alike.
     """
-    from skimage.metrics import structural_similarity  # noqa: PLC0415 - slow to import
+    from skimage.metrics import structural_similarity
 
     if min(first.min(), second.min()) < 0:
         first, second = (first + 1) / 2, (second + 1) / 2
@@ -109,14 +109,14 @@ def ssim(first: Values, second: Values) -> float:
 
 def spearman(first: Values, second: Values) -> float:
     """Correlation of ranks; tied cells share theirs."""
-    from scipy.stats import rankdata  # noqa: PLC0415 - slow to import
+    from scipy.stats import rankdata
 
     return pearson(rankdata(first), rankdata(second))
 
 
 def hog(first: Values, second: Values) -> float:
     """Correlation of histograms of oriented gradients (Dalal & Triggs 2005)."""
-    from skimage.feature import hog as histograms  # noqa: PLC0415 - slow to import
+    from skimage.feature import hog as histograms
 
     cells = tuple(max(2, side // HOG_CELLS) for side in first.shape)
     return pearson(*(histograms(one, pixels_per_cell=cells) for one in (first, second)))

@@ -105,8 +105,10 @@ def values_of(softmax: Tensor, readers: Readers) -> list[Place]:
     Raises `InputError` for a softmax that enters the result in another way than as the left operand of one product.
     """
     if softmax.grad_fn not in readers:
-        raise InputError(f"this network has an attention of shape {tuple(softmax.shape)} that no gradient passes, and "
-                         f"which can therefore not be followed to the output; {WAY_OUT}")  # fmt: skip
+        raise InputError(
+            f"this network has an attention of shape {tuple(softmax.shape)} that no gradient passes, and "
+            f"which can therefore not be followed to the output; {WAY_OUT}"
+        )
     waiting, values, others = [softmax.grad_fn], [], set()
     while waiting:
         for reader, place in readers.get(waiting.pop(), []):
@@ -117,10 +119,12 @@ def values_of(softmax: Tensor, readers: Readers) -> list[Place]:
             else:
                 others.add(_kind(reader))
     if others or len(values) > 1:
-        raise InputError("this network changes attention after its softmax, or uses it twice, as talking heads, "
-                         f"differential attention and gates do (shape {tuple(softmax.shape)}, read by "
-                         f"{', '.join(sorted(others)) or 'products'}), so that softmax does not say how tokens are "
-                         f"mixed; {WAY_OUT}")  # fmt: skip
+        raise InputError(
+            "this network changes attention after its softmax, or uses it twice, as talking heads, "
+            f"differential attention and gates do (shape {tuple(softmax.shape)}, read by "
+            f"{', '.join(sorted(others)) or 'products'}), so that softmax does not say how tokens are "
+            f"mixed; {WAY_OUT}"
+        )
     return values
 
 

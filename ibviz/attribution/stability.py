@@ -57,7 +57,7 @@ def _infidelity(
     model: nn.Module, images: Images, spread: Images, targets: Labels, *, noise: Float[Tensor, "n h w"], batch_size: int
 ) -> Scores:
     """Infidelity of a chunk; Captum draws nothing, it takes the noise in turn."""
-    from captum.metrics import infidelity as captum_infidelity  # noqa: PLC0415 - a second to import
+    from captum.metrics import infidelity as captum_infidelity
 
     take = _in_turn(noise)
 
@@ -99,7 +99,7 @@ def max_sensitivity(  # noqa: PLR0913 - what is drawn is named apart
     >>> max_sensitivity(network, torch.rand(2, 3, 2, 2), "uniform", targets=torch.tensor([0, 1]))
     tensor([0., 0.])
     """
-    from captum.metrics import sensitivity_max  # noqa: PLC0415 - a second to import
+    from captum.metrics import sensitivity_max
 
     if not 0 < radius < 1:
         raise InputError(f"radius is a difference of brightness, in (0, 1); got {radius}")

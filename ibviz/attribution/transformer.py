@@ -88,11 +88,15 @@ def _checked(seen: list[Tensor], flow: TokenFlow, count: int) -> dict[int, Tenso
     maps = {index: seen[index] for index in flow.used if index < len(seen)}
     tokens = len(flow.shares)
     shapes = {index: by_heads(one, count).shape for index, one in maps.items()}
-    fitting = {i: len(s) == 4 and s[0] == count and s[2:] == (1 if i == flow.pooling else tokens, tokens)
-               for i, s in shapes.items()}  # fmt: skip
+    fitting = {
+        i: len(s) == 4 and s[0] == count and s[2:] == (1 if i == flow.pooling else tokens, tokens)
+        for i, s in shapes.items()
+    }
     if len(seen) != flow.softmaxes or not all(fitting.values()):
-        raise InputError(f"this network's attention changes with its images: {flow.softmaxes} softmaxes over {tokens} "
-                         f"tokens on noise, {len(seen)} on these images; {WAY_OUT}")  # fmt: skip
+        raise InputError(
+            f"this network's attention changes with its images: {flow.softmaxes} softmaxes over {tokens} "
+            f"tokens on noise, {len(seen)} on these images; {WAY_OUT}"
+        )
     if any(((fine(one.detach()).sum(-1) - 1).abs() > SUMS).any() for one in maps.values()):
         raise InputError(f"rows of this network's attention do not sum to 1, as masks may cause; {WAY_OUT}")
     return maps

@@ -59,5 +59,7 @@ def _limit(units: int, lines: int, what: str) -> str:
     'from 3 clusters no p is below 0.25, times 1 for the pairs of 2 lines: nothing is tested, it takes 6 clusters.'
     """
     needed, pairs = next(more for more in count(units) if separable(more, lines)), lines * (lines - 1) // 2
-    return (f"from {units} {what} no p is below {least_p(units):.2g}, times {pairs} for the pairs of {lines} lines: "
-            f"nothing is tested, it takes {needed} {what}.")  # fmt: skip
+    return (
+        f"from {units} {what} no p is below {least_p(units):.2g}, times {pairs} for the pairs of {lines} lines: "
+        f"nothing is tested, it takes {needed} {what}."
+    )

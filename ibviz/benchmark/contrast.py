@@ -71,7 +71,7 @@ def numbers_of(frames: Sequence[Frame], shared: Frame | None) -> Numbers:
 
 def estimated(numbers: Numbers) -> Frame:
     """Means with intervals, one line a column, and what the images share."""
-    from pandas import NA, DataFrame  # noqa: PLC0415 - slow to import
+    from pandas import NA, DataFrame
 
     values, columns, clusters = numbers
     found = DataFrame(estimates(values, clusters=clusters)._asdict(), index=columns)
@@ -82,14 +82,14 @@ def estimated(numbers: Numbers) -> Frame:
 
 def compared(numbers: Numbers, controls: Frame) -> Frame:
     """Rank of each method by each metric, and its distance from the best control, the higher the better."""
-    from pandas import concat  # noqa: PLC0415 - slow to import
+    from pandas import concat
 
     metrics = numbers.columns.get_level_values("metric")
     return concat([_compared_by(metric, numbers.of(metrics == metric), controls) for metric in metrics.unique()])
 
 
 def _compared_by(metric: str, numbers: Numbers, controls: Frame) -> Frame:
-    from pandas import DataFrame  # noqa: PLC0415 - slow to import
+    from pandas import DataFrame
 
     oriented, clusters = numbers.values * METRICS[metric].sign, numbers.clusters
     methods = numbers.columns.get_level_values("method")
@@ -103,9 +103,16 @@ def _compared_by(metric: str, numbers: Numbers, controls: Frame) -> Frame:
         differences = (oriented - oriented[..., [best]])[..., ~control]
         effect, p = estimates(differences, clusters=clusters), p[~control, best] if told else p[~control, best] * np.nan
         words = [_verdict(*one, methods[best], told=told) for one in zip(effect.mean, p, strict=True)]
-        against = {"best_control": methods[best], "difference": effect.mean, "difference_low": effect.low,
-                   "difference_high": effect.high, "standardised": standardised(pooled(differences)), "p": p,
-                   "p_at_most": at_most[~control, best], "verdict": words}  # fmt: skip
+        against = {
+            "best_control": methods[best],
+            "difference": effect.mean,
+            "difference_low": effect.low,
+            "difference_high": effect.high,
+            "standardised": standardised(pooled(differences)),
+            "p": p,
+            "p_at_most": at_most[~control, best],
+            "verdict": words,
+        }
         found = found.join(DataFrame(against, index=numbers.columns[~control]))
     return found
 

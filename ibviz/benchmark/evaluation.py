@@ -83,7 +83,7 @@ class Evaluation:
 
     def frame(self) -> "DataFrame":
         """The rows as a pandas table."""
-        from pandas import DataFrame  # noqa: PLC0415 - slow to import
+        from pandas import DataFrame
 
         return DataFrame(self.rows)
 
@@ -139,11 +139,15 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
         stated = f"{planned_passes(numbers, seen.size, rules):,} forward passes"
         found = judge(model, seen, numbers, rules, stated=stated)
     own = card.model_copy(update={"protocol": protocol.model_copy(update={"grid": None})})
-    rows = [{"model": UNNAMED, **row, "hash": (own if row["native"] else card).hash}
-            for row in rows_of_findings(found, seen)]  # fmt: skip
+    rows = [
+        {"model": UNNAMED, **row, "hash": (own if row["native"] else card).hash}
+        for row in rows_of_findings(found, seen)
+    ]
     common = {one.method: one.curves for one in found if one.curves is not None and not one.native}
-    curves = {"deletion": {name: one.deletion for name, one in common.items()},
-              "insertion": {name: one.insertion for name, one in common.items()}}  # fmt: skip
+    curves = {
+        "deletion": {name: one.deletion for name, one in common.items()},
+        "insertion": {name: one.insertion for name, one in common.items()},
+    }
     return Evaluation(rows, maps, curves, card, passes_of(found), reliance_on(model, images, labels))
 
 
@@ -158,14 +162,18 @@ def reliance_on(model: Classifier, images: Images, labels: Labels | None) -> Rel
 def known(model: nn.Module) -> Classifier:
     """The network, if it says how its images are normalised: the baseline and the colours of a judgement rest on it."""
     if not isinstance(model, Classifier):
-        raise InputError(f"{type(model).__name__} does not say how its images are normalised, by which masked ones are "
-                         "painted; give ibviz.wrap(network, mean=..., std=..., class_names=..., size=...)")  # fmt: skip
+        raise InputError(
+            f"{type(model).__name__} does not say how its images are normalised, by which masked ones are "
+            "painted; give ibviz.wrap(network, mean=..., std=..., class_names=..., size=...)"
+        )
     return model
 
 
 def _maps(explanations: Mapping[str, Explanation | Given]) -> dict[str, Explanation]:
-    maps = {name: one if isinstance(one, AttentionMap) else as_tensor(one, f"the maps of {name!r}")
-            for name, one in explanations.items()}  # fmt: skip
+    maps = {
+        name: one if isinstance(one, AttentionMap) else as_tensor(one, f"the maps of {name!r}")
+        for name, one in explanations.items()
+    }
     for name, one in maps.items():
         if isinstance(one, Tensor) and one.ndim != 3:
             raise InputError(f"{name!r} must be maps (b, rows, columns); got {tuple(one.shape)}")

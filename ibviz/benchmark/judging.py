@@ -139,8 +139,13 @@ def judge(
 def planned_passes(maps: Mapping[str, Maps], size: Grid, rules: Rules) -> int:
     """Masked images that `judge` will score for curves of whole maps, known before any is; `size` is the images'."""
     given = [_Rule(label, protocol, curves_in(rules.metrics)) for label, protocol in rules.protocols.items()]
-    return sum(planned_states(one, size, run.protocol) for rule in given for name, one in maps.items()
-               for run in _runs(name, one, size, rule, rules) if run.metrics)  # fmt: skip
+    return sum(
+        planned_states(one, size, run.protocol)
+        for rule in given
+        for name, one in maps.items()
+        for run in _runs(name, one, size, rule, rules)
+        if run.metrics
+    )
 
 
 def curves_in(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -160,13 +165,22 @@ def rows_of_findings(found: Sequence[Finding], seen: Seen) -> list[dict[str, Any
 def rows_of_curves(found: Sequence[Finding]) -> list[dict[str, Any]]:
     """Deletion and insertion curve of each image, method and protocol on the comparison's grid."""
     return [
-        {"method": one.method, "control": one.method in CONTROLS, "protocol": one.protocol, "image": image,
-         "side": side, "fractions": fractions, "scores": scores}
-        for one in found if one.curves is not None and not one.native
+        {
+            "method": one.method,
+            "control": one.method in CONTROLS,
+            "protocol": one.protocol,
+            "image": image,
+            "side": side,
+            "fractions": fractions,
+            "scores": scores,
+        }
+        for one in found
+        if one.curves is not None and not one.native
         for side, curve in (("deletion", one.curves.deletion), ("insertion", one.curves.insertion))
-        for image, fractions, scores in zip(one.places.tolist(), curve.fractions.cpu().numpy(),
-                                            curve.scores.float().cpu().numpy(), strict=True)
-    ]  # fmt: skip
+        for image, fractions, scores in zip(
+            one.places.tolist(), curve.fractions.cpu().numpy(), curve.scores.float().cpu().numpy(), strict=True
+        )
+    ]
 
 
 def passes_of(found: Sequence[Finding]) -> int:

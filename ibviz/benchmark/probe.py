@@ -46,8 +46,10 @@ def fastest(
     shape = (channels, *size)
     key = (device, shape, precision)
     if key not in known:
-        known[key] = min((pace for name in FORMATS for pace in _paces(network, shape, device, name, precision)),
-                         key=lambda pace: pace.seconds)  # fmt: skip
+        known[key] = min(
+            (pace for name in FORMATS for pace in _paces(network, shape, device, name, precision)),
+            key=lambda pace: pace.seconds,
+        )
     return known[key]
 
 

@@ -143,7 +143,7 @@ class Results:
         return self._frame("curves", [("model", "=", model), ("protocol", "=", protocol)])
 
     def _frame(self, name: str, filters: list[tuple[str, str, str]] | None = None) -> "DataFrame":
-        import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+        import pyarrow.parquet as pq
 
         path = self.folder / f"{name}.parquet"
         with _reading(path):
@@ -190,27 +190,31 @@ def read_circumstances(folder: Path) -> dict[str, Any]:
 
 def _check(path: Path, name: str) -> None:
     """Refuse a table without a column that is read, or with another kind of values in it."""
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
-    from pyarrow import types  # noqa: PLC0415 - slow to import
+    import pyarrow.parquet as pq
+    from pyarrow import types
 
     with _reading(path):
         schema = pq.read_schema(path)
     missing = [column for column in COLUMNS[name] if column not in schema.names]
     if missing:
-        raise InputError(f"{path} has no column {', '.join(missing)}: an older ibviz wrote it, or something else; "
-                         "run the suite again")  # fmt: skip
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}: an older ibviz wrote it, or something else; "
+            "run the suite again"
+        )
     for field in schemas()[name]:
         needed = field.name in COLUMNS[name]
         if not needed and (field.name not in schema.names or types.is_null(schema.field(field.name).type)):
             continue  # images that share nothing
         if not _fits(schema.field(field.name).type, field.type):
-            raise InputError(f"{path} should hold {field.type} in its column {field.name}; it holds "
-                             f"{schema.field(field.name).type}: run the suite again")  # fmt: skip
+            raise InputError(
+                f"{path} should hold {field.type} in its column {field.name}; it holds "
+                f"{schema.field(field.name).type}: run the suite again"
+            )
 
 
 def _fits(given: "pa.DataType", wanted: "pa.DataType") -> bool:
     """Whether values are of the kind that is wanted, whatever their width; a column of nulls alone has no kind."""
-    from pyarrow import types  # noqa: PLC0415 - slow to import
+    from pyarrow import types
 
     if types.is_null(given):
         return wanted != "string"

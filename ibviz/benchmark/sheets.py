@@ -44,8 +44,15 @@ def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str
     used = [
         _reliance(name, own["reliance"], alone=len(models) == 1) for name, own in models.items() if own.get("reliance")
     ]
-    return [*main, *used, legend(summary, circumstances), *strata, *agreement, *([NATIVE] if own else []),
-            *(_main(part, "" if len(own) == 1 else _title(part), {}) for part in own)]  # fmt: skip
+    return [
+        *main,
+        *used,
+        legend(summary, circumstances),
+        *strata,
+        *agreement,
+        *([NATIVE] if own else []),
+        *(_main(part, "" if len(own) == 1 else _title(part), {}) for part in own),
+    ]
 
 
 def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
@@ -54,26 +61,36 @@ def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
     kept = lines[(lines["stratum"] == ALL) & ~lines["native"]]
     single = kept[kept["models"] == 1]
     in_clusters = bool(single["clusters"].notna().any())
-    found = [f"Means with 95 % {INTERVALS[in_clusters]}, and ranks in parentheses: one more than the number of "
-             "lines that are better at the 5 % level.",
-             f"Lines are compared in pairs of images by sign-flip tests{', signs per cluster' * in_clusters}, by Holm "
-             "corrected for all pairs of lines of a metric; p is corrected so. The best control is the one with the "
-             "best mean."]  # fmt: skip
+    found = [
+        f"Means with 95 % {INTERVALS[in_clusters]}, and ranks in parentheses: one more than the number of "
+        "lines that are better at the 5 % level.",
+        f"Lines are compared in pairs of images by sign-flip tests{', signs per cluster' * in_clusters}, by Holm "
+        "corrected for all pairs of lines of a metric; p is corrected so. The best control is the one with the "
+        "best mean.",
+    ]
     if not in_clusters and (single["n"] + single["excluded"]).max() < FEW:
-        found.append(f"From fewer than {FEW} images these intervals are too short: from 20 they hold the true mean in "
-                     "85 to 93 % of cases, the least where single images stand out.")  # fmt: skip
+        found.append(
+            f"From fewer than {FEW} images these intervals are too short: from 20 they hold the true mean in "
+            "85 to 93 % of cases, the least where single images stand out."
+        )
     if "srg" in set(single["metric"]):
         found.append("SRG = insertion - deletion; a random order has 0.")
     for protocol, part in single.groupby("protocol", sort=False):
         found += _protocol(circumstances, str(protocol), part)
     if "pointing_game" in set(single["metric"]):
-        found.append("Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object; "
-                     "'uniform' is the chance rate; macro: mean over classes.")  # fmt: skip
-    found.append("The CSV, JSON and Parquet tables also hold BCa intervals, effects in deviations between images, and "
-                 "all metrics on parts of the images.")  # fmt: skip
+        found.append(
+            "Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object; "
+            "'uniform' is the chance rate; macro: mean over classes."
+        )
+    found.append(
+        "The CSV, JSON and Parquet tables also hold BCa intervals, effects in deviations between images, and "
+        "all metrics on parts of the images."
+    )
     if kept["models"].max() > 1:
-        found.append("Means over trainings of one recipe: intervals, tests and ranks hold over trainings and images, "
-                     "by Student's t with the variances of both (Cochran 1964).")  # fmt: skip
+        found.append(
+            "Means over trainings of one recipe: intervals, tests and ranks hold over trainings and images, "
+            "by Student's t with the variances of both (Cochran 1964)."
+        )
     return "\n".join(found)
 
 
@@ -98,8 +115,10 @@ def _read(circumstances: Mapping[str, Any], model: str, name: str) -> CurveProto
     try:
         return CurveProtocol.model_validate(own[name]["protocol"])
     except (KeyError, TypeError, ValidationError) as error:
-        raise InputError(f"the circumstances say nothing this ibviz understands of protocol {name!r}, under which rows "
-                         f"were measured; expected its card under 'protocols': {error}") from error  # fmt: skip
+        raise InputError(
+            f"the circumstances say nothing this ibviz understands of protocol {name!r}, under which rows "
+            f"were measured; expected its card under 'protocols': {error}"
+        ) from error
 
 
 def _replacement(protocol: CurveProtocol) -> str:
@@ -139,8 +158,10 @@ def _main(lines: Frame, title: str, circumstances: Mapping[str, Any]) -> Sheet:
     kept = lines[lines["stratum"] == ALL]
     table = _by_method(kept)
     metrics = list(kept["metric"].unique())
-    columns = {f"{METRICS[one].label} {ARROWS[METRICS[one].sign]}": [_estimate(row.get(one)) for row in table.values()]
-               for one in metrics}  # fmt: skip
+    columns = {
+        f"{METRICS[one].label} {ARROWS[METRICS[one].sign]}": [_estimate(row.get(one)) for row in table.values()]
+        for one in metrics
+    }
     first = [row.get(metrics[0]) for row in table.values()]
     if kept["macro"][kept["metric"] == "pointing_game"].notna().any():
         columns["macro"] = [_number(row.get("pointing_game"), "macro", ".3f") for row in table.values()]
@@ -161,10 +182,14 @@ def _main(lines: Frame, title: str, circumstances: Mapping[str, Any]) -> Sheet:
 
 def _reliance(model: str, decided: Mapping[str, Any], *, alone: bool) -> Sheet:
     """How a network decides with other maps in the place of its trained attention."""
-    cells = [[REPLACEMENTS.get(name, name), *(_estimate(numbers[one]) for one in ("accuracy", "cross_entropy"))]
-             for name, numbers in decided.items()]  # fmt: skip
-    notes = ["The values of the gate are replaced, not the image. As good with every cell at its map's mean: the "
-             "attention is not used; as good with the average map: only where it usually lies is."]  # fmt: skip
+    cells = [
+        [REPLACEMENTS.get(name, name), *(_estimate(numbers[one]) for one in ("accuracy", "cross_entropy"))]
+        for name, numbers in decided.items()
+    ]
+    notes = [
+        "The values of the gate are replaced, not the image. As good with every cell at its map's mean: the "
+        "attention is not used; as good with the average map: only where it usually lies is."
+    ]
     title = "How much the attention is used" + ("" if alone else f": {model}")
     return Sheet(title, ["decided with", "accuracy", "cross-entropy (nats)"], cells, 0, notes)
 
@@ -200,13 +225,25 @@ def _strata(lines: Frame, title: str) -> Sheet:
 
 
 def _agreement(agreement: Frame) -> Sheet:
-    cells = [[", ".join([*([one["model"]] if agreement["model"].nunique() > 1 else []),
-                         *([one["protocol"]] if agreement["protocol"].nunique() > 1 else []), one["judges"]]),
-              *(_number(one, name, ".2f") for name in ("kendall", "spearman", "alpha")), str(one["units"])]
-             for one in agreement.to_dict("records")]  # fmt: skip
-    notes = ["1: the same order, 0: as by chance, -1: reversed. 'all' are all metrics or protocols as raters of the "
-             "methods, 'images by' the images as raters (ordinal, on ranks). Controls are left out, for all agree "
-             "about them; of few methods these numbers say little."]  # fmt: skip
+    cells = [
+        [
+            ", ".join(
+                [
+                    *([one["model"]] if agreement["model"].nunique() > 1 else []),
+                    *([one["protocol"]] if agreement["protocol"].nunique() > 1 else []),
+                    one["judges"],
+                ]
+            ),
+            *(_number(one, name, ".2f") for name in ("kendall", "spearman", "alpha")),
+            str(one["units"]),
+        ]
+        for one in agreement.to_dict("records")
+    ]
+    notes = [
+        "1: the same order, 0: as by chance, -1: reversed. 'all' are all metrics or protocols as raters of the "
+        "methods, 'images by' the images as raters (ordinal, on ranks). Controls are left out, for all agree "
+        "about them; of few methods these numbers say little."
+    ]
     header = ["judges", "Kendall's tau-b", "Spearman's rho", "Krippendorff's alpha", "methods"]
     return Sheet("Do the judges put the methods in one order?", header, cells, 0, notes)
 

@@ -133,8 +133,9 @@ def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
     header = shaped(ShardHeader, read_header(path, "maps"), f"{path} does not hold maps as ibviz stores them", ANEW)
     encoded = path.read_bytes()
     if hashlib.sha256(encoded).hexdigest()[:DIGITS] != path.stem.partition("-")[2]:
-        raise InputError(f"{path} was changed after it was written: its name is not its checksum; delete it and resume "
-                         "the run")  # fmt: skip
+        raise InputError(
+            f"{path} was changed after it was written: its name is not its checksum; delete it and resume the run"
+        )
     with parsing(f"{path} is not a safetensors file", "delete it and resume the run"):
         tensors = load(encoded)
     if not _is_sound(tensors):

@@ -88,8 +88,10 @@ def fitting(images: ImageSet, model: Classifier) -> ImageSet:
     theirs, ours = images.class_names, model.spec.class_names
     if images.images.shape[-2:] != model.spec.height_width:
         rows, columns = images.images.shape[-2:]
-        raise InputError(f"the model takes images of {model.spec.size} pixels; the data has {rows}x{columns}: "
-                         f"set image_size = {model.spec.side} under [data]")  # fmt: skip
+        raise InputError(
+            f"the model takes images of {model.spec.size} pixels; the data has {rows}x{columns}: "
+            f"set image_size = {model.spec.side} under [data]"
+        )
     if same_order(theirs, ours):
         return images
     missing = [name for name in theirs if name not in ours]

@@ -51,7 +51,7 @@ def summarise(rows: "DataFrame", recipes: Mapping[str, str] | None = None) -> Su
 
     `recipes` name what models were trained by, but for the seed; models of one recipe are averaged as well.
     """
-    from pandas import concat  # noqa: PLC0415 - slow to import
+    from pandas import concat
 
     rows = _completed(rows)
     by_table: Frame = rows.groupby(["model", "protocol", "native"], sort=False, observed=True)
@@ -91,13 +91,15 @@ def _shared(rows: Frame) -> Frame | None:
 
 def _wide(part: Frame) -> Frame:
     """One row an image, one column a metric and method: metrics as in `METRICS`, controls last."""
-    from pandas import MultiIndex  # noqa: PLC0415 - slow to import
+    from pandas import MultiIndex
 
     twice = part.duplicated(["image", "metric", "method"])
     if twice.any():
         first = part[twice].iloc[0]
-        raise InputError(f"image {first['image']} has two rows for {first['method']} by {first['metric']}; expected "
-                         "one: merge results of different images only")  # fmt: skip
+        raise InputError(
+            f"image {first['image']} has two rows for {first['method']} by {first['metric']}; expected "
+            "one: merge results of different images only"
+        )
     methods = part.drop_duplicates("method").sort_values("control", kind="stable")["method"]
     wide = part.pivot(index="image", columns=["metric", "method"], values="value")
     there = set(wide.columns)
@@ -107,7 +109,7 @@ def _wide(part: Frame) -> Frame:
 
 def _lines(part: Frame, values: Frame, shared: Frame | None, model: str, protocol: str, native: bool) -> Frame:
     """Lines of one model under one protocol; other strata than all images have estimates only."""
-    from pandas import concat  # noqa: PLC0415 - slow to import
+    from pandas import concat
 
     facts = _facts(part)
     numbers = numbers_of([values], shared)
@@ -116,8 +118,10 @@ def _lines(part: Frame, values: Frame, shared: Frame | None, model: str, protoco
         whole = whole.join(compared(numbers, facts["control"].groupby("method").first()))
     strata = {} if native else _strata(part)
     found = [whole.assign(stratum=ALL)]
-    found += [estimated(numbers_of([values.loc[images]], shared)).join(facts[["control", "hash"]]).assign(stratum=name)
-              for name, images in strata.items()]  # fmt: skip
+    found += [
+        estimated(numbers_of([values.loc[images]], shared)).join(facts[["control", "hash"]]).assign(stratum=name)
+        for name, images in strata.items()
+    ]
     return concat(found).reset_index().assign(model=model, models=1, protocol=protocol, native=native)
 
 
@@ -163,10 +167,16 @@ def _over_trainings(
         if len(several) > 1:
             numbers = numbers_of(_aligned(list(several.values())), shared)
             line = estimated(numbers).join(compared(numbers, control)).reset_index()
-            found.append(line.assign(
-                model=f"mean of {len(several)} trainings: {', '.join(several)}", models=len(several),
-                protocol=protocol, native=False, stratum=ALL, control=line["method"].map(control),
-            ))  # fmt: skip
+            found.append(
+                line.assign(
+                    model=f"mean of {len(several)} trainings: {', '.join(several)}",
+                    models=len(several),
+                    protocol=protocol,
+                    native=False,
+                    stratum=ALL,
+                    control=line["method"].map(control),
+                )
+            )
     return found
 
 
@@ -180,7 +190,7 @@ def _aligned(several: Sequence[Frame]) -> list[Frame]:
 
 def _agreement(values: Mapping[Key, Frame], lines: Frame) -> Frame:
     """How alike metrics, protocols and images order the methods; controls, which all find bad, are left out."""
-    from pandas import DataFrame  # noqa: PLC0415 - slow to import
+    from pandas import DataFrame
 
     kept = lines[(lines["models"] == 1) & (lines["stratum"] == ALL) & ~lines["native"] & ~lines["control"].astype(bool)]
     better = kept.assign(
@@ -193,8 +203,15 @@ def _agreement(values: Mapping[Key, Frame], lines: Frame) -> Frame:
         found += [{"model": model, "protocol": protocol} | one for one in _alike(part, "label")]
         for (metric, label), methods in part.groupby(["metric", "label"], sort=False)["method"]:
             alpha = krippendorff_alpha(own[metric][list(methods)].rank(axis=1).to_numpy())
-            found.append({"model": model, "protocol": protocol, "judges": f"images by {label}", "units": len(methods),
-                          "alpha": alpha})  # fmt: skip
+            found.append(
+                {
+                    "model": model,
+                    "protocol": protocol,
+                    "judges": f"images by {label}",
+                    "units": len(methods),
+                    "alpha": alpha,
+                }
+            )
     for (model, label), part in better.groupby(["model", "label"], sort=False):
         judged = part.assign(judge=part["protocol"].astype(str) + f" by {label}")
         found += [{"model": model, "protocol": "all"} | one for one in _alike(judged, "judge")]
@@ -208,8 +225,13 @@ def _alike(lines: Frame, judge: str) -> Iterator[dict[str, Any]]:
     for one, other in combinations(scores.index, 2):
         pair = scores.loc[[one, other]].dropna(axis=1)
         tau, rho = rank_correlations(*pair.to_numpy())
-        yield {"judges": f"{one}, {other}", "units": pair.shape[1], "kendall": tau, "spearman": rho,
-               "alpha": krippendorff_alpha(pair.rank(axis=1).to_numpy())}  # fmt: skip
+        yield {
+            "judges": f"{one}, {other}",
+            "units": pair.shape[1],
+            "kendall": tau,
+            "spearman": rho,
+            "alpha": krippendorff_alpha(pair.rank(axis=1).to_numpy()),
+        }
     if len(scores) > 2:
         alpha = krippendorff_alpha(scores.rank(axis=1).to_numpy())
         yield {"judges": f"all {len(scores)}", "units": scores.shape[1], "alpha": alpha}

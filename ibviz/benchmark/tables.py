@@ -73,8 +73,11 @@ def comma_separated(tables: Tables) -> str:
 def as_json(tables: Tables) -> str:
     """Circumstances, lines and agreement, at full precision; null is not defined."""
     summary = tables.summary
-    content = {"circumstances": tables.circumstances, "lines": _records(summary.lines),
-               "agreement": _records(summary.agreement)}  # fmt: skip
+    content = {
+        "circumstances": tables.circumstances,
+        "lines": _records(summary.lines),
+        "agreement": _records(summary.agreement),
+    }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
@@ -102,7 +105,7 @@ def _records(frame: "DataFrame") -> list[dict[str, Any]]:
 
 
 def _undefined(value: Any) -> bool:
-    from pandas import NA  # noqa: PLC0415 - slow to import
+    from pandas import NA
 
     return value is None or value is NA or (isinstance(value, float) and math.isnan(value))
 
@@ -136,31 +139,44 @@ def _set(sheet: Sheet) -> str:
     """A table environment of booktabs; a rule before the controls, notes below."""
     methods = len(sheet.cells) - sheet.controls
     rows = [" & ".join(map(_escaped, row)) + r" \\" for row in sheet.cells]
-    controls = [rf"\textit{{{_escaped(row[0])}}} & " + " & ".join(map(_escaped, row[1:])) + r" \\"
-                for row in sheet.cells[methods:]]  # fmt: skip
-    return "\n".join([
-        r"\begin{table*}",
-        r"\centering\small",
-        *(rf"\caption{{{_escaped(one)}}}" for one in _title(sheet)),
-        rf"\begin{{tabular}}{{{'l' * len(sheet.header)}}}",
-        r"\toprule",
-        " & ".join(map(_escaped, sheet.header)) + r" \\",
-        r"\midrule",
-        *rows[:methods],
-        *([r"\midrule"] if methods and controls else []),
-        *controls,
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par {_escaped(note)}" for note in sheet.notes),
-        r"\end{table*}",
-    ])  # fmt: skip
+    controls = [
+        rf"\textit{{{_escaped(row[0])}}} & " + " & ".join(map(_escaped, row[1:])) + r" \\"
+        for row in sheet.cells[methods:]
+    ]
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering\small",
+            *(rf"\caption{{{_escaped(one)}}}" for one in _title(sheet)),
+            rf"\begin{{tabular}}{{{'l' * len(sheet.header)}}}",
+            r"\toprule",
+            " & ".join(map(_escaped, sheet.header)) + r" \\",
+            r"\midrule",
+            *rows[:methods],
+            *([r"\midrule"] if methods and controls else []),
+            *controls,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par {_escaped(note)}" for note in sheet.notes),
+            r"\end{table*}",
+        ]
+    )
 
 
 SPECIAL = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    **{one: rf"\{one}" for one in "&%$#_{}"}, "<": r"$<$", ">": r"$>$", "|": r"$|$",
-    "≤": r"$\leq$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "[": "{[}", "]": "{]}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{one: rf"\{one}" for one in "&%$#_{}"},
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "≤": r"$\leq$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "[": "{[}",
+    "]": "{]}",
+}
 
 
 def _escaped(words: str) -> str:

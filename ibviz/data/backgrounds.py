@@ -130,8 +130,8 @@ def _photograph(name: str) -> Images:
 
 
 def _bundled(name: str) -> Callable[[], np.ndarray]:
-    from skimage import data  # noqa: PLC0415 - slow to import
-    from sklearn.datasets import load_sample_image  # noqa: PLC0415 - slow to import
+    from skimage import data
+    from sklearn.datasets import load_sample_image
 
     if name == "stereo_motorcycle":
         return lambda: data.stereo_motorcycle()[0]

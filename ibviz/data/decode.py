@@ -139,7 +139,7 @@ def fitted(thing: Any, size: int | Grid, resize: int | None = None) -> Any:
     >>> fitted(Image.new("RGB", (30, 20)), (8, 16)).size
     (16, 8)
     """
-    from torchvision.transforms.v2 import functional  # noqa: PLC0415 - slow to import
+    from torchvision.transforms.v2 import functional
 
     crop = [size, size] if isinstance(size, int) else list(size)
     short = resize or min(crop)

@@ -72,7 +72,7 @@ def fetch_file(address: str, md5: str, path: Path) -> None:
     What has arrived lies in a hidden file beside, which becomes `path` when it is whole and of this sum. A server that
     does not send parts of a file sends all of it anew.
     """
-    from torchvision.datasets.utils import check_integrity  # noqa: PLC0415 - slow to import
+    from torchvision.datasets.utils import check_integrity
 
     if check_integrity(str(path), md5):
         return
@@ -116,7 +116,7 @@ def fetch_archive(name: str, beside: Path) -> None:
 
 def fetch_voc(year: str, beside: Path) -> None:
     """Download the archives of a year that torchvision knows: train and validation, and the test of 2007."""
-    from torchvision.datasets.voc import DATASET_YEAR_DICT  # noqa: PLC0415 - slow to import
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     entries = [DATASET_YEAR_DICT[key] for key in [year, *(["2007-test"] if year == "2007" else [])]]
     _fetch_and_unpack([(entry["url"], entry["md5"], beside / entry["filename"]) for entry in entries])
@@ -143,7 +143,7 @@ def fetch_parquet(repository: str, beside: Path) -> None:
 
     A set whose own files are of another kind comes from the branch on which the Hub converts all of them.
     """
-    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - slow to import
+    from huggingface_hub import HfApi, snapshot_download
 
     owner, name, *folder = repository.split("/", 2)
     prefix = f"{folder[0]}/" if folder else ""

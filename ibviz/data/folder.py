@@ -16,8 +16,27 @@ from ibviz.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Images by their suffix, but of kinds that are not read from folders.
-OTHER_SUFFIXES = (".avif", ".dcm", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".nii", ".npy", ".pgm",
-                  ".pnm", ".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff")  # fmt: skip
+OTHER_SUFFIXES = (
+    ".avif",
+    ".dcm",
+    ".dng",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jp2",
+    ".jxl",
+    ".nii",
+    ".npy",
+    ".pgm",
+    ".pnm",
+    ".ppm",
+    ".psd",
+    ".svg",
+    ".tga",
+    ".tif",
+    ".tiff",
+)
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 LAYOUT = f"ROOT/{{train,validation,test}}/CLASS/FILE or ROOT/CLASS/FILE, FILE one of {' '.join(SUFFIXES)}"
 
@@ -99,8 +118,10 @@ def _check_class(folder: Path, has_images: bool, *, may_be_empty: bool) -> None:
     names = [] if has_images else sorted(name for name in os.listdir(folder) if not name.startswith("."))
     if not has_images and (names or not may_be_empty):
         held = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        raise InputError(f"class {folder.name!r} has no image: {folder} holds {held or 'nothing'}; expected {LAYOUT}: "
-                         "convert its images, or remove the folder")  # fmt: skip
+        raise InputError(
+            f"class {folder.name!r} has no image: {folder} holds {held or 'nothing'}; expected {LAYOUT}: "
+            "convert its images, or remove the folder"
+        )
 
 
 def _is_image(name: str) -> bool:
@@ -121,8 +142,12 @@ def _list_unused(folder: Path, names: Sequence[str]) -> None:
     """Warn of images that are not used, by their names."""
     if names:
         first = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        warn(f"{len(names)} with the name of an image in {folder} are not used, being no regular file or not one of "
-             f"{' '.join(SUFFIXES)}: {first}", UserWarning, stacklevel=2)  # fmt: skip
+        warn(
+            f"{len(names)} with the name of an image in {folder} are not used, being no regular file or not one of "
+            f"{' '.join(SUFFIXES)}: {first}",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _class_folders(folder: Path) -> list[Path]:

@@ -70,8 +70,10 @@ def checked(listing: Listing, where: str) -> Listing:
     if low < -1 or high > last:
         raise InputError(f"{where}: labels must be -1 (none) to {last}, one per class name; got {low} to {high}")
     if listing.clusters is not None and len(listing.clusters) != len(listing.labels):
-        raise InputError(f"{where}: clusters name the cluster of each image: expected {len(listing.labels)} names, got "
-                         f"{len(listing.clusters)}")  # fmt: skip
+        raise InputError(
+            f"{where}: clusters name the cluster of each image: expected {len(listing.labels)} names, got "
+            f"{len(listing.clusters)}"
+        )
     return listing._replace(
         names=tuple(map(writable, listing.names)), class_names=tuple(map(writable, listing.class_names))
     )
@@ -119,8 +121,9 @@ def decoded(part: Part, view: View, *, show: bool = False) -> ImageSet:
         notes.append(found.note)
     names = tuple(listing.names[row] for row in kept)
     shared = None if listing.clusters is None else tuple(listing.clusters[row] for row in kept)
-    whole = ImageSet(images[: len(kept)], listing.labels[kept], listing.class_names, names, faults=tuple(faults),
-                     clusters=shared)  # fmt: skip
+    whole = ImageSet(
+        images[: len(kept)], listing.labels[kept], listing.class_names, names, faults=tuple(faults), clusters=shared
+    )
     return _annotated(whole, notes)
 
 

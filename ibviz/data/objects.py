@@ -63,7 +63,7 @@ def annotate(
     >>> annotate(Image.new("RGB", (9, 6)), [(1.0, 1.0, 4.0, 5.0), (2.0, 2.0, 2.0, 3.0)], [7, 8]).labels
     tensor([7])
     """
-    from torchvision import tv_tensors  # noqa: PLC0415 - slow to import
+    from torchvision import tv_tensors
 
     width, height = image.size
     inside = [_clipped(box, width, height) for box in boxes]
@@ -146,7 +146,7 @@ def seen(picture: Picture, view: View, target: int | None = None) -> Picture:
 
 
 def _cut(box: list[float], size: tuple[int, int], side: int, thing: Any) -> Any:
-    from torchvision.transforms.v2 import functional  # noqa: PLC0415 - slow to import
+    from torchvision.transforms.v2 import functional
 
     left, top = (min(round(edge), most - 1) for edge, most in zip(box[:2], size, strict=True))
     right, bottom = max(round(box[2]), left + 1), max(round(box[3]), top + 1)
@@ -155,7 +155,7 @@ def _cut(box: list[float], size: tuple[int, int], side: int, thing: Any) -> Any:
 
 def visible(objects: Objects) -> Objects:
     """The objects of which the crop left something."""
-    from torchvision import tv_tensors  # noqa: PLC0415 - slow to import
+    from torchvision import tv_tensors
 
     left = [_area(box) > 0 for box in objects.boxes.tolist()]
     if all(left):

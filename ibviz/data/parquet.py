@@ -97,8 +97,9 @@ def _clusters(files: list[Path], columns: Columns) -> tuple[str, ...] | None:
     stored = {file: _column(file, columns.cluster) for file in files}
     for file, values in stored.items():
         if None in values:
-            raise InputError(f"{file}: row {values.index(None)} has no {CLUSTER}; name that of every image, or leave "
-                             "the column out")  # fmt: skip
+            raise InputError(
+                f"{file}: row {values.index(None)} has no {CLUSTER}; name that of every image, or leave the column out"
+            )
     return tuple(str(value) for values in stored.values() for value in values)
 
 
@@ -113,7 +114,7 @@ def _reading(file: Path) -> AbstractContextManager[None]:
 
 
 def _schema(file: Path) -> "pa.Schema":
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+    import pyarrow.parquet as pq
 
     with _reading(file):
         return pq.read_schema(file)
@@ -121,7 +122,7 @@ def _schema(file: Path) -> "pa.Schema":
 
 def _column(file: Path, name: str, field: str | None = None) -> list[Any]:
     """Values of a column, or of one field of a struct without its others; None where there is no such field."""
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+    import pyarrow.parquet as pq
 
     with _reading(file), pq.ParquetFile(file) as opened:
         table = opened.read(columns=[f"{name}.{field}" if field else name])
@@ -140,7 +141,7 @@ def _common_columns(files: list[Path]) -> Columns:
 
 
 def _columns(schema: "pa.Schema", file: Path) -> Columns:
-    from pyarrow import types  # noqa: PLC0415 - slow to import
+    from pyarrow import types
 
     if len(set(schema.names)) < len(schema.names):
         raise InputError(f"{file} has two columns of one name; its columns are {', '.join(schema.names)}")
@@ -158,7 +159,7 @@ def _columns(schema: "pa.Schema", file: Path) -> Columns:
 
 def _has_bytes(kind: "pa.DataType") -> bool:
     """Whether this is a struct whose field `bytes` holds bytes, and whose `path`, if any, text."""
-    from pyarrow import types  # noqa: PLC0415 - slow to import
+    from pyarrow import types
 
     if not _has_field(kind, "bytes"):
         return False
@@ -169,7 +170,7 @@ def _has_bytes(kind: "pa.DataType") -> bool:
 
 
 def _has_field(kind: "pa.DataType", name: str) -> bool:
-    from pyarrow import types  # noqa: PLC0415 - slow to import
+    from pyarrow import types
 
     return types.is_struct(kind) and name in [kind.field(index).name for index in range(kind.num_fields)]
 
@@ -204,7 +205,7 @@ def _class_names(schema: "pa.Schema", label: str, file: Path) -> tuple[str, ...]
 
 
 def _groups(files: list[Path]) -> tuple[Group, ...]:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+    import pyarrow.parquet as pq
 
     groups, first = [], 0
     for file in files:
@@ -236,7 +237,7 @@ def _batches(
     groups: tuple[Group, ...], columns: Columns, wanted: list[int]
 ) -> Iterator[tuple[Path, int, "pa.RecordBatch"]]:
     """Batches of the row groups that hold wanted rows, with the number of their first row."""
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+    import pyarrow.parquet as pq
 
     names = [columns.image, *([columns.objects] if columns.objects else [])]
     needed = [one for one in groups if bisect_left(wanted, one.first) < bisect_left(wanted, one.after)]
@@ -249,8 +250,10 @@ def _batches(
                     first += len(batch)
                 if first < group.after:
                     said, held = group.after - group.first, first - group.first
-                    raise InputError(f"{file} is damaged: its row group {group.number} says that it has {said} rows, "
-                                     f"and holds {held}; restore it")  # fmt: skip
+                    raise InputError(
+                        f"{file} is damaged: its row group {group.number} says that it has {said} rows, "
+                        f"and holds {held}; restore it"
+                    )
 
 
 def _decode(content: bytes | None, name: str, row: int) -> Image.Image:
@@ -278,8 +281,10 @@ def read_objects(record: Any, label: int, image: Image.Image) -> Objects:
     boxes = [corners(box) for box in held.bbox or []]
     classes, difficult = _classes(held, label, len(boxes)), [bool(one) for one in held.difficult or ()]
     if len(classes) != len(boxes) or len(difficult) not in (0, len(boxes)):
-        raise InputError(f"the column objects has {len(boxes)} boxes, but {len(classes)} categories and "
-                         f"{len(difficult)} marks of difficulty")  # fmt: skip
+        raise InputError(
+            f"the column objects has {len(boxes)} boxes, but {len(classes)} categories and "
+            f"{len(difficult)} marks of difficulty"
+        )
     return annotate(image, boxes, classes, difficult=difficult)
 
 

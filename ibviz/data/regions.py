@@ -34,8 +34,10 @@ def object_regions(objects: "Sequence[BoundingBoxes | Mask]", *, keep: Keep | No
     each = [_masks(one) for one in objects]
     sizes = {tuple(masks.shape[1:]) for masks in each}
     if len(sizes) > 1:
-        raise InputError(f"images of a batch must have one size; got {sorted(sizes)}: resize with transforms.v2, "
-                         "which moves boxes and masks along")  # fmt: skip
+        raise InputError(
+            f"images of a batch must have one size; got {sorted(sizes)}: resize with transforms.v2, "
+            "which moves boxes and masks along"
+        )
     kept = each if keep is None else [masks[some] for masks, some in zip(each, keep, strict=True)]
     return torch.stack([masks.any(0) for masks in kept])
 
@@ -47,8 +49,8 @@ def object_boxes(objects: "Sequence[BoundingBoxes]") -> list[Objects]:
     >>> object_boxes([BoundingBoxes(torch.tensor([[1, 0, 1, 1]]), format="XYWH", canvas_size=(1, 3))])
     [tensor([[1., 0., 2., 1.]])]
     """
-    from torchvision.transforms.v2.functional import convert_bounding_box_format as convert  # noqa: PLC0415 - slow
-    from torchvision.tv_tensors import BoundingBoxFormat  # noqa: PLC0415
+    from torchvision.transforms.v2.functional import convert_bounding_box_format as convert
+    from torchvision.tv_tensors import BoundingBoxFormat
 
     return [convert(one, new_format=BoundingBoxFormat.XYXY).as_subclass(Tensor).float() for one in objects]
 
@@ -66,7 +68,7 @@ def rasterise(boxes: Boxes, size: Grid) -> Masks:
 
 
 def _masks(objects: "BoundingBoxes | Mask") -> Bool[Tensor, "objects h w"]:
-    from torchvision.tv_tensors import BoundingBoxes, Mask  # noqa: PLC0415 - slow to import
+    from torchvision.tv_tensors import BoundingBoxes, Mask
 
     if isinstance(objects, BoundingBoxes):
         [boxes] = object_boxes([objects])
@@ -74,5 +76,7 @@ def _masks(objects: "BoundingBoxes | Mask") -> Bool[Tensor, "objects h w"]:
         return rasterise(boxes, size)
     if isinstance(objects, Mask):
         return objects.as_subclass(Tensor).bool().view(-1, *objects.shape[-2:])
-    raise InputError(f"expected torchvision.tv_tensors BoundingBoxes or Mask, which say what their numbers mean; "
-                     f"got {type(objects).__name__}")  # fmt: skip
+    raise InputError(
+        f"expected torchvision.tv_tensors BoundingBoxes or Mask, which say what their numbers mean; "
+        f"got {type(objects).__name__}"
+    )

@@ -92,13 +92,18 @@ def choose_images(
     """
     if config.source == "digits":
         drawn = load_images(config, split, root, count=count, seed=seed)
-        return Chosen(drawn.labels, drawn.class_names, drawn.names,
-                      lambda start, stop: select(drawn, torch.arange(start, stop)))  # fmt: skip
+        return Chosen(
+            drawn.labels, drawn.class_names, drawn.names, lambda start, stop: select(drawn, torch.arange(start, stop))
+        )
     listing, rows = find_part(config, split, root)
     kept, view = limited(rows, count, seed), view_of(config)
     names = tuple(listing.names[row] for row in kept.tolist())
-    return Chosen(listing.labels[kept], listing.class_names, names,
-                  lambda start, stop: decoded(Part(listing, kept[start:stop]), view))  # fmt: skip
+    return Chosen(
+        listing.labels[kept],
+        listing.class_names,
+        names,
+        lambda start, stop: decoded(Part(listing, kept[start:stop]), view),
+    )
 
 
 def find_part(config: DataConfig, split: Split, root: Path | None) -> Part:

@@ -109,7 +109,7 @@ def _roll(generators: list[torch.Generator], background: tuple[int, ...], rows: 
 
 @cache
 def _glyphs(split: Split) -> tuple[Tensor, ...]:
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to import
+    from sklearn.datasets import load_digits
 
     values, labels = load_digits(return_X_y=True)
     glyphs = torch.from_numpy(values / 16).float().view(-1, 8, 8)

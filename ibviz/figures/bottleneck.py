@@ -53,8 +53,10 @@ def anchor_usage(
         raise InputError(f"usage counts {len(counts)} anchors, but {len(table)} are given, all to be finite")
     rows = None if occupancy is None else _counts(occupancy, "occupancy")
     if rows is not None and (rows.shape[1] != len(counts) or len(class_names) not in (0, len(rows))):
-        raise InputError(f"occupancy needs a row for each of {len(class_names)} class names and {len(counts)} columns; "
-                         f"got {rows.shape}")  # fmt: skip
+        raise InputError(
+            f"occupancy needs a row for each of {len(class_names)} class names and {len(counts)} columns; "
+            f"got {rows.shape}"
+        )
     order, page = np.argsort(table, kind="stable"), find_template(template)
     names = list(class_names) or [str(number) for number in range(0 if rows is None else len(rows))]
     with settings(page, names):
@@ -68,8 +70,11 @@ def anchor_usage(
 def _counts(given: Tensor, name: str) -> Values:
     counts = given.detach().cpu().double().numpy()
     if not counts.size or not (np.isfinite(counts) & (counts >= 0)).all():
-        raise InputError(f"{name} counts cells, zero or more for each anchor; got {counts.shape} from {counts.min():g}"
-                         if counts.size else f"{name} is empty; it needs a number for each anchor")  # fmt: skip
+        raise InputError(
+            f"{name} counts cells, zero or more for each anchor; got {counts.shape} from {counts.min():g}"
+            if counts.size
+            else f"{name} is empty; it needs a number for each anchor"
+        )
     return counts
 
 
@@ -164,8 +169,9 @@ def _tradeoff(name: str, rates: Tensor, accuracies: Tensor) -> tuple[Values, Val
     """Rates and accuracies in order of rate, checked."""
     x, y = (part.detach().cpu().double().numpy() for part in (rates, accuracies))
     if y.shape != (len(x), 3) or not len(x):
-        raise InputError(f"{name!r} needs a rate and three accuracies (value, low, high) for each point; "
-                         f"got {x.shape} and {y.shape}")  # fmt: skip
+        raise InputError(
+            f"{name!r} needs a rate and three accuracies (value, low, high) for each point; got {x.shape} and {y.shape}"
+        )
     if not (
         np.isfinite(x).all() and np.isfinite(y).all() and (y[:, 1] <= y[:, 0]).all() and (y[:, 0] <= y[:, 2]).all()
     ):

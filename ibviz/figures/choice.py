@@ -68,8 +68,10 @@ def by_quantile(
     ranked = np.argsort(given if not lower_is_better else -given, kind="stable")  # worst first, NaN last
     ranked = [int(one) for one in ranked if not np.isnan(given[one])]
     if len(ranked) < each * len(shares):
-        raise InputError(f"{each} images about each of {len(shares)} quantiles need as many with a value of {metric}; "
-                         f"got {len(ranked)} of {len(given)} images")  # fmt: skip
+        raise InputError(
+            f"{each} images about each of {len(shares)} quantiles need as many with a value of {metric}; "
+            f"got {len(ranked)} of {len(given)} images"
+        )
     images: list[int] = []
     for middle in [float(share) * (len(ranked) - 1) for share in shares]:
         nearest = sorted(range(len(ranked)), key=lambda rank, middle=middle: abs(rank - middle))

@@ -120,7 +120,7 @@ def draw_contour(axes: Axes, values: Values, level: float, smooth: bool, unit: f
 
 def _smooth_contour(values: Values, level: float) -> list[Values]:
     """Lines `(points, 2)` of x, y in cells, on the bilinear enlargement; half a cell at the border is level."""
-    from skimage.measure import find_contours  # noqa: PLC0415 - slow to import
+    from skimage.measure import find_contours
 
     cells = torch.from_numpy(np.pad(values, 1, mode="edge"))[None, None]
     size = [(side - 1) * FINER + 1 for side in cells.shape[2:]]

@@ -107,8 +107,10 @@ def coloured(images: Images, channels: Sequence[int] | None) -> Float[Tensor, "b
     count = images.shape[1]
     chosen = list(range(count)) if channels is None else list(channels)
     if len(chosen) not in (1, 3) or not all(0 <= one < count for one in chosen):
-        raise InputError(f"images have {count} channels; say which three of 0 to {count - 1} are drawn as red, green "
-                         f"and blue, or which one as grey: channels=(2, 1, 0); got {channels}")  # fmt: skip
+        raise InputError(
+            f"images have {count} channels; say which three of 0 to {count - 1} are drawn as red, green "
+            f"and blue, or which one as grey: channels=(2, 1, 0); got {channels}"
+        )
     return images[:, chosen].expand(-1, 3, -1, -1)
 
 

@@ -43,8 +43,9 @@ def table(
     [0, 1]
     """
     if not header or not cells or any(len(row) != len(header) for row in cells):
-        raise InputError(f"a table needs rows of as many cells as its header, {len(header)}; "
-                         f"got {[len(row) for row in cells]}")  # fmt: skip
+        raise InputError(
+            f"a table needs rows of as many cells as its header, {len(header)}; got {[len(row) for row in cells]}"
+        )
     for number in controls:
         if not 0 <= number < len(cells):
             raise unknown("row of controls", str(number), [str(row) for row in range(len(cells))])

@@ -125,6 +125,6 @@ def __getattr__(name: str) -> object:
     """Import torchmetrics only when one of its shells is asked for: it takes a second."""
     if name not in _SHELLS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ibviz.metrics import shells  # noqa: PLC0415
+    from ibviz.metrics import shells
 
     return getattr(shells, name)

@@ -65,8 +65,10 @@ def in_range(images: Images) -> Images:
     if low >= -1e-3 and high <= 1 + 1e-3:
         return images
     way = "divide bytes by 255, and " if high > 2 else ""
-    raise InputError(f"images must be in [0, 1] pixel space, not normalised; got {low:.3g} to {high:.3g}; {way}tell "
-                     "ibviz.wrap the mean and std by which the network normalises")  # fmt: skip
+    raise InputError(
+        f"images must be in [0, 1] pixel space, not normalised; got {low:.3g} to {high:.3g}; {way}tell "
+        "ibviz.wrap the mean and std by which the network normalises"
+    )
 
 
 def one_each(maps: Sized, others: Sized, name: str) -> None:

@@ -66,7 +66,7 @@ def inpaint(images: Images, removed: Masks) -> Images:
 
 def _telea(image: UInt8[np.ndarray, "h w c"], hole: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w c"]:
     """OpenCV takes three channels at once, or one; of any other number each is filled alone."""
-    import cv2  # noqa: PLC0415 - slow to import
+    import cv2
 
     parts = [image] if image.shape[2] == 3 else np.split(image, image.shape[2], axis=2)
     filled = [cv2.inpaint(np.ascontiguousarray(part), hole, RADIUS, cv2.INPAINT_TELEA) for part in parts]

@@ -144,8 +144,10 @@ def targets_by(rule: str, logits: Logits, labels: Labels | None = None, *, head:
             raise InputError("target 'true' needs the label of every image; give labels, or judge the predicted class")
         return Targets(labels)
     if not head.has_probability and logits.shape[1] > 1:
-        raise InputError(f"none of the {logits.shape[1]} outputs of a regression is the predicted one; name the output "
-                         "to explain and to judge: targets=0")  # fmt: skip
+        raise InputError(
+            f"none of the {logits.shape[1]} outputs of a regression is the predicted one; name the output "
+            "to explain and to judge: targets=0"
+        )
     best = logits.float().topk(min(2, logits.shape[1]), dim=1).indices
     if rule == "predicted":
         return Targets(best[:, 0])

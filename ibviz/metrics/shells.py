@@ -48,9 +48,11 @@ class _PerImage(Metric, ABC):
     def __new__(cls, *given: object, **options: object) -> Any:  # noqa: ARG004 - `__init__` takes the options
         """Refuse a network or a tensor in the place of options, in words."""
         if given and not isinstance(given[0], str):  # torchmetrics hands a name over to a copy
-            raise InputError(f"{cls.__name__} takes no {type(given[0]).__name__}: it runs no network, but sums up what "
-                             "`update` is given, such as curves of ibviz.metrics.faithfulness; to judge maps of a "
-                             "network, ibviz.evaluate")  # fmt: skip
+            raise InputError(
+                f"{cls.__name__} takes no {type(given[0]).__name__}: it runs no network, but sums up what "
+                "`update` is given, such as curves of ibviz.metrics.faithfulness; to judge maps of a "
+                "network, ibviz.evaluate"
+            )
         return super().__new__(cls)
 
     def __init__(self, *, reduction: Reduction = "mean", options: tuple[object, ...] = ()) -> None:

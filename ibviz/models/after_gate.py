@@ -67,8 +67,10 @@ def after_gate(model: IBClassifier) -> IBClassifier:
     view._modules = {**model._modules, "normalize": nn.Identity(), "network": rest}
     with torch.no_grad(), evaluating(model), evaluating(view):
         if not gives(lambda: view(below_gate(model, image)), model(image)):
-            raise InputError(f"layers behind {network_layer(model)} compute something else when they run on their own: "
-                             "leave cache_features out")  # fmt: skip
+            raise InputError(
+                f"layers behind {network_layer(model)} compute something else when they run on their own: "
+                "leave cache_features out"
+            )
     return view
 
 
@@ -103,8 +105,10 @@ def _behind(body: nn.Module, layer: str) -> fx.GraphModule:
     try:
         nodes = list(_Whole(layer).trace(body).nodes)
     except Exception as error:  # whatever a network's own code raises at a symbol in the place of a tensor
-        raise InputError(f"{type(body).__name__} cannot be followed by torch.fx ({str(error).splitlines()[0]}): leave "
-                         "cache_features out") from error  # fmt: skip
+        raise InputError(
+            f"{type(body).__name__} cannot be followed by torch.fx ({str(error).splitlines()[0]}): leave "
+            "cache_features out"
+        ) from error
     place = next(number for number, node in enumerate(nodes) if node.op == "call_module" and node.target == layer)
     graph = fx.Graph()
     known: dict[fx.Node, fx.Node] = {nodes[place]: graph.placeholder("output")}
@@ -115,6 +119,8 @@ def _behind(body: nn.Module, layer: str) -> fx.GraphModule:
 
 def _known(known: Mapping[fx.Node, fx.Node], node: fx.Node, body: nn.Module, layer: str) -> fx.Node:
     if node not in known:
-        raise InputError(f"in {type(body).__name__} a way leads past layer {layer} (by {node.name}): its features "
-                         "alone do not tell the rest; leave cache_features out")  # fmt: skip
+        raise InputError(
+            f"in {type(body).__name__} a way leads past layer {layer} (by {node.name}): its features "
+            "alone do not tell the rest; leave cache_features out"
+        )
     return known[node]

@@ -62,8 +62,10 @@ def attach(
     """
     wrapped = model if isinstance(model, WrappedClassifier) else _wrapped(model)
     if wrapped.head != "softmax" or wrapped.output is not None:
-        raise InputError("attention is trained with a softmax over the classes that a network gives as (b, classes); "
-                         f"this one was wrapped with head={wrapped.head!r}, output={wrapped.output!r}")  # fmt: skip
+        raise InputError(
+            "attention is trained with a softmax over the classes that a network gives as (b, classes); "
+            f"this one was wrapped with head={wrapped.head!r}, output={wrapped.output!r}"
+        )
     spec = wrapped.spec
     if class_names is not None:
         spec = spec.model_copy(update={"class_names": tuple(class_names)})

@@ -130,7 +130,7 @@ def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
 
 def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
     """The authors' VGG-16 for 224 px, without batch norm: attention on its last features, 14 x 14 cells."""
-    from torchvision import models  # noqa: PLC0415 - slow to import
+    from torchvision import models
 
     stem = cast(nn.Sequential, models.vgg16().features)[:-1]
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten())
@@ -140,7 +140,7 @@ def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
 
 def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
     """The authors' WRN-50-2 for 224 px: attention on layer 3 (14 x 14 cells), read by a copy of layer 4 at stride 1."""
-    from torchvision import models  # noqa: PLC0415 - slow to import
+    from torchvision import models
 
     fixed_head(config)
     resnet, reader = models.wide_resnet50_2(), models.wide_resnet50_2().layer4

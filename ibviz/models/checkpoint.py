@@ -105,8 +105,10 @@ def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> Non
     Raises `InputError` for one attached to a module without a name, which no file could rebuild.
     """
     if model.config.backbone == UNNAMED:
-        raise InputError(f"cannot write {path}: this classifier is attached to a module that no name rebuilds; attach "
-                         "to ibviz.load('timm/NAME'), tell ibviz.wrap its name, or keep its state_dict")  # fmt: skip
+        raise InputError(
+            f"cannot write {path}: this classifier is attached to a module that no name rebuilds; attach "
+            "to ibviz.load('timm/NAME'), tell ibviz.wrap its name, or keep its state_dict"
+        )
     header = {"kind": "model", "model": model.config.model_dump(), "input": model.spec.model_dump(), "facts": facts}
     write_tensors(path, model.state_dict(), header)
 
@@ -118,8 +120,10 @@ def load_model(path: Path) -> IBClassifier:
     header = shaped(ModelHeader, held, other)
     smallest = header.model.latent * max(len(header.input.class_names), 2)  # of the decoder, and of the bottleneck
     if smallest > sum(tensor.numel() for tensor in tensors.values()):
-        raise InputError(f"{path} does not hold the weights its configuration asks for: {header.model.latent} latents "
-                         f"and {len(header.input.class_names)} classes need more")  # fmt: skip
+        raise InputError(
+            f"{path} does not hold the weights its configuration asks for: {header.model.latent} latents "
+            f"and {len(header.input.class_names)} classes need more"
+        )
     model = IBClassifier(header.model, header.input)
     load_state(model, tensors, path)
     model.facts = held.get("facts", {})

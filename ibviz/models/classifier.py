@@ -156,21 +156,23 @@ class IBClassifier(nn.Module, ModelHubMixin):
         def gate(features: Tensor) -> Tensor:
             expected = (len(features), *features.shape[2:])
             if values.shape[1:] != expected:
-                raise InputError(f"values for the gate are (maps, images, rows, columns), here (any, "
-                                 f"{', '.join(map(str, expected))}); got {tuple(values.shape)}")  # fmt: skip
+                raise InputError(
+                    f"values for the gate are (maps, images, rows, columns), here (any, "
+                    f"{', '.join(map(str, expected))}); got {tuple(values.shape)}"
+                )
             return self.gate.gated(features, values.to(features.dtype))
 
         latent_mean, _ = self.bottleneck(self.network(self.normalize(images), gate))
         return self.decoder(latent_mean).unflatten(0, values.shape[:2])
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from ibviz.models.checkpoint import save_model  # noqa: PLC0415 - which is built on this module
+        from ibviz.models.checkpoint import save_model
 
         save_model(save_directory / "model.safetensors", self, self.facts)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **where: Any) -> "IBClassifier":
-        from ibviz.models.checkpoint import load_model  # noqa: PLC0415 - see above
+        from ibviz.models.checkpoint import load_model
 
         if Path(model_id).is_dir():
             return load_model(Path(model_id) / "model.safetensors")
@@ -179,7 +181,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
 
     def generate_model_card(self, *args: Any, **choices: Any) -> ModelCard:  # noqa: ARG002 - the mixin's signature
         """The README of a saved model: recipe, data, accuracy, anchor usage, as far as they are known."""
-        from ibviz.models.checkpoint import model_card  # noqa: PLC0415 - see above
+        from ibviz.models.checkpoint import model_card
 
         return model_card(self)
 

@@ -120,9 +120,11 @@ def layout_of(model: nn.Module, images: Images, name: str) -> Layout:
         what = "runs more than once in a pass" if len(seen[name]) > 1 else f"gives a {type(seen[name][0]).__name__}"
         raise InputError(f"layer {name} {what}; name one that runs once and gives a tensor: {listed(layouts)}")
     if name in outputs and name not in layouts:
-        raise InputError(f"layer {name} gives {tuple(outputs[name].shape)}, which holds no grid in the proportion of "
-                         f"{images.shape[2]}x{images.shape[3]} pixels, or none that can be told from its channels; "
-                         f"layers that do: {listed(layouts)}")  # fmt: skip
+        raise InputError(
+            f"layer {name} gives {tuple(outputs[name].shape)}, which holds no grid in the proportion of "
+            f"{images.shape[2]}x{images.shape[3]} pixels, or none that can be told from its channels; "
+            f"layers that do: {listed(layouts)}"
+        )
     return find_layer(layouts, name)
 
 
@@ -165,8 +167,10 @@ def layer_for_attention(model: nn.Module, images: Images) -> str:
     for name in reversed([name for name, stride in fitting.items() if stride == wanted]):
         if not _inside_another_grid(model, name, layers) and is_cut(model, images, name):
             return name
-    raise InputError(f"no layer has cells of at most {LARGEST_STRIDE} pixels, {LEAST_SIDE} a side, through which all "
-                     f"of the network passes; name one of those with a grid: {listed(layers)}")  # fmt: skip
+    raise InputError(
+        f"no layer has cells of at most {LARGEST_STRIDE} pixels, {LEAST_SIDE} a side, through which all "
+        f"of the network passes; name one of those with a grid: {listed(layers)}"
+    )
 
 
 def is_cut(model: nn.Module, images: Images, name: str) -> bool:
@@ -228,13 +232,18 @@ def _layouts(model: nn.Module, images: Images, outputs: dict[str, Tensor]) -> di
     prefix, size = _prefix_tokens(model), (images.shape[2], images.shape[3])
     shapes = {name: tuple(output.shape[1:]) for name, output in outputs.items() if len(output) == len(images)}
     tokens = {shape[0] for shape in shapes.values() if len(shape) == 2}  # their attention matrices are no grids
-    found = {name: _readings(shape, prefix, size) for name, shape in shapes.items() if shape[1:] not in
-             {(length, length) for length in tokens}}  # fmt: skip
+    found = {
+        name: _readings(shape, prefix, size)
+        for name, shape in shapes.items()
+        if shape[1:] not in {(length, length) for length in tokens}
+    }
     if any(len(readings) > 1 for readings in found.values()):
         wide = _shapes_in_wider_images(model, images)
         kinds = {name: _widened(shapes[name], wide.get(name)) for name in found}
-        found = {name: [one for one in readings if len(readings) == 1 or one.kind == kinds[name]]
-                 for name, readings in found.items()}  # fmt: skip
+        found = {
+            name: [one for one in readings if len(readings) == 1 or one.kind == kinds[name]]
+            for name, readings in found.items()
+        }
     return {name: readings[0] for name, readings in found.items() if readings}
 
 

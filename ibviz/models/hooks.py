@@ -54,8 +54,10 @@ def as_written(model: nn.Module) -> Iterator[None]:
     for module in model.modules():
         spread = isinstance(module, nn.DataParallel) and len(module.device_ids) > 1
         if spread or isinstance(module, nn.parallel.DistributedDataParallel):
-            raise InputError(f"{type(module).__name__} spreads this network over devices or processes, where hooks and "
-                             "gradients do not follow; give what it wraps, model.module")  # fmt: skip
+            raise InputError(
+                f"{type(module).__name__} spreads this network over devices or processes, where hooks and "
+                "gradients do not follow; give what it wraps, model.module"
+            )
     with ExitStack() as changes:
         if "torch._dynamo" in sys.modules:  # or else nothing is compiled, and the import takes seconds
             changes.enter_context(torch.compiler.set_stance("force_eager"))
@@ -66,8 +68,10 @@ def as_written(model: nn.Module) -> Iterator[None]:
         except RuntimeError as error:
             if "Inference tensors cannot" not in str(error):
                 raise
-            raise InputError("this network's weights were made or loaded under torch.inference_mode, and no gradient "
-                             "passes them; make it outside, or copy its weights to another") from error  # fmt: skip
+            raise InputError(
+                "this network's weights were made or loaded under torch.inference_mode, and no gradient "
+                "passes them; make it outside, or copy its weights to another"
+            ) from error
 
 
 class _CalledAsIs:
@@ -119,9 +123,11 @@ class Sealed(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise InputError(f"this {type(self.network).__name__} does not take images {tuple(images.shape)}, for "
-                             f"which it was not made: {str(error).strip().splitlines()[-1][:200]}; script or export it "
-                             "for batches of any size, or give the original module") from error  # fmt: skip
+            raise InputError(
+                f"this {type(self.network).__name__} does not take images {tuple(images.shape)}, for "
+                f"which it was not made: {str(error).strip().splitlines()[-1][:200]}; script or export it "
+                "for batches of any size, or give the original module"
+            ) from error
 
 
 def unsealed(network: nn.Module) -> nn.Module:
@@ -133,8 +139,10 @@ def unsealed(network: nn.Module) -> nn.Module:
 def replaced_output(module: nn.Module, replace: Callable[[Any], Any]) -> Iterator[None]:
     """Inside the block, what `replace` makes of the module's output stands in its place."""
     if is_sealed(module):
-        raise NoMapError("this network is scripted, traced or exported, so that its layers cannot be watched; give the "
-                         "original module, or choose a method on whole passes, such as saliency or rise")  # fmt: skip
+        raise NoMapError(
+            "this network is scripted, traced or exported, so that its layers cannot be watched; give the "
+            "original module, or choose a method on whole passes, such as saliency or rise"
+        )
     handle = module.register_forward_hook(lambda module, inputs, output: replace(output))  # noqa: ARG005
     try:
         yield
@@ -211,20 +219,30 @@ def _refuse_training_for_good(model: nn.Module) -> None:
     """Raise `InputError` where images of a batch change one another, or chance changes them, although in eval mode."""
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            raise InputError(f"batch norm {name!r} has no running statistics, or does not use them in eval mode, so "
-                             "that images of a batch change one another's output; give it track_running_stats=True and "
-                             "train it, or put nn.GroupNorm in its place")  # fmt: skip
+            raise InputError(
+                f"batch norm {name!r} has no running statistics, or does not use them in eval mode, so "
+                "that images of a batch change one another's output; give it track_running_stats=True and "
+                "train it, or put nn.GroupNorm in its place"
+            )
         if is_sealed(module) and _was_sealed_in_training(module):
-            raise InputError("this network was traced or exported in training mode, in which dropout or batch norm "
-                             "stay; call eval() on the original module and trace or export it again")  # fmt: skip
+            raise InputError(
+                "this network was traced or exported in training mode, in which dropout or batch norm "
+                "stay; call eval() on the original module and trace or export it again"
+            )
 
 
 def _was_sealed_in_training(module: Any) -> bool:
     if isinstance(module, torch.fx.GraphModule):
-        given = [(node.target._schema.arguments, node.args) for node in module.graph.nodes
-                 if isinstance(node.target, torch._ops.OpOverload)]  # fmt: skip
-        return any(one.name in IN_TRAINING and value is True for names, values in given
-                   for one, value in zip(names, values, strict=False))  # fmt: skip
+        given = [
+            (node.target._schema.arguments, node.args)
+            for node in module.graph.nodes
+            if isinstance(node.target, torch._ops.OpOverload)
+        ]
+        return any(
+            one.name in IN_TRAINING and value is True
+            for names, values in given
+            for one, value in zip(names, values, strict=False)
+        )
     if not hasattr(module, "inlined_graph"):
         return False
     graph = module.inlined_graph  # to which the nodes belong

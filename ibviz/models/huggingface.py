@@ -35,7 +35,7 @@ def from_transformers(name: str, classes: Sequence[str] | None = None) -> tuple[
     than resized, cropped, divided by 255 and normalised.
     """
     try:
-        import transformers  # noqa: PLC0415 - optional, and slow to import
+        import transformers
     except ImportError as error:
         raise InputError("transformers is not installed; install it: pip install 'ibviz[transformers]'") from error
     kind = "image classifier" if classes is None else "network of images and texts"
@@ -46,8 +46,10 @@ def from_transformers(name: str, classes: Sequence[str] | None = None) -> tuple[
         tokenizer: Any = None if classes is None else transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError, ImportError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"transformers has no {kind} {name} ({said[0]}); expected OWNER/NAME on the Hub, or "
-                         "a folder with its config.json, preprocessor_config.json and weights") from error  # fmt: skip
+        raise InputError(
+            f"transformers has no {kind} {name} ({said[0]}); expected OWNER/NAME on the Hub, or "
+            "a folder with its config.json, preprocessor_config.json and weights"
+        ) from error
     if classes is None:
         config = network.config
         names = [config.id2label[number] for number in range(config.num_labels)]
@@ -65,8 +67,10 @@ def head_for(config: Any) -> HeadName:
 def input_of(config: Any, prepared: dict[str, Any], name: str, class_names: Sequence[str]) -> InputConfig:
     """The input of a classifier, from its configuration and from how its image processor prepares images."""
     if not prepared.get("do_rescale", True) or abs(prepared.get("rescale_factor", BYTE) - BYTE) > 1e-9:
-        raise InputError(f"{name} does not divide its pixels by 255; load it with transformers and tell ibviz.wrap the "
-                         "mean and std in [0, 1] pixel space")  # fmt: skip
+        raise InputError(
+            f"{name} does not divide its pixels by 255; load it with transformers and tell ibviz.wrap the "
+            "mean and std in [0, 1] pixel space"
+        )
     size, resize = _sizes(config, prepared)
     channels = getattr(config, "num_channels", 3)
     normalises = prepared.get("do_normalize", True)

@@ -76,8 +76,10 @@ def selected(found: Any, output: Output) -> Any:
         return getattr(found, str(output)) if by_name else found[output]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         parts = ", ".join(map(repr, found)) if isinstance(found, Mapping) else type(found).__name__
-        raise InputError(f"output={output!r} is no part of what the network gives ({parts}); output is a key, an "
-                         "attribute, a place in a tuple, or a function of it") from error  # fmt: skip
+        raise InputError(
+            f"output={output!r} is no part of what the network gives ({parts}); output is a key, an "
+            "attribute, a place in a tuple, or a function of it"
+        ) from error
 
 
 Classifier = IBClassifier | WrappedClassifier
@@ -128,8 +130,10 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
     if name is not None and not name.startswith(LIBRARIES):
         raise InputError(f"name says which library builds the network, as timm/NAME or torchvision/NAME; got {name!r}")
     if joins_texts(network):
-        raise InputError(f"{type(network).__name__} compares images with texts; make classes of texts first: "
-                         "ibviz.models.texts_as_classes(network, tokenizer, texts)")  # fmt: skip
+        raise InputError(
+            f"{type(network).__name__} compares images with texts; make classes of texts first: "
+            "ibviz.models.texts_as_classes(network, tokenizer, texts)"
+        )
     given = {"size": size, "mean": tuple(mean), "std": tuple(std), "class_names": tuple(class_names)}
     try:
         spec = InputConfig.model_validate(given)
@@ -192,8 +196,9 @@ def runs_in(folder: Path) -> list[Path]:
 
 def _from_transformers(name: str, weights: str | Path | None, classes: Sequence[str] | None) -> WrappedClassifier:
     if not name.startswith(TRANSFORMERS):
-        raise InputError(f"classes are the texts of a network such as {TRANSFORMERS}openai/clip-vit-base-patch32; "
-                         f"{name} has its own")  # fmt: skip
+        raise InputError(
+            f"classes are the texts of a network such as {TRANSFORMERS}openai/clip-vit-base-patch32; {name} has its own"
+        )
     if weights is not None:
         raise InputError(f"{name} brings its own weights; keep others in a folder: {TRANSFORMERS}FOLDER")
     network, spec, head = from_transformers(name.removeprefix(TRANSFORMERS), classes)
@@ -204,8 +209,10 @@ def _from_hub(name: str) -> IBClassifier:
     try:
         return IBClassifier.from_pretrained(name)
     except (OSError, HfHubHTTPError) as error:
-        raise InputError(f"{name} is no file here and could not be had from the Hub ({str(error).splitlines()[0]}); a "
-                         "library's network is called timm/NAME or torchvision/NAME") from error  # fmt: skip
+        raise InputError(
+            f"{name} is no file here and could not be had from the Hub ({str(error).splitlines()[0]}); a "
+            "library's network is called timm/NAME or torchvision/NAME"
+        ) from error
 
 
 def named(name: str, weights: Path | None = None) -> WrappedClassifier:
@@ -226,7 +233,7 @@ Fetch = Callable[[], dict[str, Any]]
 
 
 def _from_torchvision(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:  # noqa: ARG001 - as timm needs it
-    from torchvision.models import get_model_weights  # noqa: PLC0415 - slow to import
+    from torchvision.models import get_model_weights
 
     published = get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
     preset = published.transforms()
@@ -241,7 +248,7 @@ def _from_torchvision(name: str, network: nn.Module) -> tuple[InputConfig, Fetch
 
 
 def _from_timm(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:
-    import timm  # noqa: PLC0415 - optional, and slow to import
+    import timm
 
     return timm_input(network), lambda: timm.create_model(name, pretrained=True).state_dict()
 
@@ -263,8 +270,8 @@ LIBRARY: dict[str, Callable[[str, nn.Module], tuple[InputConfig, Fetch]]] = {
 
 def timm_input(network: nn.Module) -> InputConfig:
     """What a timm network expects, by its own configuration; classes of no ImageNet list have numbers for names."""
-    from timm.data.config import resolve_model_data_config  # noqa: PLC0415 - see above
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset  # noqa: PLC0415
+    from timm.data.config import resolve_model_data_config
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     data, subset = resolve_model_data_config(network), infer_imagenet_subset(network)
     count = cast(int, network.num_classes)
@@ -282,8 +289,10 @@ def _fetched(fetch: Fetch, name: str) -> dict[str, Any]:
     try:
         return fetch()
     except (URLError, OSError, RuntimeError) as error:
-        raise InputError(f"the weights of {name} could not be downloaded ({str(error).splitlines()[0]}); give a local "
-                         "safetensors file with --weights") from error  # fmt: skip
+        raise InputError(
+            f"the weights of {name} could not be downloaded ({str(error).splitlines()[0]}); give a local "
+            "safetensors file with --weights"
+        ) from error
 
 
 def _read(weights: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from ibviz.config import ObjectiveConfig
 from ibviz.models.bottleneck import KL

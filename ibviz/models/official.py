@@ -72,8 +72,10 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     family = next((known for key, known in FAMILIES.items() if key in state), None)
     if family is None:
-        raise InputError(f"these tensors ({', '.join(list(state)[:3])}, ...) are of none of the authors' networks: "
-                         "VGG-32, WRN at 32 px, VGG-16 and WRN-50-2 at 224 px")  # fmt: skip
+        raise InputError(
+            f"these tensors ({', '.join(list(state)[:3])}, ...) are of none of the authors' networks: "
+            "VGG-32, WRN at 32 px, VGG-16 and WRN-50-2 at 224 px"
+        )
     rules, aliases = family
     kept = {key: tensor for key, tensor in state.items() if not re.match(aliases, key)}
     renamed = {_rename(key, rules + SHARED): tensor for key, tensor in kept.items()}
@@ -128,16 +130,20 @@ def read_container(path: Path, weights: str = "net") -> dict[str, Tensor]:
     except Exception as error:  # no pickle says what it raises
         asked = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {asked[1]}" if asked else reason_of(error)
-        raise InputError(f"{path} is no PyTorch file, or holds more than tensors and settings and could run any code, "
-                         f"so it is not opened ({reason}); save its state_dict alone with "
-                         "torch.save, on a machine that may run it") from error  # fmt: skip
+        raise InputError(
+            f"{path} is no PyTorch file, or holds more than tensors and settings and could run any code, "
+            f"so it is not opened ({reason}); save its state_dict alone with "
+            "torch.save, on a machine that may run it"
+        ) from error
     for keys in (("model_states", weights), ("state_dict",), ()):
         found = _descend(content, keys)
         if _are_weights(found):
             return dict(found)
     held = str(list(islice(content, 5))) if isinstance(content, Mapping) else type(content).__name__
-    raise InputError(f"{path} holds no weights where the authors' files have them (model_states.{weights}, "
-                     f"state_dict, or the tensors themselves); it has {held[:200]}")  # fmt: skip
+    raise InputError(
+        f"{path} holds no weights where the authors' files have them (model_states.{weights}, "
+        f"state_dict, or the tensors themselves); it has {held[:200]}"
+    )
 
 
 def _are_weights(found: Any) -> bool:
@@ -179,8 +185,10 @@ def _length(renamed: Mapping[str, Tensor], name: str, axis: int = 0) -> int:
     shape = tuple(renamed[name].shape) if name in renamed else ()
     if len(shape) <= axis or not 0 < shape[axis] <= LONGEST:
         held = f"is {shape}" if name in renamed else "is not there"
-        raise InputError(f"the weights are not those of a network of the authors: {name} should have 1 to {LONGEST:,} "
-                         f"values along axis {axis}; it {held}")  # fmt: skip
+        raise InputError(
+            f"the weights are not those of a network of the authors: {name} should have 1 to {LONGEST:,} "
+            f"values along axis {axis}; it {held}"
+        )
     return shape[axis]
 
 
@@ -202,6 +210,8 @@ def _backbone(renamed: Mapping[str, Tensor]) -> str:
     width = {4608: "vgg16", 2048: "wrn50_2", 640: "wrn28_10", 128: "wrn10_2"}
     reads = _length(renamed, "bottleneck.project.weight", 1)
     if reads not in width:
-        raise InputError(f"the weights are not those of a network of the authors: its bottleneck reads {reads} values "
-                         f"instead of one of {', '.join(map(str, width))}")  # fmt: skip
+        raise InputError(
+            f"the weights are not those of a network of the authors: its bottleneck reads {reads} values "
+            f"instead of one of {', '.join(map(str, width))}"
+        )
     return width[reads]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from ibviz.config import InputConfig
 
@@ -28,7 +28,7 @@ def mobilenet_v2_same(classes: int = 1000) -> nn.Module:
     With torchvision's own padding such weights run as well, but cells of their features lie up to 31 pixels beside what
     they show.
     """
-    from torchvision.models import mobilenet_v2  # noqa: PLC0415 - slow to import
+    from torchvision.models import mobilenet_v2
 
     network = mobilenet_v2(num_classes=classes)
     for parent in list(network.modules()):
@@ -85,7 +85,7 @@ class OwnNetwork(NamedTuple):
 
 
 def _imagenet() -> InputConfig:
-    from torchvision.models import MobileNet_V2_Weights  # noqa: PLC0415 - slow to import
+    from torchvision.models import MobileNet_V2_Weights
 
     names = tuple(MobileNet_V2_Weights.DEFAULT.meta["categories"])
     return InputConfig(size=224, resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), class_names=names)

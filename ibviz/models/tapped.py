@@ -37,9 +37,11 @@ class Tapped(nn.Module):
 
         def replace(output: Tensor) -> Tensor:
             if outside and _what_is_kept() != outside:
-                raise InputError(f"layer {self.layer} runs inside a part that is checkpointed or has no gradients, and "
-                                 "would be computed again without its attention; switch checkpointing off (timm: "
-                                 "set_grad_checkpointing(False)), or name a layer outside that part")  # fmt: skip
+                raise InputError(
+                    f"layer {self.layer} runs inside a part that is checkpointed or has no gradients, and "
+                    "would be computed again without its attention; switch checkpointing off (timm: "
+                    "set_grad_checkpointing(False)), or name a layer outside that part"
+                )
             return from_grid(gate(to_grid(output, self.layout)), output, self.layout)
 
         with replaced_output(self.body.get_submodule(self.layer), replace):
@@ -62,8 +64,10 @@ def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
             raise InputError(f"{config.backbone} takes images of 3 channels; got {len(spec.mean)}")
         return BACKBONES[config.backbone](config, spec)
     if config.backbone == UNNAMED:
-        raise InputError("this classifier was made of a module without a name, which no file can rebuild; attach to "
-                         "one that `ibviz.load` knows, as timm/resnet50, or tell `ibviz.wrap` its name")  # fmt: skip
+        raise InputError(
+            "this classifier was made of a module without a name, which no file can rebuild; attach to "
+            "one that `ibviz.load` knows, as timm/resnet50, or tell `ibviz.wrap` its name"
+        )
     return tapped(create(config.backbone, len(spec.class_names)), config, spec)
 
 
@@ -74,12 +78,14 @@ def create(name: str, classes: int | None = None) -> nn.Module:
     try:
         return CREATE[library](bare, **sized)
     except (RuntimeError, ValueError) as error:  # what timm and torchvision raise for a name they do not know
-        raise InputError(f"{library} has no classifier {bare!r} ({error}); expected a name such as "
-                         f"{EXAMPLES[library]}; its own documentation lists them") from error  # fmt: skip
+        raise InputError(
+            f"{library} has no classifier {bare!r} ({error}); expected a name such as "
+            f"{EXAMPLES[library]}; its own documentation lists them"
+        ) from error
 
 
 def _create_torchvision(name: str, **sized: Any) -> nn.Module:
-    from torchvision import models  # noqa: PLC0415 - slow to import
+    from torchvision import models
 
     if name not in models.list_models(module=models):
         raise ValueError("not among torchvision.models")
@@ -89,7 +95,7 @@ def _create_torchvision(name: str, **sized: Any) -> nn.Module:
 
 def _create_timm(name: str, **sized: Any) -> nn.Module:
     try:
-        import timm  # noqa: PLC0415 - optional, and slow to import
+        import timm
     except ImportError as error:
         raise InputError("timm is not installed; install it: pip install 'ibviz[timm]'") from error
     return timm.create_model(name, **sized)
@@ -155,8 +161,10 @@ def probe_for(network: nn.Module, spec: InputConfig) -> Tensor:
 def _refuse_compiled(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
-            raise InputError("this network is compiled, and compiled code leaves attention out; attach to the network "
-                             "as it was, compiled._orig_mod, and compile the result")  # fmt: skip
+            raise InputError(
+                "this network is compiled, and compiled code leaves attention out; attach to the network "
+                "as it was, compiled._orig_mod, and compile the result"
+            )
 
 
 @contextmanager
@@ -171,8 +179,10 @@ def _detached_head(network: nn.Module, image: Tensor) -> Iterator[nn.Linear]:
         undo.callback(setattr, owner, own, module)
         setattr(owner, own, nn.Identity())
         if not gives(lambda: head(network(image)), logits):
-            raise InputError(f"{type(network).__name__} does more between its layer {name!r} and its logits than apply "
-                             "that layer, or has several classifiers; it cannot take a bottleneck there")  # fmt: skip
+            raise InputError(
+                f"{type(network).__name__} does more between its layer {name!r} and its logits than apply "
+                "that layer, or has several classifiers; it cannot take a bottleneck there"
+            )
         yield head
         undo.pop_all()
 
@@ -194,11 +204,15 @@ def logits_of(network: nn.Module, image: Tensor) -> Tensor:
     except REFUSALS as error:
         rows, columns = image.shape[2:]
         size = f"{rows}" if rows == columns else f"{rows}x{columns}"
-        raise InputError(f"{type(network).__name__} cannot take images of {size} pixels: "
-                         f"{str(error).splitlines()[0]}; set another image_size") from error  # fmt: skip
+        raise InputError(
+            f"{type(network).__name__} cannot take images of {size} pixels: "
+            f"{str(error).splitlines()[0]}; set another image_size"
+        ) from error
     if not isinstance(output, Tensor) or output.ndim != 2:
-        raise InputError(f"expected logits (b, classes) of {type(network).__name__}; got {type(output).__name__} "
-                         f"of shape {tuple(getattr(output, 'shape', ()))}")  # fmt: skip
+        raise InputError(
+            f"expected logits (b, classes) of {type(network).__name__}; got {type(output).__name__} "
+            f"of shape {tuple(getattr(output, 'shape', ()))}"
+        )
     return output
 
 
@@ -208,8 +222,9 @@ def _find_head(network: nn.Module, classes: int) -> tuple[str, nn.Linear | nn.Co
             return name, module
         if isinstance(module, nn.Conv2d) and module.out_channels == classes and module.kernel_size == (1, 1):
             return name, module
-    raise InputError(f"{type(network).__name__} has no linear layer that gives its {classes} logits; the bottleneck "
-                     "goes before it")  # fmt: skip
+    raise InputError(
+        f"{type(network).__name__} has no linear layer that gives its {classes} logits; the bottleneck goes before it"
+    )
 
 
 def _head_for(read: nn.Linear, names: Sequence[str], wanted: Sequence[str]) -> tuple[nn.Linear, bool]:

@@ -34,15 +34,19 @@ def box_scores(boxes: Tensor, classes: Sequence[int], *, overlap: float = 0.5) -
     tensor([[0.9000, 0.0000]])
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) != len(classes) or not len(boxes):
-        raise InputError(f"expected boxes (k, 4) as x0, y0, x1, y1 and a class for each; got {tuple(boxes.shape)} and "
-                         f"{len(classes)} classes")  # fmt: skip
+        raise InputError(
+            f"expected boxes (k, 4) as x0, y0, x1, y1 and a class for each; got {tuple(boxes.shape)} and "
+            f"{len(classes)} classes"
+        )
     if not bool((boxes[:, 2:] > boxes[:, :2]).all()):
         raise InputError("expected boxes as x0, y0, x1, y1 with x1 above x0 and y1 above y0; got one without an area")
 
     def target(output: Any) -> Tensor:
         if not isinstance(output, list | tuple) or not all(_is_detection(image) for image in output):
-            raise InputError("box_scores needs what detectors of torchvision give, a list with boxes, labels and "
-                             f"scores for each image; got {type(output).__name__}")  # fmt: skip
+            raise InputError(
+                "box_scores needs what detectors of torchvision give, a list with boxes, labels and "
+                f"scores for each image; got {type(output).__name__}"
+            )
         return torch.stack([_matched_scores(image, boxes, classes, overlap) for image in output])
 
     return target
@@ -67,8 +71,10 @@ def region_logits(masks: Tensor, classes: Sequence[int], *, output: Output | Non
     tensor([[1., 3.]])
     """
     if masks.ndim != 3 or masks.dtype != torch.bool or len(masks) != len(classes) or not len(masks):
-        raise InputError(f"expected masks (k, h, w) of True and False and a class for each; got {masks.dtype} "
-                         f"{tuple(masks.shape)} and {len(classes)} classes")  # fmt: skip
+        raise InputError(
+            f"expected masks (k, h, w) of True and False and a class for each; got {masks.dtype} "
+            f"{tuple(masks.shape)} and {len(classes)} classes"
+        )
     if not bool(masks.flatten(1).any(1).all()):
         raise InputError("expected masks with at least one pixel inside each; got an empty one")
 
@@ -80,8 +86,9 @@ def region_logits(masks: Tensor, classes: Sequence[int], *, output: Output | Non
             or not 0 <= min(classes) <= max(classes) < logits.shape[1]
         ):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(f"region_logits needs logits (b, classes, rows, columns) with the classes "
-                             f"{list(classes)}; got {got}")  # fmt: skip
+            raise InputError(
+                f"region_logits needs logits (b, classes, rows, columns) with the classes {list(classes)}; got {got}"
+            )
         if logits.shape[2:] != masks.shape[1:]:
             logits = nn.functional.interpolate(logits, masks.shape[1:], mode="bilinear")
         inside = masks.to(logits)
@@ -95,7 +102,7 @@ def _is_detection(image: object) -> bool:
 
 
 def _matched_scores(found: Mapping[str, Tensor], boxes: Boxes, classes: Sequence[int], overlap: float) -> Tensor:
-    from torchvision.ops import box_iou  # noqa: PLC0415 - slow to import
+    from torchvision.ops import box_iou
 
     scores, overlaps = found["scores"], torch.zeros(len(boxes), 0)
     if len(scores):

@@ -19,7 +19,7 @@ def krippendorff_alpha(
     >>> krippendorff_alpha(np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]))
     1.0
     """
-    from scipy.stats import rankdata  # noqa: PLC0415 - slow to import
+    from scipy.stats import rankdata
 
     kept = ratings[:, (~np.isnan(ratings)).sum(0) > 1]
     defined = ~np.isnan(kept)
@@ -43,7 +43,7 @@ def rank_correlations(one: Column, other: Column) -> tuple[float, float]:
     >>> rank_correlations(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]))
     (1.0, 1.0)
     """
-    from scipy.stats import kendalltau, spearmanr  # noqa: PLC0415 - slow to import
+    from scipy.stats import kendalltau, spearmanr
 
     both = ~np.isnan(one) & ~np.isnan(other)
     pair = one[both], other[both]

@@ -118,7 +118,7 @@ def _percentiles(drawn: Float[np.ndarray, "resamples columns"]) -> Float[np.ndar
 
 def _bca(drawn: Float[np.ndarray, "resamples columns"], values: Values, mean: Column) -> Float[np.ndarray, "2 columns"]:
     """Percentiles moved for bias and skewness; the jackknife of a mean is known without leaving any image out."""
-    from scipy.special import ndtr, ndtri  # noqa: PLC0415 - slow to import
+    from scipy.special import ndtr, ndtri
 
     bias = ndtri(((drawn < mean).mean(0) + (drawn <= mean).mean(0)) / 2)
     centred = values - mean

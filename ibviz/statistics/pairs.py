@@ -101,7 +101,7 @@ def tail_bound(distance: Column) -> Column:
     >>> tail_bound(np.array([5.0])).round(8)
     array([1.82e-06])
     """
-    from scipy.special import ndtr  # noqa: PLC0415 - slow to import
+    from scipy.special import ndtr
 
     return 2 * ndtr(-distance) / (4 * ndtr(-math.sqrt(2)))
 

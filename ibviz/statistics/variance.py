@@ -71,7 +71,7 @@ def variance_of(values: Trained, clusters: Clusters | None) -> Variance:
 
 
 def _lower_quantile(numerator: float, denominator: float) -> float:
-    from scipy.special import fdtri  # noqa: PLC0415 - slow to import
+    from scipy.special import fdtri
 
     return float(fdtri(numerator, denominator, QUANTILE)) if denominator == denominator else np.nan
 
@@ -85,7 +85,7 @@ def margin(variance: Variance, p: Column | float) -> Column:
     >>> margin(one, 0.05).round(3)  # 2 x the 97.5 % quantile of t with 10 degrees of freedom
     array([4.456])
     """
-    from scipy.special import stdtrit  # noqa: PLC0415 - slow to import
+    from scipy.special import stdtrit
 
     whole = variance.images + variance.trainings
     spread = -stdtrit(variance.images_freedom, np.asarray(p) / 2) * variance.images

@@ -83,8 +83,10 @@ def stored_features(
     held = _read(note)
     wrong = [name for name in key if held.get(name) != key[name]]
     if wrong:
-        raise InputError(f"{path} holds features of another {', '.join(wrong)}: expected {key[wrong[0]]}, got "
-                         f"{held.get(wrong[0])}; give another folder with --features")  # fmt: skip
+        raise InputError(
+            f"{path} holds features of another {', '.join(wrong)}: expected {key[wrong[0]]}, got "
+            f"{held.get(wrong[0])}; give another folder with --features"
+        )
     return Stored(np.load(path, mmap_mode="r"), supplied.labels, accelerator.device)
 
 
@@ -125,15 +127,17 @@ def _compute(model: IBClassifier, supplied: Resident | Streamed, path: Path, *, 
             views = [below_gate(model, view) for view in _views(pixels, flip=flip)]
             block = torch.stack(views, dim=1).half().cpu()
             if not block.isfinite().all():
-                raise InputError(f"features of {network_layer(model)} are beyond the range of float16: leave "
-                                 "cache_features out")  # fmt: skip
+                raise InputError(
+                    f"features of {network_layer(model)} are beyond the range of float16: leave cache_features out"
+                )
             if outputs is None:
                 outputs = np.lib.format.open_memmap(beside, "w+", np.float16, (count, *block.shape[1:]))
             outputs[written : written + len(block)] = block.numpy()
             written += len(block)
         if written < count:
-            raise InputError(f"{count - written} images could not be read; take them out of the data, or leave "
-                             "cache_features out")  # fmt: skip
+            raise InputError(
+                f"{count - written} images could not be read; take them out of the data, or leave cache_features out"
+            )
         assert outputs is not None
         outputs.flush()
 

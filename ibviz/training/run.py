@@ -171,8 +171,11 @@ def save(run: Run, rows: list[Row]) -> None:
         return
     write_rows(run.folder / "log.parquet", [{key: row.get(key) for key in rows[-1]} for row in rows])  # of older ones
     if rows[-1] is best_row(rows, run.recipe):
-        judged = {key.removeprefix("validation_"): value for key, value in rows[-1].items()
-                  if "validation_" in key and value is not None}  # fmt: skip
+        judged = {
+            key.removeprefix("validation_"): value
+            for key, value in rows[-1].items()
+            if "validation_" in key and value is not None
+        }
         facts = {"recipe": run.recipe.model_dump(), "epoch": len(rows), "validation": judged}
         facts["anchors"] = [row.get("anchors", []) for row in rows]  # after each epoch; older logs lack them
         save_model(run.folder / "model.safetensors", run.judged, facts)
@@ -209,8 +212,10 @@ def restore(run: Run) -> list[Row]:
     rows = stored_rows(run.recipe, run.folder)
     tensors, header = read_tensors(path, "checkpoint")
     if header.get("classes") != (count := len(run.model.spec.class_names)):
-        raise InputError(f"{path} was trained on {header.get('classes')} classes, the data has {count}; resume with "
-                         "the data of that run or give another folder")  # fmt: skip
+        raise InputError(
+            f"{path} was trained on {header.get('classes')} classes, the data has {count}; resume with "
+            "the data of that run or give another folder"
+        )
     load_state(run.model, _within(tensors, "model"), path)
     if run.average is not None:
         load_state(run.average, _within(tensors, "average"), path)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from ibviz.config import Recipe, TrainingConfig
 from ibviz.models.bottleneck import bits
@@ -148,8 +148,10 @@ def unfit_price(recipe: Recipe) -> str | None:
     """
     if not recipe.objective.attention_price or recipe.model.gate != "residual":
         return None
-    return ('attention_price with gate = "residual" can only close the attention: features pass at 0 as well, so that '
-            'nothing is lost by it; set gate = "mul" under [model]')  # fmt: skip
+    return (
+        'attention_price with gate = "residual" can only close the attention: features pass at 0 as well, so that '
+        'nothing is lost by it; set gate = "mul" under [model]'
+    )
 
 
 def warning_of(mean: float, deviation: float) -> str | None:
@@ -159,13 +161,19 @@ def warning_of(mean: float, deviation: float) -> str | None:
     (None, 'the attention is flat, its deviation within images 0.0040')
     """
     if mean < EDGE:
-        return (f"the attention is shut, its mean {mean:.4f}: lower attention_price under [objective] or let it rise "
-                "later (attention_warmup), or start with more of it open (open_at_start under [model])")  # fmt: skip
+        return (
+            f"the attention is shut, its mean {mean:.4f}: lower attention_price under [objective] or let it rise "
+            "later (attention_warmup), or start with more of it open (open_at_start under [model])"
+        )
     if mean > 1 - EDGE:
-        return (f'the attention is open everywhere, its mean {mean:.4f}: give it a price (attention_price under '
-                '[objective]) with a gate that the network cannot undo (gate = "mul" under [model])')  # fmt: skip
+        return (
+            f"the attention is open everywhere, its mean {mean:.4f}: give it a price (attention_price under "
+            '[objective]) with a gate that the network cannot undo (gate = "mul" under [model])'
+        )
     if deviation < EDGE:
-        return (f"the attention is flat, its deviation within images {deviation:.4f}: use a gate that the network "
-                'cannot undo (gate = "mul" under [model]) with a price (attention_price under [objective]), or let '
-                "the head learn faster (head_lr under [training])")  # fmt: skip
+        return (
+            f"the attention is flat, its deviation within images {deviation:.4f}: use a gate that the network "
+            'cannot undo (gate = "mul" under [model]) with a price (attention_price under [objective]), or let '
+            "the head learn faster (head_lr under [training])"
+        )
     return None

@@ -79,8 +79,13 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
 
 def draw_usage(usage: Usage, class_names: Sequence[str], facts: dict[str, Any], stem: Path) -> None:
     """How often each anchor is taken, in all and for each class."""
-    drawn = anchor_usage(usage.counts, usage.anchors, occupancy=usage.cells, class_names=class_names,
-                         record={name: facts[name] for name in ("model", "data", "images", "seed")})  # fmt: skip
+    drawn = anchor_usage(
+        usage.counts,
+        usage.anchors,
+        occupancy=usage.cells,
+        class_names=class_names,
+        record={name: facts[name] for name in ("model", "data", "images", "seed")},
+    )
     for suffix in (".png", ".pdf"):
         drawn.save(stem.with_suffix(suffix))
 
@@ -111,16 +116,18 @@ def report(study: Study, model: IBClassifier) -> dict[str, Any]:
     """Everything in numbers, for figures and reports; NaN is null."""
     lines = summarise_effects(study.effects)
     moved = drift(model)
-    return _plain({
-        "answer": answer(lines),
-        "reliance": {name: one._asdict() for name, one in decisions(study.effects).items()},
-        "class_names": model.spec.class_names,
-        "usage": None if study.usage is None else _usage(study.usage),
-        "worth": None if study.worth is None else study.worth._asdict(),
-        "drift": moved,
-        "interventions": [line.variant._asdict() | line._asdict() for line in lines],
-        "consistency": [line._asdict() for line in summarise_edits(study.edits)],
-    })  # fmt: skip
+    return _plain(
+        {
+            "answer": answer(lines),
+            "reliance": {name: one._asdict() for name, one in decisions(study.effects).items()},
+            "class_names": model.spec.class_names,
+            "usage": None if study.usage is None else _usage(study.usage),
+            "worth": None if study.worth is None else study.worth._asdict(),
+            "drift": moved,
+            "interventions": [line.variant._asdict() | line._asdict() for line in lines],
+            "consistency": [line._asdict() for line in summarise_edits(study.edits)],
+        }
+    )
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
@@ -154,10 +161,15 @@ def page(study: Study, model: IBClassifier) -> str:
     ]
     decided = [[REPLACEMENTS[name], *map(_estimate, one)] for name, one in decisions(study.effects).items()]
     edited = [
-        [line.edit, f"{line.cosine.mean:.3f}", *map(_share, line.similar.values()), interval(line.accuracy),
-         _share(line.flips)]
+        [
+            line.edit,
+            f"{line.cosine.mean:.3f}",
+            *map(_share, line.similar.values()),
+            interval(line.accuracy),
+            _share(line.flips),
+        ]
         for line in summarise_edits(study.edits)
-    ]  # fmt: skip
+    ]
     parts = [
         *([] if study.usage is None or study.worth is None else [_anchors_page(study.usage, study.worth, model)]),
         _table(["decided with", "accuracy", "cross-entropy (nats)"], decided),
@@ -174,10 +186,16 @@ def _anchors_page(usage: Usage, worth: AnchorEffects, model: IBClassifier) -> st
     total = int(usage.counts.sum())
     order = usage.anchors.argsort().tolist()
     rows = [
-        [str(one), f"{usage.anchors[one]:.4f}", f"{usage.counts[one] / total:.1%}", interval(worth.effect[one]),
-         f"{worth.by_cell[one].mean:+.4f}", str(worth.effect[one].n)]
+        [
+            str(one),
+            f"{usage.anchors[one]:.4f}",
+            f"{usage.counts[one] / total:.1%}",
+            interval(worth.effect[one]),
+            f"{worth.by_cell[one].mean:+.4f}",
+            str(worth.effect[one].n),
+        ]
         for one in order
-    ]  # fmt: skip
+    ]
     rates, unstable = usage.rate_bits.mean(), usage.unstable.mean()
     rises = " by cell ".join((f"{interval(worth.rises)},", interval(worth.rises_by_cell)))
     moved = drift(model)

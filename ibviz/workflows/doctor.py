@@ -14,8 +14,14 @@ from ibviz.metrics import faithfulness
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.loading import BOX
 
-EXTRAS = {"timm": "timm", "transformers": "transformers", "coco": "pycocotools", "tracking": "tensorboard",
-          "notebooks": "ipywidgets", "peers": "quantus"}  # fmt: skip
+EXTRAS = {
+    "timm": "timm",
+    "transformers": "transformers",
+    "coco": "pycocotools",
+    "tracking": "tensorboard",
+    "notebooks": "ipywidgets",
+    "peers": "quantus",
+}
 PROGRAMS = {
     "Chromium": (("chromium", "chromium-browser", "google-chrome"), "tests of the report"),
     "LaTeX": (("latexmk", "pdflatex"), "typesetting tables"),

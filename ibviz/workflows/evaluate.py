@@ -123,8 +123,13 @@ def draw_panel(results: Results) -> None:
     }
     pixels = torch.stack([to_tensor(decode(*one)) for one in zip(first["picture"], first["name"], strict=True)])
     boxes = torch.tensor(np.array([[np.nan] * 4 if box is None else box for box in first["box"]]), dtype=torch.float32)
-    drawn = panel(to_float(pixels), maps, captions=captions_of(results, label, len(first)),
-                  boxes=None if boxes.isnan().all() else boxes, record=record)  # fmt: skip
+    drawn = panel(
+        to_float(pixels),
+        maps,
+        captions=captions_of(results, label, len(first)),
+        boxes=None if boxes.isnan().all() else boxes,
+        record=record,
+    )
     _save(drawn, results.folder / "panel")
 
 
@@ -152,10 +157,12 @@ def draw_curves(results: Results) -> None:
     if table.empty:
         return
     sides = {
-        str(side): {str(method): (_stacked(rows["fractions"]), _stacked(rows["scores"]))
-                    for method, rows in own.groupby("method", sort=False)}
+        str(side): {
+            str(method): (_stacked(rows["fractions"]), _stacked(rows["scores"]))
+            for method, rows in own.groupby("method", sort=False)
+        }
         for side, own in table.groupby("side", sort=False)
-    }  # fmt: skip
+    }
     controls = sorted(set(table["method"][table["control"]]))
     record = {"model": model, "protocol": card["hash"]}
     _save(curves(sides, controls=controls, score=score_of(card), record=record), results.folder / "curves")

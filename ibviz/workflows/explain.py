@@ -58,8 +58,10 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
         return methods
     with_layer = [name for name in methods if name in METHODS and "layer" in options_of(name)]
     if not with_layer:
-        raise InputError(f"--layer is for methods at a layer, such as grad_cam, of which there is none among "
-                         f"{', '.join(methods)}; add one or leave --layer out")  # fmt: skip
+        raise InputError(
+            f"--layer is for methods at a layer, such as grad_cam, of which there is none among "
+            f"{', '.join(methods)}; add one or leave --layer out"
+        )
     return methods | {name: {"layer": layer} for name in with_layer}
 
 
@@ -155,8 +157,12 @@ def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
 def _files(paths: Sequence[Path]) -> Part:
     """Image files without labels, as a split of which nothing is decoded yet."""
     names = tuple(writable(path.name) for path in paths)
-    listing = Listing(torch.full((len(paths),), -1), (), names,
-                      lambda rows: (Sample(partial(read_image, paths[row])) for row in rows.tolist()))  # fmt: skip
+    listing = Listing(
+        torch.full((len(paths),), -1),
+        (),
+        names,
+        lambda rows: (Sample(partial(read_image, paths[row])) for row in rows.tolist()),
+    )
     return Part(listing, torch.arange(len(paths)))
 
 
@@ -180,8 +186,10 @@ def explain_images(
             unfit(name, error)
         else:
             maps[method.label] = found[places] if method.target_free else found
-    named = [caption(model.spec.class_names[index], value) for index, value in
-             zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)]  # fmt: skip
+    named = [
+        caption(model.spec.class_names[index], value)
+        for index, value in zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)
+    ]
     return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]
 
 

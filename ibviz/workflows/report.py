@@ -108,8 +108,10 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
         raise InputError(f"{results.folder} keeps no pictures, which a report shows; run the suite with pictures = 200")
     models = _subjects(results, kept["image"].tolist())
     if not any(one.maps for one in models.values()):
-        raise InputError(f"{results.folder} keeps no maps, which a report shows; run the suite into another folder and "
-                         "report on that")  # fmt: skip
+        raise InputError(
+            f"{results.folder} keeps no maps, which a report shows; run the suite into another folder and "
+            "report on that"
+        )
     lines: Frame = summarise(results.rows).lines
     lines = lines[(lines["stratum"] == ALL) & (lines["models"] == 1) & ~lines["native"]]
     tables = list(lines.groupby(["model", "protocol"], sort=False, observed=True))
@@ -120,11 +122,15 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
         models=_with_effects(models, worth),
         comparisons=[_comparison(results, table, key, kept["image"].tolist()) for key, table in tables],
         circumstances=_circumstances(facts),
-        failures=[*(f"{one['method']} of {one['model']}, {len(one['images'])} images: {one['error']}"
-                    for one in facts["failures"]),
-                  *(f"{name} could not be read" for name in facts["skipped"])],
+        failures=[
+            *(
+                f"{one['method']} of {one['model']}, {len(one['images'])} images: {one['error']}"
+                for one in facts["failures"]
+            ),
+            *(f"{name} could not be read" for name in facts["skipped"]),
+        ],
         left_out=[_left_out(one) for one in facts["left_out"]],
-    )  # fmt: skip
+    )
 
 
 def _lead(facts: dict[str, Any], lines: Frame) -> str:
@@ -178,16 +184,18 @@ def _subject(results: Results, model: str, images: Sequence[int]) -> Subject:
     ]
     controls = [name for name, one in facts["methods"].items() if one["control"]]
     methods = sorted(facts["methods"], key=controls.__contains__)
-    return Subject(predictions, {name: maps for name in methods if (maps := _maps(results, model, name, images))
-                                 is not None})  # fmt: skip
+    return Subject(
+        predictions, {name: maps for name in methods if (maps := _maps(results, model, name, images)) is not None}
+    )
 
 
 def _with_effects(subjects: dict[str, Subject], worth: Worth | None) -> dict[str, Subject]:
     """The networks with the effects of the anchors that are theirs; effects of nobody's anchors are refused."""
     if worth is None:
         return subjects
-    theirs = {name: [label for label, maps in one.maps.items() if _has(maps, worth.anchors)] for name, one in
-              subjects.items()}  # fmt: skip
+    theirs = {
+        name: [label for label, maps in one.maps.items() if _has(maps, worth.anchors)] for name, one in subjects.items()
+    }
     if not any(theirs.values()):
         raise InputError("the study of anchors is of another network: none of the maps has its anchors")
     return {name: one._replace(effects=dict.fromkeys(theirs[name], worth.effect)) for name, one in subjects.items()}
@@ -219,17 +227,23 @@ def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Se
         card,
         lines=[_line(part) for _, part in table.groupby("method", sort=False, observed=True)],
         curves=_curves(results.curves.query("model == @model and protocol == @protocol")),
-        values={method: {HEADINGS[metric]: judged[method][metric].to_numpy() for metric in HEADINGS
-                         if metric in judged[method]} for method in judged.columns.unique(0)},
-        notes=[f"{basis(table)} Rank and words are by {first}: methods that a paired test does not tell apart share a "
-               "rank."],
+        values={
+            method: {
+                HEADINGS[metric]: judged[method][metric].to_numpy() for metric in HEADINGS if metric in judged[method]
+            }
+            for method in judged.columns.unique(0)
+        },
+        notes=[
+            f"{basis(table)} Rank and words are by {first}: methods that a paired test does not tell apart share a "
+            "rank."
+        ],
         score=score_of(card),
-    )  # fmt: skip
+    )
 
 
 def _line(part: Frame) -> Line:
     """One method's lines of all metrics; rank and words are those of the first."""
-    from pandas import isna  # noqa: PLC0415 - slow to import
+    from pandas import isna
 
     first = part.iloc[0]
     estimates = {

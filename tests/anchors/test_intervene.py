@@ -137,8 +137,9 @@ def test_with_its_own_attention_a_model_says_what_it_always_says(gate):
 
 def test_attention_in_somebody_elses_network_is_replaced_as_well():
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1), nn.Flatten(),
-                            nn.Linear(6 * 16 * 16, 4))  # fmt: skip
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1), nn.Flatten(), nn.Linear(6 * 16 * 16, 4)
+    )
     wrapped = wrap(network, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=[*"abcd"], size=32)
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -275,8 +276,11 @@ def test_accuracy_and_cross_entropy_with_each_map_are_those_of_its_decisions(sce
         gates = gates_by_hand(scenes, variant, partners)
         logits = [(10 * int(scenes.images[i, 0, 2, 3]) / 255 * gate, 1.0, 0.0) for i, gate in enumerate(gates)]
         right = [one.index(max(one)) == label for one, label in zip(logits, labels, strict=True) if label >= 0]
-        nats = [math.log(sum(map(math.exp, one))) - one[label] for one, label in zip(logits, labels, strict=True)
-                if label >= 0]  # fmt: skip
+        nats = [
+            math.log(sum(map(math.exp, one))) - one[label]
+            for one, label in zip(logits, labels, strict=True)
+            if label >= 0
+        ]
         assert found[name].accuracy.mean == pytest.approx(sum(right) / 6)
         assert found[name].cross_entropy.mean == pytest.approx(sum(nats) / 6, rel=1e-5)
         assert found[name].accuracy.excluded == 1

@@ -36,9 +36,14 @@ def test_the_files_hold_what_the_functions_give(run, photographs, tmp_path):
     )
     assert code == 0, error
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
-        "anchors.json", "effects.parquet", "consistency.parquet",
-        "usage.png", "usage.pdf", "usage.json", "usage.data.safetensors",
-    }  # fmt: skip
+        "anchors.json",
+        "effects.parquet",
+        "consistency.parquet",
+        "usage.png",
+        "usage.pdf",
+        "usage.json",
+        "usage.data.safetensors",
+    }
     found = json.loads((tmp_path / "a/anchors.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     images = load_images(data_of(model, photographs), "test", photographs, count=6)
     used = usage(model, images)
@@ -56,9 +61,10 @@ def test_the_files_hold_what_the_functions_give(run, photographs, tmp_path):
         assert entry["change"]["mean"] == pytest.approx(expected.mean, abs=1e-6)
         assert entry["change"]["n"] == 6
         rows = [
-            row for row in read_rows(tmp_path / "a/effects.parquet")
+            row
+            for row in read_rows(tmp_path / "a/effects.parquet")
             if (row["intervention"], row["anchor"]) == (variant.name, variant.anchor)
-        ]  # fmt: skip
+        ]
         assert [row["name"] for row in rows] == list(images.names)
         assert [row["change"] for row in rows] == pytest.approx(effects.change[place].tolist(), abs=1e-6)
     assert len(read_rows(tmp_path / "a/consistency.parquet")) == 12 * 6

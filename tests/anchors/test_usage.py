@@ -80,11 +80,13 @@ def test_the_share_that_noise_moves_is_that_of_many_draws(model, scenes):
         seen = model.inspect(scenes.images[:1].float() / 255)
         assert seen.attention.index is not None
         generator = torch.Generator().manual_seed(0)
-        moved = torch.stack([
-            model.inspect(scenes.images[:1].float() / 255, samples=(100, 1), generator=generator).gate.index
-            != seen.attention.index
-            for _ in range(20)
-        ]).float()  # fmt: skip
+        moved = torch.stack(
+            [
+                model.inspect(scenes.images[:1].float() / 255, samples=(100, 1), generator=generator).gate.index
+                != seen.attention.index
+                for _ in range(20)
+            ]
+        ).float()
     expected = moved.mean((0, 1))
     found = moved_by_noise(seen.attention)
     close(found, expected, rtol=0, atol=6 * 0.5 / 2000**0.5)

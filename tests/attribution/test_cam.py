@@ -7,7 +7,7 @@ import timm
 import torch
 from networks import OneConv, TwoParts, bottlenecked, quadrants
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ibviz.attribution import cam
 from ibviz.attribution.methods import METHODS, explain, values
@@ -76,7 +76,7 @@ def test_the_layout_of_the_features_changes_nothing(method, layout, images):
 
 
 def test_grad_cam_is_captums(images):
-    from captum.attr import GuidedGradCam, LayerGradCam  # noqa: PLC0415
+    from captum.attr import GuidedGradCam, LayerGradCam
 
     model = TwoParts()
     images.requires_grad_()
@@ -154,10 +154,10 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
 
 def test_the_rest_of_a_classifier_with_attention_takes_rows_of_its_stem(monkeypatch):
     model, images, seen = bottlenecked(), torch.rand(2, 3, 48, 48), list[int]()
-    model.get_submodule("network.stem").register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))  # noqa: ARG005
+    model.get_submodule("network.stem").register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     once = cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem")
     assert seen == [2, 1, 1, 1]
-    monkeypatch.setattr(cam, "takes_rows", lambda *arguments: False)  # noqa: ARG005
+    monkeypatch.setattr(cam, "takes_rows", lambda *arguments: False)
     close(cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem"), once, rtol=1e-4, atol=1e-6)
 
 
@@ -181,7 +181,7 @@ def test_the_layer_is_the_last_that_all_passes_with_a_grid_of_four(images):
 def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
     model, graph = TwoParts(), list[bool]()
     for module in (model.body, model.head):
-        module.register_forward_pre_hook(lambda module, inputs: graph.append(torch.is_grad_enabled()))  # noqa: ARG005
+        module.register_forward_pre_hook(lambda module, inputs: graph.append(torch.is_grad_enabled()))
     METHODS[method].function(model, images, TARGETS, layer="body")
     assert graph == [False, True]
 
@@ -190,7 +190,7 @@ def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
 def test_a_named_layer_costs_no_pass_to_find(method, images):
     """Score-CAM asks about a black image and 4 x 9 masked ones; Ablation-CAM whether rows multiply, then of each."""
     model, seen = TwoParts(), list[int]()
-    model.body.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))  # noqa: ARG005
+    model.body.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     METHODS[method].function(model, images, TARGETS, layer="body")
     expected = {"score_cam": [4, 1, 36], "ablation_cam": [4, 1, 1, 1, 1, 1], "guided_grad_cam": [4, 4]}
     assert seen == expected.get(method, [4])
@@ -200,7 +200,7 @@ def test_a_named_layer_costs_no_pass_to_find(method, images):
 def test_an_image_asked_about_for_two_targets_passes_once(method, images):
     model, rows = TwoParts(), list[int]()
     explained: Any = partial(METHODS[method].function, model, **FEW.get(method, {"layer": "body"}))
-    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))  # noqa: ARG005
+    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     one = explained(images[[1]], TARGETS[[1]])
     single = sum(rows)
     rows.clear()
@@ -258,8 +258,17 @@ class Cut(nn.Module):
         return logits.detach() if self.way == "detach" else logits
 
 
-BY_PIXELS = ["saliency", "input_x_gradient", "integrated_gradients", "smooth_grad", "var_grad", "gradient_shap",
-             "guided_backprop", "deep_lift", "lrp"]  # fmt: skip
+BY_PIXELS = [
+    "saliency",
+    "input_x_gradient",
+    "integrated_gradients",
+    "smooth_grad",
+    "var_grad",
+    "gradient_shap",
+    "guided_backprop",
+    "deep_lift",
+    "lrp",
+]
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,17 @@ PREPARED: dict[str, Callable[[Tensor], Tensor]] = {
     "a row": blank_a_row,
     "flipped": lambda images: images.copy_(images.flip(1).clone()),
 }
-METHODS = {"saliency": {}, "grad_cam": {"layer": "conv"}, "xgrad_cam": {"layer": "conv"}, "integrated_gradients": {},
-           "occlusion": {}, "rise": {"masks": 30}, "score_cam": {"layer": "conv"}, "smooth_grad": {"samples": 3},
-           "iba": {"layer": "conv", "steps": 2}}  # fmt: skip
+METHODS = {
+    "saliency": {},
+    "grad_cam": {"layer": "conv"},
+    "xgrad_cam": {"layer": "conv"},
+    "integrated_gradients": {},
+    "occlusion": {},
+    "rise": {"masks": 30},
+    "score_cam": {"layer": "conv"},
+    "smooth_grad": {"samples": 3},
+    "iba": {"layer": "conv", "steps": 2},
+}
 
 
 @pytest.fixture
@@ -63,8 +71,11 @@ def test_a_network_that_writes_to_its_images_writes_to_copies(kind, images):
     mine = images.clone()
     close(predict(careless, mine), predict(careful, images.clone()))
     for method, options in METHODS.items():
-        close(explain(careless, mine, method, **options), explain(careful, images.clone(), method, **options),
-              msg=lambda text, method=method: f"{method}: {text}")  # fmt: skip
+        close(
+            explain(careless, mine, method, **options),
+            explain(careful, images.clone(), method, **options),
+            msg=lambda text, method=method: f"{method}: {text}",
+        )
     assert torch.equal(mine, images)
     assert mine._version == 0
 
@@ -131,13 +142,16 @@ def transformer() -> nn.Module:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "half precision": (lambda: small().bfloat16(), r"Sequential \(weights bfloat16 on cpu\) cannot take images "
-                       r"\(2, 3, 16, 16\), float32 on cpu: "),
+    "half precision": (
+        lambda: small().bfloat16(),
+        r"Sequential \(weights bfloat16 on cpu\) cannot take images "
+        r"\(2, 3, 16, 16\), float32 on cpu: ",
+    ),
     "double precision": (lambda: small().double(), r"weights float64 .*float32"),
     "another number of channels": (lambda: small(4), r"cannot take images \(2, 3, 16, 16\)"),
     "another size": (transformer, r"VisionTransformer .*cannot take images .*: Wrong image height"),
     "no batch norm of one": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), "cannot take images"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REFUSED)

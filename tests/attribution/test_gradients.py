@@ -83,8 +83,9 @@ def test_the_variance_of_half_precision_gradients_adds_up_in_full(images):
 
 def test_integrated_gradients_add_up_to_one_percent_at_64_steps(images):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(),
-                          nn.Linear(64 * 16, 3))  # fmt: skip
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 16, 3)
+    )
     with torch.no_grad():  # so that the changes are no small differences of large numbers
         model.get_parameter("5.weight").abs_()
     for batch_size in (3, 64):
@@ -103,7 +104,7 @@ class Rippled(nn.Module):
 
 def test_steps_are_doubled_until_integrated_gradients_add_up():
     """Each image takes the least number that is enough for itself, found here with Captum, image by image."""
-    from captum.attr import IntegratedGradients  # noqa: PLC0415
+    from captum.attr import IntegratedGradients
 
     model, totals, expected, taken = Rippled(), torch.tensor([3.0, 20.0, 100.0]), [], []
     images = (totals / 432).view(3, 1, 1, 1).expand(3, 3, 12, 12).contiguous()
@@ -136,7 +137,7 @@ def test_integrated_gradients_that_never_add_up_are_warned_of(images):
 
 
 def test_plain_gradients_are_captums(images):
-    from captum.attr import InputXGradient, IntegratedGradients, Saliency  # noqa: PLC0415
+    from captum.attr import InputXGradient, IntegratedGradients, Saliency
 
     model, inputs = TwoParts(), images.clone().requires_grad_()
     close(run("saliency", model, images), Saliency(model).attribute(inputs, TARGETS).amax(1))
@@ -152,7 +153,7 @@ def test_plain_gradients_are_captums(images):
 
 def test_noisy_gradients_are_captums_noise_tunnel_with_the_same_noise(images, monkeypatch):
     """Captum draws anew for every image, from the global generator; here it is handed our draws instead."""
-    from captum.attr import GradientShap, NoiseTunnel, Saliency  # noqa: PLC0415
+    from captum.attr import GradientShap, NoiseTunnel, Saliency
 
     model, inputs, count = TwoParts(), images.clone().requires_grad_(), 5
     generator = torch.Generator().manual_seed(SEED)
@@ -217,7 +218,7 @@ def test_guided_backprop_passes_what_is_positive_twice(inplace, images):
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_deep_lift_adds_up_and_is_captums(inplace, images):
-    from captum.attr import DeepLift  # noqa: PLC0415
+    from captum.attr import DeepLift
 
     model = relu_network(inplace=inplace)
     maps = run("deep_lift", model, images)
@@ -231,8 +232,8 @@ def test_deep_lift_adds_up_and_is_captums(inplace, images):
 @pytest.mark.parametrize("inplace", [False, True])
 def test_lrp_keeps_relevance_and_is_captums(inplace, images):
     """Without biases the epsilon rule of a ReLU network is gradient times input, which sums to the logit."""
-    from captum.attr import LRP  # noqa: PLC0415
-    from captum.attr._utils.lrp_rules import EpsilonRule  # noqa: PLC0415
+    from captum.attr import LRP
+    from captum.attr._utils.lrp_rules import EpsilonRule
 
     model = relu_network(bias=False, inplace=inplace)
     maps = run("lrp", model, images)

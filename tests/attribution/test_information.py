@@ -116,8 +116,17 @@ def test_maps_equal_a_literal_loop_over_images_and_draws(batch_size):
     network, images = Quadrants(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
     active = (torch.rand(1, 3, 8, 8) > 0.3).double()
     known = FeatureStatistics(torch.rand(1, 3, 8, 8).double(), torch.rand(1, 3, 8, 8).double() + 0.1, active)
-    maps = iba(network, images, torch.tensor([0, 3]), layer="cells", statistics=known, seed=4, steps=3, samples=3,
-               batch_size=batch_size)  # fmt: skip
+    maps = iba(
+        network,
+        images,
+        torch.tensor([0, 3]),
+        layer="cells",
+        statistics=known,
+        seed=4,
+        steps=3,
+        samples=3,
+        batch_size=batch_size,
+    )
     expected = [iba_by_hand(network, *pair, known, 4) for pair in zip(images, (0, 3), strict=True)]
     close(maps, torch.stack(expected).float(), rtol=1e-4, atol=1e-7)
 

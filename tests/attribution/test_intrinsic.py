@@ -129,8 +129,10 @@ def test_autocast_rounds_the_logits_of_the_attention_and_nothing_after_them(anch
     with torch.autocast("cpu", torch.bfloat16):
         found = explain(model, images, "attention")
         mean = explain(model, images, "attention_mean")
-        read = {reading: explain(model, images, "module_attention", module="attention.head", reading=reading)
-                for reading in ("map", "sigmoid", "softmax")}  # fmt: skip
+        read = {
+            reading: explain(model, images, "module_attention", module="attention.head", reading=reading)
+            for reading in ("map", "sigmoid", "softmax")
+        }
     assert logits[0].dtype == torch.bfloat16
     exact = logits[0].double()
     expected = {"map": exact, "sigmoid": exact.sigmoid(), "softmax": exact.flatten(1).softmax(1).view_as(exact)}

@@ -148,7 +148,7 @@ def test_batches_do_not_change_a_map(method, images):
 @pytest.mark.parametrize("method", METHODS)
 def test_no_pass_holds_more_images_than_the_batch(method, images):
     model, rows = network_for(method), [0]
-    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))  # noqa: ARG005
+    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     maps_of(model, images, method, targets=torch.zeros(5, dtype=torch.long), batch_size=2)
     # DeepLIFT runs images and baselines together; a probe of rollouts holds two rows of noise and at least one more.
     more = {"deep_lift": 4, "raw_attention": 3, "attention_rollout": 3, "gradient_rollout": 3}
@@ -165,7 +165,7 @@ def test_targets_matter_unless_the_method_says_it_is_free_of_them(method, images
 @pytest.mark.parametrize(("method", "passes"), {"uniform": 0, "edges": 0, "attention": 1, "hires_cam": 1}.items())
 def test_classes_are_predicted_and_looked_at_only_where_they_count(method, passes, images):
     model, seen, options = bottlenecked(), list[int](), {"layer": "network.stem"} if method == "hires_cam" else {}
-    model.get_submodule("network.stem").register_forward_hook(lambda module, inputs, output: seen.append(len(output)))  # noqa: ARG005
+    model.get_submodule("network.stem").register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     given = maps_of(model, images, method, targets=model(images).argmax(1), **options)
     assert len(seen) == 1 + passes
     assert torch.equal(maps_of(model, images, method, **options), given)
@@ -254,8 +254,20 @@ def convolutional() -> WrappedClassifier:
     return wrapped(OrderedDict(encoder=body, decoder=nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())))
 
 
-BY_GRADIENT = ("grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "xgrad_cam", "guided_grad_cam", "saliency",
-               "input_x_gradient", "integrated_gradients", "smooth_grad", "var_grad", "gradient_shap")  # fmt: skip
+BY_GRADIENT = (
+    "grad_cam",
+    "grad_cam_pp",
+    "hires_cam",
+    "layer_cam",
+    "xgrad_cam",
+    "guided_grad_cam",
+    "saliency",
+    "input_x_gradient",
+    "integrated_gradients",
+    "smooth_grad",
+    "var_grad",
+    "gradient_shap",
+)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "gradient_rollout"])  # see `convolutional`

@@ -9,7 +9,7 @@ from timm.layers import DiffAttention  # pyright: ignore
 from timm.models.vision_transformer import ParallelScalingBlock
 from timm.models.volo import VOLO
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 from torchvision.models import SwinTransformer
 
 from ibviz.attribution.softmax import by_heads, recorded_attention
@@ -190,8 +190,16 @@ def test_an_attention_of_the_head_pools_what_the_layers_give(method):
 def test_networks_of_transformers_equal_the_attention_that_they_give_themselves(way):
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=48, image_size=32, patch_size=8,
-        num_labels=5, attn_implementation=way, pooler_output_size=24)  # fmt: skip
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=8,
+        num_labels=5,
+        attn_implementation=way,
+        pooler_output_size=24,
+    )
     inner = peaked(transformers.ViTForImageClassification(config))
 
     class Logits(nn.Module):
@@ -207,8 +215,12 @@ def test_networks_of_transformers_equal_the_attention_that_they_give_themselves(
     with torch.no_grad():
         given = list(inner(IMAGES, output_attentions=True).attentions)
     assert len(given) == 2
-    close(rollout.flatten(1), by_loop([[one] for one in given], [[one] for one in given], token(0, 17).expand(2, -1),
-                                      "rollout")[:, 1:], rtol=1e-4, atol=1e-7)  # fmt: skip
+    close(
+        rollout.flatten(1),
+        by_loop([[one] for one in given], [[one] for one in given], token(0, 17).expand(2, -1), "rollout")[:, 1:],
+        rtol=1e-4,
+        atol=1e-7,
+    )
 
 
 class Gated(Toy):
@@ -353,13 +365,17 @@ def test_products_are_refused_where_something_else_mixes_tokens(kind):
         (lambda: small("convit_tiny", embed_dim=24), "read by Mul"),
         (lambda: small("xcit_nano_12_p16_224"), "heads, queries, keys"),
         (lambda: peaked(SwinTransformer([4, 4], 24, [1, 1], [2, 2], [4, 4], num_classes=5)), "within windows"),
-        (lambda: peaked(VOLO((1, 1, 1, 1), img_size=32, num_classes=5, embed_dims=(24,) * 4, num_heads=(2,) * 4)),  # pyright: ignore
-         "heads, queries, keys"),
+        (
+            lambda: peaked(VOLO((1, 1, 1, 1), img_size=32, num_classes=5, embed_dims=(24,) * 4, num_heads=(2,) * 4)),  # pyright: ignore
+            "heads, queries, keys",
+        ),
         (lambda: peaked(timm.create_model("pvt_v2_b0", depths=(1, 1, 1, 1), num_classes=5)), "fewer keys"),
-        (lambda: peaked(timm.create_model("coat_lite_tiny", img_size=32, serial_depths=(1, 1, 1, 1), num_classes=5)),
-         "no attention between tokens"),
+        (
+            lambda: peaked(timm.create_model("coat_lite_tiny", img_size=32, serial_depths=(1, 1, 1, 1), num_classes=5)),
+            "no attention between tokens",
+        ),
     ],
-)  # fmt: skip
+)
 def test_families_whose_attention_is_of_another_kind_are_refused(build, words):
     network = build()
     for method in PRODUCTS:

@@ -9,7 +9,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from ibviz.attribution.methods import METHODS, explain
 from ibviz.errors import InputError
@@ -61,7 +61,7 @@ def guided_by_hand(model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyP
     """With another `F.relu`, which modules call as well, on a copy that works out of place."""
     inputs = images.clone().requires_grad_()
     with monkeypatch.context() as patch:
-        patch.setattr(F, "relu", lambda features, inplace=False: GuidedReLU.apply(features))  # noqa: ARG005
+        patch.setattr(F, "relu", lambda features, inplace=False: GuidedReLU.apply(features))
         model(inputs).gather(1, TARGETS[:, None]).sum().backward()
     return cast(Tensor, inputs.grad).abs().amax(1)
 
@@ -111,8 +111,15 @@ def test_guided_backprop_of_families_with_and_without_modules(name, monkeypatch)
     close(run("guided_backprop", model, images), expected, rtol=1e-3, atol=1e-4 * expected.max().item())
 
 
-FAMILIES = ["resnet18", "squeezenet1_1", "googlenet", "shufflenet_v2_x0_5", "mobilenet_v2", "timm/dla34",
-            "timm/repvgg_a0"]  # fmt: skip
+FAMILIES = [
+    "resnet18",
+    "squeezenet1_1",
+    "googlenet",
+    "shufflenet_v2_x0_5",
+    "mobilenet_v2",
+    "timm/dla34",
+    "timm/repvgg_a0",
+]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -116,6 +116,8 @@ def test_pytorch_grad_cams_eigen_cam_subtracts_the_mean_and_leaves_the_sign_open
     centred = (features - features.mean((2, 3), keepdim=True)).flatten(2).transpose(1, 2)
     projected = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:, :1].transpose(1, 2)).view(4, 6, 6)
     for one, other in zip(theirs, projected, strict=True):
-        either = min((one - sign * other.clamp(0 if sign > 0 else None, None if sign > 0 else 0)).abs().max().item()
-                      for sign in (1, -1))  # fmt: skip
+        either = min(
+            (one - sign * other.clamp(0 if sign > 0 else None, None if sign > 0 else 0)).abs().max().item()
+            for sign in (1, -1)
+        )
         assert either < 1e-4

@@ -30,14 +30,18 @@ def images() -> Tensor:
 
 
 def test_occlusion_is_the_mean_loss_over_windows_and_captums(images):
-    from captum.attr import Occlusion  # noqa: PLC0415
+    from captum.attr import Occlusion
 
     model = TwoParts()
     with torch.no_grad():
         expected = [reference.occlusion(model, *pair, 4, 2) for pair in zip(images, TARGETS.tolist(), strict=True)]
     for batch_size in (3, 10, 64):
-        close(occlusion(model, images, TARGETS, window=4, stride=2, batch_size=batch_size), torch.stack(expected),
-              rtol=1e-4, atol=1e-6)  # fmt: skip
+        close(
+            occlusion(model, images, TARGETS, window=4, stride=2, batch_size=batch_size),
+            torch.stack(expected),
+            rtol=1e-4,
+            atol=1e-6,
+        )
     direct = Occlusion(model).attribute(images, (3, 5, 5), (3, 3, 3), target=TARGETS)  # windows that do not fit
     close(occlusion(model, images, TARGETS, window=5, stride=3), direct[:, 2], rtol=1e-4, atol=1e-6)
     for window, stride in ((13, 6), (4, 8)):
@@ -97,8 +101,11 @@ def test_rise_is_its_definition_mask_by_mask(images):
 
 def test_random_methods_follow_from_the_seed_alone(images):
     model = TwoParts()
-    for method, options in (("rise", {"masks": 20}), ("lime", {"samples": 20, "segments": 6}),
-                            ("kernel_shap", {"samples": 20, "segments": 6})):  # fmt: skip
+    for method, options in (
+        ("rise", {"masks": 20}),
+        ("lime", {"samples": 20, "segments": 6}),
+        ("kernel_shap", {"samples": 20, "segments": 6}),
+    ):
         function: Any = METHODS[method].function
         first = function(model, images, TARGETS, **options)
         assert torch.equal(function(model, images, TARGETS, **options), first)
@@ -157,9 +164,9 @@ def test_kernel_shap_tends_to_shapley_values_and_adds_up(images):
 
 
 def test_superpixel_methods_are_captums(images):
-    from captum._utils.models.linear_model import SkLearnRidge  # noqa: PLC0415
-    from captum.attr import FeatureAblation, KernelShap, Lime  # noqa: PLC0415
-    from captum.attr._core.lime import get_exp_kernel_similarity_function  # noqa: PLC0415
+    from captum._utils.models.linear_model import SkLearnRidge
+    from captum.attr import FeatureAblation, KernelShap, Lime
+    from captum.attr._core.lime import get_exp_kernel_similarity_function
 
     model, pieces = TwoParts(), superpixels(images, 6)
     kernel = get_exp_kernel_similarity_function("cosine", kernel_width=0.25)
@@ -214,6 +221,8 @@ def test_masks_of_half_precision_add_up_in_full(images):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 144, 4)).half()
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
-    half, full = (rise(one, pixels, TARGETS, masks=4000, batch_size=400)
-                  for one, pixels in ((model, images.half()), (copy.deepcopy(model).float(), images)))  # fmt: skip
+    half, full = (
+        rise(one, pixels, TARGETS, masks=4000, batch_size=400)
+        for one, pixels in ((model, images.half()), (copy.deepcopy(model).float(), images))
+    )
     close(half, full, rtol=1e-3, atol=0)

@@ -55,7 +55,7 @@ def test_every_image_meets_the_same_noise_whatever_its_company():
 def test_a_pass_of_infidelity_holds_no_more_images_than_the_batch(batch_size):
     (network, _), maps, rows = linear(), torch.rand(3, 4, 6), list[int]()
     expected = infidelity(network, IMAGES, maps, targets=TARGETS, samples=5)
-    network.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))  # noqa: ARG005
+    network.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     assert_close(infidelity(network, IMAGES, maps, targets=TARGETS, samples=5, batch_size=batch_size), expected)
     assert max(rows) <= batch_size
 

@@ -219,7 +219,14 @@ def test_a_network_answers_the_same_while_it_is_watched_and_is_as_it_was_after(b
 def test_networks_without_global_attention_say_what_would_do():
     with pytest.raises(InputError, match=r"no attention between tokens.*such as grad_cam"):
         raw_attention(bottlenecked(), torch.rand(1, 3, 48, 48), torch.tensor([0]))
-    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, embed_dim=24, depths=(1, 1), num_heads=(2, 2),
-                             window_size=4, num_classes=5).eval()  # fmt: skip
+    swin = timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=32,
+        embed_dim=24,
+        depths=(1, 1),
+        num_heads=(2, 2),
+        window_size=4,
+        num_classes=5,
+    ).eval()
     with pytest.raises(InputError, match="within windows"):
         attention_rollout(swin, torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))

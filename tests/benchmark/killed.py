@@ -91,7 +91,7 @@ def written(out: Path) -> set[tuple[Path, int]]:
 
 def logged(out: Path, log: Path) -> None:
     """The run, with a line for each map that is computed."""
-    from ibviz.benchmark.runner import explaining  # noqa: PLC0415
+    from ibviz.benchmark.runner import explaining
 
     plain = explaining.write_shard
 
@@ -114,7 +114,7 @@ def several(out: Path, count: int, port: int, *, doomed: int | None = None) -> l
 def member(out: Path, rank: int, count: int, port: int, doomed: int | None) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(count)}
     if rank == doomed:
-        from ibviz.benchmark.runner import loop  # noqa: PLC0415
+        from ibviz.benchmark.runner import loop
 
         plain = loop.write_part
 

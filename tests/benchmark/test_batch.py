@@ -19,8 +19,12 @@ from ibviz.files import read_rows
 
 KEY = ("model", "image", "method", "native", "metric")
 # Without draws, with draws that follow from the image, and with a surrogate; controls come by themselves.
-METHODS = (MethodConfig(method="attention"), MethodConfig(method="grad_cam"), MethodConfig(method="smooth_grad"),
-           MethodConfig(method="lime", options={"samples": 60}))  # fmt: skip
+METHODS = (
+    MethodConfig(method="attention"),
+    MethodConfig(method="grad_cam"),
+    MethodConfig(method="smooth_grad"),
+    MethodConfig(method="lime", options={"samples": 60}),
+)
 
 
 def run_with(batch: int, out: Path) -> Path:

@@ -181,8 +181,10 @@ def test_the_grid_of_a_comparison_is_for_cells_alone_in_suites_as_well():
     protocols = protocols_of(suite, quadrants(), (4, 4))
     assert protocols.pop("rise") == rise
     assert {label: one.grid for label, one in protocols.items()} == {
-        "cells": (4, 4), "own": (2, 2), "default": (4, 4),
-    }  # fmt: skip
+        "cells": (4, 4),
+        "own": (2, 2),
+        "default": (4, 4),
+    }
 
 
 def judged(maps: dict[str, torch.Tensor], protocol: CurveProtocol, *metrics: str):

@@ -34,8 +34,11 @@ def trained() -> IBClassifier:
     stem = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(3, 4, 1))
     rest = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 8))
     head = nn.Conv2d(4, 1, 1)
-    model = IBClassifier(ModelConfig(anchors=4, latent=6, gate="mul"), spec,
-                         Parts(Split(stem, rest), "stem", 4, head, 8, nn.Linear(6, 4))).eval()  # fmt: skip
+    model = IBClassifier(
+        ModelConfig(anchors=4, latent=6, gate="mul"),
+        spec,
+        Parts(Split(stem, rest), "stem", 4, head, 8, nn.Linear(6, 4)),
+    ).eval()
     with torch.no_grad():
         head.weight.mul_(8)
         for parameter in model.decoder.parameters():
@@ -51,8 +54,13 @@ def one_by_one(model: IBClassifier, images: torch.Tensor, labels: torch.Tensor) 
         partners = derangement(len(maps), seed=0).tolist()
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in REPLACEMENTS}
         for place, own in enumerate(maps):
-            chosen = {"own": own, "mean": torch.full_like(own, own.mean().item()), "average": average,
-                      "other": maps[partners[place]], "reversed": own.max() + own.min() - own}  # fmt: skip
+            chosen = {
+                "own": own,
+                "mean": torch.full_like(own, own.mean().item()),
+                "average": average,
+                "other": maps[partners[place]],
+                "reversed": own.max() + own.min() - own,
+            }
             for name, cells in chosen.items():
                 shares = model.with_gate(images[place][None], cells[None, None])[0, 0].double().softmax(0)
                 label = int(labels[place])

@@ -338,8 +338,11 @@ def test_several_networks_and_protocols_share_one_result(tmp_path):
     )
     assert run_small(tmp_path, asked=suite("saliency", protocols=rules), chosen=choose(4), models=models)
     rows = read_rows(tmp_path / "rows.parquet")
-    under = {(model, rule): [row for row in rows if (row["model"], row["protocol"]) == (model, rule)]
-             for model in models for rule in ("default", "rise")}  # fmt: skip
+    under = {
+        (model, rule): [row for row in rows if (row["model"], row["protocol"]) == (model, rule)]
+        for model in models
+        for rule in ("default", "rise")
+    }
     assert sets(under["one", "default"], "metric") == {"srg", "deletion", "insertion", "pointing_game", "sparseness"}
     assert sets(under["two", "rise"], "metric") == {"srg", "deletion", "insertion"}
     assert sets(under["one", "rise"], "grid") == {"16 x 16"}
@@ -349,8 +352,11 @@ def test_several_networks_and_protocols_share_one_result(tmp_path):
 
 def test_what_images_share_is_on_every_row(tmp_path):
     chosen = choose(6)
-    shared = chosen._replace(read=lambda start, stop: chosen.read(start, stop)._replace(
-        clusters=tuple(f"p{number % 3}" for number in range(start, stop))))  # fmt: skip
+    shared = chosen._replace(
+        read=lambda start, stop: chosen.read(start, stop)._replace(
+            clusters=tuple(f"p{number % 3}" for number in range(start, stop))
+        )
+    )
     assert run_small(tmp_path, asked=suite("saliency"), chosen=shared)
     rows = read_rows(tmp_path / "rows.parquet")
     assert {(row["image"], row["cluster"]) for row in rows} == {(image, f"p{image % 3}") for image in range(6)}
@@ -442,8 +448,8 @@ def test_a_result_is_verified_and_a_changed_one_is_found_out(whole, tmp_path):
     verdict = verify(suite(), models, choose(10), whole / "rows.parquet", seed=0)
     assert verdict.rows == verdict.equal > 0
     assert verdict.differing == 0
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     rows = read_rows(whole / "rows.parquet")
     better = [row | {"value": row["value"] + 0.01 * (row["method"] == "Saliency")} for row in rows]

@@ -18,13 +18,26 @@ CONTROLS = ("uniform", "centre")
 def rows(values: dict[tuple[str, str], Any], **columns: Any) -> Any:
     """Rows of an evaluation in memory: values of images by metric and method; `columns` hold one entry an image."""
     found = [
-        {"image": image, "method": method, "control": method in CONTROLS, "native": False, "grid": "4 x 4",
-         "protocol": "0123", "metric": metric, "value": value, "tie_sd": 0.25, "label": None, "correct": None,
-         "f_baseline": 0.1, "random_order": 0.4, "tie_fraction": 0.5}
+        {
+            "image": image,
+            "method": method,
+            "control": method in CONTROLS,
+            "native": False,
+            "grid": "4 x 4",
+            "protocol": "0123",
+            "metric": metric,
+            "value": value,
+            "tie_sd": 0.25,
+            "label": None,
+            "correct": None,
+            "f_baseline": 0.1,
+            "random_order": 0.4,
+            "tie_fraction": 0.5,
+        }
         | {name: column[image] for name, column in columns.items()}
         for (metric, method), column in values.items()
         for image, value in enumerate(column)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(found)
 
 
@@ -93,8 +106,9 @@ def test_methods_are_ranked_and_held_against_the_best_control(metric, sign):
             assert line["best_control"] == "centre"
             assert line["p"] == p[i, 2]
             assert line["difference"] == pytest.approx(difference.mean())
-            low, high = stats.bootstrap((difference,), np.mean, n_resamples=2000, method="percentile",
-                                        rng=np.random.default_rng(0)).confidence_interval  # fmt: skip
+            low, high = stats.bootstrap(
+                (difference,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
+            ).confidence_interval
             assert (line["difference_low"], line["difference_high"]) == pytest.approx((low, high))
             assert line["standardised"] == pytest.approx(difference.mean() / difference.std(ddof=1))
     verdicts = {name: of(found, method=name)["verdict"] for name in order}
@@ -161,8 +175,10 @@ def trained(*models: str, apart: float = 0.05) -> Any:
     """The same images by several trainings, whose methods are all a little better or worse together."""
     values = drawn("one", "two", "centre", gap=1.0)
     generator = np.random.default_rng(1)
-    moved = ({key: column + apart * generator.normal() + 0.1 * generator.normal(size=40)
-              for key, column in values.items()} for _ in models)  # fmt: skip
+    moved = (
+        {key: column + apart * generator.normal() + 0.1 * generator.normal(size=40) for key, column in values.items()}
+        for _ in models
+    )
     return [rows(one).assign(model=model) for model, one in zip(models, moved, strict=True)]
 
 
@@ -219,11 +235,14 @@ def test_agreement_is_counted_over_methods_without_controls():
     values = drawn(*names) | drawn(*names[::-1], metric="deletion", gap=0.2) | drawn(*names, metric="insertion", gap=0)
     found: Any = summarise(rows(values)).agreement
     assert tuple(found.columns) == AGREEMENT
-    means = {m: np.array([s * values[m, name].mean() for name in names[:4]])
-             for m, s in {"srg": 1, "deletion": -1, "insertion": 1}.items()}  # fmt: skip
+    means = {
+        m: np.array([s * values[m, name].mean() for name in names[:4]])
+        for m, s in {"srg": 1, "deletion": -1, "insertion": 1}.items()
+    }
     assert found["judges"].tolist()[:4] == ["SRG, Deletion", "SRG, Insertion", "Deletion, Insertion", "all 3"]
-    for line, (a, b) in zip(found.iloc[:3].itertuples(), [("srg", "deletion"), ("srg", "insertion"),
-                                                          ("deletion", "insertion")], strict=True):  # fmt: skip
+    for line, (a, b) in zip(
+        found.iloc[:3].itertuples(), [("srg", "deletion"), ("srg", "insertion"), ("deletion", "insertion")], strict=True
+    ):
         assert line.kendall == pytest.approx(stats.kendalltau(means[a], means[b])[0])
         assert line.spearman == pytest.approx(stats.spearmanr(means[a], means[b])[0])
     ratings = np.stack([stats.rankdata(one) for one in means.values()])
@@ -246,8 +265,10 @@ def test_protocols_are_judges_too():
 def test_the_order_of_rows_changes_nothing(tmp_path):
     rows = read_results(write_results(tmp_path, models=("a", "b"))).rows
     keys = ["model", "native", "stratum", "metric", "method"]
-    once, again = (summarise(one).lines.sort_values(keys, ignore_index=True)
-                   for one in (rows, rows.sort_values(["image", "metric"], kind="stable")))  # fmt: skip
+    once, again = (
+        summarise(one).lines.sort_values(keys, ignore_index=True)
+        for one in (rows, rows.sort_values(["image", "metric"], kind="stable"))
+    )
     pd.testing.assert_frame_equal(once, again)
 
 

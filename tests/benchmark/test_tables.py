@@ -41,8 +41,10 @@ def numbers(tables: Tables) -> list[str]:
     """The cell of each method by SRG, made by hand."""
     lines: Any = tables.summary.lines
     kept = lines[(lines["metric"] == "srg") & (lines["stratum"] == "all images") & ~lines["native"]]
-    return [f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] ({one.rank})".replace("-0.000", "0.000")
-            for one in kept.itertuples(index=False)]  # fmt: skip
+    return [
+        f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] ({one.rank})".replace("-0.000", "0.000")
+        for one in kept.itertuples(index=False)
+    ]
 
 
 @pytest.mark.parametrize("form", [text, markdown])
@@ -174,8 +176,10 @@ def test_too_few_clusters_are_refused_in_words_that_name_the_limit(tmp_path):
     tables = tabulate(clustered(found, 3), found.circumstances)
     lines: Any = tables.summary.lines
     printed = text(tables)
-    assert ("SRG, Deletion, Insertion, Pointing: from 3 clusters no p is below 0.25, times 6 for the pairs of 4 lines: "
-            "nothing is tested, it takes 8 clusters.") in printed  # fmt: skip
+    assert (
+        "SRG, Deletion, Insertion, Pointing: from 3 clusters no p is below 0.25, times 6 for the pairs of 4 lines: "
+        "nothing is tested, it takes 8 clusters."
+    ) in printed
     assert "cannot be tested against centre" in printed
     assert lines["rank"].isna().all()
     assert lines["p"].isna().all()

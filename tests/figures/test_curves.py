@@ -76,8 +76,9 @@ def test_the_legend_covers_no_curve_and_every_name_is_on_the_page(template, coun
     assert len(names) == count
     assert all(figure.bbox.x0 <= one.x0 and one.x1 <= figure.bbox.x1 for one in names)
     assert all(figure.bbox.y0 <= one.y0 and one.y1 <= figure.bbox.y1 for one in names)
-    assert all(axes.get_window_extent().height > 0.55 * HEIGHT * TEMPLATES[template].unit * figure.dpi
-               for axes in figure.axes)  # fmt: skip
+    assert all(
+        axes.get_window_extent().height > 0.55 * HEIGHT * TEMPLATES[template].unit * figure.dpi for axes in figure.axes
+    )
 
 
 @pytest.mark.parametrize(("methods", "controls", "bands"), [(5, 3, 8), (5, 4, 5), (8, 1, 8), (9, 0, 0), (9, 1, 0)])

@@ -132,8 +132,10 @@ def test_fading_shows_the_photograph_where_a_map_is_zero_and_the_whole_blend_whe
     photo = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     signed = torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]])
     bare = parts(panel(photo, {"m": torch.zeros(1, 2, 2)}, blend=0.0))[1]
-    faded, plain = (parts(panel(photo, {"m": signed.repeat_interleave(2, 1).repeat_interleave(2, 2)}, fade=fade))[1]
-                    for fade in (True, False))  # fmt: skip
+    faded, plain = (
+        parts(panel(photo, {"m": signed.repeat_interleave(2, 1).repeat_interleave(2, 2)}, fade=fade))[1]
+        for fade in (True, False)
+    )
     high, wide = (side // 2 for side in bare.shape[:2])
     corner = slice(3, high - 3), slice(3, wide - 3)
     assert near(faded[corner], bare[corner], within=4)
@@ -172,8 +174,13 @@ def test_type_is_that_of_the_template(name):
 def test_templates_are_those_of_the_style_files():
     widths = {name: TEMPLATES[name].width for name in TEMPLATES}
     assert widths == {
-        "neurips": 5.5, "cvpr": 6.875, "cvpr column": 3.25, "ijcai": 7.0, "ijcai column": 3.375, "slides": 13.33,
-    }  # fmt: skip
+        "neurips": 5.5,
+        "cvpr": 6.875,
+        "cvpr column": 3.25,
+        "ijcai": 7.0,
+        "ijcai column": 3.375,
+        "slides": 13.33,
+    }
 
 
 def test_one_map_on_one_image_is_a_panel_of_one_cell():
@@ -202,8 +209,11 @@ def test_huge_images_are_drawn_smaller_with_a_note_and_nothing_shifts(tmp_path):
     image, box, mask = huge()
     drawn = panel(image, {"map": image[:, 0]}, blend=1.0)
     assert drawn.account["images"] == {
-        "count": 1, "size": [500, 1000], "interpolation": "antialiased", "original_size": [1200, 2400],
-    }  # fmt: skip
+        "count": 1,
+        "size": [500, 1000],
+        "interpolation": "antialiased",
+        "original_size": [1200, 2400],
+    }
     texts = [text.get_text() for text in drawn.figure.texts]
     assert "Images of 2400\u00d71200 pixels, drawn as 1000\u00d7500." in texts
     for part in parts(drawn)[:2]:

@@ -22,8 +22,15 @@ from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 
 CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 COUNT, SIDE, GRID = 200, 48, 12
 ANCHORS = [0.9, 0.0, 0.35, 0.35, 1.3]  # unsorted, doubled, outside [0, 1]
 EVIL = "<script>alert(1)</script>"
@@ -45,16 +52,25 @@ def draw(count: int) -> Report:
     """Images by 8 methods, with every kind of map."""
     generator = np.random.default_rng(0)
     pictures = [
-        Picture(NAMES[i] if i < len(NAMES) else f"{i:03}.png", generator.integers(0, 256, (SIDE, SIDE, 3), np.uint8),
-                EVIL if i == 0 else "cat", None if i < 3 else (8.0, 8.0, 32.0, 40.0))
+        Picture(
+            NAMES[i] if i < len(NAMES) else f"{i:03}.png",
+            generator.integers(0, 256, (SIDE, SIDE, 3), np.uint8),
+            EVIL if i == 0 else "cat",
+            None if i < 3 else (8.0, 8.0, 32.0, 40.0),
+        )
         for i in range(count)
-    ]  # fmt: skip
+    ]
     predictions = [Prediction(EVIL if i == 1 else "cat", float(generator.uniform()), i % 4 != 1) for i in range(count)]
     lines = [
-        Line(name, name in CONTROLS, {heading: spread(generator) for heading in HEADINGS},
-             None if name in CONTROLS else rank, "not told apart from the next" if rank == 2 else "")
+        Line(
+            name,
+            name in CONTROLS,
+            {heading: spread(generator) for heading in HEADINGS},
+            None if name in CONTROLS else rank,
+            "not told apart from the next" if rank == 2 else "",
+        )
         for rank, name in enumerate(METHODS + CONTROLS, 1)
-    ]  # fmt: skip
+    ]
     lines[3] = lines[3]._replace(
         estimates={**lines[3].estimates, "Pointing ↑": Estimate(np.nan, np.nan, np.nan, 0, COUNT)}
     )
@@ -169,8 +185,10 @@ class Watched:
         self.page.wait_for_function(PAINTED)
 
 
-PAINTED = "document.querySelectorAll('#explorer canvas').length && " \
-          "[...document.querySelectorAll('#explorer canvas')].every((one) => one.width !== 300)"  # fmt: skip
+PAINTED = (
+    "document.querySelectorAll('#explorer canvas').length && "
+    "[...document.querySelectorAll('#explorer canvas')].every((one) => one.width !== 300)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -320,8 +338,11 @@ def test_images_are_filtered_and_ordered(page, report):
 @pytest.mark.parametrize("opacity", [0.0, 0.35, 1.0])
 def test_opacity_is_the_share_of_the_map_in_the_colours_of_the_figures(page, report, opacity):
     open_picture(page, 0)
-    page.evaluate("(value) => { const slider = document.getElementById('opacity'); slider.value = value; "
-                  "slider.dispatchEvent(new Event('input')); }", opacity)  # fmt: skip
+    page.evaluate(
+        "(value) => { const slider = document.getElementById('opacity'); slider.value = value; "
+        "slider.dispatchEvent(new Event('input')); }",
+        opacity,
+    )
     settle(page)
     given, photo = report.models[EVIL].maps, toned(report.pictures[0].pixels)[..., None]
     index = given["Attention"].index[0].numpy().repeat(4, 0).repeat(4, 1)
@@ -338,8 +359,10 @@ def test_opacity_is_the_share_of_the_map_in_the_colours_of_the_figures(page, rep
 
 def test_a_continuous_map_is_enlarged_before_it_is_coloured(page, report):
     open_picture(page, 2)
-    page.evaluate("() => { const slider = document.getElementById('opacity'); slider.value = 1; "
-                  "slider.dispatchEvent(new Event('input')); }")  # fmt: skip
+    page.evaluate(
+        "() => { const slider = document.getElementById('opacity'); slider.value = 1; "
+        "slider.dispatchEvent(new Event('input')); }"
+    )
     settle(page)
     shown = whole(page, "#drill [data-method='Attention, mean']")
     mean = report.models[EVIL].maps["Attention, mean"].mean.double()

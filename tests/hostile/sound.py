@@ -149,8 +149,11 @@ USAGE = torch.tensor([3, 0, 1])
 def figure_files() -> dict[str, bytes]:
     """A small figure, its sidecar and its data, by their names."""
     anchors, occupancy = torch.tensor([0.1, 0.5, 0.9]), torch.ones(1, 3)
-    return files_of(lambda folder: anchor_usage(USAGE, anchors, class_names=["x"], occupancy=occupancy).save(
-        folder / "usage.png", dpi=20))  # fmt: skip
+    return files_of(
+        lambda folder: anchor_usage(USAGE, anchors, class_names=["x"], occupancy=occupancy).save(
+            folder / "usage.png", dpi=20
+        )
+    )
 
 
 def files_of(write: Callable[[Path], object]) -> dict[str, bytes]:
@@ -170,17 +173,38 @@ def put(files: dict[str, bytes], folder: Path, without: str = "") -> None:
 
 def facts() -> dict[str, Any]:
     failure = {"model": "net", "method": "lrp", "images": [0], "error": "none"}
-    return {"images": 2, "forward_passes": 9, "failures": [failure], "data": {"net": "0" * 12}, "skipped": ["x"],
-            "device": "CPU", "seconds": 0.5}  # fmt: skip
+    return {
+        "images": 2,
+        "forward_passes": 9,
+        "failures": [failure],
+        "data": {"net": "0" * 12},
+        "skipped": ["x"],
+        "device": "CPU",
+        "seconds": 0.5,
+    }
 
 
 def plan() -> dict[str, Any]:
     return {
-        "suite": SuiteConfig().model_dump(mode="json"), "data": "0" * 12, "images": 10, "grid": [4, 4],
-        "annotated": False, "metrics": ["srg"], "left_out": [{"reason": "no boxes"}],
-        "models": {"net": {"name": "net", "weights": "1" * 12, "class_names": ["a", "b"], "size": 16,
-                           "memory_format": None, "protocols": {}, "methods": ["Grad-CAM"]}},
-    }  # fmt: skip
+        "suite": SuiteConfig().model_dump(mode="json"),
+        "data": "0" * 12,
+        "images": 10,
+        "grid": [4, 4],
+        "annotated": False,
+        "metrics": ["srg"],
+        "left_out": [{"reason": "no boxes"}],
+        "models": {
+            "net": {
+                "name": "net",
+                "weights": "1" * 12,
+                "class_names": ["a", "b"],
+                "size": 16,
+                "memory_format": None,
+                "protocols": {},
+                "methods": ["Grad-CAM"],
+            }
+        },
+    }
 
 
 def study() -> dict[str, Any]:
@@ -257,8 +281,10 @@ def circumstances() -> dict[str, Any]:
 
 # Files of bytes: whatever a place of theirs holds.
 BYTES: dict[str, Parser] = {
-    **{f"image {kind}": Parser("a.img", lambda kind=kind: picture(kind), read_picture)
-       for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")},
+    **{
+        f"image {kind}": Parser("a.img", lambda kind=kind: picture(kind), read_picture)
+        for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+    },
     "packed TIFF": Parser("a.img", lambda: picture("TIFF", compression="tiff_lzw"), read_picture),
     "EXIF": Parser("a.img", lambda: picture("JPEG", (8, 8), exif=exif()), read_picture),
     "Parquet images": Parser("in/train.parquet", parquet, images("parquet")),
@@ -266,13 +292,17 @@ BYTES: dict[str, Parser] = {
     "COCO": Parser("annotations/instances_train2017.json", lambda: json.dumps(COCO).encode(), read_coco),
     "VOC": Parser("Annotations/a.xml", lambda: VOC, read_voc),
     "authors' weights": Parser("a.pth", pth, load_official),
-    "weights": Parser("a.safetensors", lambda: save_tensors({"a": torch.zeros(3)}),
-                      lambda path: named("torchvision/squeezenet1_0", path), 5),
+    "weights": Parser(
+        "a.safetensors",
+        lambda: save_tensors({"a": torch.zeros(3)}),
+        lambda path: named("torchvision/squeezenet1_0", path),
+        5,
+    ),
     "checkpoint": Parser("checkpoint.safetensors", checkpoint, read_checkpoint),
     "recipe": Parser("a.toml", lambda: RECIPE, lambda path: read_toml(path, Recipe)),
     "suite": Parser("a.toml", lambda: SUITE, lambda path: read_toml(path, SuiteConfig)),
     "shard": Parser("00000000-0123456789abcdef.safetensors", shard, read_shard),
-}  # fmt: skip
+}
 
 
 def exif() -> bytes:

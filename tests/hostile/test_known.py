@@ -66,9 +66,13 @@ def read_corrupt(path: Path) -> None:
     """A file of a run, by the name it had there."""
     name = path.name.partition("_")[2]
     readers: dict[str, Callable[[Path], Any]] = {
-        "circumstances": read_circumstances, "maps": read_shard, "plan": lambda one: read_plan(one.parent),
-        "parts_000001_facts": read_part, "parts": read_rows, "rows": read_rows,
-    }  # fmt: skip
+        "circumstances": read_circumstances,
+        "maps": read_shard,
+        "plan": lambda one: read_plan(one.parent),
+        "parts_000001_facts": read_part,
+        "parts": read_rows,
+        "rows": read_rows,
+    }
     place = path.rename(path.with_name(name.removeprefix("parts_000001_") if "facts" not in name else name))
     next(read for kind, read in readers.items() if name.startswith(kind))(place)
 

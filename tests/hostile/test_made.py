@@ -372,8 +372,8 @@ def test_sidecars(tmp_path, case):
 
 NUMBERS, FAR = (lambda count: pa.array(range(count))), (lambda count: pa.array([2**62] * count))
 TEXT, NOTHING = (lambda count: pa.array(["x"] * count)), (lambda count: pa.nulls(count))
-EMPTY = lambda count: pa.array([[]] * count, pa.list_(pa.float64()))  # noqa: E731 - as its likes
-BYTES = lambda count: pa.array([b"x"] * count)  # noqa: E731
+EMPTY = lambda count: pa.array([[]] * count, pa.list_(pa.float64()))
+BYTES = lambda count: pa.array([b"x"] * count)
 COLUMNS: dict[str, list[Callable[[int], pa.Array]]] = {  # what else they may hold
     "rows.model": [TEXT, NUMBERS, NOTHING],
     "rows.value": [FAR, NOTHING, TEXT],

@@ -16,8 +16,13 @@ from hypothesis import strategies as st
 from ibviz.errors import InputError
 
 LONGEST = 10  # seconds of work; the machine may do other things as well
-calm = settings(deadline=None, database=None, derandomize=True, phases=[Phase.generate, Phase.shrink],
-                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
+calm = settings(
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 
 
 def read(parser: Parser | Held, content: bytes) -> None:

@@ -78,7 +78,7 @@ def test_a_random_order_has_no_srg_under_any_single_baseline(name):
 @given(st.sampled_from([*BASELINES]), st.permutations(range(4)), st.integers(1, 9))
 def test_company_order_and_batches_do_not_reach_the_baseline(name, turn, batch_size):
     x, maps, turn = images(4, (8, 12)), level_maps(4), torch.tensor(turn)
-    alike = lambda states, rows: wavy(states, rows * 0)  # noqa: E731
+    alike = lambda states, rows: wavy(states, rows * 0)
     one = faithfulness(alike, x, maps, protocol=protocol(baseline=name))
     choices = protocol(baseline=name, batch_size=batch_size)
     other = faithfulness(alike, x[turn], maps[turn], protocol=choices)
@@ -125,7 +125,7 @@ def test_area_of_a_random_order_is_that_of_many_random_maps():
     """R-OMS: mean over seeded tie orders against maps of independent values."""
     x = images(1)
     drawn = torch.rand(400, 4, 4, generator=torch.Generator().manual_seed(0))
-    alike = lambda states, rows: wavy(states, rows * 0)  # noqa: E731
+    alike = lambda states, rows: wavy(states, rows * 0)
     many = faithfulness(alike, x.expand(400, -1, -1, -1), drawn, protocol=protocol(steps=16)).deletion_auc
     area = random_order_area(alike, x, (4, 4), protocol=protocol(steps=16, orders=200, ties="group"))
     assert abs(float(area - many.mean())) < 4 * float(many.std()) / 14

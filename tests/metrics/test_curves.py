@@ -233,7 +233,7 @@ def test_chunks_are_really_cut(monkeypatch):
 @given(st.sampled_from(RULES), st.permutations(range(5)), st.integers(0, 99))
 def test_order_and_company_of_images_change_nothing(rule, turn, seed):
     x, maps, turn = images(5, seed=seed), level_maps(5, seed=seed), torch.tensor(turn)
-    alike = lambda states, rows: wavy(states, rows * 0)  # noqa: E731
+    alike = lambda states, rows: wavy(states, rows * 0)
     together = numbers(faithfulness(alike, x, maps, protocol=protocol(ties=rule)))
     assert_close(
         numbers(faithfulness(alike, x[turn], maps[turn], protocol=protocol(ties=rule))),

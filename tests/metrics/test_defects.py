@@ -134,7 +134,7 @@ def test_d4_road_fills_colours_under_one_map():
     colour = torch.tensor([0.2, 0.5, 0.8])
     x = colour.view(1, 3, 1, 1).expand(1, 3, 8, 12).contiguous()
     for channel in range(3):
-        score = lambda states, _: states.mean((2, 3))[:, channel]  # noqa: B023, E731
+        score = lambda states, _, channel=channel: states.mean((2, 3))[:, channel]
         found = faithfulness(score, x, torch.rand(1, 4, 6), protocol=protocol(baseline="road", ties="group"))
         assert_close(found.deletion.scores, colour[channel].expand(1, 25), atol=0.01, rtol=0)  # its noise: 0.01
 
@@ -260,8 +260,12 @@ def test_d16_least_first_is_most_first_backwards(rule):
     """PnPXAI sorts both stably, so the same tied pixels go first in both; a constant map then prefers some of them."""
     for maps in (torch.zeros(3, 4, 4), THREE_LEVELS[:, :4, :4].expand(3, -1, -1)):
         found = faithfulness(wavy, images(), maps, protocol=protocol(ties=rule, second="lerf"))
-        assert_close(found.insertion.scores, faithfulness(wavy, images(), maps, protocol=protocol(ties=rule))
-                     .insertion.scores.flip(1), atol=1e-6, rtol=0)  # fmt: skip
+        assert_close(
+            found.insertion.scores,
+            faithfulness(wavy, images(), maps, protocol=protocol(ties=rule)).insertion.scores.flip(1),
+            atol=1e-6,
+            rtol=0,
+        )
     constant = torch.zeros(3, 4, 4)
     ours = faithfulness(wavy, images(), constant, protocol=protocol(ties=rule, second="lerf"))
     theirs = faithfulness(wavy, images(), constant, protocol=protocol(ties="index"))
@@ -279,7 +283,7 @@ def test_d17_images_are_read_wherever_and_however_they_lie(device):
     expected = faithfulness(wavy, x, maps, protocol=protocol()).deletion_auc
     wide = torch.zeros(1, 8, 8, 6).permute(0, 3, 1, 2)  # no memory of their own, in another order
     wide[:, ::2] = x
-    score = lambda states, rows: wavy(states.cpu().contiguous(), rows.cpu()).to(device)  # noqa: E731
+    score = lambda states, rows: wavy(states.cpu().contiguous(), rows.cpu()).to(device)
     given = wide[:, ::2].to(device)
     before = given.clone()
     found = faithfulness(score, given, maps.to(device), protocol=protocol())
@@ -305,8 +309,11 @@ def test_d18_removed_sets_are_nested_and_the_same_every_time():
     assert sizes == sorted([0, 16, *range(1, 16), *range(1, 16)])  # two orders, one the other backwards: two chains
     chains = [[by_size[0]], [by_size[0]]]
     for row in by_size[1:-1]:
-        grown = [chain for chain in chains if all(a <= b for a, b in zip(chain[-1], row, strict=True))
-                 and sum(row) > sum(chain[-1])]  # fmt: skip
+        grown = [
+            chain
+            for chain in chains
+            if all(a <= b for a, b in zip(chain[-1], row, strict=True)) and sum(row) > sum(chain[-1])
+        ]
         assert grown, "a removed cell came back"
         grown[0].append(row)
 

@@ -49,7 +49,7 @@ def logits_of(*values: float) -> torch.Tensor:
     ],
 )
 def test_every_score_has_its_closed_form(kind, expected):
-    network = lambda states: (torch.tensor([0.2, 0.7, 0.1]).log() + 2).expand(len(states), -1)  # noqa: E731
+    network = lambda states: (torch.tensor([0.2, 0.7, 0.1]).log() + 2).expand(len(states), -1)
     score = scorer(network, torch.tensor([1]), kind=kind)
     torch.testing.assert_close(float(score(torch.zeros(1, 3, 2, 2), torch.tensor([0]))), expected, atol=1e-6, rtol=0)
 

@@ -198,8 +198,13 @@ def test_directions_and_bounds_are_stated():
     assert [one.higher_is_better for one in metrics] == [False, True, True, True, True, True]
     assert not any(one.is_differentiable or one.full_state_update for one in metrics)
     assert [(one.plot_lower_bound, one.plot_upper_bound) for one in metrics] == [
-        (0, 1), (0, 1), (-1, 1), (0, 1), (-1, 1), (0, 1),
-    ]  # fmt: skip
+        (0, 1),
+        (0, 1),
+        (-1, 1),
+        (0, 1),
+        (-1, 1),
+        (0, 1),
+    ]
 
 
 def test_plots():

@@ -72,7 +72,7 @@ def test_map_larger_than_the_image_is_refused():
 
 def test_drop_and_increase_of_a_linear_score():
     x = images(4)
-    positive = lambda states, _: (states * WEIGHTS.abs()).sum((1, 2, 3))  # noqa: E731
+    positive = lambda states, _: (states * WEIGHTS.abs()).sum((1, 2, 3))
     half = torch.zeros(4, 6, 8)
     half[:, :, :4] = 1.0
     result = average_drop(positive, x, half)
@@ -99,7 +99,7 @@ def test_no_more_images_are_scored_at_once_than_was_said():
 
 def test_score_that_rises_is_an_increase_and_no_negative_drop():
     x = images(2)
-    darkness = lambda states, _: 1 - states.mean((1, 2, 3))  # noqa: E731
+    darkness = lambda states, _: 1 - states.mean((1, 2, 3))
     result = average_drop(darkness, x, torch.eye(6).expand(2, -1, -1))
     assert result.drop.tolist() == [0, 0]
     assert result.increase.tolist() == [1, 1]

@@ -145,8 +145,10 @@ def test_a_module_that_no_name_rebuilds_is_not_saved(tmp_path: Path):
         ("convnext_atto", "stages.2", {"act_layer": nn.SiLU}),  # behind scales that start at 1e-6
     )
     given: dict[str, Any] = {"mean": MEAN, "std": STD, "class_names": NAMES, "size": 128}
-    others = [(wrap(timm.create_model(name, num_classes=6, **choices), **given, name=f"timm/{name}"), layer)
-              for name, layer, choices in changed]  # fmt: skip
+    others = [
+        (wrap(timm.create_model(name, num_classes=6, **choices), **given, name=f"timm/{name}"), layer)
+        for name, layer, choices in changed
+    ]
     for network, layer in ((wider, "blocks.3"), (models.resnet18(num_classes=6), "layer3"), *others):
         with pytest.raises(InputError, match="attached to a module that no name rebuilds"):
             save_model(tmp_path / "model.safetensors", attach(network, layer=layer, bottleneck=4), {})
@@ -232,7 +234,7 @@ def test_names_that_a_library_does_not_know(name: str):
 
 
 def test_published_weights_start_a_recipe(tmp_path: Path):
-    from safetensors.torch import save_file  # noqa: PLC0415
+    from safetensors.torch import save_file
 
     torch.manual_seed(3)
     published = models.resnet18()
@@ -254,7 +256,7 @@ def test_published_weights_start_a_recipe(tmp_path: Path):
 @pytest.mark.parametrize(("backbone", "library"), [("vgg16", "vgg16"), ("wrn50_2", "wide_resnet50_2")])
 def test_the_authors_large_networks_take_published_features(backbone: str, library: str, monkeypatch):
     """Their features equal torchvision's own, tensor by tensor of the gated layer's input."""
-    import ibviz.models.attach as place  # noqa: PLC0415
+    import ibviz.models.attach as place
 
     torch.manual_seed(0)
     published = models.get_model(library).eval()

@@ -79,7 +79,7 @@ def test_a_model_goes_through_the_hub_format_with_its_card(model, tmp_path):
 
 
 def test_a_name_on_the_hub_is_downloaded_there(model, tmp_path, monkeypatch):
-    import ibviz.models.classifier as place  # noqa: PLC0415
+    import ibviz.models.classifier as place
 
     model.save_pretrained(tmp_path / "cache")
     asked = []

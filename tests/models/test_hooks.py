@@ -10,7 +10,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import ibviz
@@ -221,7 +221,7 @@ def test_checkpointing_of_libraries(name, images):
 
 
 SEALED: dict[str, Callable[[nn.Module, Tensor], Any]] = {
-    "script": lambda model, images: torch.jit.script(model),  # noqa: ARG005
+    "script": lambda model, images: torch.jit.script(model),
     "trace": lambda model, images: torch.jit.trace(model, images),
     "export": lambda model, images: torch.export.export(model, (images,)).module(),
 }

@@ -19,18 +19,43 @@ transformers = pytest.importorskip("transformers")
 close = torch.testing.assert_close
 
 SMALL: dict[str, dict[str, Any]] = {
-    "ViT": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16,
-            "image_size": 32, "patch_size": 4},
-    "DeiT": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16,
-             "image_size": 32, "patch_size": 4},
-    "Swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "image_size": 32,
-             "patch_size": 2},
+    "ViT": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 32,
+        "patch_size": 4,
+    },
+    "DeiT": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 32,
+        "patch_size": 4,
+    },
+    "Swin": {
+        "embed_dim": 8,
+        "depths": [1, 1],
+        "num_heads": [1, 2],
+        "window_size": 4,
+        "image_size": 32,
+        "patch_size": 2,
+    },
     "ConvNext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "image_size": 32, "patch_size": 4},
     "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
-}  # fmt: skip
-PROCESSOR = {"image_processor_type": "ViTImageProcessor", "do_normalize": True, "do_rescale": True, "do_resize": True,
-             "rescale_factor": 1 / 255, "size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.4, 0.3],
-             "image_std": [0.2, 0.3, 0.4]}  # fmt: skip
+}
+PROCESSOR = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "rescale_factor": 1 / 255,
+    "size": {"height": 32, "width": 32},
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.4],
+}
 NAMES = {0: "cat", 1: "dog", 2: "bird"}
 
 
@@ -84,10 +109,16 @@ def test_tokens_before_the_patches_are_no_cells(kind, prefix, images):
     close(explain(model, images, "hires_cam", layer=f"network.{layer}", targets=1), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("problem", "names", "head"), [
-    ("multi_label_classification", NAMES, "sigmoid"), ("regression", {0: "age"}, "none"), (None, {0: "age"}, "none"),
-    (None, NAMES, "softmax"), ("single_label_classification", NAMES, "softmax"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("problem", "names", "head"),
+    [
+        ("multi_label_classification", NAMES, "sigmoid"),
+        ("regression", {0: "age"}, "none"),
+        (None, {0: "age"}, "none"),
+        (None, NAMES, "softmax"),
+        ("single_label_classification", NAMES, "softmax"),
+    ],
+)
 def test_the_head_is_that_of_the_configuration(problem, names, head, images, tmp_path):
     network = built("ResNet", id2label=names, problem_type=problem)
     assert head_for(network.config) == head

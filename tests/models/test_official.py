@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ibviz.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.errors import InputError

@@ -33,8 +33,9 @@ def detector() -> nn.Module:
 
 
 def wrapped(network: nn.Module, output: Any) -> WrappedClassifier:
-    return wrap(network, mean=(0.0,) * 3, std=(1.0,) * 3, class_names=["one", "two"], size=(32, 40), head="none",
-                output=output)  # fmt: skip
+    return wrap(
+        network, mean=(0.0,) * 3, std=(1.0,) * 3, class_names=["one", "two"], size=(32, 40), head="none", output=output
+    )
 
 
 def by_loop(found: dict[str, Tensor], boxes: Tensor, classes: list[int], least: float) -> list[float]:
@@ -42,8 +43,9 @@ def by_loop(found: dict[str, Tensor], boxes: Tensor, classes: list[int], least: 
     scores = []
     for (x0, y0, x1, y1), wanted in zip(boxes.tolist(), classes, strict=True):
         best, score = 0.0, 0.0
-        for (a0, b0, a1, b1), label, value in zip(*(found[key].tolist() for key in ("boxes", "labels", "scores")),
-                                                  strict=True):  # fmt: skip
+        for (a0, b0, a1, b1), label, value in zip(
+            *(found[key].tolist() for key in ("boxes", "labels", "scores")), strict=True
+        ):
             shared = max(min(x1, a1) - max(x0, a0), 0) * max(min(y1, b1) - max(y0, b0), 0)
             overlap = shared / ((x1 - x0) * (y1 - y0) + (a1 - a0) * (b1 - b0) - shared)
             if label == wanted and overlap > best:
@@ -81,8 +83,11 @@ def test_a_box_has_the_gradient_of_its_own_score(detected):
     for box, wanted in enumerate(classes):
         image = IMAGES.clone().requires_grad_()
         [found] = network(image)
-        score = next(score for at, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True)
-                     if label == wanted and (at - boxes[box]).abs().max() < 0.6)  # fmt: skip
+        score = next(
+            score
+            for at, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True)
+            if label == wanted and (at - boxes[box]).abs().max() < 0.6
+        )
         [gradient] = torch.autograd.grad(score, image)
         close(explain(model, IMAGES, "saliency", targets=box), gradient.abs().amax(1))
         assert gradient.any()

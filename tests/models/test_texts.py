@@ -103,19 +103,38 @@ def test_attention_and_cams_have_a_cell_a_patch(kind, method):
 
 def test_a_folder_is_loaded_with_texts_as_classes(tmp_path: Path):
     network = built("CLIP")
-    words = {"<|startoftext|>": 0, "<|endoftext|>": 1, **{f"{letter}{end}": 2 + 2 * place + bool(end)
-             for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz") for end in ("", "</w>")}}  # fmt: skip
+    words = {
+        "<|startoftext|>": 0,
+        "<|endoftext|>": 1,
+        **{
+            f"{letter}{end}": 2 + 2 * place + bool(end)
+            for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz")
+            for end in ("", "</w>")
+        },
+    }
     own = transformers.CLIPTokenizer(vocab=words, merges=[])
     network.save_pretrained(tmp_path)
     own.save_pretrained(tmp_path)
-    processor = {"image_processor_type": "CLIPImageProcessor", "do_normalize": True, "do_rescale": True,
-                 "rescale_factor": 1 / 255, "size": {"shortest_edge": 36}, "do_resize": True, "do_center_crop": True,
-                 "crop_size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.4, 0.3],
-                 "image_std": [0.2, 0.3, 0.4]}  # fmt: skip
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_normalize": True,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "size": {"shortest_edge": 36},
+        "do_resize": True,
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.5, 0.4, 0.3],
+        "image_std": [0.2, 0.3, 0.4],
+    }
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     model: Any = load(f"transformers/{tmp_path}", classes=["a cat", "a dog"])
     assert (model.spec.size, model.spec.resize, model.spec.class_names, model.head) == (
-        32, 36, ("a cat", "a dog"), "softmax")  # fmt: skip
+        32,
+        36,
+        ("a cat", "a dog"),
+        "softmax",
+    )
     tokens = own(["a cat", "a dog"], return_tensors="pt")  # without padding
     with torch.no_grad():
         logits = network(pixel_values=model.normalize(IMAGES), **tokens).logits_per_image

@@ -1,5 +1,5 @@
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ibviz.training.augment import augment, draw_crops
 

@@ -67,7 +67,11 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bytes(tmp_path):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert read_log(broken) == read_log(whole)
     assert {path.name for path in broken.iterdir()} == {
-        "checkpoint.safetensors", "checkpoint-previous.safetensors", "model.safetensors", "log.parquet"}  # fmt: skip
+        "checkpoint.safetensors",
+        "checkpoint-previous.safetensors",
+        "model.safetensors",
+        "log.parquet",
+    }
 
 
 def test_training_lowers_the_loss_and_reports_nats_and_bits(tmp_path):
@@ -104,7 +108,7 @@ def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(tmp_path, monkeypatch):
-    from ibviz.models.objective import Losses, Objective  # noqa: PLC0415
+    from ibviz.models.objective import Losses, Objective
 
     honest, calls = Objective.losses, []
 

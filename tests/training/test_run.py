@@ -245,7 +245,7 @@ def test_a_frozen_network_keeps_its_weights_and_statistics(tmp_path, monkeypatch
 
 
 def test_rows_go_to_tensorboard(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     rows = train(small(epochs=2), tmp_path, log="tensorboard", report=silent)
     [folder] = {path.parent for path in (tmp_path / "logs/ibviz").glob("events*")}

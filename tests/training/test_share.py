@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.data.image_set import ImageSet

@@ -36,7 +36,7 @@ def by_hand(model: IBClassifier, kept: list[int]) -> dict[str, float]:
     partners = {image: kept[other] for image, other in zip(kept, derangement(len(kept), seed=0).tolist(), strict=True)}
     gates: dict[str, Callable[[int], float]] = {
         "mean": lambda image: float(maps[image].mean()),
-        "average": lambda image: sum(float(maps[one, 2, 3]) for one in kept) / len(kept),  # noqa: ARG005
+        "average": lambda image: sum(float(maps[one, 2, 3]) for one in kept) / len(kept),
         "other": lambda image: float(maps[partners[image], 2, 3]),
         "reversed": lambda image: float(maps[image].max() + maps[image].min() - maps[image, 2, 3]),
     }
@@ -45,13 +45,15 @@ def by_hand(model: IBClassifier, kept: list[int]) -> dict[str, float]:
         "attention_deviation": sum(
             math.sqrt(sum((float(cell) - float(maps[one].mean())) ** 2 for cell in maps[one].flatten()) / 64)
             for one in kept
-        ) / len(kept),
+        )
+        / len(kept),
         "capacity_nats": sum(
             ((1 - a) ** 2 + a**2 - 1) / 2 - math.log(1 - a)
             for image in kept
             for a in maps[image].clamp(max=0.999).flatten().tolist()
-        ) / (64 * len(kept)),
-    }  # fmt: skip
+        )
+        / (64 * len(kept)),
+    }
     for name, gate in gates.items():
         right = nats = 0.0
         for image in kept:

@@ -92,8 +92,9 @@ def read_batch(chosen: Chosen, start: int, stop: int) -> Batch:
     there = [number for images, span in zip(others, spans, strict=False) for number in _numbers(images, chosen, *span)]
     known = {number: place for place, number in enumerate(there)}
     images = chosen.read(start, stop)
-    return Batch(images, start, others,
-                 [known.get(partner(number, count)) for number in _numbers(images, chosen, start, stop)])  # fmt: skip
+    return Batch(
+        images, start, others, [known.get(partner(number, count)) for number in _numbers(images, chosen, start, stop)]
+    )
 
 
 def _numbers(images: ImageSet, chosen: Chosen, start: int, stop: int) -> list[int]:
@@ -178,8 +179,10 @@ def _shard(network: Network, seen: View, label: str, entry: Entry, out: Path | N
     if stored is not None:
         shard, header = stored
         if header["of"] != of:
-            raise InputError(f"{path} holds maps of {header['of']}, this run asks for {of}: other images, weights or "
-                             "options than when it began; give another folder")  # fmt: skip
+            raise InputError(
+                f"{path} holds maps of {header['of']}, this run asks for {of}: other images, weights or "
+                "options than when it began; give another folder"
+            )
         return shard, [Failure(*failure) for failure in header["failures"]]
     maps, present, failed = _computed(network.model, seen.seen, entry, givers)
     if givers is not None and not givers.present.all():

@@ -168,9 +168,14 @@ def judge_batch(networks: Sequence[Network], plan: Plan, batch: Batch, out: Path
     """
     tables: dict[str, list[Row]] = {"rows": [], "images": [], "predictions": [], "curves": []}
     images = batch.images
-    facts: dict[str, Any] = {"images": len(images.labels), "forward_passes": 0, "failures": [], "data": {},
-                             "skipped": [fault.name for fault in images.faults],
-                             "device": device(networks[0].model)}  # fmt: skip
+    facts: dict[str, Any] = {
+        "images": len(images.labels),
+        "forward_passes": 0,
+        "failures": [],
+        "data": {},
+        "skipped": [fault.name for fault in images.faults],
+        "device": device(networks[0].model),
+    }
     if not len(images.labels):
         return Judged(tables, facts | {"data": {network.label: "" for network in networks}})
     for network in networks:
@@ -194,8 +199,11 @@ def _judge_network(
     assert plan.grid is not None
     named = settled(entries(plan.suite), plan.grid, planned.average)
     found = explained(network, seen, {label: named[label] for label in planned.methods}, out)
-    failures = [_failure(network, method, one.places, one.error) for method, several in found.failures.items()
-                for one in several]  # fmt: skip
+    failures = [
+        _failure(network, method, one.places, one.error)
+        for method, several in found.failures.items()
+        for one in several
+    ]
     maps = {label: values(one).to(seen.seen.images.device) for label, one in found.maps.items()}
     judged = judge(
         network.model,
@@ -228,11 +236,15 @@ def _predictions(probabilities: Tensor) -> list[Row]:
     best = probabilities.topk(min(2, probabilities.shape[1]), dim=1)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [
-        {"image": image, "predicted": classes[0], "probability": shares[0],
-         "runner_up": classes[1] if len(classes) > 1 else None,
-         "runner_up_probability": shares[1] if len(shares) > 1 else None}
+        {
+            "image": image,
+            "predicted": classes[0],
+            "probability": shares[0],
+            "runner_up": classes[1] if len(classes) > 1 else None,
+            "runner_up_probability": shares[1] if len(shares) > 1 else None,
+        }
         for image, (classes, shares) in enumerate(pairs)
-    ]  # fmt: skip
+    ]
 
 
 def _images(images: ImageSet, seen: View, pictures: int) -> list[Row]:
@@ -243,8 +255,13 @@ def _images(images: ImageSet, seen: View, pictures: int) -> list[Row]:
     boxes = [None] * len(shares) if images.boxes is None else images.boxes.tolist()
     known = zip(images.names, labels.tolist(), boxes, shares, strict=True)
     return [
-        {"image": image, "name": name, "label": None if label < 0 else label,
-         "box": None if box is None or math.isnan(box[0]) else box,
-         "object_share": share, "picture": to_png(images.images[image]) if image < pictures else None}
+        {
+            "image": image,
+            "name": name,
+            "label": None if label < 0 else label,
+            "box": None if box is None or math.isnan(box[0]) else box,
+            "object_share": share,
+            "picture": to_png(images.images[image]) if image < pictures else None,
+        }
         for image, (name, label, box, share) in enumerate(known)
-    ]  # fmt: skip
+    ]

@@ -29,30 +29,70 @@ Rows = Sequence[Mapping[str, Any]]
 
 def schemas() -> "dict[str, pa.Schema]":
     """The tables of a part; those of the whole differ by the column `hash` of `rows`."""
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
+    import pyarrow as pa
 
     text, number, real, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     series = pa.list_(pa.float32())
     return {
-        "rows": pa.schema({
-            "model": text, "image": number, "method": text, "control": truth, "native": truth, "grid": text,
-            "protocol": text, HASHES: text, "metric": text, "value": real, "tie_sd": real, "target": number,
-            "label": number, "correct": truth, "f_image": real, "f_baseline": real, "random_order": real,
-            "levels": number, "tie_fraction": real, "zero_share": real, "object_share": real, "cluster": text,
-        }),
-        "images": pa.schema({
-            "image": number, "name": text, "label": number, "box": pa.list_(real), "object_share": real,
-            "picture": pa.binary(),
-        }),
-        "predictions": pa.schema({
-            "model": text, "image": number, "predicted": number, "probability": real, "runner_up": number,
-            "runner_up_probability": real,
-        }),
-        "curves": pa.schema({
-            "model": text, "method": text, "control": truth, "protocol": text, "image": number, "side": text,
-            "fractions": series, "scores": series,
-        }),
-    }  # fmt: skip
+        "rows": pa.schema(
+            {
+                "model": text,
+                "image": number,
+                "method": text,
+                "control": truth,
+                "native": truth,
+                "grid": text,
+                "protocol": text,
+                HASHES: text,
+                "metric": text,
+                "value": real,
+                "tie_sd": real,
+                "target": number,
+                "label": number,
+                "correct": truth,
+                "f_image": real,
+                "f_baseline": real,
+                "random_order": real,
+                "levels": number,
+                "tie_fraction": real,
+                "zero_share": real,
+                "object_share": real,
+                "cluster": text,
+            }
+        ),
+        "images": pa.schema(
+            {
+                "image": number,
+                "name": text,
+                "label": number,
+                "box": pa.list_(real),
+                "object_share": real,
+                "picture": pa.binary(),
+            }
+        ),
+        "predictions": pa.schema(
+            {
+                "model": text,
+                "image": number,
+                "predicted": number,
+                "probability": real,
+                "runner_up": number,
+                "runner_up_probability": real,
+            }
+        ),
+        "curves": pa.schema(
+            {
+                "model": text,
+                "method": text,
+                "control": truth,
+                "protocol": text,
+                "image": number,
+                "side": text,
+                "fractions": series,
+                "scores": series,
+            }
+        ),
+    }
 
 
 def part_of(out: Path, batch: int) -> Path:
@@ -66,8 +106,8 @@ def part_of(out: Path, batch: int) -> Path:
 
 def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping[str, Any]) -> None:
     """Write the tables and facts of a batch, all of them or nothing: beside, then renamed."""
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     part = part_of(out, batch)
     try:
@@ -78,8 +118,9 @@ def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping
             digests = digest_files(beside, [f"{name}.parquet" for name in schemas()])
             (beside / FACTS).write_text(json.dumps(seal({**facts, "files": digests})))
     except OSError as error:
-        raise InputError(f"cannot write {part}: {error.strerror or error}; what is finished is kept: make room and "
-                         "resume the run") from error  # fmt: skip
+        raise InputError(
+            f"cannot write {part}: {error.strerror or error}; what is finished is kept: make room and resume the run"
+        ) from error
 
 
 class PartFailure(BaseModel):
@@ -135,7 +176,7 @@ def assemble(out: Path, counts: Sequence[int], hashes: Callable[["pa.Table"], li
 
     `counts` are the images of each part, `hashes` says the hash of each row of a table.
     """
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import
+    import pyarrow.parquet as pq
 
     for name, schema in schemas().items():
         path = out / f"{name}.parquet"
@@ -146,9 +187,9 @@ def assemble(out: Path, counts: Sequence[int], hashes: Callable[["pa.Table"], li
 
 
 def _tables(out: Path, name: str, counts: Sequence[int]) -> "Iterator[pa.Table]":
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
-    import pyarrow.compute as pc  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     before = 0
     for batch, count in enumerate(counts):
@@ -165,7 +206,7 @@ def _tables(out: Path, name: str, counts: Sequence[int]) -> "Iterator[pa.Table]"
 
 
 def _groups(tables: "Iterator[pa.Table]") -> "Iterator[pa.Table]":
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
+    import pyarrow as pa
 
     held: list[pa.Table] = []
     for table in tables:
@@ -178,7 +219,7 @@ def _groups(tables: "Iterator[pa.Table]") -> "Iterator[pa.Table]":
 
 
 def _with_hashes(rows: "pa.Table", hashes: list[str]) -> "pa.Table":
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
+    import pyarrow as pa
 
     return rows.set_column(rows.column_names.index(HASHES), HASHES, pa.array(hashes, pa.string()))
 

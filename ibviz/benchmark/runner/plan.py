@@ -141,8 +141,10 @@ def check_resumed(out: Path, there: Plan, now: Mapping[str, str]) -> None:
     for name, ours in now.items():
         theirs = there.identity[name]
         if theirs != ours:
-            raise InputError(f"{out} was begun with {name} {theirs}; this run has {name} {ours}: repeat the command "
-                             "it was begun with, or give another folder")  # fmt: skip
+            raise InputError(
+                f"{out} was begun with {name} {theirs}; this run has {name} {ours}: repeat the command "
+                "it was begun with, or give another folder"
+            )
 
 
 def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path | None) -> Plan:
@@ -154,8 +156,14 @@ def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out:
         raise InputError(f"none of the first {stop} images can be read: {first.faults[0].reason}")
     # A source knows the objects of all its images or of none.
     annotated = any(one is not None for one in (first.masks, first.boxes, first.objects))
-    plan = Plan(suite=suite, data=data_hash(chosen), images=len(chosen.labels), annotated=annotated,
-                metrics=_metrics(suite.metrics, annotated), left_out=_unmeasured(suite.metrics, annotated))  # fmt: skip
+    plan = Plan(
+        suite=suite,
+        data=data_hash(chosen),
+        images=len(chosen.labels),
+        annotated=annotated,
+        metrics=_metrics(suite.metrics, annotated),
+        left_out=_unmeasured(suite.metrics, annotated),
+    )
     for network in networks:
         plan = _with(plan, network, batch, chosen, out)
     return plan
@@ -198,15 +206,26 @@ def _with(plan: Plan, network: Network, first: Batch, chosen: Chosen, out: Path 
         for label, one in protocols_of(suite, model, grid).items()
     }
     names = {one.label or one.name: one.name for one in suite.models}
-    planned = ModelPlan(name=names.get(network.label, network.label), weights=network.weights,
-                        class_names=model.spec.class_names, size=model.spec.size,
-                        memory_format=pace and pace.memory_format, protocols=protocols,
-                        methods=tuple(label for label in named if label in fit), average=average,
-                        reliance={} if used is None else used.summary(),
-                        recipe=recipe_of(model))  # fmt: skip
+    planned = ModelPlan(
+        name=names.get(network.label, network.label),
+        weights=network.weights,
+        class_names=model.spec.class_names,
+        size=model.spec.size,
+        memory_format=pace and pace.memory_format,
+        protocols=protocols,
+        methods=tuple(label for label in named if label in fit),
+        average=average,
+        reliance={} if used is None else used.summary(),
+        recipe=recipe_of(model),
+    )
     left_out = tuple(LeftOut(model=network.label, method=label, reason=error) for label, error in unfit.items())
-    return plan.model_copy(update={"grid": grid, "models": {**plan.models, network.label: planned},
-                                   "left_out": (*plan.left_out, *left_out)})  # fmt: skip
+    return plan.model_copy(
+        update={
+            "grid": grid,
+            "models": {**plan.models, network.label: planned},
+            "left_out": (*plan.left_out, *left_out),
+        }
+    )
 
 
 def recipe_of(model: Classifier) -> str | None:

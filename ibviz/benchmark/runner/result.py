@@ -55,8 +55,10 @@ def check_maps(out: Path, plan: Plan) -> None:
     asked = [(model, method) for model, one in plan.models.items() for method in one.methods]
     gone = [f"{method} of {model}" for model, method in asked if not place_of(out, model, method).is_dir()]
     if gone:
-        raise InputError(f"{out} holds a finished result without {len(gone)} of its {len(asked)} sets of maps, such as "
-                         f"{gone[0]}: run into another folder to have them")  # fmt: skip
+        raise InputError(
+            f"{out} holds a finished result without {len(gone)} of its {len(asked)} sets of maps, such as "
+            f"{gone[0]}: run into another folder to have them"
+        )
 
 
 def plan_hash(plan: Plan) -> str:
@@ -69,8 +71,10 @@ def finish(out: Path, plan: Plan) -> None:
     facts = [read_facts(out, batch) for batch in range(len(plan.bounds))]
     for batch, one in enumerate(facts):
         if one["data"].keys() != plan.models.keys():
-            raise InputError(f"{part_of(out, batch)} is of the networks {', '.join(one['data'])}, the run of "
-                             f"{', '.join(plan.models)}: delete it and resume the run")  # fmt: skip
+            raise InputError(
+                f"{part_of(out, batch)} is of the networks {', '.join(one['data'])}, the run of "
+                f"{', '.join(plan.models)}: delete it and resume the run"
+            )
     tolerate([Fault(name, f"cannot read {name}") for one in facts for name in one["skipped"]], plan.images)
     counts = [one["images"] for one in facts]
     if not any(counts):
@@ -101,8 +105,10 @@ def _hashes(rows: "pa.Table", cards: Mapping[tuple[str, str], Card]) -> list[str
     columns = (rows[name].to_pylist() for name in ("model", "protocol", "native"))
     keys = [(model, protocol, int(native or 0)) for model, protocol, native in zip(*columns, strict=True)]
     if strange := set(keys) - known.keys():
-        raise InputError(f"rows of a part are of network and protocol {min(map(str, strange))}, which are none of the "
-                         "run's; delete the parts and resume the run")  # fmt: skip
+        raise InputError(
+            f"rows of a part are of network and protocol {min(map(str, strange))}, which are none of the "
+            "run's; delete the parts and resume the run"
+        )
     return [known[key] for key in keys]
 
 
@@ -118,9 +124,11 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "commit": commit(),
         "plan": plan_hash(plan),
         "suite": plan.suite.model_dump(mode="json"),
-        "models": {label: one.model_dump(include={"name", "weights", "class_names", "size", "reliance", "recipe"})
-                   | {"protocols": _said(cards, label)}
-                   for label, one in plan.models.items()},
+        "models": {
+            label: one.model_dump(include={"name", "weights", "class_names", "size", "reliance", "recipe"})
+            | {"protocols": _said(cards, label)}
+            for label, one in plan.models.items()
+        },
         "methods": _methods(plan, grid),
         "protocols": _said(cards, next(iter(plan.models))),
         "images": sum(one["images"] for one in facts),
@@ -132,17 +140,20 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "device": "; ".join(dict.fromkeys(one["device"] for one in facts)),
         "python": platform.python_version(),
         "versions": versions(),
-    }  # fmt: skip
+    }
 
 
 def _methods(plan: Plan, grid: Grid) -> dict[str, Any]:
     """What each label stands for; the average map, another one for each network, without its cells."""
     trained = any(one.average is not None for one in plan.models.values())
     return {
-        label: {"method": one.method, "control": one.control,
-                "options": {} if one.method == "average_map" else dict(one.options)}
+        label: {
+            "method": one.method,
+            "control": one.control,
+            "options": {} if one.method == "average_map" else dict(one.options),
+        }
         for label, one in settled(entries(plan.suite), grid, () if trained else None).items()
-    }  # fmt: skip
+    }
 
 
 def _said(cards: Mapping[tuple[str, str], Card], model: str) -> dict[str, Any]:
@@ -188,8 +199,10 @@ def merge(folders: Sequence[Path], out: Path) -> None:
     first, plan = next((folder, plan) for folder, plan in plans.items() if plan is not None)
     for folder, other in plans.items():
         if other is not None and plan_hash(other) != plan_hash(plan):
-            raise InputError(f"{folder} has plan {plan_hash(other)}, {first} has {plan_hash(plan)}: only processes of "
-                             "one run can be merged")  # fmt: skip
+            raise InputError(
+                f"{folder} has plan {plan_hash(other)}, {first} has {plan_hash(plan)}: only processes of "
+                "one run can be merged"
+            )
     ensure_folder(out)
     with owned(out):
         sweep(out)
@@ -197,8 +210,10 @@ def merge(folders: Sequence[Path], out: Path) -> None:
         for folder in folders:
             _bring(folder, out, plan)
         if gone := missing(out, len(plan.bounds)):
-            raise InputError(f"{len(gone)} of {len(plan.bounds)} batches are in none of the folders, the first number "
-                             f"{gone[0]}: resume the run where they were begun, or in {out}")  # fmt: skip
+            raise InputError(
+                f"{len(gone)} of {len(plan.bounds)} batches are in none of the folders, the first number "
+                f"{gone[0]}: resume the run where they were begun, or in {out}"
+            )
         finish(out, plan)
 
 

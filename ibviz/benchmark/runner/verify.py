@@ -75,8 +75,10 @@ def _plan_of(rows: Path) -> Plan:
         raise InputError(f"there is no {rows}; expected the folder of a finished `ibviz evaluate`, or its rows.parquet")
     plan = read_plan(rows.parent)
     if plan is None:
-        raise InputError(f"{rows.parent} has no plan.json, which says how its numbers were made; expected a folder of "
-                         "`ibviz evaluate`")  # fmt: skip
+        raise InputError(
+            f"{rows.parent} has no plan.json, which says how its numbers were made; expected a folder of "
+            "`ibviz evaluate`"
+        )
     return plan
 
 

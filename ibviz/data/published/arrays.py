@@ -55,7 +55,7 @@ def _stored(read: Callable[..., Any], root: Path, archive: tuple[str, str, str])
 
 
 def _cifar(kind: str, root: Path, split: Split) -> Arrays:
-    from torchvision import datasets  # noqa: PLC0415 - slow to import
+    from torchvision import datasets
 
     cifar = getattr(datasets, kind)
     stored = _stored(partial(cifar, train=split == "train"), root, (cifar.url, cifar.filename, cifar.tgz_md5))
@@ -63,7 +63,7 @@ def _cifar(kind: str, root: Path, split: Split) -> Arrays:
 
 
 def _svhn(root: Path, split: Split) -> Arrays:
-    from torchvision.datasets import SVHN  # noqa: PLC0415 - slow to import
+    from torchvision.datasets import SVHN
 
     address, name, md5 = SVHN.split_list[split]
     stored = _stored(partial(SVHN, split=split), root, (address, name, md5))
@@ -71,7 +71,7 @@ def _svhn(root: Path, split: Split) -> Arrays:
 
 
 def _stl10(root: Path, split: Split) -> Arrays:
-    from torchvision.datasets import STL10  # noqa: PLC0415 - slow to import
+    from torchvision.datasets import STL10
 
     stored = _stored(partial(STL10, split=split), root, (STL10.url, STL10.filename, STL10.tgz_md5))
     return Arrays(stored.data.transpose(0, 2, 3, 1), stored.labels, tuple(stored.classes))

@@ -92,8 +92,9 @@ def _scenes(file: Path, images: Path, *, masks: bool) -> tuple[tuple[str, ...], 
     objects = defaultdict(list)
     for one in held.annotations:
         if one.category_id not in numbers:
-            raise InputError(f"{failure}: an annotation of image {one.image_id} is of category {one.category_id}, "
-                             "which is not there")  # fmt: skip
+            raise InputError(
+                f"{failure}: an annotation of image {one.image_id} is of category {one.category_id}, which is not there"
+            )
         objects[one.image_id].append(one)
     scenes = [_scene(inside(images, one.file_name), objects[one.id], numbers, masks) for one in held.images]
     return tuple(one.name for one in categories), scenes
@@ -128,8 +129,10 @@ def _drawn(shape: list[list[float]] | RunLengths | None, image: Image.Image) -> 
         return coder.decode(coder.merge(coder.frPyObjects(shape, image.height, image.width)))
     counts = _runs(shape.counts) if isinstance(shape.counts, str) else shape.counts
     if shape.size != (image.height, image.width) or sum(counts) != image.height * image.width:
-        raise InputError(f"a mask of {shape.size} pixels (rows, columns) in runs of {sum(counts)} is not of the "
-                         f"image, which has {(image.height, image.width)}")  # fmt: skip
+        raise InputError(
+            f"a mask of {shape.size} pixels (rows, columns) in runs of {sum(counts)} is not of the "
+            f"image, which has {(image.height, image.width)}"
+        )
     return coder.decode(coder.frPyObjects({"size": list(shape.size), "counts": counts}, image.height, image.width))
 
 
@@ -140,8 +143,10 @@ def _check_polygons(polygons: list[list[float]], image: Image.Image) -> None:
             raise InputError(f"a polygon needs x and y of at least three corners; got {len(polygon)} numbers")
         for edge, limit in ((polygon[0::2], image.width), (polygon[1::2], image.height)):
             if min(edge) < -SLACK or max(edge) > limit + SLACK:
-                raise InputError(f"a polygon reaches from {min(edge):g} to {max(edge):g}, outside the image of "
-                                 f"{image.width}x{image.height} pixels")  # fmt: skip
+                raise InputError(
+                    f"a polygon reaches from {min(edge):g} to {max(edge):g}, outside the image of "
+                    f"{image.width}x{image.height} pixels"
+                )
         places = list(zip(polygon[0::2], polygon[1::2], strict=True))
         length = sum(max(abs(x - u), abs(y - v)) for (x, y), (u, v) in pairwise(places))
         if length > LONGEST:
@@ -178,7 +183,7 @@ def _runs(packed: str) -> list[int]:
 
 def _pycocotools() -> Any:
     try:
-        from pycocotools import mask  # noqa: PLC0415 - an extra
+        from pycocotools import mask
     except ImportError as error:
         raise InputError("COCO's masks need pycocotools: pip install 'ibviz[coco]', or leave masks out") from error
     return mask

@@ -49,8 +49,10 @@ def list_scenes(scenes: list[Scene], class_names: tuple[str, ...], where: Path, 
     kept = [scene for scene, label in zip(scenes, labels, strict=True) if label is not None]
     known = [label for label in labels if label is not None]
     if known and not 0 <= min(known) <= max(known) < len(class_names):
-        raise InputError(f"{where}: labels must be -1 (none) to {len(class_names) - 1}, one per class name; got "
-                         f"{min(known)} to {max(known)}")  # fmt: skip
+        raise InputError(
+            f"{where}: labels must be -1 (none) to {len(class_names) - 1}, one per class name; got "
+            f"{min(known)} to {max(known)}"
+        )
     numbers = torch.tensor(known, dtype=torch.int64)
     names = tuple(scene.name for scene in kept)
     return checked(Listing(numbers, class_names, names, partial(_samples, kept, draw)), str(where))
@@ -63,8 +65,10 @@ def _samples(scenes: list[Scene], draw: Draw | None, rows: Indices) -> Iterator[
 
 def _objects(scene: Scene, draw: Draw | None, image: Image.Image) -> Objects:
     if draw is not None and len(scene.boxes) * image.width * image.height > MOST_MASKED:
-        raise InputError(f"masks of {len(scene.boxes):,} objects on {image.width}x{image.height} pixels are more than "
-                         f"{MOST_MASKED:,} pixels; leave masks out, or the image")  # fmt: skip
+        raise InputError(
+            f"masks of {len(scene.boxes):,} objects on {image.width}x{image.height} pixels are more than "
+            f"{MOST_MASKED:,} pixels; leave masks out, or the image"
+        )
     masks = None if draw is None else draw(scene.shapes, image)
     if masks is not None and masks.shape[1:] != (image.height, image.width):
         height, width = masks.shape[1:]

@@ -32,8 +32,8 @@ def save(report: Report, path: Path) -> None:
 
 def html(report: Report) -> str:
     """The page as text; it loads nothing, and its policy forbids the browser to."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only a report needs it
-    from markupsafe import Markup  # noqa: PLC0415
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     _check(report)
     style, script = _style(), _script()
@@ -62,8 +62,10 @@ def _check(report: Report) -> None:
             raise unknown("model", one.model, list(report.models))
     for name, subject in report.models.items():
         if len(subject.predictions) != len(report.pictures):
-            raise InputError(f"model {name!r} has predictions of {len(subject.predictions)} pictures; "
-                             f"the report shows {len(report.pictures)}")  # fmt: skip
+            raise InputError(
+                f"model {name!r} has predictions of {len(subject.predictions)} pictures; "
+                f"the report shows {len(report.pictures)}"
+            )
 
 
 def _data(report: Report) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def size_of(pictures: Sequence[Picture]) -> Grid:
 
 def pack_picture(picture: Picture) -> dict[str, Any]:
     """Name, label, pixels, and the box in fractions of the sides."""
-    from PIL import Image  # noqa: PLC0415 - only a report needs it
+    from PIL import Image
 
     height, width = picture.pixels.shape[:2]
     image, file = Image.fromarray(picture.pixels), BytesIO()

@@ -161,7 +161,7 @@ def _overlaps(values: Float[Tensor, "h w"], boxes: Objects, contours: Contours) 
 
 
 def _contour_boxes(taken: Bool[np.ndarray, "h w"], contours: Contours) -> Objects:
-    import cv2  # noqa: PLC0415 - slow to import
+    import cv2
 
     found, _ = cv2.findContours(taken.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     if contours == "largest":
@@ -171,6 +171,6 @@ def _contour_boxes(taken: Bool[np.ndarray, "h w"], contours: Contours) -> Object
 
 
 def _best(found: Objects, boxes: Objects) -> float:
-    from torchvision.ops import box_iou  # noqa: PLC0415 - slow to import
+    from torchvision.ops import box_iou
 
     return float(box_iou(found, boxes).max())
