@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ibviz.config import DataConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import to_float
 from ibviz.data.sources import load_images
 from ibviz.models.bottleneck import bits

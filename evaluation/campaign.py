@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from ibviz.benchmark.evaluation import versions
+from ibviz.benchmark.setup import versions
 from ibviz.errors import InputError
 from ibviz.files import command, replacing
 from ibviz.reading import read_json, shaped

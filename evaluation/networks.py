@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ibviz.attribution.methods import METHODS, explain, values
+from ibviz.attribution.catalogue import METHODS
+from ibviz.attribution.methods import explain, values
 from ibviz.attribution.perturbation import shifted_masks, superpixels
 from ibviz.errors import InputError
 

@@ -16,13 +16,14 @@ from PIL import Image
 
 from ibviz.attribution.methods import explain, values
 from ibviz.attribution.randomisation import SIMILARITIES, similarity
-from ibviz.config import DataConfig, Recipe, TrainingConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import to_float
 from ibviz.data.synthetic import digits
 from ibviz.models.checkpoint import load_state, read_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import load
 from ibviz.training.loop import train
+from ibviz.training.recipe import Recipe, TrainingConfig
 
 METHODS = ("attention_mean", "grad_cam", "integrated_gradients", "iba", "edges")
 UNSEEN = 50

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ibviz.config import DataConfig, Recipe
+from ibviz.data.config import DataConfig
 from ibviz.data.sources import load_images
 from ibviz.data.synthetic import SPLITS, digits
 from ibviz.errors import InputError
@@ -23,6 +23,7 @@ from ibviz.models.checkpoint import load_model, read_tensors, write_tensors
 from ibviz.models.loading import BOX
 from ibviz.settings import read_toml
 from ibviz.training.loop import train, validate
+from ibviz.training.recipe import Recipe
 from ibviz.training.supply import supply
 
 RECIPE = Path(__file__).parent / "recipes/digits.toml"

@@ -90,9 +90,9 @@ def train(  # noqa: PLR0913 - one parameter a flag
     log: Log = None,
 ) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
-    from ibviz.config import Recipe
     from ibviz.settings import read_toml
     from ibviz.training.loop import train as train_recipe
+    from ibviz.training.recipe import Recipe
     from ibviz.training.sweep import train_all
 
     if sweep or seeds is not None:
@@ -115,8 +115,8 @@ def train(  # noqa: PLR0913 - one parameter a flag
 
 def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
     """The trainings of a sweep, or of several seeds, which without --resume must be new."""
-    from ibviz.config import Recipe, Sweep
     from ibviz.settings import read_toml
+    from ibviz.training.recipe import Recipe, Sweep
     from ibviz.training.sweep import SEED, grid, refuse_begun, repeated
 
     if sweep and seeds is not None:
@@ -210,7 +210,7 @@ def _out(out: Path | None) -> Path:
 
 def _suite(sources: list[Path], model: str | None, weights: Path | None, limit: int | None) -> Any:
     """The suite of a file, with what flags say instead."""
-    from ibviz.config import NamedModel, SuiteConfig
+    from ibviz.benchmark.config import NamedModel, SuiteConfig
     from ibviz.settings import read_toml
 
     if len(sources) > 1:

@@ -2,16 +2,23 @@
 
 import re
 import tomllib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ibviz.errors import InputError
+from ibviz.errors import InputError, unknown
+from ibviz.extensions import is_outside
 from ibviz.reading import parsing, read_bytes
 
 MOST_TOML = 2**20  # bytes
 DEEPEST = 16  # parts of a key
+MOST_PIXELS = 8192  # along a side
+# Bounds of numbers: a larger one is a slip of the pen, and would fill the memory or overflow.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Side = Annotated[int, Field(ge=8, le=MOST_PIXELS)]  # pixels
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 DEEP = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST}}}""")
 
 
@@ -56,13 +63,27 @@ def read_toml(path: Path, kind: type[Config]) -> Config:
         raise InputError(f"{path}: {describe(error, kind)}") from error
 
 
+def name_in(kind: str, known: Callable[[], Iterable[str]], *, outside: bool = False) -> AfterValidator:
+    """Return the check of a setting that names an entry of a table, or of the user's own code if `outside` is allowed.
+
+    `known` lists the table's names when the setting is read, so that the table is the one place that holds them.
+    """
+
+    def check(name: str) -> str:
+        if name not in known() and not (outside and is_outside(name)):
+            raise unknown(kind, name, list(known()))
+        return name
+
+    return AfterValidator(check)
+
+
 def describe(error: ValidationError, kind: type[Settings]) -> str:
     """One line for a pydantic error: every wrong key, and the known keys beside an unknown one."""
     return "; ".join(_describe_one(one["loc"], one["type"], one["msg"], kind) for one in error.errors())
 
 
 def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:
-    key = ".".join(str(part) for part in location)
+    key, message = ".".join(str(part) for part in location), message.removeprefix("Value error, ")
     if fault != "extra_forbidden":
         return f"{key}: {message}" if key else message
     return f"unknown key {key}; known here: {', '.join(_known_keys(kind, location[:-1]))}"

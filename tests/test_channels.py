@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import CONTROLS, METHODS, explain, predict, values
+from ibviz.attribution.catalogue import CONTROLS, METHODS
+from ibviz.attribution.methods import explain, predict, values
 from ibviz.benchmark.evaluation import evaluate
-from ibviz.config import InputConfig
 from ibviz.data.decode import fitted
 from ibviz.errors import InputError
 from ibviz.figures import panel
-from ibviz.metrics import BASELINES, IMPUTERS, CurveProtocol
+from ibviz.metrics import BASELINES, CurveProtocol
 from ibviz.models.attach import attach
+from ibviz.models.config import InputConfig
 from ibviz.models.loading import WrappedClassifier, wrap
 from ibviz.workflows.figure import redraw
 
@@ -112,16 +113,14 @@ def test_edges_of_grey_are_those_of_grey_in_colours():
     close(*(values(explain(nn.Identity(), one, "edges")) for one in (many, many.mean(1, keepdim=True))))
 
 
-@pytest.mark.parametrize("baseline", [*BASELINES, *IMPUTERS])
+@pytest.mark.parametrize("baseline", BASELINES)
 def test_what_stands_for_removed_pixels_is_the_same_in_each_channel_whatever_their_number(baseline):
     """Channels of one image in RGB, and its first alone or five: noise is drawn for all channels, so only shapes."""
     images, removed = torch.rand(2, 5, 12, 18), torch.rand(2, 12, 18) < 0.4
 
     def filled(some: Tensor) -> Tensor:
-        if baseline in IMPUTERS:
-            return IMPUTERS[baseline](some, removed, 0)
         colour = tuple(0.1 * channel for channel in range(some.shape[1]))
-        return BASELINES[baseline](some, colour, 0).expand_as(some)
+        return BASELINES[baseline].fill(some, removed, colour=colour, seed=0).expand_as(some)
 
     rgb, one, five = filled(images[:, :3]), filled(images[:, :1]), filled(images)
     assert (one.shape, five.shape) == ((2, 1, 12, 18), (2, 5, 12, 18))

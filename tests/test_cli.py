@@ -14,7 +14,8 @@ from networks import bottlenecked
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ibviz.attribution.methods import METHODS, explain
+from ibviz.attribution.catalogue import METHODS
+from ibviz.attribution.methods import explain
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model, save_model
 from ibviz.workflows import explain as explaining

@@ -13,10 +13,11 @@ from typer.main import get_group
 
 import ibviz
 from ibviz.attribution import CONTROLS, METHODS
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.runner.loop import check_suite
 from ibviz.cli import app
-from ibviz.config import Recipe, SuiteConfig, Sweep
 from ibviz.settings import read_toml
+from ibviz.training.recipe import Recipe, Sweep
 from ibviz.training.sweep import grid
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ import torch
 from tables import PRICE
 
 import ibviz
-from ibviz.config import DataConfig
 from ibviz.data import to_float
+from ibviz.data.config import DataConfig
 from ibviz.data.sources import load_images
 from ibviz.metrics.localisation.boxes import Overlaps, max_box_acc, overlaps
 from ibviz.models.classifier import IBClassifier

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import ibviz
-from ibviz.attribution.methods import METHODS
-from ibviz.benchmark.evaluation import training_colour
-from ibviz.config import DataConfig
+from ibviz.attribution.catalogue import METHODS
+from ibviz.benchmark.setup import training_colour
 from ibviz.data import to_float
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import regions, select
 from ibviz.data.sources import load_images
 from ibviz.metrics.protocol import CurveProtocol

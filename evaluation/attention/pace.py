@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ibviz.config import Recipe
 from ibviz.data.sources import load_split
 from ibviz.models.objective import Losses
 from ibviz.settings import read_toml
 from ibviz.training.loop import describe_input, train
+from ibviz.training.recipe import Recipe
 from ibviz.training.run import Run, start
 
 RECIPE = Path(__file__).parent / "mobilenet.toml"

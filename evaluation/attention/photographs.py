@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import ibviz
-from ibviz.attribution.methods import METHODS
+from ibviz.attribution.catalogue import METHODS
 from ibviz.data import to_float
 from ibviz.data.image_set import ImageSet
 from ibviz.figures import panel

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 import ibviz
-from ibviz.config import DataConfig
 from ibviz.data import to_float
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.sources import load_images
 from ibviz.metrics import auroc, pointing_game

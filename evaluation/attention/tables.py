@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ibviz.benchmark.results import read_results
-from ibviz.config import Recipe
 from ibviz.models.reliance import REPLACEMENTS
 from ibviz.settings import read_toml
 from ibviz.statistics import estimates
+from ibviz.training.recipe import Recipe
 
 RECIPE = Path(__file__).parent / "mobilenet.toml"
 PRICE = read_toml(RECIPE, Recipe).objective.attention_price  # its trainings are judged beside other maps

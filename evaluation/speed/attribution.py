@@ -29,10 +29,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import METHODS, explain
+from ibviz.attribution.catalogue import METHODS
+from ibviz.attribution.methods import explain
 from ibviz.attribution.perturbation import superpixels
-from ibviz.config import InputConfig, ModelConfig
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.progress import progress
 
 Run = Callable[[], object]

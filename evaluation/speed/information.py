@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from ibviz.attribution.information import FeatureStatistics, feature_statistics, iba, information, noise_share
-from ibviz.config import InputConfig, ModelConfig
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig
 
 STEPS, DRAWS, CLASSES = 10, 10, 10
 

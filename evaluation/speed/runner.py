@@ -23,12 +23,13 @@ import pyarrow.parquet  # noqa: F401 - what a run imports late, however few imag
 import torch
 from torch import nn
 
-from ibviz.benchmark.runner import explaining, loop
-from ibviz.config import InputConfig, MethodConfig, ModelConfig, ProtocolConfig, SuiteConfig
+from ibviz.benchmark.config import MethodConfig, ProtocolConfig, SuiteConfig
+from ibviz.benchmark.runner import loop
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import Chosen
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.models.loading import wrap
 
 SIDE, CLASSES, BATCH = 16, 4, 250

@@ -30,12 +30,13 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import to_float
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig
 from ibviz.models.objective import Objective
 from ibviz.settings import read_toml
 from ibviz.training import loop
+from ibviz.training.recipe import Recipe
 from ibviz.training.run import Run, start
 from ibviz.training.share import shares
 from ibviz.training.supply import Resident

@@ -185,7 +185,7 @@ def intervene(
     swap; the average map is over all `images`; the result does not depend on `batch_size`. The predicted class was
     chosen for its probability, so a change of any kind tends to lower it; the change of accuracy has no such bias.
 
-    >>> from ibviz.config import InputConfig, ModelConfig
+    >>> from ibviz.models.config import InputConfig, ModelConfig
     >>> from ibviz.data import digits
     >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
     >>> intervene(IBClassifier(ModelConfig(anchors=5), spec), digits("test", count=3, seed=0)).change.shape

@@ -7,8 +7,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ibviz.attribution.catalogue import CONTROLS, METHODS
 from ibviz.attribution.information import feature_statistics
-from ibviz.attribution.methods import CONTROLS, METHODS, explain
+from ibviz.attribution.methods import explain
 from ibviz.attribution.randomisation import randomise
 
 if TYPE_CHECKING:

@@ -122,9 +122,8 @@ def ablation_cam(
     return _weighted(features, lost / torch.where(logits == 0, 1.0, logits)).relu()
 
 
-def eigen_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
+def eigen_cam(model: nn.Module, images: Images, *, layer: str | None = None) -> Maps:
     """Eigen-CAM (Muhammad 2020): features on their first principal direction, of the sign that sums above 0."""
-    del targets  # no class is considered
     with grid_of(model, images, layer) as grid:
         features = _activations(model, images, grid)
     projected = _weighted(features, _principal(features.flatten(2)))

@@ -13,46 +13,42 @@ from ibviz.attribution.passes import fine
 from ibviz.errors import InputError, NoMapError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.reliance import average_of
-from ibviz.types import Grid, Images, Labels, Maps
+from ibviz.types import Grid, Images, Maps
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 SLOPE, SMOOTH = (-0.5, 0.0, 0.5), (0.25, 0.5, 0.25)  # Sobel's filter is their outer product
 
 
-def uniform(model: nn.Module, images: Images, targets: Labels) -> Maps:
+def uniform(model: nn.Module, images: Images) -> Maps:
     """One level everywhere, as a single cell: all ties."""
-    del model, targets
     return torch.ones(len(images), 1, 1, device=images.device)
 
 
-def centre(model: nn.Module, images: Images, targets: Labels) -> Maps:
+def centre(model: nn.Module, images: Images) -> Maps:
     """A Gaussian at the centre, its deviation a quarter of each side, at pixel resolution."""
-    del model, targets
     rows, columns = (torch.linspace(-2, 2, side, device=images.device) for side in images.shape[2:])
     bell = (-0.5 * rows.square()).exp()[:, None] * (-0.5 * columns.square()).exp()
     return bell.expand(len(images), -1, -1)
 
 
-def random_cells(model: nn.Module, images: Images, targets: Labels, *, grid: Grid = (8, 8), seed: int = 0) -> Maps:
+def random_cells(model: nn.Module, images: Images, *, grid: Grid = (8, 8), seed: int = 0) -> Maps:
     """Independent uniform values on a grid.
 
     Each image's values follow from `seed` and its pixels, so they depend neither on its batch nor on the device.
     """
-    del model, targets
     return torch.stack([_noise(image, grid, seed) for image in images.cpu()]).to(images.device)
 
 
-def random_pixels(model: nn.Module, images: Images, targets: Labels, *, seed: int = 0) -> Maps:
+def random_pixels(model: nn.Module, images: Images, *, seed: int = 0) -> Maps:
     """Independent uniform values on the pixels; see `random_cells`."""
-    return random_cells(model, images, targets, grid=(images.shape[2], images.shape[3]), seed=seed)
+    return random_cells(model, images, grid=(images.shape[2], images.shape[3]), seed=seed)
 
 
-def edges(model: nn.Module, images: Images, targets: Labels) -> Maps:
+def edges(model: nn.Module, images: Images) -> Maps:
     """Slope of the luminance by Sobel's filters, in shares of white a pixel; the border is repeated outwards.
 
     The luminance of three channels is that of red, green and blue, of any other number their mean.
     """
-    del model, targets
     colours = fine(images)
     count = colours.shape[1]
     shares = colours.new_tensor(LUMINANCE if count == 3 else [1 / count] * count)
@@ -62,15 +58,12 @@ def edges(model: nn.Module, images: Images, targets: Labels) -> Maps:
     return (down.square() + across.square()).sqrt().squeeze(1).float()
 
 
-def other_image(
-    model: nn.Module, images: Images, targets: Labels, *, others: Tensor | None = None, batch_size: int = 64
-) -> Maps:
+def other_image(model: nn.Module, images: Images, *, others: Tensor | None = None, batch_size: int = 64) -> Maps:
     """The trained attention, or else Grad-CAM of the predicted class, of another of the images: right in all but place.
 
     `others` are one other image for each; without them `partner` chooses among these images. Raises `NoMapError` for a
     single image without `others`, and for a network without attention in which no layer has a grid.
     """
-    del targets  # those of this image; the other has its own
     if others is None:
         if len(images) < 2:
             raise NoMapError("the map of another image needs at least 2 images; got 1")
@@ -94,7 +87,6 @@ def partner(place: int, count: int) -> int:
 def average_map(
     model: nn.Module,
     images: Images,
-    targets: Labels,
     *,
     cells: tuple[tuple[float, ...], ...] | None = None,
     batch_size: int = 64,
@@ -111,18 +103,15 @@ def average_map(
         return torch.tensor(cells, device=images.device).expand(len(images), -1, -1)
     if len(images) < 2:
         raise NoMapError("the average map needs at least 2 images, or cells; got 1 image")
-    maps = [
-        attention(model, part, part_targets).values()
-        for part, part_targets in zip(images.split(batch_size), targets.split(batch_size), strict=True)
-    ]
+    maps = [attention(model, part).values() for part in images.split(batch_size)]
     return average_of(torch.cat(maps).float()).expand(len(images), -1, -1)
 
 
 def _own_map(model: nn.Module, images: Images) -> Maps:
+    if isinstance(model, IBClassifier):
+        return attention(model, images).values()
     with torch.no_grad():
         predicted = model(images).argmax(1)
-    if isinstance(model, IBClassifier):
-        return attention(model, images, predicted).values()
     return grad_cam(model, images, predicted)
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ibviz.config import InputConfig
 from ibviz.errors import InputError
 from ibviz.heads import checked
 from ibviz.metrics.grid import in_range
+from ibviz.models.config import InputConfig
 from ibviz.models.hooks import replaced_output
 from ibviz.models.tapped import place_of
 from ibviz.types import Given, Images, Labels

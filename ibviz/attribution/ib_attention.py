@@ -21,7 +21,7 @@ class IBAttention(Attribution):
     """Attention of an `IBClassifier` behind Captum's face, for its tools, such as `NoiseTunnel`.
 
     >>> import torch
-    >>> from ibviz.config import InputConfig, ModelConfig
+    >>> from ibviz.models.config import InputConfig, ModelConfig
     >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
     >>> IBAttention(IBClassifier(ModelConfig(), spec)).attribute(torch.rand(2, 3, 48, 48)).shape
     torch.Size([2, 1, 12, 12])

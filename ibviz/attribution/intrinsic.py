@@ -12,15 +12,14 @@ from ibviz.errors import InputError, unknown
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.grids import in_proportion, spatial_layers
 from ibviz.models.hooks import replaced_output
-from ibviz.types import AttentionMap, Grid, Images, Labels, Maps
+from ibviz.types import AttentionMap, Grid, Images, Maps
 
 
-def attention(model: nn.Module, images: Images, targets: Labels) -> AttentionMap:
+def attention(model: nn.Module, images: Images) -> AttentionMap:
     """Trained attention, quantised to its anchors where the model has them; the same for every target.
 
     Raises `InputError` for a network without attention of its own.
     """
-    del targets  # the map is made before any class is considered
     if not isinstance(model, IBClassifier):
         raise InputError(
             f"{type(model).__name__} has no trained attention; choose another method, such as grad_cam, "
@@ -30,9 +29,9 @@ def attention(model: nn.Module, images: Images, targets: Labels) -> AttentionMap
         return model.inspect(images).attention
 
 
-def attention_mean(model: nn.Module, images: Images, targets: Labels) -> Maps:
+def attention_mean(model: nn.Module, images: Images) -> Maps:
     """Mean of the trained attention, before the quantiser; in (0, 1)."""
-    return attention(model, images, targets).mean.float()
+    return attention(model, images).mean.float()
 
 
 # From what a module gives, one channel `(b, gh, gw)`, to attention.
@@ -46,7 +45,6 @@ READINGS: dict[str, Callable[[Tensor], Tensor]] = {
 def module_attention(
     model: nn.Module,
     images: Images,
-    targets: Labels,
     *,
     module: str = "",
     reading: Literal["map", "sigmoid", "softmax"] = "map",
@@ -61,7 +59,6 @@ def module_attention(
     2019) the branch's last sigmoid; for Learn to Pay Attention (Jetley 2018) an attention block with "softmax". Raises
     `InputError` where nothing or more than one tensor fits.
     """
-    del targets  # the map is made before any class is considered
     found: list[object] = []
 
     def keep(output: object) -> object:

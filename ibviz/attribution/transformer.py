@@ -21,26 +21,24 @@ Rows = Float[Tensor, "_ _ _"]  # for each image, what each of some tokens gets f
 SUMS = 0.02  # how far a row of attention may sum to something else than 1, for rounding in half precision
 
 
-def raw_attention(model: nn.Module, images: Images, targets: Labels) -> Maps:
+def raw_attention(model: nn.Module, images: Images) -> Maps:
     """Attention of the last layer, mean over heads: the share of it that a cell gets.
 
     Attentions that stand side by side in that layer count alike. If the head pools the tokens, its attention is the
     last layer.
     """
-    del targets  # no class is considered
     flow = token_flow(model, images, last=True)
     rows = _means(model, images, flow)
     layers = [torch.stack([rows[index] for index in layer]).mean(0) for layer in flow.layers]
     return _on_grid(_through(_start(flow, rows, images), layers), flow)
 
 
-def attention_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
+def attention_rollout(model: nn.Module, images: Images) -> Maps:
     """Attention rollout (Abnar & Zuidema 2020): product over layers of (A + I) / 2, A the mean over heads.
 
     A layer of n attentions side by side is (A_1 + ... + A_n + I) / (n + 1). If the head pools the tokens, its attention
     comes last, without I: no token is led past it.
     """
-    del targets  # see above
     flow = token_flow(model, images)
     rows = _means(model, images, flow)
     layers = [torch.stack([_identity(flow, rows), *(rows[index] for index in one)]).mean(0) for one in flow.layers]

@@ -1,12 +1,12 @@
 """Comparisons: explanations judged on the same images, with intervals and controls, from Python or from a suite."""
 
 from ibviz.benchmark.comparison import compare_protocols
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.evaluation import Evaluation, default_protocol
 from ibviz.benchmark.results import Results, read_results, rebuild
 from ibviz.benchmark.runner.loop import run_suite
 from ibviz.benchmark.store import read_maps
 from ibviz.benchmark.summary import Summary, summarise
-from ibviz.config import SuiteConfig
 from ibviz.settings import read_toml
 
 __all__ = [

@@ -1,8 +1,10 @@
 """What the numbers of a table rest on, in words: images, clusters and trainings, and where they are too few."""
 
+from collections.abc import Mapping
 from itertools import count
 
-from ibviz.benchmark.contrast import METRICS, Frame
+from ibviz.benchmark.contrast import Frame
+from ibviz.metrics.catalogue import MetricFacts
 from ibviz.statistics import LEAST_CLUSTERS, least_p, separable
 
 LARGEST = 0.5  # share of the images that the largest cluster may hold for an interval that is not too wide
@@ -38,7 +40,7 @@ def too_few(lines: Frame) -> str:
     return wide if largest > LARGEST else ""
 
 
-def limits(lines: Frame) -> list[str]:
+def limits(lines: Frame, metrics: Mapping[str, MetricFacts]) -> list[str]:
     """Metrics whose lines no test could separate, however far they lie apart, and what it would take."""
     if lines["native"].any():
         return []
@@ -48,7 +50,7 @@ def limits(lines: Frame) -> list[str]:
         units = int(part["clusters"].max() if known else (part["n"] + part["excluded"]).max())
         if len(part) > 1 and not separable(units, len(part)):
             words = _limit(units, len(part), "clusters" if known else "images")
-            found.setdefault(words, []).append(METRICS[str(metric)].label)
+            found.setdefault(words, []).append(metrics[str(metric)].label)
     return [f"{', '.join(labels)}: {words}" for words, labels in found.items()]
 
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ibviz.attribution.methods import Explanation, predict, values
-from ibviz.benchmark.evaluation import comparison_grid, training_colour
+from ibviz.attribution.catalogue import Explanation
+from ibviz.attribution.methods import predict, values
 from ibviz.benchmark.probe import at_best_pace
+from ibviz.benchmark.setup import comparison_grid, training_colour
 from ibviz.heads import head_of
 from ibviz.metrics.curves import faithfulness, planned_states
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS, Averages, averages

@@ -1,10 +1,11 @@
 """How methods compare by each metric over some images: estimates, ranks, and how each stands against a control."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ibviz.metrics.catalogue import MetricFacts
 from ibviz.statistics import (
     LEVEL,
     clusters_of,
@@ -18,30 +19,6 @@ from ibviz.statistics import (
 )
 
 Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
-
-
-class Metric(NamedTuple):
-    """How a metric is called in a table, and which way is better: 1 up, -1 down."""
-
-    label: str
-    sign: int
-
-
-# The first of those that a table has is the one that verdicts and strata are printed for.
-METRICS = {
-    "srg": Metric("SRG", 1),
-    "deletion": Metric("Deletion", -1),
-    "insertion": Metric("Insertion", 1),
-    "pointing_game": Metric("Pointing", 1),
-    "energy_pointing_game": Metric("Energy", 1),
-    "energy_normalised": Metric("Energy, normalised", 1),
-    "auroc": Metric("AUROC", 1),
-    "top_cell_precision": Metric("Top cells", 1),
-    "average_drop": Metric("Average drop", -1),
-    "confidence_increase": Metric("Increase", 1),
-    "sparseness": Metric("Sparseness", 1),
-    "complexity": Metric("Complexity", -1),
-}
 
 
 class Numbers(NamedTuple):
@@ -80,18 +57,18 @@ def estimated(numbers: Numbers) -> Frame:
     return found.assign(clusters=numbers.units, largest_cluster=sizes_of(clusters, len(values)).max() / len(values))
 
 
-def compared(numbers: Numbers, controls: Frame) -> Frame:
+def compared(numbers: Numbers, controls: Frame, metrics: Mapping[str, MetricFacts]) -> Frame:
     """Rank of each method by each metric, and its distance from the best control, the higher the better."""
     from pandas import concat
 
-    metrics = numbers.columns.get_level_values("metric")
-    return concat([_compared_by(metric, numbers.of(metrics == metric), controls) for metric in metrics.unique()])
+    names = numbers.columns.get_level_values("metric")
+    return concat([_compared_by(metrics[name].sign, numbers.of(names == name), controls) for name in names.unique()])
 
 
-def _compared_by(metric: str, numbers: Numbers, controls: Frame) -> Frame:
+def _compared_by(sign: int, numbers: Numbers, controls: Frame) -> Frame:
     from pandas import DataFrame
 
-    oriented, clusters = numbers.values * METRICS[metric].sign, numbers.clusters
+    oriented, clusters = numbers.values * sign, numbers.clusters
     methods = numbers.columns.get_level_values("method")
     means = np.nan_to_num(estimates(oriented, clusters=clusters).mean, nan=-np.inf)
     p, at_most = separation(oriented, clusters=clusters)

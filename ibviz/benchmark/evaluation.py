@@ -1,24 +1,25 @@
 """Explanations of the same images by the same network, judged on one grid beside controls."""
 
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from ibviz.attribution.catalogue import CONTROLS, Explanation
 from ibviz.attribution.door import GivenTargets, admitted, as_tensor, one_class_each
-from ibviz.attribution.methods import CONTROLS, Explanation, explain, predict, values
-from ibviz.benchmark.judging import Rules, Seen, curves_in, judge, passes_of, planned_passes, rows_of_findings
+from ibviz.attribution.methods import explain, predict, values
+from ibviz.benchmark.batch import Batch
+from ibviz.benchmark.config import SuiteConfig
+from ibviz.benchmark.judging import Rules, curves_in, judge, passes_of, planned_passes
 from ibviz.benchmark.probe import at_best_pace
+from ibviz.benchmark.rows import value_rows
+from ibviz.benchmark.setup import comparison_grid, fingerprint, training_colour, versions, with_normalisation
 from ibviz.benchmark.sheets import legend
 from ibviz.benchmark.tables import Tables, tabulate, text, write_tables
-from ibviz.config import UNNAMED, SuiteConfig
 from ibviz.data.regions import rasterise
 from ibviz.errors import InputError, NoMapError
 from ibviz.files import write_rows
@@ -28,6 +29,7 @@ from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.metrics.score import Targets, correct, targets_by
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import UNNAMED
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import Reliance, reliance
@@ -117,7 +119,7 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     taken as well. Raises `InputError` for a network whose normalisation is not known, and for images, maps or targets
     that are none.
     """
-    model = known(model)
+    model = with_normalisation(model)
     images, explanations = admitted(model, images), _maps(explanations)
     _check(images, explanations, clusters)
     grid, probabilities, head = comparison_grid(explanations), predict(model, images), head_of(model)
@@ -134,21 +136,20 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
         maps = dict(explanations) | controls(model, fitted, judged.classes, paced.grid or grid)
         numbers = {name: values(one).to(images.device) for name, one in maps.items()}
         right = None if labels is None else correct(probabilities, labels, head)
-        seen = Seen(fitted, judged, right, labels, regions, None if clusters is None else tuple(clusters))
+        batch = Batch(fitted, judged, right, labels, regions, None if clusters is None else tuple(clusters))
         rules = Rules({DEFAULT: paced}, metrics)
-        stated = f"{planned_passes(numbers, seen.size, rules):,} forward passes"
-        found = judge(model, seen, numbers, rules, stated=stated)
+        title = f"{planned_passes(numbers, batch.size, rules):,} forward passes"
+        results = judge(model, batch, numbers, rules, title=title)
     own = card.model_copy(update={"protocol": protocol.model_copy(update={"grid": None})})
     rows = [
-        {"model": UNNAMED, **row, "hash": (own if row["native"] else card).hash}
-        for row in rows_of_findings(found, seen)
+        {"model": UNNAMED, **row, "hash": (own if row["native"] else card).hash} for row in value_rows(results, batch)
     ]
-    common = {one.method: one.curves for one in found if one.curves is not None and not one.native}
+    common = {own.method: own.curves for own in results if own.curves is not None and not own.native}
     curves = {
-        "deletion": {name: one.deletion for name, one in common.items()},
-        "insertion": {name: one.insertion for name, one in common.items()},
+        "deletion": {name: own.deletion for name, own in common.items()},
+        "insertion": {name: own.insertion for name, own in common.items()},
     }
-    return Evaluation(rows, maps, curves, card, passes_of(found), reliance_on(model, images, labels))
+    return Evaluation(rows, maps, curves, card, passes_of(results), reliance_on(model, images, labels))
 
 
 def reliance_on(model: Classifier, images: Images, labels: Labels | None) -> Reliance | None:
@@ -157,16 +158,6 @@ def reliance_on(model: Classifier, images: Images, labels: Labels | None) -> Rel
         return None
     parts = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
     return reliance(model, lambda: parts)
-
-
-def known(model: nn.Module) -> Classifier:
-    """The network, if it says how its images are normalised: the baseline and the colours of a judgement rest on it."""
-    if not isinstance(model, Classifier):
-        raise InputError(
-            f"{type(model).__name__} does not say how its images are normalised, by which masked ones are "
-            "painted; give ibviz.wrap(network, mean=..., std=..., class_names=..., size=...)"
-        )
-    return model
 
 
 def _maps(explanations: Mapping[str, Explanation | Given]) -> dict[str, Explanation]:
@@ -192,47 +183,11 @@ def default_protocol(model: Classifier, explanations: Mapping[str, Explanation],
     return protocol.on(comparison_grid(explanations))
 
 
-def training_colour(model: Classifier) -> tuple[float, ...]:
-    """Mean colour of the network's training data, in [0, 1], a number a channel."""
-    return tuple(known(model).normalize.mean.flatten().tolist())
-
-
 def card_of(model: Classifier, images: Images, judged: Targets, protocol: CurveProtocol) -> Card:
     """The protocol with hashes of what it is applied to and the versions of what runs it."""
     data = fingerprint([images, *(one for one in judged if one is not None)])
     weights = fingerprint([tensor for _, tensor in sorted(model.state_dict().items())])
     return Card(protocol=protocol, data=data, weights=weights, versions=versions())
-
-
-def versions() -> dict[str, str]:
-    """Of what a number depends on."""
-    return {name: version(name) for name in ("ibviz", "torch", "torchvision", "numpy", "captum")}
-
-
-def fingerprint(tensors: list[Tensor]) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of tensors' bytes, in row-major order whatever their memory format.
-
-    >>> import torch
-    >>> fingerprint([torch.zeros(2)])
-    'af5570f5a181'
-    """
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
-def comparison_grid(explanations: Mapping[str, Explanation]) -> Grid:
-    """Grid of the first trained attention, otherwise the coarsest of all.
-
-    >>> import torch
-    >>> comparison_grid({"fine": torch.rand(1, 32, 32), "coarse": torch.rand(1, 8, 8)})
-    (8, 8)
-    """
-    trained = [one.mean for one in explanations.values() if isinstance(one, AttentionMap)]
-    grids = [one.shape[1:] for one in trained[:1] or map(values, explanations.values())]
-    rows, columns = min(grids, key=math.prod)
-    return rows, columns
 
 
 def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> dict[str, Explanation]:

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from ibviz.benchmark.basis import INTERVALS, limits, shared, too_few
-from ibviz.benchmark.contrast import METRICS, Frame
+from ibviz.benchmark.contrast import Frame
 from ibviz.benchmark.summary import ALL, Summary
 from ibviz.errors import InputError
+from ibviz.metrics.catalogue import MetricFacts
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.reliance import REPLACEMENTS
 
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
-ARROWS = {1: "↑", -1: "↓"}
 MISSING = "-"
 FEW = 50  # independent images
 FACTS = {"f_baseline": "{:.3f} on the baseline alone", "random_order": "area of a random order {:.3f}"}
@@ -33,12 +33,13 @@ class Sheet(NamedTuple):
 def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str]:
     """All tables of a comparison and, after the main ones, the legend; `protocols` must be among the circumstances."""
     lines: Frame = summary.lines
+    metrics = summary.metrics
     tables = [part for _, part in lines.groupby(["protocol", "model", "native"], sort=False)]
     common = [part for part in tables if not part["native"].any()]
     own = [part for part in tables if part["native"].any()]
     alone = len(common) == 1
-    main = [_main(part, "" if alone else _title(part), circumstances) for part in common]
-    strata = [_strata(part, "" if alone else _title(part)) for part in common if part["stratum"].nunique() > 1]
+    main = [_main(part, "" if alone else _title(part), metrics, circumstances) for part in common]
+    strata = [_strata(part, "" if alone else _title(part), metrics) for part in common if part["stratum"].nunique() > 1]
     models: Mapping[str, Any] = circumstances.get("models", {})
     agreement = [_agreement(summary.agreement)] if len(summary.agreement) else []
     used = [
@@ -51,7 +52,7 @@ def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str
         *strata,
         *agreement,
         *([NATIVE] if own else []),
-        *(_main(part, "" if len(own) == 1 else _title(part), {}) for part in own),
+        *(_main(part, "" if len(own) == 1 else _title(part), metrics, {}) for part in own),
     ]
 
 
@@ -153,29 +154,26 @@ def _title(lines: Frame) -> str:
     return f"{first['model']}, protocol {first['protocol']}"
 
 
-def _main(lines: Frame, title: str, circumstances: Mapping[str, Any]) -> Sheet:
+def _main(lines: Frame, title: str, metrics: Mapping[str, MetricFacts], circumstances: Mapping[str, Any]) -> Sheet:
     """One line a method: each metric's estimate and rank, what says how far to trust it, and the best control."""
     kept = lines[lines["stratum"] == ALL]
     table = _by_method(kept)
-    metrics = list(kept["metric"].unique())
-    columns = {
-        f"{METRICS[one].label} {ARROWS[METRICS[one].sign]}": [_estimate(row.get(one)) for row in table.values()]
-        for one in metrics
-    }
-    first = [row.get(metrics[0]) for row in table.values()]
+    first, *others = kept["metric"].unique()
+    columns = {metrics[name].heading: [_estimate(row.get(name)) for row in table.values()] for name in (first, *others)}
+    by_first = [row.get(first) for row in table.values()]
     if kept["macro"][kept["metric"] == "pointing_game"].notna().any():
         columns["macro"] = [_number(row.get("pointing_game"), "macro", ".3f") for row in table.values()]
     if kept["tie_sd"].notna().any():
-        columns["tie sd"] = [_number(one, "tie_sd", ".3f") for one in first]
-        columns["tied cells"] = [_number(one, "tie_fraction", ".0%") for one in first]
+        columns["tie sd"] = [_number(line, "tie_sd", ".3f") for line in by_first]
+        columns["tied cells"] = [_number(line, "tie_fraction", ".0%") for line in by_first]
     if kept["verdict"].notna().any():
-        columns[f"by {METRICS[metrics[0]].label}, against the best control"] = [verdict(one) for one in first]
+        columns[f"by {metrics[first].label}, against the best control"] = [verdict(line) for line in by_first]
     notes = [
         *shared(kept),
-        *limits(kept),
-        *_losses(table, metrics[1:]),
-        *_excluded(kept),
-        *_absent(str(kept.iloc[0]["model"]), circumstances),
+        *limits(kept, metrics),
+        *_losses(table, {name: metrics[name].label for name in others}),
+        *_excluded(kept, metrics),
+        *_absent(str(kept.iloc[0]["model"]), metrics, circumstances),
     ]
     return _sheet(title, table, columns, notes)
 
@@ -208,9 +206,8 @@ def _sheet(title: str, table: dict[str, dict[str, Any]], columns: dict[str, list
     return Sheet(title, ["method", *columns], cells, controls, notes)
 
 
-def _strata(lines: Frame, title: str) -> Sheet:
-    """The first metric of each method on parts of the images."""
-    metric = METRICS[lines["metric"].iloc[0]]
+def _strata(lines: Frame, title: str, metrics: Mapping[str, MetricFacts]) -> Sheet:
+    """Return the first metric of each method on parts of the images."""
     kept = lines[(lines["metric"] == lines["metric"].iloc[0]) & (lines["stratum"] != ALL)]
     table = _by_method(kept)
     columns = {}
@@ -220,7 +217,7 @@ def _strata(lines: Frame, title: str) -> Sheet:
         columns[f"{name} (n = {part['n'].max()}{in_clusters})"] = [_estimate(found.get(method)) for method in table]
     notes = [one for one in [too_few(kept)] if one] if kept["clusters"].notna().any() else []
     notes += ["Object sizes are thirds of the images by the object's share of the pixels."] * ("object" in str(columns))
-    what = f"{metric.label} {ARROWS[metric.sign]} on parts of the images"
+    what = f"{metrics[lines['metric'].iloc[0]].heading} on parts of the images"
     return _sheet(f"{what}: {title}" if title else what, table, columns, notes)
 
 
@@ -248,34 +245,33 @@ def _agreement(agreement: Frame) -> Sheet:
     return Sheet("Do the judges put the methods in one order?", header, cells, 0, notes)
 
 
-def _losses(table: dict[str, dict[str, Any]], metrics: Sequence[str]) -> Iterator[str]:
-    """Where a method is not better than the best control, by metrics other than the first."""
+def _losses(table: dict[str, dict[str, Any]], labels: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence per method that is not better than the best control by one of the metrics."""
     for method, row in table.items():
-        verdicts = {METRICS[one].label: verdict(row.get(one)) for one in metrics}
-        found = [
-            f"by {metric} {words}" for metric, words in verdicts.items() if words and not words.startswith("better")
+        verdicts = {label: verdict(row.get(name)) for name, label in labels.items()}
+        losses = [
+            f"by {label} {words}" for label, words in verdicts.items() if words and not words.startswith("better")
         ]
-        if found:
-            yield f"{method}: {'; '.join(found)}."
+        if losses:
+            yield f"{method}: {'; '.join(losses)}."
 
 
-def _excluded(lines: Frame) -> Iterator[str]:
+def _excluded(lines: Frame, metrics: Mapping[str, MetricFacts]) -> Iterator[str]:
     for metric, part in lines[lines["excluded"] > 0].groupby("metric", sort=False):
         least, most, images = part["excluded"].min(), part["excluded"].max(), (part["n"] + part["excluded"]).max()
         count = f"{most}" if least == most else f"{least} to {most}"
-        yield f"{METRICS[str(metric)].label}: {count} of {images} images without a defined value excluded."
+        yield f"{metrics[str(metric)].label}: {count} of {images} images without a defined value excluded."
 
 
-def _absent(model: str, circumstances: Mapping[str, Any]) -> Iterator[str]:
-    """What the suite asked for and the table does not have, with the reason."""
-    for one in circumstances.get("left_out", []):
-        if one["model"] in (model, None):
-            name = one.get("metric") or one.get("method")
-            label = METRICS[name].label if name in METRICS else name
-            yield f"Left out: {label}, for {one['reason']}."
-    for one in circumstances.get("failures", []):
-        if one["model"] == model:
-            yield f"Failed: {one['method']} on {len(one['images'])} images: {one['error']}."
+def _absent(model: str, metrics: Mapping[str, MetricFacts], circumstances: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each thing that the suite asked for and the table does not have, with the reason."""
+    for absent in circumstances.get("left_out", []):
+        if absent["model"] in (model, None):
+            name = absent.get("metric") or absent.get("method")
+            yield f"Left out: {metrics[name].label if name in metrics else name}, for {absent['reason']}."
+    for failure in circumstances.get("failures", []):
+        if failure["model"] == model:
+            yield f"Failed: {failure['method']} on {len(failure['images'])} images: {failure['error']}."
 
 
 def _estimate(line: Mapping[str, Any] | None) -> str:

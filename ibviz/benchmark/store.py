@@ -22,7 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import load
 from torch import Tensor
 
-from ibviz.attribution.methods import Explanation, concatenate, values
+from ibviz.attribution.catalogue import Explanation
+from ibviz.attribution.methods import concatenate, values
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.checkpoint import encode, read_header

@@ -1,4 +1,4 @@
-"""What a suite asks for, checked before any work is done: labels, options, and data that belong to the networks."""
+"""Checks of a suite before any work is done: labels, options, code from outside, and data that fits the networks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -6,70 +6,95 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from pydantic import ValidationError
 
-from ibviz.attribution.methods import CONTROLS, METHODS, bind
-from ibviz.benchmark.evaluation import training_colour
-from ibviz.benchmark.judging import METRICS
-from ibviz.config import ProtocolConfig, SuiteConfig
+from ibviz.attribution.catalogue import CONTROLS, METHODS, checked_options, method_of
+from ibviz.benchmark.config import ProtocolConfig, SuiteConfig
+from ibviz.benchmark.setup import training_colour
+from ibviz.data.catalogue import SOURCES, source_of
 from ibviz.data.image_set import ImageSet
-from ibviz.errors import InputError, unknown
+from ibviz.errors import InputError
+from ibviz.extensions import hash_outside
 from ibviz.heads import head_of
+from ibviz.metrics.baselines import BASELINES, baseline_of
+from ibviz.metrics.catalogue import METRICS, MetricFacts, metric_of
 from ibviz.metrics.protocol import CurveProtocol, preset
 from ibviz.models.loading import Classifier
 from ibviz.settings import describe
 from ibviz.types import Grid
 
-One = TypeVar("One")
+Listed = TypeVar("Listed")
 
 
 class Entry(NamedTuple):
     """A method of a suite under its label."""
 
-    method: str  # a key of `METHODS`
+    method: str  # a name as `method_of` takes it
     options: Mapping[str, Any]
     control: bool = False
 
 
 def entries(suite: SuiteConfig) -> dict[str, Entry]:
-    """Methods by their labels, then the controls, once their names and options are known to be right.
+    """Return the methods by their labels, then the controls, after a check of their names and options.
 
     >>> list(entries(SuiteConfig()))[:3]
     ['Attention', 'Attention, mean', 'Grad-CAM']
     """
-    for method in suite.methods:
-        bind(method.method, method.options)
-    named = labelled(suite.methods, lambda one: one.label or METHODS[one.method].label, "methods")
+    for config in suite.methods:
+        checked_options(method_of(config.method), config.options)
+    named = labelled(suite.methods, lambda config: config.label or method_of(config.method).label, "methods")
     taken = [label for label in named if label in CONTROLS]
     if taken:
         raise InputError(f"{taken[0]!r} is a control, which every suite has anyway; leave it out")
-    own = {label: Entry(one.method, one.options) for label, one in named.items()}
+    own = {label: Entry(config.method, config.options) for label, config in named.items()}
     return own | {label: Entry(name, {}, control=True) for label, name in CONTROLS.items()}
 
 
-def labelled(some: Iterable[One], label: Callable[[One], str], kind: str) -> dict[str, One]:
-    """What a suite lists, by labels of which no two are the same."""
-    named: dict[str, One] = {}
-    for one in some:
-        name = label(one)
+def labelled(listed: Iterable[Listed], label: Callable[[Listed], str], kind: str) -> dict[str, Listed]:
+    """Return what a suite lists by labels, of which no two may be the same."""
+    named: dict[str, Listed] = {}
+    for item in listed:
+        name = label(item)
         if name in named:
             raise InputError(f"two {kind} are called {name!r}; give one of them another label")
-        named[name] = one
+        named[name] = item
     return named
 
 
-def check_metrics(names: Sequence[str]) -> None:
-    """Refuse a metric nobody knows.
+def metric_facts(names: Iterable[str]) -> dict[str, MetricFacts]:
+    """Return what tables have to know of metrics; raises `InputError` for an unknown one and for two of one label.
 
-    >>> check_metrics(["srg"])
+    >>> metric_facts(["deletion"])
+    {'deletion': MetricFacts(label='Deletion', higher_is_better=False)}
     """
-    for name in names:
-        if name not in METRICS:
-            raise unknown("metric", name, list(METRICS))
+    facts = {name: metric_of(name).facts for name in names}
+    labelled(facts.values(), lambda own: own.label, "metrics")
+    return facts
+
+
+def outside_code(suite: SuiteConfig) -> dict[str, str]:
+    """Return the hash of the code behind each name of a suite that is not one of ibviz's own.
+
+    Raises `InputError` if that code cannot be imported, or is no method, metric, baseline or data source.
+    """
+    baselines = [name for config in suite.protocols for name in (config.baseline, config.insertion_baseline) if name]
+    kinds: tuple[tuple[Iterable[str], Mapping[str, object], Callable[[str], object]], ...] = (
+        ([config.method for config in suite.methods], METHODS, method_of),
+        (suite.metrics, METRICS, metric_of),
+        (baselines, BASELINES, baseline_of),
+        ([suite.data.source], SOURCES, source_of),
+    )
+    code = {}
+    for names, table, find in kinds:
+        for name in names:
+            if name not in table:
+                find(name)
+                code[name] = hash_outside(name)
+    return code
 
 
 def protocols_of(suite: SuiteConfig, model: Classifier, grid: Grid | None) -> dict[str, CurveProtocol]:
     """The protocols of a suite by their labels, with the grid and the mean colour that follow from the comparison."""
-    named = labelled(suite.protocols, lambda one: one.label or one.preset, "protocols")
-    return {label: _protocol(one, suite, model, grid) for label, one in named.items()}
+    named = labelled(suite.protocols, lambda config: config.label or config.preset, "protocols")
+    return {label: _protocol(config, suite, model, grid) for label, config in named.items()}
 
 
 def _protocol(config: ProtocolConfig, suite: SuiteConfig, model: Classifier, grid: Grid | None) -> CurveProtocol:

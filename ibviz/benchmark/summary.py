@@ -1,14 +1,15 @@
-"""Rows of single images as means with intervals, and how methods, metrics and protocols compare."""
+"""Means with intervals from rows of single images, and comparisons of methods, metrics and protocols."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ibviz.benchmark.contrast import METRICS, Frame, compared, estimated, numbers_of
+from ibviz.benchmark.contrast import Frame, compared, estimated, numbers_of
 from ibviz.errors import InputError, unknown
+from ibviz.metrics.catalogue import METRICS, MetricFacts
 from ibviz.statistics import krippendorff_alpha, rank_correlations
 
 if TYPE_CHECKING:
@@ -44,32 +45,39 @@ class Summary:
 
     lines: "DataFrame"
     agreement: "DataFrame"
+    metrics: Mapping[str, MetricFacts] = field(default_factory=dict)  # by the name in `lines`
 
 
-def summarise(rows: "DataFrame", recipes: Mapping[str, str] | None = None) -> Summary:
+def summarise(
+    rows: "DataFrame",
+    recipes: Mapping[str, str] | None = None,
+    metrics: Mapping[str, MetricFacts] | None = None,
+) -> Summary:
     """Count rows of `rows.parquet`, or of an `Evaluation`, into estimates, ranks, tests and agreement.
 
-    `recipes` name what models were trained by, but for the seed; models of one recipe are averaged as well.
+    `recipes` name what models were trained by, except for the seed; models of one recipe are averaged as well.
+    `metrics` are those of the user's own code among the rows, beside those that ibviz has.
     """
     from pandas import concat
 
-    rows = _completed(rows)
+    metrics = {name: metric.facts for name, metric in METRICS.items()} | dict(metrics or {})
+    rows = _completed(rows, metrics)
     by_table: Frame = rows.groupby(["model", "protocol", "native"], sort=False, observed=True)
     parts: dict[Key, Frame] = dict(iter(by_table))
-    values = {key: _wide(part) for key, part in parts.items()}
+    values = {key: _wide(part, metrics) for key, part in parts.items()}
     shared = _shared(rows)
-    found = [_lines(part, values[key], shared, *key) for key, part in parts.items()]
-    found += _over_trainings(values, concat(found, ignore_index=True), shared, recipes or {})
-    lines = concat(found, ignore_index=True).reindex(columns=list(LINES))
+    tables = [_lines(part, values[key], shared, metrics, *key) for key, part in parts.items()]
+    tables += _over_trainings(values, concat(tables, ignore_index=True), shared, metrics, recipes or {})
+    lines = concat(tables, ignore_index=True).reindex(columns=list(LINES))
     lines = lines.assign(p_at_most=lines["p_at_most"].eq(True)).astype({"rank": "Int64", "clusters": "Int64"})
-    return Summary(lines, _agreement(values, lines))
+    return Summary(lines, _agreement(values, lines, metrics), metrics)
 
 
-def _completed(rows: Frame) -> Frame:
-    """Rows need neither say whose they are nor what they were measured by, if all are the same; nor object sizes."""
-    strange = [name for name in rows["metric"].unique() if name not in METRICS]
+def _completed(rows: Frame, metrics: Mapping[str, MetricFacts]) -> Frame:
+    """Return the rows with the columns that may be missing: model, protocol's hash, object size and cluster."""
+    strange = [name for name in rows["metric"].unique() if name not in metrics]
     if strange:
-        raise unknown("metric", strange[0], list(METRICS))
+        raise unknown("metric", strange[0], list(metrics))
     if "hash" not in rows:  # as ibviz 0.1 wrote them
         rows = rows.assign(hash=rows["protocol"], protocol="default")
     absent: dict[str, Any] = {"model": "unnamed", "object_share": np.nan, "cluster": None}
@@ -78,7 +86,7 @@ def _completed(rows: Frame) -> Frame:
 
 
 def _shared(rows: Frame) -> Frame | None:
-    """The cluster of each image; None where images are independent."""
+    """Return the cluster of each image; None if images are independent."""
     shared = rows.drop_duplicates("image").set_index("image")["cluster"]
     if shared.isna().all():
         return None
@@ -89,8 +97,8 @@ def _shared(rows: Frame) -> Frame | None:
     return shared
 
 
-def _wide(part: Frame) -> Frame:
-    """One row an image, one column a metric and method: metrics as in `METRICS`, controls last."""
+def _wide(part: Frame, metrics: Mapping[str, MetricFacts]) -> Frame:
+    """Return one row per image and one column per metric and method: metrics in their order, controls last."""
     from pandas import MultiIndex
 
     twice = part.duplicated(["image", "metric", "method"])
@@ -103,26 +111,34 @@ def _wide(part: Frame) -> Frame:
     methods = part.drop_duplicates("method").sort_values("control", kind="stable")["method"]
     wide = part.pivot(index="image", columns=["metric", "method"], values="value")
     there = set(wide.columns)
-    kept = [(metric, method) for metric in METRICS for method in methods if (metric, method) in there]
+    kept = [(metric, method) for metric in metrics for method in methods if (metric, method) in there]
     return wide[kept].set_axis(MultiIndex.from_tuples(kept, names=["metric", "method"]), axis=1).astype(float)
 
 
-def _lines(part: Frame, values: Frame, shared: Frame | None, model: str, protocol: str, native: bool) -> Frame:
-    """Lines of one model under one protocol; other strata than all images have estimates only."""
+def _lines(  # noqa: PLR0913 - a key has three parts
+    part: Frame,
+    values: Frame,
+    shared: Frame | None,
+    metrics: Mapping[str, MetricFacts],
+    model: str,
+    protocol: str,
+    native: bool,
+) -> Frame:
+    """Return the lines of one model under one protocol; strata other than all images have estimates only."""
     from pandas import concat
 
     facts = _facts(part)
     numbers = numbers_of([values], shared)
     whole = estimated(numbers).join(facts)
     if not native:
-        whole = whole.join(compared(numbers, facts["control"].groupby("method").first()))
+        whole = whole.join(compared(numbers, facts["control"].groupby("method").first(), metrics))
     strata = {} if native else _strata(part)
-    found = [whole.assign(stratum=ALL)]
-    found += [
+    lines = [whole.assign(stratum=ALL)]
+    lines += [
         estimated(numbers_of([values.loc[images]], shared)).join(facts[["control", "hash"]]).assign(stratum=name)
         for name, images in strata.items()
     ]
-    return concat(found).reset_index().assign(model=model, models=1, protocol=protocol, native=native)
+    return concat(lines).reset_index().assign(model=model, models=1, protocol=protocol, native=native)
 
 
 def _facts(part: Frame) -> Frame:
@@ -154,20 +170,24 @@ def _strata(part: Frame) -> dict[str, Frame]:
 
 
 def _over_trainings(
-    values: Mapping[Key, Frame], lines: Frame, shared: Frame | None, recipes: Mapping[str, str]
+    values: Mapping[Key, Frame],
+    lines: Frame,
+    shared: Frame | None,
+    metrics: Mapping[str, MetricFacts],
+    recipes: Mapping[str, str],
 ) -> list[Frame]:
-    """Means over the models of each recipe on the common grid, for each protocol under which there are several."""
+    """Return means over the models of each recipe on the common grid, for each protocol under which it has several."""
     control = lines.drop_duplicates("method").set_index("method")["control"]
     groups: dict[tuple[str, str], dict[str, Frame]] = {}
-    for (model, protocol, native), one in values.items():
+    for (model, protocol, native), own in values.items():
         if not native and model in recipes:
-            groups.setdefault((protocol, recipes[model]), {})[model] = one
-    found = []
+            groups.setdefault((protocol, recipes[model]), {})[model] = own
+    means = []
     for (protocol, _), several in groups.items():
         if len(several) > 1:
             numbers = numbers_of(_aligned(list(several.values())), shared)
-            line = estimated(numbers).join(compared(numbers, control)).reset_index()
-            found.append(
+            line = estimated(numbers).join(compared(numbers, control, metrics)).reset_index()
+            means.append(
                 line.assign(
                     model=f"mean of {len(several)} trainings: {', '.join(several)}",
                     models=len(several),
@@ -177,33 +197,33 @@ def _over_trainings(
                     control=line["method"].map(control),
                 )
             )
-    return found
+    return means
 
 
 def _aligned(several: Sequence[Frame]) -> list[Frame]:
-    """Columns that all have, of all images that any has."""
-    shared = set.intersection(*(set(one.columns) for one in several))
-    columns = several[0].columns[[one in shared for one in several[0].columns]]
-    images = sorted(set().union(*(one.index for one in several)))
-    return [one[columns].reindex(images) for one in several]
+    """Return the columns that all tables have, of all images that any of them has."""
+    shared = set.intersection(*(set(table.columns) for table in several))
+    columns = several[0].columns[[column in shared for column in several[0].columns]]
+    images = sorted(set().union(*(table.index for table in several)))
+    return [table[columns].reindex(images) for table in several]
 
 
-def _agreement(values: Mapping[Key, Frame], lines: Frame) -> Frame:
-    """How alike metrics, protocols and images order the methods; controls, which all find bad, are left out."""
+def _agreement(values: Mapping[Key, Frame], lines: Frame, metrics: Mapping[str, MetricFacts]) -> Frame:
+    """Return the agreement of metrics, protocols and images on the order of methods; controls are left out."""
     from pandas import DataFrame
 
     kept = lines[(lines["models"] == 1) & (lines["stratum"] == ALL) & ~lines["native"] & ~lines["control"].astype(bool)]
     better = kept.assign(
-        mean=kept["mean"] * kept["metric"].map({name: one.sign for name, one in METRICS.items()}),
-        label=kept["metric"].map({name: one.label for name, one in METRICS.items()}),
+        mean=kept["mean"] * kept["metric"].map({name: facts.sign for name, facts in metrics.items()}),
+        label=kept["metric"].map({name: facts.label for name, facts in metrics.items()}),
     )
-    found = []
+    records = []
     for (model, protocol), part in better.groupby(["model", "protocol"], sort=False):
         own = values[model, protocol, False]
-        found += [{"model": model, "protocol": protocol} | one for one in _alike(part, "label")]
+        records += [{"model": model, "protocol": protocol} | pair for pair in _alike(part, "label")]
         for (metric, label), methods in part.groupby(["metric", "label"], sort=False)["method"]:
             alpha = krippendorff_alpha(own[metric][list(methods)].rank(axis=1).to_numpy())
-            found.append(
+            records.append(
                 {
                     "model": model,
                     "protocol": protocol,
@@ -214,19 +234,19 @@ def _agreement(values: Mapping[Key, Frame], lines: Frame) -> Frame:
             )
     for (model, label), part in better.groupby(["model", "label"], sort=False):
         judged = part.assign(judge=part["protocol"].astype(str) + f" by {label}")
-        found += [{"model": model, "protocol": "all"} | one for one in _alike(judged, "judge")]
-    frame = DataFrame(found, columns=list(AGREEMENT))
+        records += [{"model": model, "protocol": "all"} | pair for pair in _alike(judged, "judge")]
+    frame = DataFrame(records, columns=list(AGREEMENT))
     return frame[frame["units"] >= FEWEST].reset_index(drop=True)
 
 
 def _alike(lines: Frame, judge: str) -> Iterator[dict[str, Any]]:
-    """Each two judges by their order of the methods, and more than two together."""
+    """Yield the agreement of each two judges on the order of the methods, and of more than two together."""
     scores = lines.pivot(index=judge, columns="method", values="mean").loc[lines[judge].unique()]
-    for one, other in combinations(scores.index, 2):
-        pair = scores.loc[[one, other]].dropna(axis=1)
+    for first, second in combinations(scores.index, 2):
+        pair = scores.loc[[first, second]].dropna(axis=1)
         tau, rho = rank_correlations(*pair.to_numpy())
         yield {
-            "judges": f"{one}, {other}",
+            "judges": f"{first}, {second}",
             "units": pair.shape[1],
             "kendall": tau,
             "spearman": rho,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ibviz.benchmark.sheets import Sheet, page
 from ibviz.benchmark.summary import Summary, summarise
 from ibviz.files import replacing
+from ibviz.metrics.catalogue import MetricFacts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,8 +33,13 @@ class Tables(NamedTuple):
 def tabulate(rows: "DataFrame", circumstances: Mapping[str, Any]) -> Tables:
     """All tables of a comparison from its rows; of the circumstances, `protocols` must be there: cards by label."""
     models = circumstances.get("models", {})
-    recipes = {model: one["recipe"] for model, one in models.items() if one.get("recipe")}
-    return Tables(summarise(rows, recipes), circumstances)
+    recipes = {model: facts["recipe"] for model, facts in models.items() if facts.get("recipe")}
+    return Tables(summarise(rows, recipes, read_metrics(circumstances)), circumstances)
+
+
+def read_metrics(circumstances: Mapping[str, Any]) -> dict[str, MetricFacts]:
+    """Return what the circumstances say of the metrics that were computed; older ones say nothing of ibviz's own."""
+    return {name: MetricFacts(**facts) for name, facts in circumstances.get("metrics", {}).items()}
 
 
 def write_tables(folder: Path, tables: Tables) -> None:

@@ -1,6 +1,6 @@
 """Images and labels from files, from the Hub or from the embedded generator, with the objects on them."""
 
-from ibviz.config import DataConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.image_set import Fault, ImageSet, regions, select, statistics, to_float
 from ibviz.data.objects import Objects

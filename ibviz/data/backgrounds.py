@@ -11,7 +11,7 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from ibviz.config import Background
+from ibviz.data.config import Background
 from ibviz.data.listing import Split
 from ibviz.types import Images
 

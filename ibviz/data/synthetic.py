@@ -13,8 +13,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional
 
-from ibviz.config import Background
 from ibviz.data.backgrounds import BACKGROUNDS, LUMA, SIDE, Kind, Span, between, coloured, sample
+from ibviz.data.config import Background
 from ibviz.data.image_set import ImageSet
 from ibviz.data.listing import Split
 from ibviz.errors import InputError

@@ -1,12 +1,12 @@
 """How maps are judged: by what removing their cells does to the score, and by where they point.
 
-Choices by name: `BASELINES` and `IMPUTERS` for what removed cells become, `SCORES`, `TARGETS`. Rules of other programs:
+Choices by name: `BASELINES` for what removed cells become, `SCORES`, `TARGETS`. Rules of other programs:
 `PRESETS` for curves, `POINTING_PRESETS` for the pointing game.
 """
 
 from typing import TYPE_CHECKING
 
-from ibviz.metrics.baselines import BASELINES, IMPUTERS
+from ibviz.metrics.baselines import BASELINES, Baseline
 from ibviz.metrics.curves import (
     Curve,
     Faithfulness,
@@ -55,13 +55,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASELINES",
-    "IMPUTERS",
     "POINTING_PRESETS",
     "PRESETS",
     "SCORES",
     "SRG",
     "TARGETS",
     "Averages",
+    "Baseline",
     "BoxAccuracy",
     "Card",
     "Curve",

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable
+from inspect import signature
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from ibviz.errors import unknown
+from ibviz.extensions import check_signature, first_line, is_outside, load_outside, positional
 from ibviz.metrics.imputation import inpaint, road
 from ibviz.types import Images, Masks
 
@@ -15,62 +19,57 @@ Colour = tuple[float, ...]  # one number a channel
 Background = Float[Tensor, "b colours _ _"]  # a colour (1 x 1) or a whole image for each image
 
 
-def mean_colour(images: Images, colour: Colour, seed: int) -> Background:
+def mean_colour(images: Images, *, colour: Colour) -> Background:
     """The same colour everywhere: the mean of the network's training data, zero after its normalisation.
 
-    >>> mean_colour(torch.rand(2, 3, 4, 4), (0.5, 0.4, 0.3), 0).shape
+    >>> mean_colour(torch.rand(2, 3, 4, 4), colour=(0.5, 0.4, 0.3)).shape
     torch.Size([2, 3, 1, 1])
     """
-    del seed
     return images.new_tensor(colour).view(1, -1, 1, 1).expand(len(images), -1, -1, -1)
 
 
-def black(images: Images, colour: Colour, seed: int) -> Background:
+def black(images: Images) -> Background:
     """Zero in pixel space.
 
-    >>> float(black(torch.rand(1, 3, 4, 4), (0.5, 0.4, 0.3), 0).max())
+    >>> float(black(torch.rand(1, 3, 4, 4)).max())
     0.0
     """
-    del colour
-    return mean_colour(images, (0.0,) * images.shape[1], seed)
+    return mean_colour(images, colour=(0.0,) * images.shape[1])
 
 
-def image_mean(images: Images, colour: Colour, seed: int) -> Background:
+def image_mean(images: Images) -> Background:
     """Each image's own mean colour.
 
-    >>> image_mean(torch.ones(1, 3, 4, 4), (0.5, 0.4, 0.3), 0).flatten()
+    >>> image_mean(torch.ones(1, 3, 4, 4)).flatten()
     tensor([1., 1., 1.])
     """
-    del colour, seed
     return images.mean((2, 3), keepdim=True)
 
 
-def image_minimum(images: Images, colour: Colour, seed: int) -> Background:
+def image_minimum(images: Images) -> Background:
     """Each image's darkest value of any channel, in all of them; called "black" by Quantus.
 
-    >>> image_minimum(torch.tensor([0.2, 0.1, 0.3]).view(1, 3, 1, 1), (0.5, 0.4, 0.3), 0).flatten()
+    >>> image_minimum(torch.tensor([0.2, 0.1, 0.3]).view(1, 3, 1, 1)).flatten()
     tensor([0.1000, 0.1000, 0.1000])
     """
-    del colour, seed
     return images.amin((1, 2, 3), keepdim=True).expand(-1, images.shape[1], -1, -1)
 
 
-def blur(images: Images, colour: Colour, seed: int) -> Background:
+def blur(images: Images) -> Background:
     """Gaussian blur with a deviation of 1/16 of the shorter side (14 px at 224), cut at three, with mirrored edges.
 
-    >>> torch.testing.assert_close(blur(torch.ones(1, 3, 32, 48), (0.0, 0.0, 0.0), 0), torch.ones(1, 3, 32, 48))
+    >>> torch.testing.assert_close(blur(torch.ones(1, 3, 32, 48)), torch.ones(1, 3, 32, 48))
     """
-    del colour, seed
     deviation = min(images.shape[2:]) / 16
     return _mirrored(images, _bell(math.ceil(3 * deviation), deviation))
 
 
-def blur_rise(images: Images, colour: Colour, seed: int) -> Background:
+def blur_rise(images: Images, *, colour: Colour) -> Background:
     """RISE's 11 x 11 kernel of deviation 5 px; beyond the edges lies `colour`, zero after the normalisation.
 
     The kernel is a filtered impulse, its tails folded back into the window, hence flatter than a cut Gaussian.
 
-    >>> blur_rise(torch.ones(1, 3, 32, 32), (1.0, 1.0, 1.0), 0).shape
+    >>> blur_rise(torch.ones(1, 3, 32, 32), colour=(1.0, 1.0, 1.0)).shape
     torch.Size([1, 3, 32, 32])
     """
     reach = torch.arange(-20, 21)  # four deviations, as SciPy cuts them
@@ -78,48 +77,85 @@ def blur_rise(images: Images, colour: Colour, seed: int) -> Background:
     place = (reach + 5) % 22  # mirrored about the window's edges, again and again
     folded = torch.where(place < 11, place, 21 - place)
     kernel = torch.zeros(11).index_add_(0, folded, weights / weights.sum())
-    border = mean_colour(images, colour, seed)
+    border = mean_colour(images, colour=colour)
     return _convolved(pad(images - border, (5, 5, 5, 5)), kernel) + border
 
 
-def blur_latec(images: Images, colour: Colour, seed: int) -> Background:
+def blur_latec(images: Images) -> Background:
     """LATEC's 9 x 9 Gaussian of deviation 5 px, mirrored edges.
 
-    >>> blur_latec(torch.ones(1, 3, 32, 32), (0.0, 0.0, 0.0), 0).shape
+    >>> blur_latec(torch.ones(1, 3, 32, 32)).shape
     torch.Size([1, 3, 32, 32])
     """
-    del colour, seed
     return _mirrored(images, _bell(4, 5.0))
 
 
-def noise(images: Images, colour: Colour, seed: int) -> Background:
+def noise(images: Images, *, seed: int) -> Background:
     """Uniform noise in [0, 1], drawn once by `seed` for all images, so that none depends on its company or device.
 
-    >>> drawn = noise(torch.zeros(2, 3, 4, 4), (0.0, 0.0, 0.0), seed=3)
+    >>> drawn = noise(torch.zeros(2, 3, 4, 4), seed=3)
     >>> torch.equal(drawn[0], drawn[1])
     True
     """
-    del colour
     field = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(seed))
     return field.to(images).expand_as(images)
 
 
-BASELINES: dict[str, Callable[[Images, Colour, int], Background]] = {
-    "mean_colour": mean_colour,
-    "black": black,
-    "image_mean": image_mean,
-    "image_minimum": image_minimum,
-    "blur": blur,
-    "blur_rise": blur_rise,
-    "blur_latec": blur_latec,
-    "noise": noise,
+class Baseline(NamedTuple):
+    """A function that says what stands where pixels are removed, in [0, 1] pixel space.
+
+    It takes images `(b, channels, h, w)` and returns a colour or an image per image. An imputer takes the removed
+    pixels `(b, h, w)` as a second argument and returns the images with those filled in, state by state. `colour` (the
+    mean of the network's training data) and `seed` are passed to a function that has keyword arguments of these names.
+    """
+
+    function: Callable[..., Tensor]
+
+    @property
+    def description(self) -> str:
+        """The first line of the function's docstring."""
+        return first_line(self.function)
+
+    @property
+    def imputes(self) -> bool:
+        """Whether the function looks at the removed pixels of every masked image."""
+        return len(positional(self.function)) > 1
+
+    def takes(self, name: str) -> bool:
+        """Return whether `colour` or `seed` is one of the function's keyword arguments."""
+        return name in signature(self.function).parameters
+
+    def fill(self, images: Images, removed: Masks | None, *, colour: Colour, seed: int) -> Tensor:
+        """Return what stands in the removed pixels; of an imputer, the images with those pixels filled in."""
+        options = {name: value for name, value in {"colour": colour, "seed": seed}.items() if self.takes(name)}
+        return self.function(images, removed, **options) if self.imputes else self.function(images, **options)
+
+
+BASELINES = {
+    function.__name__: Baseline(function)
+    for function in (
+        *(mean_colour, black, image_mean, image_minimum, blur, blur_rise, blur_latec, noise),
+        *(road, inpaint),  # imputers
+    )
 }
 
-# Those that look at what is left around the removed pixels of every single state.
-IMPUTERS: dict[str, Callable[[Images, Masks, int], Images]] = {
-    "road": lambda images, removed, seed: road(images, removed, seed=seed),
-    "inpaint": lambda images, removed, _: inpaint(images, removed),
-}
+
+def baseline_of(name: str) -> Baseline:
+    """Return the baseline of that name, or that of the user's own code (`file.py:function`).
+
+    Raises `InputError` if the function takes other arguments than a baseline does.
+
+    >>> baseline_of("noise").takes("seed")
+    True
+    """
+    if name in BASELINES:
+        return BASELINES[name]
+    if not is_outside(name):
+        raise unknown("baseline", name, list(BASELINES))
+    given = load_outside(name)
+    baseline = given if isinstance(given, Baseline) else Baseline(given)
+    check_signature(name, baseline.function, least=1, most=2, keywords=("colour", "seed"))
+    return baseline
 
 
 def _bell(reach: int, deviation: float) -> Float[Tensor, " taps"]:

@@ -1,13 +1,14 @@
 """Deletion and insertion (Petsiuk 2018) over the units of one grid, with ties treated as ties."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ibviz.metrics.baselines import BASELINES, IMPUTERS
+from ibviz.metrics.baselines import baseline_of
 from ibviz.metrics.grid import cell_areas, enlarged, finite, in_range, on_grid, one_each, paint
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.states import Plan, below_cuts, kept_cells, plans
@@ -240,9 +241,11 @@ def _filler(images: Images, protocol: CurveProtocol) -> Filler:
 
 
 def _one_filler(images: Images, baseline: str, protocol: CurveProtocol) -> Callable[[Int[Tensor, " n"], Masks], Images]:
-    if baseline in IMPUTERS:
-        return lambda rows, kept: IMPUTERS[baseline](images.index_select(0, rows), ~kept, protocol.seed)
-    background = BASELINES[baseline](images, protocol.colour, protocol.seed)
+    given = baseline_of(baseline)
+    filled = partial(given.fill, colour=protocol.colour, seed=protocol.seed)
+    if given.imputes:
+        return lambda rows, kept: filled(images.index_select(0, rows), ~kept)
+    background = filled(images, None)
     # Stored as the network wants to read it: gathering whole rows keeps channels-last images channels-last.
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     stored, behind = (one.permute(0, 2, 3, 1).contiguous() if last else one for one in (images, background))

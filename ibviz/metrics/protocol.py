@@ -6,19 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ibviz.config import BaselineName, ScoreName, TargetRule, TieRule
 from ibviz.errors import InputError, unknown
 from ibviz.heads import Head
+from ibviz.metrics.baselines import BASELINES
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS
-from ibviz.settings import Settings
+from ibviz.metrics.score import ScoreName, TargetRule
+from ibviz.metrics.ties import TieRule
+from ibviz.settings import Settings, name_in
 from ibviz.types import Grid
 
 Brightness = Annotated[float, Field(ge=0, le=1)]
 Cells = Annotated[int, Field(ge=1)]
 Colour = Annotated[tuple[Brightness, ...], Field(min_length=1)]
 
-WITH_COLOUR = {"mean_colour", "blur_rise"}  # baselines that look at `colour`
-WITH_SEED = {"noise", "road"}
+BaselineName = Annotated[str, name_in("baseline", lambda: BASELINES, outside=True)]
 
 
 class CurveProtocol(Settings):
@@ -96,14 +97,18 @@ class CurveProtocol(Settings):
             idle |= {"cuts", "steps"}
         if self.ties != "expected":
             idle |= {"orders"}
-            idle |= set() if WITH_SEED & {*self.baselines} else {"seed"}
+            idle |= set() if self._asks_for("seed") else {"seed"}
         if self.unit == "cell":
             idle |= {"enlargement"}
-        if not WITH_COLOUR & {*self.baselines}:
+        if not self._asks_for("colour"):
             idle |= {"colour"}
         if self.baselines[0] == self.baselines[1]:
             idle |= {"insertion_baseline"}
         return idle
+
+    def _asks_for(self, name: str) -> bool:
+        """Return whether a baseline looks at a choice; one of the user's own code, which may not be at hand, may."""
+        return any(baseline not in BASELINES or BASELINES[baseline].takes(name) for baseline in self.baselines)
 
 
 # Each peer's rule as its code has it, as far as masks of whole pixels can say it. RISE and Xplique sort upwards and
@@ -126,6 +131,9 @@ PRESETS: dict[str, dict[str, object]] = {
         "ties": "index",
     },
 }
+
+
+PresetName = Annotated[str, name_in("preset", lambda: PRESETS)]
 
 
 def preset(name: str, size: Grid, colour: tuple[float, ...], *, grid: Grid | None = None) -> CurveProtocol:
@@ -169,12 +177,14 @@ class Card(Settings):
     protocol: CurveProtocol
     data: str  # hash of the images and targets
     weights: str  # hash of the network
+    code: dict[str, str] = Field(default_factory=dict)  # hash of what each name from outside ibviz stands for
     versions: dict[str, str]  # recorded; no choice, so not hashed
 
     @property
     def hash(self) -> str:
-        """The protocol's eight digits, by which tables compare, then four of the data and the weights."""
-        return f"{self.protocol.hash}-{digest([self.data, self.weights])[:4]}"
+        """The protocol's eight digits, by which tables compare, then four of the data, the weights and outside code."""
+        rest = [self.data, self.weights, *([self.code] if self.code else [])]
+        return f"{self.protocol.hash}-{digest(rest)[:4]}"
 
 
 def digest(content: object) -> str:

@@ -1,18 +1,19 @@
 """From a network to the number a masked image is judged by: which class, and which function of its logits."""
 
 from collections.abc import Callable
-from typing import NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ibviz.config import TargetRule
 from ibviz.errors import InputError, unknown
 from ibviz.heads import HEADS, Head, Logits, checked, head_of
+from ibviz.settings import name_in
 from ibviz.types import Images, Labels, Score, Scores
 
 SOFTMAX = HEADS["softmax"]
+TargetRule = Literal["predicted", "true", "runner_up", "contrast"]
 TARGETS: tuple[str, ...] = get_args(TargetRule)
 
 
@@ -125,6 +126,7 @@ SCORES: dict[str, Callable[[Logits, Labels, Head], Scores]] = {
     "log_odds": log_odds,
     "accuracy": accuracy,
 }
+ScoreName = Annotated[str, name_in("score", lambda: SCORES)]
 
 
 def targets_by(rule: str, logits: Logits, labels: Labels | None = None, *, head: Head = SOFTMAX) -> Targets:

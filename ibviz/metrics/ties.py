@@ -1,6 +1,7 @@
 """Order among cells whose values are equal: quantised maps are mostly ties, so breaking them is part of the metric."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,7 @@ from torch.nn.functional import pad
 
 from ibviz.errors import InputError
 from ibviz.metrics.grid import finite
+from ibviz.settings import name_in
 from ibviz.types import Maps, Scores
 
 
@@ -56,12 +58,23 @@ def tie_orders(cells: int, rule: str, *, orders: int, seed: int) -> Int[Tensor, 
     >>> tie_orders(3, "reverse", orders=8, seed=0)
     tensor([[2, 1, 0]])
     """
-    by_index = torch.arange(cells).unsqueeze(0)
-    return {
-        "expected": lambda: shuffles(cells, orders, seed),
-        "index": lambda: by_index,
-        "reverse": lambda: by_index.flip(1),
-    }[rule]()
+    make = TIES[rule]
+    assert make is not None, "a level at a time has no orders"
+    return make(cells, orders, seed)
+
+
+def _by_index(cells: int, orders: int, seed: int) -> Int[Tensor, "1 cells"]:  # noqa: ARG001 - the signature in TIES
+    return torch.arange(cells).unsqueeze(0)
+
+
+# From cells, orders and seed to the orders in which tied cells go; None: all cells of a level go together.
+TIES: dict[str, Callable[[int, int, int], Int[Tensor, "_ cells"]] | None] = {
+    "expected": shuffles,
+    "index": _by_index,
+    "reverse": lambda *given: _by_index(*given).flip(1),
+    "group": None,
+}
+TieRule = Annotated[str, name_in("tie rule", lambda: TIES)]
 
 
 def levels(values: Float[Tensor, "b cells"]) -> Int[Tensor, "b cells"]:

@@ -3,9 +3,9 @@
 `ibviz.load`, `ibviz.wrap` and `ibviz.attach` make them.
 """
 
-from ibviz.config import ObjectiveConfig
 from ibviz.models.attach import without_attention
 from ibviz.models.classifier import IBClassifier, Inspection
+from ibviz.models.config import ObjectiveConfig
 from ibviz.models.loading import WrappedClassifier
 from ibviz.models.objective import Objective
 from ibviz.models.targets import box_scores, region_logits

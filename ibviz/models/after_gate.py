@@ -49,7 +49,7 @@ def after_gate(model: IBClassifier) -> IBClassifier:
     The network is cut with `torch.fx`; one that it cannot follow, or in which a way leads past the gated layer, is
     refused with an `InputError`. Layers that behave otherwise in training (dropout, batch norm) stay in eval mode.
 
-    >>> from ibviz.config import InputConfig, ModelConfig
+    >>> from ibviz.models.config import InputConfig, ModelConfig
     >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
     >>> model, images = IBClassifier(ModelConfig(anchors=5), spec).eval(), torch.rand(2, 3, 48, 48)
     >>> bool((after_gate(model)(below_gate(model, images)) == model(images)).all())

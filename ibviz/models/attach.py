@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import WrappedClassifier, named, timm_input
 from ibviz.models.tapped import create, gives, logits_of, place_of, probe_for, tapped

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from ibviz.config import InputConfig, ModelConfig
 from ibviz.errors import InputError
+from ibviz.models.config import InputConfig, ModelConfig
 
 
 class Parts(NamedTuple):

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, uint8
 
-from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.digests import KEY, changed, digest_json
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.reading import parsing, shaped
 
 HEADER = "ibviz"  # the one metadata key: safetensors writes several in no fixed order

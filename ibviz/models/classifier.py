@@ -11,11 +11,11 @@ from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ibviz.config import InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.attention import SpatialAttention
 from ibviz.models.backbones import Parts
 from ibviz.models.bottleneck import GaussianBottleneck, kl_exact
+from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.models.gate import Draw, FeatureGate
 from ibviz.models.quantizer import AnchorQuantizer, nearest_anchor
 from ibviz.models.tapped import parts_of

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from ibviz.config import InputConfig
 from ibviz.errors import InputError
 from ibviz.heads import HeadName
+from ibviz.models.config import InputConfig
 from ibviz.models.texts import head_for_texts, texts_as_classes
 
 BYTE = 1 / 255  # by which pixels are rescaled, as those of ibviz are

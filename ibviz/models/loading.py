@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ibviz.config import LIBRARIES, InputConfig
 from ibviz.errors import InputError
 from ibviz.heads import HeadName, checked, find_head
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
+from ibviz.models.config import LIBRARIES, InputConfig
 from ibviz.models.hooks import unsealed
 from ibviz.models.huggingface import from_transformers, is_of_transformers
 from ibviz.models.official import SUFFIXES, load_official

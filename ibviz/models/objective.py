@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibviz.config import ObjectiveConfig
 from ibviz.models.bottleneck import KL
 from ibviz.models.classifier import IBClassifier, Inspection
+from ibviz.models.config import ObjectiveConfig
 from ibviz.models.gate import Draw, capacity
 from ibviz.types import Inputs, Labels
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ibviz.config import InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.reading import reason_of, shaped
 
 Rules = tuple[tuple[str, str], ...]

@@ -124,7 +124,7 @@ def reliance(model: IBClassifier, batches: Callable[[], Iterable[tuple[Images, L
     memory. The result does not depend on how the images are dealt into batches. Raises `InputError` for less than two
     images.
 
-    >>> from ibviz.config import InputConfig, ModelConfig
+    >>> from ibviz.models.config import InputConfig, ModelConfig
     >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
     >>> images, labels = torch.rand(3, 3, 48, 48), torch.tensor([0, 1, -1])
     >>> reliance(IBClassifier(ModelConfig(anchors=5), spec), lambda: [(images, labels)]).correct.shape

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES, Parts, conv_head
+from ibviz.models.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.models.grids import Layout, from_grid, layer_for_attention, layout_of, probe, to_grid
 from ibviz.models.hooks import evaluating, replaced_output
 from ibviz.models.own import OWN

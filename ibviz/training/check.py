@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.data.streaming import Images, ImageStream
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig
+from ibviz.training.recipe import Recipe, TrainingConfig
 
 
 def enough(images: int, config: TrainingConfig) -> bool:

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import Fault
 from ibviz.data.sources import load_split
 from ibviz.data.streaming import Images, input_statistics
@@ -23,11 +22,13 @@ from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import Crops, draw_crops
 from ibviz.training.check import check_images, enough, side
 from ibviz.training.features import Supply, stored_features
+from ibviz.training.recipe import Recipe
 from ibviz.training.run import CHECKPOINT, Row, Run, holding, restore, save, saves, start, update_average
 from ibviz.training.schedule import learning_rate, price_share
 from ibviz.training.share import Share, WholeBatchDropout, shares

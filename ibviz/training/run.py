@@ -13,17 +13,18 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ibviz.config import InputConfig, ObjectiveConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, keep_previous, owned, read_rows, write_rows
 from ibviz.models.after_gate import after_gate, trained_behind
 from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ObjectiveConfig
 from ibviz.models.objective import Objective
 from ibviz.progress import tell
 from ibviz.reading import shaped
 from ibviz.training.check import check_network
+from ibviz.training.recipe import Recipe, TrainingConfig
 from ibviz.training.share import share_batches
 
 Row = dict[str, Any]

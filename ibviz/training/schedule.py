@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ibviz.config import TrainingConfig
+from ibviz.training.recipe import TrainingConfig
 
 LEARNED = 0.9  # of the cross-entropy of chance: an epoch below it has begun to learn
 

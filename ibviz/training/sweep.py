@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from ibviz.config import Recipe, Sweep
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
 from ibviz.settings import describe
 from ibviz.training.loop import train
+from ibviz.training.recipe import Recipe, Sweep
 from ibviz.training.run import CHECKPOINT, Row, best_row, stored_rows
 
 SEED = "training.seed"

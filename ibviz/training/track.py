@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from ibviz.config import Recipe
 from ibviz.errors import InputError, unknown
+from ibviz.training.recipe import Recipe
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 

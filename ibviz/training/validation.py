@@ -9,13 +9,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
-from ibviz.config import Recipe, TrainingConfig
 from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier, Inspection
 from ibviz.models.gate import capacity
 from ibviz.models.hooks import evaluating
 from ibviz.models.reliance import REPLACEMENTS, answers, average_of, derangement, stand_ins
 from ibviz.training.features import Supply
+from ibviz.training.recipe import Recipe, TrainingConfig
 from ibviz.training.run import saves
 from ibviz.training.supply import Streamed
 from ibviz.types import Inputs, Labels, Maps

@@ -20,7 +20,7 @@ from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, decisio
 from ibviz.anchors.intervene import INTERVENTIONS, Effects
 from ibviz.anchors.usage import Usage
 from ibviz.benchmark.suite import fitting
-from ibviz.config import DataConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_images
 from ibviz.digests import seal

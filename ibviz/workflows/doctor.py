@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from ibviz.benchmark.evaluation import versions
+from ibviz.benchmark.setup import versions
 from ibviz.metrics import faithfulness
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.loading import BOX

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import Explanation, values
+from ibviz.attribution.catalogue import Explanation
+from ibviz.attribution.methods import values
+from ibviz.benchmark.config import NamedModel, SuiteConfig
 from ibviz.benchmark.results import Results, read_results, rebuild
 from ibviz.benchmark.runner.loop import run_suite
 from ibviz.benchmark.runner.processes import together
@@ -16,7 +18,7 @@ from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import Verdict, verify
 from ibviz.benchmark.store import place_of, read_maps
 from ibviz.benchmark.suite import labelled
-from ibviz.config import DataConfig, NamedModel, Recipe, SuiteConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import to_float
 from ibviz.data.sources import choose_images, load_images
@@ -26,6 +28,7 @@ from ibviz.figures.output import Panel
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, runs_in
 from ibviz.training.loop import train, validate
+from ibviz.training.recipe import Recipe
 from ibviz.training.supply import supply
 from ibviz.workflows.explain import COLUMNS, caption
 from ibviz.workflows.model import load_on

@@ -10,10 +10,11 @@ from warnings import warn
 import torch
 from torch import Tensor
 
-from ibviz.attribution.methods import METHODS, Explanation, bind, explain, options_of, predict
+from ibviz.attribution.catalogue import METHODS, Explanation, checked_options, method_of
+from ibviz.attribution.methods import explain, predict
 from ibviz.benchmark.comparison import compare_protocols, page
 from ibviz.benchmark.suite import fitting
-from ibviz.config import DataConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.decode import read_image
 from ibviz.data.folder import SUFFIXES, image_files
 from ibviz.data.image_set import ImageSet, regions, skipped, to_float
@@ -56,7 +57,7 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
     methods: dict[str, dict[str, Any]] = {name: {} for name in chosen or usual}
     if layer is None:
         return methods
-    with_layer = [name for name in methods if name in METHODS and "layer" in options_of(name)]
+    with_layer = [name for name in methods if "layer" in method_of(name).options]
     if not with_layer:
         raise InputError(
             f"--layer is for methods at a layer, such as grad_cam, of which there is none among "
@@ -81,12 +82,12 @@ def explain_files(
     `unfit` hears of methods that do not fit the model, which are then left out; by default it raises the error.
     """
     for method, options in methods.items():
-        bind(method, options)
+        checked_options(method_of(method), options)
     given = read_source(source, model, limit)
     names, pixels = given.names, given.images
     ensure_folder(out)
     device = next(model.parameters()).device
-    classes = 1 if all(METHODS[name].target_free for name in methods) else min(2, len(model.spec.class_names))
+    classes = 1 if all(method_of(name).target_free for name in methods) else min(2, len(model.spec.class_names))
     common = {
         "source": str(source),
         "model": describe(model),
@@ -100,7 +101,7 @@ def explain_files(
         shown = slice(start, start + COLUMNS // classes)
         images = to_float(pixels[shown]).to(device)
         maps, captions = explain_images(model, images, left, classes=classes, unfit=unfit)
-        left = {name: options for name, options in left.items() if METHODS[name].label in maps}
+        left = {name: options for name, options in left.items() if method_of(name).label in maps}
         record = common | {"methods": {name: dict(one) for name, one in left.items()}, "images": list(names[shown])}
         stem = out / f"panel-{number:02d}"
         drawn = panel(images.repeat_interleave(classes, 0), maps, captions=captions, record=record)
@@ -115,7 +116,7 @@ def compare_protocols_on(
     source: Path, model: Classifier, method: str, options: Mapping[str, Any], *, limit: int | None = None
 ) -> str:
     """One method's maps of the images at `source` under every protocol, as tables."""
-    bind(method, options)
+    checked_options(method_of(method), options)
     given = read_source(source, model, limit)
     images = to_float(given.images).to(next(model.parameters()).device)
     maps = explain(model, images, method, **options)
@@ -176,7 +177,7 @@ def explain_images(
     places = torch.arange(len(images), device=images.device).repeat_interleave(classes)
     maps: dict[str, Explanation] = {}
     for name, options in progress(methods.items(), "methods", total=len(methods), show=len(methods) > 1):
-        method = METHODS[name]
+        method = method_of(name)
         shown, targets = (
             (images, best.indices[:, 0]) if method.target_free else (images[places], best.indices.flatten())
         )

@@ -1,6 +1,6 @@
 """A folder of results as one page to explore: no model is needed, nothing is computed that is not in the folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,11 +8,11 @@ import numpy as np
 from pydantic import BaseModel
 
 from ibviz.benchmark.basis import basis
-from ibviz.benchmark.contrast import METRICS
 from ibviz.benchmark.results import Results, read_results
 from ibviz.benchmark.sheets import verdict
 from ibviz.benchmark.store import place_of, read_maps
-from ibviz.benchmark.summary import ALL, summarise
+from ibviz.benchmark.summary import ALL
+from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode
 from ibviz.digests import read_sealed
 from ibviz.errors import InputError
@@ -25,7 +25,6 @@ from ibviz.types import AttentionMap
 from ibviz.workflows.evaluate import complete, score_of
 
 Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
-HEADINGS = {name: f"{metric.label} {'↑' if metric.sign > 0 else '↓'}" for name, metric in METRICS.items()}
 SAME = 1e-6  # between anchors in a study and in a store, which are the same numbers
 APART = ("failures", "left_out", "skipped", "protocols")  # circumstances that have a place of their own on the page
 
@@ -112,15 +111,17 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
             f"{results.folder} keeps no maps, which a report shows; run the suite into another folder and "
             "report on that"
         )
-    lines: Frame = summarise(results.rows).lines
+    summary = tabulate(results.rows, facts).summary
+    lines: Frame = summary.lines
     lines = lines[(lines["stratum"] == ALL) & (lines["models"] == 1) & ~lines["native"]]
+    headings = {name: metric.heading for name, metric in summary.metrics.items()}
     tables = list(lines.groupby(["model", "protocol"], sort=False, observed=True))
     return Report(
         title=f"{', '.join(facts['models'])}: maps compared",
         lead=_lead(facts, lines),
         pictures=_pictures(kept, facts),
         models=_with_effects(models, worth),
-        comparisons=[_comparison(results, table, key, kept["image"].tolist()) for key, table in tables],
+        comparisons=[_comparison(results, table, key, kept["image"].tolist(), headings) for key, table in tables],
         circumstances=_circumstances(facts),
         failures=[
             *(
@@ -213,23 +214,25 @@ def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> R
     return read_maps(results.folder, model, method, slice(images[0], images[-1] + 1))
 
 
-def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Sequence[int]) -> Comparison:
+def _comparison(
+    results: Results, table: Frame, key: tuple[str, str], images: Sequence[int], headings: Mapping[str, str]
+) -> Comparison:
     model, protocol = key
     facts = results.circumstances
     card = facts["models"][model]["protocols"][protocol]
     rows: Frame = results.rows.query("model == @model and protocol == @protocol and not native")
     judged = rows[rows["image"].isin(images)].pivot(index="image", columns=["method", "metric"], values="value")
     judged = judged.reindex(images).astype(float)
-    first = HEADINGS[table["metric"].iloc[0]].rstrip(" ↑↓")
+    first = headings[table["metric"].iloc[0]].rstrip(" ↑↓")
     return Comparison(
         model,
         protocol,
         card,
-        lines=[_line(part) for _, part in table.groupby("method", sort=False, observed=True)],
+        lines=[_line(part, headings) for _, part in table.groupby("method", sort=False, observed=True)],
         curves=_curves(results.curves.query("model == @model and protocol == @protocol")),
         values={
             method: {
-                HEADINGS[metric]: judged[method][metric].to_numpy() for metric in HEADINGS if metric in judged[method]
+                headings[metric]: judged[method][metric].to_numpy() for metric in headings if metric in judged[method]
             }
             for method in judged.columns.unique(0)
         },
@@ -241,14 +244,14 @@ def _comparison(results: Results, table: Frame, key: tuple[str, str], images: Se
     )
 
 
-def _line(part: Frame) -> Line:
-    """One method's lines of all metrics; rank and words are those of the first."""
+def _line(part: Frame, headings: Mapping[str, str]) -> Line:
+    """Return one method's line with the estimates of all metrics; rank and verdict are those of the first."""
     from pandas import isna
 
     first = part.iloc[0]
     estimates = {
-        HEADINGS[one.metric]: Estimate(one.mean, one.low, one.high, one.n, one.excluded)
-        for one in part.itertuples(index=False)
+        headings[line.metric]: Estimate(line.mean, line.low, line.high, line.n, line.excluded)
+        for line in part.itertuples(index=False)
     }
     rank = None if isna(first["rank"]) else int(first["rank"])
     return Line(str(first["method"]), bool(first["control"]), estimates, rank, verdict(first.to_dict()))

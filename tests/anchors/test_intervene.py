@@ -21,11 +21,11 @@ from ibviz.anchors import (
     variants,
 )
 from ibviz.anchors.effects import rank_correlation
-from ibviz.config import ModelConfig
 from ibviz.data import ImageSet, digits
 from ibviz.errors import InputError
 from ibviz.models.attach import attach
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import ModelConfig
 from ibviz.models.loading import wrap
 from ibviz.models.reliance import derangement
 from ibviz.types import AttentionMap

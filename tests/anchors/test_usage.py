@@ -11,12 +11,12 @@ from torch import nn
 
 from ibviz.anchors import drift, usage
 from ibviz.anchors.usage import Usage, moved_by_noise
-from ibviz.config import Recipe
 from ibviz.data import ImageSet, digits
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model, save_model
 from ibviz.models.classifier import IBClassifier
 from ibviz.training import loop
+from ibviz.training.recipe import Recipe
 from ibviz.types import AttentionMap
 
 close = torch.testing.assert_close

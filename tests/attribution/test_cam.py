@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ibviz.attribution import cam
-from ibviz.attribution.methods import METHODS, explain, values
+from ibviz.attribution.catalogue import METHODS
+from ibviz.attribution.methods import explain, values
 from ibviz.errors import InputError
 
 close = torch.testing.assert_close
@@ -36,7 +37,7 @@ def test_each_method_equals_its_paper_cell_by_cell(method, images):
             expected.append(reference.score_cam(model, image, grid, target))
         else:
             expected.append(getattr(reference, method)(model.head, grid, target))
-    maps = METHODS[method].function(model, images, TARGETS, layer="between")
+    maps = METHODS[method](model, images, TARGETS, layer="between")
     close(maps, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
@@ -63,15 +64,13 @@ def test_each_method_on_a_network_whose_maps_follow_by_hand():
         "score_cam": scores[0] * red + scores[1] * green,
     }
     for method, maps in expected.items():
-        close(METHODS[method].function(OneConv(), images, torch.tensor([0, 0]), layer="conv"), maps)
+        close(METHODS[method](OneConv(), images, torch.tensor([0, 0]), layer="conv"), maps)
 
 
 @pytest.mark.parametrize("layout", ["bhwc", "tokens"])
 @pytest.mark.parametrize("method", [*ON_GRIDS, "guided_grad_cam"])
 def test_the_layout_of_the_features_changes_nothing(method, layout, images):
-    plain, other = (
-        METHODS[method].function(TwoParts(kind), images, TARGETS, layer="between") for kind in ("bchw", layout)
-    )
+    plain, other = (METHODS[method](TwoParts(kind), images, TARGETS, layer="between") for kind in ("bchw", layout))
     close(other, plain, rtol=1e-4, atol=1e-6)
 
 
@@ -112,9 +111,7 @@ class InPlace(nn.Module):
 
 @pytest.mark.parametrize("method", [*ON_GRIDS, "guided_grad_cam"])
 def test_layers_that_work_in_place_change_nothing(method, images):
-    one, other = (
-        METHODS[method].function(InPlace(inplace=inplace), images, TARGETS, layer="conv") for inplace in (True, False)
-    )
+    one, other = (METHODS[method](InPlace(inplace=inplace), images, TARGETS, layer="conv") for inplace in (True, False))
     close(one, other)
 
 
@@ -182,7 +179,7 @@ def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
     model, graph = TwoParts(), list[bool]()
     for module in (model.body, model.head):
         module.register_forward_pre_hook(lambda module, inputs: graph.append(torch.is_grad_enabled()))
-    METHODS[method].function(model, images, TARGETS, layer="body")
+    METHODS[method](model, images, TARGETS, layer="body")
     assert graph == [False, True]
 
 
@@ -191,7 +188,7 @@ def test_a_named_layer_costs_no_pass_to_find(method, images):
     """Score-CAM asks about a black image and 4 x 9 masked ones; Ablation-CAM whether rows multiply, then of each."""
     model, seen = TwoParts(), list[int]()
     model.body.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    METHODS[method].function(model, images, TARGETS, layer="body")
+    METHODS[method](model, images, TARGETS, layer="body")
     expected = {"score_cam": [4, 1, 36], "ablation_cam": [4, 1, 1, 1, 1, 1], "guided_grad_cam": [4, 4]}
     assert seen == expected.get(method, [4])
 
@@ -199,7 +196,7 @@ def test_a_named_layer_costs_no_pass_to_find(method, images):
 @pytest.mark.parametrize("method", ["score_cam", "rise", "lime", "kernel_shap"])
 def test_an_image_asked_about_for_two_targets_passes_once(method, images):
     model, rows = TwoParts(), list[int]()
-    explained: Any = partial(METHODS[method].function, model, **FEW.get(method, {"layer": "body"}))
+    explained: Any = partial(METHODS[method], model, **FEW.get(method, {"layer": "body"}))
     model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     one = explained(images[[1]], TARGETS[[1]])
     single = sum(rows)

@@ -68,4 +68,4 @@ def test_without_trained_attention_it_is_grad_cam_of_the_others_own_class():
 
 def test_a_single_image_has_no_other():
     with pytest.raises(InputError, match="at least 2 images"):
-        other_image(bottlenecked(), torch.rand(1, 3, 48, 48), torch.tensor([0]))
+        other_image(bottlenecked(), torch.rand(1, 3, 48, 48))

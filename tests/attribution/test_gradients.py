@@ -6,7 +6,7 @@ import torch
 from networks import TwoParts
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import METHODS
+from ibviz.attribution.catalogue import METHODS
 
 close = torch.testing.assert_close
 TARGETS = torch.tensor([0, 2, 1])
@@ -32,7 +32,7 @@ def change(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def run(method: str, model: nn.Module, images: Tensor, **options) -> Tensor:
-    return cast(Tensor, METHODS[method].function(model, images, TARGETS, **options))
+    return cast(Tensor, METHODS[method](model, images, TARGETS, **options))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_noise_follows_from_the_seed_alone(images):
         first = run(method, model, images, samples=4)
         assert torch.equal(run(method, model, images, samples=4), first)
         assert not torch.equal(run(method, model, images, samples=4, seed=1), first)
-        close(METHODS[method].function(model, images[1:2], TARGETS[1:2], samples=4), first[1:2], rtol=1e-4, atol=1e-8)
+        close(METHODS[method](model, images[1:2], TARGETS[1:2], samples=4), first[1:2], rtol=1e-4, atol=1e-8)
 
 
 class GuidedReLU(torch.autograd.Function):

@@ -12,8 +12,9 @@ from networks import bottlenecked, quadrants
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
+from ibviz.attribution.catalogue import METHODS
 from ibviz.attribution.controls import centre, random_cells, uniform
-from ibviz.attribution.methods import METHODS, explain, one_class_each, values
+from ibviz.attribution.methods import explain, one_class_each, values
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import WrappedClassifier, wrap
@@ -21,45 +22,7 @@ from ibviz.types import AttentionMap
 
 close = torch.testing.assert_close
 PIXELS, CELLS = (48, 48), (6, 6)
-GRIDS = {
-    "attention": (12, 12),
-    "attention_mean": (12, 12),
-    "module_attention": (12, 12),
-    "raw_attention": CELLS,
-    "attention_rollout": CELLS,
-    "gradient_rollout": CELLS,
-    "iba": (12, 12),
-    "grad_cam": CELLS,
-    "grad_cam_pp": CELLS,
-    "hires_cam": CELLS,
-    "layer_cam": CELLS,
-    "xgrad_cam": CELLS,
-    "score_cam": CELLS,
-    "ablation_cam": CELLS,
-    "eigen_cam": CELLS,
-    "guided_grad_cam": PIXELS,
-    "saliency": PIXELS,
-    "input_x_gradient": PIXELS,
-    "integrated_gradients": PIXELS,
-    "smooth_grad": PIXELS,
-    "var_grad": PIXELS,
-    "gradient_shap": PIXELS,
-    "deep_lift": PIXELS,
-    "guided_backprop": PIXELS,
-    "lrp": PIXELS,
-    "occlusion": PIXELS,
-    "rise": PIXELS,
-    "feature_ablation": PIXELS,
-    "lime": PIXELS,
-    "kernel_shap": PIXELS,
-    "uniform": (1, 1),
-    "centre": (48, 48),
-    "random_cells": (8, 8),
-    "random_pixels": PIXELS,
-    "edges": PIXELS,
-    "average_map": (12, 12),
-    "other_image": (12, 12),
-}
+GRIDS = {"attention": (12, 12), "tokens": CELLS, "layer": CELLS, "pixels": PIXELS, "cell": (1, 1), "option": (8, 8)}
 FEW: dict[str, dict[str, object]] = {  # draws enough for these tests
     "module_attention": {"module": "attention.head", "reading": "sigmoid"},
     "iba": {"steps": 2, "samples": 3, "layer": "network.stem"},
@@ -124,7 +87,7 @@ def test_every_method_gives_finite_maps_on_its_grid_and_leaves_no_trace(method, 
     next(model.children()).train()  # a mixed mode, to be found again
     before = state(model, images.requires_grad_())
     maps = maps_of(model, images, method)
-    assert maps.shape == (5, *GRIDS[method])
+    assert maps.shape == (5, *((12, 12) if method == "iba" else GRIDS[METHODS[method].grid]))
     assert maps.dtype == torch.float32
     assert maps.isfinite().all()
     assert not maps.requires_grad
@@ -132,13 +95,9 @@ def test_every_method_gives_finite_maps_on_its_grid_and_leaves_no_trace(method, 
     assert maps.any()
 
 
-# Rounding is more than 1e-5 of these: differences of nearly equal logits, or a step past an anchor or a ReLU's zero.
-IN_DOUBLE = ("integrated_gradients", "smooth_grad", "var_grad", "occlusion", "feature_ablation", "lime", "kernel_shap")
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_do_not_change_a_map(method, images):
-    dtype = torch.float64 if method in IN_DOUBLE else torch.float32
+    dtype = torch.float64 if METHODS[method].rounds else torch.float32
     model, images = network_for(method).to(dtype), images.to(dtype)
     one, *others = (maps_of(model, images, method, batch_size=size) for size in (1, 2, 8))
     for other in others:  # 2: uneven chunks of the images, 8: few passes for all, uneven ones for their copies
@@ -157,7 +116,7 @@ def test_no_pass_holds_more_images_than_the_batch(method, images):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_targets_matter_unless_the_method_says_it_is_free_of_them(method, images):
-    function = partial(METHODS[method].function, network_for(method), images, **FEW.get(method, {}))
+    function = partial(METHODS[method], network_for(method), images, **FEW.get(method, {}))
     first, second = (values(function(torch.full((5,), k))) for k in (0, 1))
     assert torch.equal(first, second) == METHODS[method].target_free
 
@@ -254,25 +213,9 @@ def convolutional() -> WrappedClassifier:
     return wrapped(OrderedDict(encoder=body, decoder=nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())))
 
 
-BY_GRADIENT = (
-    "grad_cam",
-    "grad_cam_pp",
-    "hires_cam",
-    "layer_cam",
-    "xgrad_cam",
-    "guided_grad_cam",
-    "saliency",
-    "input_x_gradient",
-    "integrated_gradients",
-    "smooth_grad",
-    "var_grad",
-    "gradient_shap",
-)
-
-
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "gradient_rollout"])  # see `convolutional`
 def test_autocast_does_not_round_what_a_method_does_itself(method, images):
-    model = exact(convolutional() if method in BY_GRADIENT else network_for(method))
+    model = exact(convolutional() if METHODS[method].by_gradient else network_for(method))
     expected = maps_of(model, images[:2], method)
     with torch.autocast("cpu", torch.bfloat16):
         close(maps_of(model, images[:2], method), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
@@ -325,14 +268,14 @@ def test_a_network_without_attention_says_what_would_do():
 
 
 def test_controls_know_nothing_of_the_network(images):
-    nothing, targets = nn.Identity(), torch.zeros(5, dtype=torch.long)
-    assert torch.equal(uniform(nothing, images, targets), torch.ones(5, 1, 1))
-    bell = centre(nothing, images, targets)[0]
+    nothing = nn.Identity()
+    assert torch.equal(uniform(nothing, images), torch.ones(5, 1, 1))
+    bell = centre(nothing, images)[0]
     assert torch.equal(bell, bell.flip(0))
     close(bell[23, 0] / bell[23, 23], torch.tensor(-0.5 * (2**2 - (2 / 47) ** 2)).exp())
-    noise = random_cells(nothing, images, targets, grid=(3, 4), seed=1)
-    assert torch.equal(noise[2:4], random_cells(nothing, images[2:4], targets[2:4], grid=(3, 4), seed=1))
-    assert not torch.equal(noise, random_cells(nothing, images, targets, grid=(3, 4), seed=2))
+    noise = random_cells(nothing, images, grid=(3, 4), seed=1)
+    assert torch.equal(noise[2:4], random_cells(nothing, images[2:4], grid=(3, 4), seed=1))
+    assert not torch.equal(noise, random_cells(nothing, images, grid=(3, 4), seed=2))
     assert len(noise.unique()) == noise.numel()
 
 

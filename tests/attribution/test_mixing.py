@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import SwinTransformer
 
+from ibviz.attribution import catalogue
 from ibviz.attribution.softmax import by_heads, recorded_attention
-from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
+from ibviz.attribution.transformer import attention_rollout, gradient_rollout
 from ibviz.errors import InputError
 
 close = torch.testing.assert_close
-METHODS = {"raw": raw_attention, "rollout": attention_rollout, "gradient": gradient_rollout}
+NAMES = {"raw": "raw_attention", "rollout": "attention_rollout", "gradient": "gradient_rollout"}
+METHODS = {short: catalogue.METHODS[name] for short, name in NAMES.items()}
 PRODUCTS = ("rollout", "gradient")
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3, "num_classes": 5}
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

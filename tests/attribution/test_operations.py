@@ -11,7 +11,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibviz.attribution.methods import METHODS, explain
+from ibviz.attribution.catalogue import METHODS
+from ibviz.attribution.methods import explain
 from ibviz.errors import InputError
 from ibviz.models.loading import wrap
 
@@ -26,7 +27,7 @@ def images() -> Tensor:
 
 
 def run(method: str, model: nn.Module, images: Tensor) -> Tensor:
-    return cast(Tensor, METHODS[method].function(model, images, TARGETS))
+    return cast(Tensor, METHODS[method](model, images, TARGETS))
 
 
 class Computes(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from networks import TwoParts
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import METHODS
+from ibviz.attribution.catalogue import METHODS
 
 close = torch.testing.assert_close
 TARGETS = [0, 2, 1, 0]
@@ -23,7 +23,7 @@ def images() -> Tensor:
 
 
 def ours(method: str, model: TwoParts, images: Tensor) -> Tensor:
-    return cast(Tensor, METHODS[method].function(model, images, torch.tensor(TARGETS), layer="between"))
+    return cast(Tensor, METHODS[method](model, images, torch.tensor(TARGETS), layer="between"))
 
 
 def torchcam(name: str, model: TwoParts, images: Tensor) -> Tensor:

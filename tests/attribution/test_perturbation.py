@@ -8,7 +8,7 @@ import torch
 from networks import TwoParts
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import METHODS
+from ibviz.attribution.catalogue import METHODS
 from ibviz.attribution.perturbation import (
     feature_ablation,
     kernel_shap,
@@ -106,7 +106,7 @@ def test_random_methods_follow_from_the_seed_alone(images):
         ("lime", {"samples": 20, "segments": 6}),
         ("kernel_shap", {"samples": 20, "segments": 6}),
     ):
-        function: Any = METHODS[method].function
+        function: Any = METHODS[method]
         first = function(model, images, TARGETS, **options)
         assert torch.equal(function(model, images, TARGETS, **options), first)
         assert not torch.equal(function(model, images, TARGETS, **options, seed=1), first)
@@ -181,7 +181,7 @@ def test_superpixel_methods_are_captums(images):
         for name, method in methods.items():
             torch.manual_seed(7)
             direct = method.attribute(one, target=target, feature_mask=mask, n_samples=30)
-            function: Any = METHODS[name].function
+            function: Any = METHODS[name]
             found = function(model, images, TARGETS, samples=30, segments=6, seed=7, batch_size=8)
             close(found[k], direct[0, 0], rtol=1e-3, atol=1e-6)
 

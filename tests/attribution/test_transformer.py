@@ -12,13 +12,15 @@ from networks import bottlenecked
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
+from ibviz.attribution import catalogue
 from ibviz.attribution.softmax import recorded_attention
-from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
+from ibviz.attribution.transformer import attention_rollout, raw_attention
 from ibviz.errors import InputError
 
 close = torch.testing.assert_close
 HEADS, WIDTH = 3, 24
-METHODS = {"raw": raw_attention, "rollout": attention_rollout, "gradient": gradient_rollout}
+NAMES = {"raw": "raw_attention", "rollout": "attention_rollout", "gradient": "gradient_rollout"}
+METHODS = {short: catalogue.METHODS[name] for short, name in NAMES.items()}
 
 
 def peaked(network: nn.Module) -> nn.Module:
@@ -183,7 +185,7 @@ class Own(nn.Module):
 def test_attention_may_be_asked_by_position_and_by_name(call, images):
     torch.manual_seed(0)
     network, kept = peaked(Own(call)), []
-    maps = raw_attention(network, images, torch.tensor([0, 1]))
+    maps = raw_attention(network, images)
     before = network(images)
     mixed = attend(network.attention, network.tokens, kept)  # pyright: ignore[reportArgumentType]
     close(maps, kept[0].mean(1)[:, 0, 1:].view(2, 4, 6).detach())
@@ -218,7 +220,7 @@ def test_a_network_answers_the_same_while_it_is_watched_and_is_as_it_was_after(b
 
 def test_networks_without_global_attention_say_what_would_do():
     with pytest.raises(InputError, match=r"no attention between tokens.*such as grad_cam"):
-        raw_attention(bottlenecked(), torch.rand(1, 3, 48, 48), torch.tensor([0]))
+        raw_attention(bottlenecked(), torch.rand(1, 3, 48, 48))
     swin = timm.create_model(
         "swin_tiny_patch4_window7_224",
         img_size=32,
@@ -229,4 +231,4 @@ def test_networks_without_global_attention_say_what_would_do():
         num_classes=5,
     ).eval()
     with pytest.raises(InputError, match="within windows"):
-        attention_rollout(swin, torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
+        attention_rollout(swin, torch.rand(2, 3, 32, 32))

@@ -16,8 +16,8 @@ import pyarrow.parquet  # noqa: F401
 import torch
 from benchmark.small import choose, run_small, suite
 
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.runner.processes import together
-from ibviz.config import SuiteConfig
 from ibviz.errors import InputError
 
 COUNT = 48
@@ -91,7 +91,6 @@ def written(out: Path) -> set[tuple[Path, int]]:
 
 def logged(out: Path, log: Path) -> None:
     """The run, with a line for each map that is computed."""
-    from ibviz.benchmark.runner import explaining
 
     plain = explaining.write_shard
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from networks import quadrants
 
+from ibviz.benchmark.config import MethodConfig, NamedModel, ProtocolConfig, SuiteConfig
 from ibviz.benchmark.runner.loop import run
 from ibviz.benchmark.runner.processes import ALONE, Processes
-from ibviz.config import MethodConfig, NamedModel, ProtocolConfig, SuiteConfig
 from ibviz.data.image_set import Fault, ImageSet
 from ibviz.data.sources import Chosen
 from ibviz.models.loading import Classifier

@@ -8,14 +8,14 @@ from benchmark.small import choose, image, run_small, suite
 from benchmark.test_reliance import trained
 from networks import quadrants
 
+from ibviz.attribution.catalogue import CONTROLS
 from ibviz.attribution.controls import other_image
-from ibviz.attribution.methods import CONTROLS
-from ibviz.benchmark.judging import METRICS
-from ibviz.benchmark.runner.explaining import read_batch
+from ibviz.benchmark.config import MethodConfig, ProtocolConfig
+from ibviz.benchmark.runner.maps import read_batch
 from ibviz.benchmark.store import read_maps
-from ibviz.config import MethodConfig, ProtocolConfig
 from ibviz.data.image_set import to_float
 from ibviz.files import read_rows
+from ibviz.metrics.catalogue import METRICS
 
 KEY = ("model", "image", "method", "native", "metric")
 # Without draws, with draws that follow from the image, and with a surrogate; controls come by themselves.
@@ -29,7 +29,7 @@ METHODS = (
 
 def run_with(batch: int, out: Path) -> Path:
     few = (ProtocolConfig(grid=(4, 4), steps=2, orders=2, batch_size=32),)
-    asked = suite(methods=METHODS, protocols=few, metrics=METRICS, native=False, batch=batch)
+    asked = suite(methods=METHODS, protocols=few, metrics=tuple(METRICS), native=False, batch=batch)
     assert run_small(out, asked=asked, models={"quadrants": quadrants(), "trained": trained()}, chosen=choose(6))
     return out
 
@@ -53,7 +53,7 @@ def test_no_number_depends_on_the_batch(results):
 
 def test_another_image_is_half_of_the_list_away_in_batches_of_any_size(results):
     images = to_float(torch.stack([image(number) for number in range(6)]))
-    expected = other_image(trained(), images.roll(-3, 0), torch.zeros(6).long(), others=images.roll(-3, 0))
+    expected = other_image(trained(), images.roll(-3, 0), others=images.roll(-3, 0))
     for folder in results:
         found = read_maps(folder, "trained", "other image")
         torch.testing.assert_close(found, expected, rtol=2**-10, atol=0)

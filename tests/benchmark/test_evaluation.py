@@ -7,11 +7,13 @@ from torch.testing import assert_close
 
 from ibviz.attribution.methods import values
 from ibviz.benchmark import judging
-from ibviz.benchmark.evaluation import card_of, comparison_grid, evaluate
-from ibviz.benchmark.judging import Rules, Seen, judge
-from ibviz.benchmark.runner.explaining import Batch, Network, view
+from ibviz.benchmark.batch import Batch
+from ibviz.benchmark.config import ProtocolConfig, SuiteConfig
+from ibviz.benchmark.evaluation import card_of, evaluate
+from ibviz.benchmark.judging import Rules, judge
+from ibviz.benchmark.runner.maps import Network
+from ibviz.benchmark.setup import comparison_grid
 from ibviz.benchmark.suite import fitting, protocols_of
-from ibviz.config import ProtocolConfig, SuiteConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.objects import annotate
 from ibviz.errors import InputError
@@ -21,6 +23,7 @@ from ibviz.metrics import (
     CurveProtocol,
     Targets,
     average_drop,
+    catalogue,
     faithfulness,
     planned_states,
     pointing_game,
@@ -189,7 +192,7 @@ def test_the_grid_of_a_comparison_is_for_cells_alone_in_suites_as_well():
 
 def judged(maps: dict[str, torch.Tensor], protocol: CurveProtocol, *metrics: str):
     images, labels, _ = planted()
-    return judge(quadrants().eval(), Seen(images, Targets(labels), labels), maps, Rules({"p": protocol}, metrics))
+    return judge(quadrants().eval(), Batch(images, Targets(labels), labels), maps, Rules({"p": protocol}, metrics))
 
 
 def test_random_orders_are_of_the_grid_that_is_asked_for():
@@ -208,7 +211,7 @@ def test_a_drop_is_of_the_probability_whatever_the_curves_are_of_and_is_looked_a
     images, labels, _ = planted()
     maps, asked = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0)), []
     direct = average_drop(scorer(quadrants().eval(), labels), images, maps)
-    monkeypatch.setattr(judging, "average_drop", lambda *args, **more: asked.append(1) or average_drop(*args, **more))
+    monkeypatch.setattr(catalogue, "average_drop", lambda *args, **more: asked.append(1) or average_drop(*args, **more))
     for score in ("log_probability", "logit"):
         protocol = CurveProtocol(colour=(0, 0, 0), score=score)
         [found] = judged({"m": maps}, protocol, "average_drop", "confidence_increase")
@@ -282,7 +285,7 @@ def test_objects_are_those_of_the_labels_of_the_data_not_of_the_model():
     boxes = [(0.0, 0.0, 4.0, 4.0), (8.0, 8.0, 16.0, 12.0), (1.0, 8.0, 3.0, 9.0)]
     objects = annotate(Image.new("RGB", (16, 16)), boxes, [0, 0, 2])
     batch = named("c", "a")._replace(objects=(objects, objects, objects))
-    seen = view(Network("m", quadrants(), ""), Batch(batch, 0, (), []), "predicted", annotated=True).seen
+    seen = as_seen(Network("m", quadrants(), ""), ReadImages(batch, 0, (), []), "predicted", annotated=True)
     assert seen.labels is not None
     assert seen.labels.tolist() == [2, 0, -1]
     assert seen.regions is not None

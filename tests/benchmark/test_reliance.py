@@ -15,14 +15,14 @@ from ibviz.benchmark.evaluation import evaluate
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
 from ibviz.benchmark.runner.attention import measured
-from ibviz.benchmark.runner.explaining import Network
+from ibviz.benchmark.runner.maps import Network
 from ibviz.benchmark.runner.plan import read_plan
 from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import read_maps
-from ibviz.config import InputConfig, ModelConfig
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.backbones import Parts, Split
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import REPLACEMENTS, derangement
 

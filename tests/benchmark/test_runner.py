@@ -15,8 +15,8 @@ from benchmark.small import SIDE, choose, image, run_small, suite, tables
 from networks import bottlenecked, quadrants
 
 from ibviz.attribution import methods as attribution
-from ibviz.attribution.methods import METHODS, Method
-from ibviz.benchmark import judging
+from ibviz.attribution.catalogue import METHODS, Method
+from ibviz.benchmark.config import MethodConfig, ProtocolConfig, SuiteConfig
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
 from ibviz.benchmark.runner.parts import sweep
@@ -25,16 +25,17 @@ from ibviz.benchmark.runner.processes import Processes
 from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import pack, read_maps, write_shard
-from ibviz.config import MethodConfig, ProtocolConfig, Recipe, SuiteConfig
 from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import ImageSet, to_float
 from ibviz.data.regions import rasterise
 from ibviz.errors import InputError
 from ibviz.files import owned, read_rows
 from ibviz.metrics import faithfulness, pointing_game, scorer, sparseness
+from ibviz.metrics.catalogue import METRICS
 from ibviz.metrics.grid import on_grid
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.loading import Classifier
+from ibviz.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -246,15 +247,15 @@ def test_without_boxes_the_pointing_game_is_left_out_with_its_reason(tmp_path):
         run_small(tmp_path / "only", asked=suite(metrics=("pointing_game",)), chosen=choose(10, boxes=False))
 
 
-def fails_on_dark_corners(model, images, targets):
-    del model, targets
+def fails_on_dark_corners(model, images):
+    del model
     if (images[:, 0, 0, 0] < 0.1).any():
         raise RuntimeError("too dark")
     return images.mean(1)
 
 
 def test_an_image_on_which_a_method_fails_is_recorded_and_the_others_have_their_maps(tmp_path, monkeypatch):
-    monkeypatch.setitem(METHODS, "fussy", Method(fails_on_dark_corners, "Fussy", target_free=True))
+    monkeypatch.setitem(METHODS, "fussy", Method(fails_on_dark_corners, "Fussy"))
     assert run_small(tmp_path, asked=suite("fussy", "saliency"))
     dark = [number for number in range(10) if image(number)[0, 0, 0] < 25.5]
     assert 0 < len(dark) < 8
@@ -284,13 +285,13 @@ def test_an_error_of_the_machine_ends_the_run_and_is_no_failure_of_the_method(tm
 
     with monkeypatch.context() as patched:
         if where == "maps":
-            patched.setitem(METHODS, "hungry", Method(fails, "Hungry", target_free=True))
+            patched.setitem(METHODS, "hungry", Method(fails, "Hungry"))
         else:
-            patched.setitem(METHODS, "hungry", Method(lambda _, images, __: images.mean(1), "Hungry", target_free=True))
-            patched.setitem(judging.MAP_METRICS, "sparseness", fails)
+            patched.setitem(METHODS, "hungry", Method(lambda _, images: images.mean(1), "Hungry"))
+            patched.setitem(METRICS, "sparseness", METRICS["sparseness"]._replace(function=fails))
         with pytest.raises(type(error)):
             run_small(tmp_path, asked=cheap("hungry"), chosen=choose(4))
-    monkeypatch.setitem(METHODS, "hungry", Method(lambda _, images, __: images.mean(1), "Hungry", target_free=True))
+    monkeypatch.setitem(METHODS, "hungry", Method(lambda _, images: images.mean(1), "Hungry"))
     assert run_small(tmp_path, asked=cheap("hungry"), chosen=choose(4), resume=True)
     assert facts(tmp_path)["failures"] == facts(tmp_path)["left_out"] == []
 
@@ -307,7 +308,7 @@ def test_a_batch_that_does_not_fit_is_explained_image_by_image_once_its_activati
         assert held[-1]() is None
         return images.mean(1)
 
-    monkeypatch.setitem(METHODS, "hungry", Method(hungry, "Hungry", target_free=True))
+    monkeypatch.setitem(METHODS, "hungry", Method(hungry, "Hungry"))
     assert run_small(tmp_path, asked=cheap("hungry"), chosen=choose(4))
     assert len(held) == 1
     assert facts(tmp_path)["failures"] == facts(tmp_path)["left_out"] == []

@@ -19,8 +19,8 @@ from scipy.io import savemat
 from torchvision import datasets
 from torchvision.datasets import voc
 
-from ibviz.config import DataConfig
 from ibviz.data import download
+from ibviz.data.config import DataConfig
 from ibviz.data.download import fetch_file, fetched, unpack
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError

@@ -8,7 +8,7 @@ import torch
 from data.drawn import BIRDS, OBJECTS, save, scene, visible, write, write_coco, write_cub, write_tiny, write_voc
 from PIL import Image
 
-from ibviz.config import DataConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.listing import Row, look
 from ibviz.data.objects import View

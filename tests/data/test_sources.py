@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from ibviz.config import DataConfig, Recipe
+from ibviz.data.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import SUFFIXES, image_files
 from ibviz.data.listing import Listing, checked
@@ -27,6 +27,7 @@ from ibviz.data.parquet import read_objects, split_files
 from ibviz.data.sources import choose_images, find_part, load_images
 from ibviz.errors import InputError
 from ibviz.settings import read_toml
+from ibviz.training.recipe import Recipe
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

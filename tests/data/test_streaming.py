@@ -15,8 +15,8 @@ from data.drawn import write_cub
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ibviz.config import DataConfig
 from ibviz.data import parquet
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_images, load_split
 from ibviz.data.streaming import ImageStream, input_statistics
@@ -188,7 +188,7 @@ def test_what_cannot_be_streamed_says_so(tmp_path):
 MEMORY = """
 import multiprocessing, os, sys, torch
 from pathlib import Path
-from ibviz.config import DataConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.sources import load_split
 from ibviz.training import supply
 

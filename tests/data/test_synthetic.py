@@ -6,9 +6,9 @@ import torch
 from scipy.stats import chisquare
 from sklearn.datasets import load_digits
 
-from ibviz.config import Background, DataConfig
 from ibviz.data import synthetic
 from ibviz.data.backgrounds import PHOTOGRAPHS, SIDE
+from ibviz.data.config import Background, DataConfig
 from ibviz.data.sources import load_images
 from ibviz.data.synthetic import SPLITS, digits
 from ibviz.errors import InputError

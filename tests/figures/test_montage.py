@@ -9,7 +9,8 @@ import torch
 from matplotlib import colormaps
 from torch.nn.functional import interpolate
 
-from ibviz.attribution.methods import METHODS, explain
+from ibviz.attribution.catalogue import METHODS
+from ibviz.attribution.methods import explain
 from ibviz.benchmark.evaluation import values
 from ibviz.data.image_set import to_float
 from ibviz.data.synthetic import digits

@@ -17,10 +17,11 @@ from pycocotools.mask import encode as encode_mask
 from results import write_results
 from safetensors.torch import save as save_tensors
 
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.runner.parts import FACTS, part_of, read_facts
 from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import pack, read_shard, write_shard
-from ibviz.config import DataConfig, Recipe, SuiteConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.decode import decode, fit
 from ibviz.data.listing import Part, decoded
 from ibviz.data.listing import load as load_part
@@ -33,6 +34,7 @@ from ibviz.models.checkpoint import encode, load_model, read_tensors
 from ibviz.models.loading import BOX, named
 from ibviz.models.official import load_official
 from ibviz.settings import read_toml
+from ibviz.training.recipe import Recipe
 from ibviz.training.run import stored_rows
 from ibviz.workflows.evaluate import PARTS
 from ibviz.workflows.figure import redraw

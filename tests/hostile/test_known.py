@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from hostile.sound import images, picture, read_circumstances, read_part
 
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.runner.plan import read_plan
 from ibviz.benchmark.store import read_shard
-from ibviz.config import DataConfig, Recipe, SuiteConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.listing import decoded
 from ibviz.data.objects import View
@@ -25,6 +26,7 @@ from ibviz.files import read_rows
 from ibviz.models.checkpoint import load_model, read_header
 from ibviz.models.loading import load
 from ibviz.settings import read_toml
+from ibviz.training.recipe import Recipe
 from ibviz.workflows.figure import redraw
 
 SHARED = os.environ.get("IBVIZ_SHARED")

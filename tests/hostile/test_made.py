@@ -31,9 +31,9 @@ from hostile.sound import (
 )
 from pycocotools import mask as coder
 
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import read_shard
-from ibviz.config import Recipe, SuiteConfig
 from ibviz.data.published.coco import _runs
 from ibviz.digests import seal
 from ibviz.errors import InputError
@@ -42,6 +42,7 @@ from ibviz.models.checkpoint import encode, load_model
 from ibviz.models.loading import load
 from ibviz.models.official import load_official
 from ibviz.settings import read_toml
+from ibviz.training.recipe import Recipe
 from ibviz.workflows.figure import redraw
 from ibviz.workflows.report import read_worth, write_report
 

@@ -12,7 +12,6 @@ from ibviz.anchors import consistency, intervene
 from ibviz.data import digits
 from ibviz.metrics import (
     BASELINES,
-    IMPUTERS,
     SRG,
     Curve,
     EnergyPointingGame,
@@ -61,8 +60,12 @@ def summed(device: str) -> list[torch.Tensor]:
 
 POINTED = [pointing_game, torchray_pointing_game, energy_pointing_game, quantile, top_cell_precision, pixel_counts]
 CASES: dict[str, Callable[[str], Any]] = {
-    **{name: lambda device, one=one: one(IMAGES.to(device), (0.4, 0.5, 0.6), 0) for name, one in BASELINES.items()},
-    **{name: lambda device, one=one: one(IMAGES.to(device), REGIONS.to(device), 0) for name, one in IMPUTERS.items()},
+    **{
+        name: lambda device, fill=baseline.fill: fill(
+            IMAGES.to(device), REGIONS.to(device), colour=(0.4, 0.5, 0.6), seed=0
+        )
+        for name, baseline in BASELINES.items()
+    },
     **{one.__name__: lambda device, one=one: one(MAPS.to(device), REGIONS.to(device)) for one in POINTED},
     "overlaps": lambda device: overlaps(MAPS.to(device), BOXES, (20, 24)),
     "shells": summed,

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torchvision import models
 
-from ibviz.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.errors import InputError
 from ibviz.models.attach import attach, build, without_attention
 from ibviz.models.checkpoint import load_model, save_model
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.models.loading import WrappedClassifier, wrap
 from ibviz.models.objective import Objective
 

@@ -10,7 +10,7 @@ import torch
 
 import ibviz
 from ibviz.anchors import drift
-from ibviz.config import DataConfig, Recipe
+from ibviz.data.config import DataConfig
 from ibviz.data.listing import Split
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError
@@ -19,6 +19,7 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import BOX
 from ibviz.settings import read_toml
 from ibviz.training.loop import describe_input, validate
+from ibviz.training.recipe import Recipe
 from ibviz.training.supply import supply
 
 ROOT = Path(__file__).parents[2]

@@ -6,11 +6,13 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
-from ibviz.config import DataConfig, InputConfig, ModelConfig, Recipe
+from ibviz.data.config import DataConfig
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model, save_model
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.models.loading import load
+from ibviz.training.recipe import Recipe
 
 SPEC = InputConfig(size=48, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), class_names=("a", "b"))
 

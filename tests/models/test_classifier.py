@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ibviz.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.models.objective import Objective, codebook_loss, commitment_loss
 
 close = torch.testing.assert_close

@@ -7,15 +7,16 @@ import torch
 from torch import nn
 from torchvision import models
 
-from ibviz.config import InputConfig, ModelConfig, ObjectiveConfig, Recipe
 from ibviz.errors import InputError
 from ibviz.models.after_gate import after_gate, below_gate, trained_behind
 from ibviz.models.attach import attach
 from ibviz.models.attention import gaussian, smooth
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.models.gate import ChannelStatistics, FeatureGate, capacity
 from ibviz.models.loading import wrap
 from ibviz.models.objective import Objective
+from ibviz.training.recipe import Recipe
 
 close = torch.testing.assert_close
 NAMES = ("a", "b", "c")

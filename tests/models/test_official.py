@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ibviz.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.errors import InputError
 from ibviz.models.bottleneck import bits, kl_exact, kl_official
 from ibviz.models.classifier import IBClassifier, Inspection
+from ibviz.models.config import InputConfig, ModelConfig, ObjectiveConfig
 from ibviz.models.loading import load
 from ibviz.models.objective import Objective
 from ibviz.models.official import convert, from_official, load_official

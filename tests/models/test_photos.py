@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import ibviz
-from ibviz.config import DataConfig, Recipe
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import regions, select, to_float
 from ibviz.data.sources import load_images
 from ibviz.metrics import pointing_game
@@ -19,6 +19,7 @@ from ibviz.models.checkpoint import model_card, read_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import BOX
 from ibviz.settings import read_toml
+from ibviz.training.recipe import Recipe
 from ibviz.workflows.model import describe
 
 ROOT = Path(__file__).parents[2]

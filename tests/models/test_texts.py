@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ibviz.attribution.methods import METHODS, explain, predict
+from ibviz.attribution.catalogue import METHODS
+from ibviz.attribution.methods import explain, predict
 from ibviz.errors import InputError
 from ibviz.models import texts_as_classes
 from ibviz.models.loading import load, wrap

@@ -13,8 +13,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch._dynamo.utils import counters
 
-from ibviz.config import InputConfig, Recipe
+from ibviz.models.config import InputConfig
 from ibviz.training import loop
+from ibviz.training.recipe import Recipe
 from ibviz.training.run import start
 from ibviz.training.share import shares
 from ibviz.training.supply import Resident

@@ -11,15 +11,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import models
 
-from ibviz.config import DataConfig, ObjectiveConfig, Recipe, TrainingConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, select
 from ibviz.data.listing import Split
 from ibviz.data.streaming import Images
 from ibviz.errors import InputError
 from ibviz.models.after_gate import below_gate
 from ibviz.models.checkpoint import load_model
+from ibviz.models.config import ObjectiveConfig
 from ibviz.training import features, loop
 from ibviz.training.loop import train
+from ibviz.training.recipe import Recipe, TrainingConfig
 from ibviz.training.run import best_row
 from ibviz.training.schedule import price_share
 

@@ -9,17 +9,19 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from ibviz.config import DataConfig, InputConfig, ObjectiveConfig, Recipe, TrainingConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import read_tensors
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig, ObjectiveConfig
 from ibviz.models.loading import load
 from ibviz.training import loop
 from ibviz.training.check import check_network
 from ibviz.training.loop import train
+from ibviz.training.recipe import Recipe, TrainingConfig
 from ibviz.training.run import OPTIMIZERS, Run, groups_of
 from ibviz.training.run import start as begin
 from ibviz.training.share import Share

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ibviz.config import InputConfig, Recipe
 from ibviz.data.image_set import ImageSet
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import InputConfig
 from ibviz.settings import read_toml
 from ibviz.training import loop
+from ibviz.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[2] / "evaluation/recipes"
 CLASSES = {"cifar100": 100, "cub": 200, "tiny_imagenet": 200}

@@ -15,15 +15,17 @@ from torch import nn
 from torchvision import models
 from training.streams import on_disk
 
-from ibviz.config import DataConfig, ObjectiveConfig, Recipe, Sweep, TrainingConfig
+from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, select
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
 from ibviz.files import owned, read_rows, write_rows
 from ibviz.models.checkpoint import load_model, read_header, read_tensors
+from ibviz.models.config import ObjectiveConfig
 from ibviz.models.objective import Objective
 from ibviz.training import loop, sweep, track
 from ibviz.training.loop import train
+from ibviz.training.recipe import Recipe, Sweep, TrainingConfig
 from ibviz.training.run import OPTIMIZERS, best_row, saves, update_average
 from ibviz.training.supply import supply, tell_faults, workers
 from ibviz.training.sweep import grid, repeated, spread, train_all

@@ -1,6 +1,6 @@
 import pytest
 
-from ibviz.config import Cosine, Halve, Milestones, Step, TrainingConfig
+from ibviz.training.recipe import Cosine, Halve, Milestones, Step, TrainingConfig
 from ibviz.training.schedule import learning_rate
 
 # The authors' schedules as they were applied, epochs counted from 1.

@@ -15,14 +15,15 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from ibviz.config import InputConfig, Recipe, TrainingConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import read_tensors
+from ibviz.models.config import InputConfig
 from ibviz.settings import read_toml
 from ibviz.training import loop
 from ibviz.training.check import check_images
+from ibviz.training.recipe import Recipe, TrainingConfig
 from ibviz.training.run import start
 from ibviz.training.share import Share, WholeBatchDropout, WholeBatchNorm, shares
 from ibviz.training.supply import Resident

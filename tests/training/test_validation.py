@@ -13,11 +13,11 @@ from networks import CELL_SPEC, bottlenecked, cell_reader
 from torch import Tensor
 from training.streams import on_disk
 
-from ibviz.config import TrainingConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.reliance import derangement
 from ibviz.training import validation
+from ibviz.training.recipe import TrainingConfig
 from ibviz.training.supply import Resident, supply
 from ibviz.training.validation import COLUMNS, replaces, validate, warning_of
 

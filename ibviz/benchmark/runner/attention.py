@@ -3,7 +3,7 @@ belong to no batch."""
 
 from collections.abc import Iterator
 
-from ibviz.benchmark.runner.explaining import Network, images_for
+from ibviz.benchmark.runner.maps import Network, images_for
 from ibviz.benchmark.suite import fitting
 from ibviz.data.sources import Chosen
 from ibviz.models.classifier import IBClassifier

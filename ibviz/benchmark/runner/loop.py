@@ -1,4 +1,4 @@
-"""The run itself: every batch explained, judged and kept as one part; in the end, one result."""
+"""Run of a suite: every batch is explained, judged and kept as one part; in the end, the parts become one result."""
 
 import math
 import time
@@ -11,23 +11,19 @@ import torch
 from torch import Tensor
 
 from ibviz.attribution.methods import values
-from ibviz.benchmark.judging import (
-    Rules,
-    judge,
-    object_shares,
-    passes_of,
-    rows_of_curves,
-    rows_of_findings,
-)
+from ibviz.benchmark.batch import Batch
+from ibviz.benchmark.config import SuiteConfig
+from ibviz.benchmark.judging import Rules, judge, passes_of
 from ibviz.benchmark.probe import in_format
 from ibviz.benchmark.results import CIRCUMSTANCES
-from ibviz.benchmark.runner.explaining import Batch, Network, View, device_of, explained, failure_of, read_batch, view
+from ibviz.benchmark.rows import curve_rows, object_shares, value_rows
+from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen, device_of, explained, failure_of, read_batch
 from ibviz.benchmark.runner.parts import drop_damaged, missing, sweep, write_part
 from ibviz.benchmark.runner.plan import (
     FILE,
     Plan,
+    check_code,
     check_resumed,
-    data_hash,
     decide,
     identity,
     keep_plan,
@@ -37,8 +33,7 @@ from ibviz.benchmark.runner.plan import (
 )
 from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.benchmark.runner.result import check_maps, finish, finished
-from ibviz.benchmark.suite import check_metrics, entries, protocols_of
-from ibviz.config import SuiteConfig
+from ibviz.benchmark.suite import entries, metric_facts, outside_code, protocols_of
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.listing import tolerate
@@ -52,8 +47,8 @@ from ibviz.progress import progress
 Row = dict[str, Any]
 
 
-class Judged(NamedTuple):
-    """What is kept of one batch."""
+class Part(NamedTuple):
+    """The tables and facts of one batch."""
 
     tables: dict[str, list[Row]]
     facts: dict[str, Any]
@@ -79,9 +74,10 @@ def run_suite(
 
 
 def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
-    """Refuse names and options that nobody knows, and protocols that make no sense for one of `models`."""
-    check_metrics(suite.metrics)
+    """Refuse unknown names and options, code that cannot be imported, and protocols that make no sense for a model."""
+    metric_facts(suite.metrics)
     entries(suite)
+    outside_code(suite)
     for model in models:
         protocols_of(suite, model, None)
 
@@ -129,7 +125,7 @@ def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: 
         return plan
     if not resume:
         raise InputError(f"{out} already holds a run; resume it or give another folder")
-    check_resumed(out, there, identity(suite, {one.label: one.weights for one in networks}, data_hash(chosen)))
+    check_resumed(out, there, identity(suite, networks, chosen))
     check_maps(out, there)
     drop_damaged(out, len(there.bounds))
     return there
@@ -154,20 +150,21 @@ def _work(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, pr
     label = f"judging {plan.images:,} images"
     for batch in progress(mine, label, total=len(mine), show=processes.first):
         begun, (start, stop) = time.monotonic(), bounds[batch]
-        images = read_batch(chosen, start, stop)
-        faults += images.images.faults
+        check_code(plan)
+        read = read_batch(chosen, start, stop)
+        faults += read.images.faults
         tolerate(faults, plan.images)
-        judged = judge_batch(networks, plan, images, out)
-        write_part(out, batch, judged.tables, judged.facts | {"seconds": time.monotonic() - begun})
+        part = judge_batch(networks, plan, read, out)
+        write_part(out, batch, part.tables, part.facts | {"seconds": time.monotonic() - begun})
 
 
-def judge_batch(networks: Sequence[Network], plan: Plan, batch: Batch, out: Path | None) -> Judged:
+def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: Path | None) -> Part:
     """Explain and judge a batch by all networks; images are numbered from its first readable one.
 
     Maps are taken from the store in `out` and kept there; without it nothing is read or written.
     """
     tables: dict[str, list[Row]] = {"rows": [], "images": [], "predictions": [], "curves": []}
-    images = batch.images
+    images = read.images
     facts: dict[str, Any] = {
         "images": len(images.labels),
         "forward_passes": 0,
@@ -177,50 +174,53 @@ def judge_batch(networks: Sequence[Network], plan: Plan, batch: Batch, out: Path
         "device": device(networks[0].model),
     }
     if not len(images.labels):
-        return Judged(tables, facts | {"data": {network.label: "" for network in networks}})
+        return Part(tables, facts | {"data": {network.label: "" for network in networks}})
     for network in networks:
-        seen = view(network, batch, plan.suite.target, annotated=plan.annotated)
-        own, passes, failures = _judge_network(network, plan, seen, out)
+        batch = as_seen(network, read, plan.suite.target, annotated=plan.annotated)
+        own, passes, failures = _judge_network(network, plan, batch, out)
         if not tables["images"]:
-            tables["images"] = _images(images, seen, max(0, plan.suite.pictures - batch.start))
+            tables["images"] = _images(images, batch, max(0, plan.suite.pictures - read.start))
         for name, rows in own.items():
             tables[name] += [{"model": network.label, **row} for row in rows]
         facts["forward_passes"] += passes
         facts["failures"] += failures
-        facts["data"][network.label] = seen.data
-    return Judged(tables, facts)
+        facts["data"][network.label] = batch.data
+    return Part(tables, facts)
 
 
 def _judge_network(
-    network: Network, plan: Plan, seen: View, out: Path | None
+    network: Network, plan: Plan, batch: Batch, out: Path | None
 ) -> tuple[dict[str, list[Row]], int, list[Row]]:
-    """Rows of one network, masked images it scored, and what failed."""
+    """Return the rows of one network, the number of masked images it scored, and what failed."""
     planned = plan.models[network.label]
     assert plan.grid is not None
+    assert batch.probabilities is not None
     named = settled(entries(plan.suite), plan.grid, planned.average)
-    found = explained(network, seen, {label: named[label] for label in planned.methods}, out)
+    maps, failed = explained(network, batch, {label: named[label] for label in planned.methods}, out)
     failures = [
-        _failure(network, method, one.places, one.error)
-        for method, several in found.failures.items()
-        for one in several
+        _failure(network, method, failure.places, failure.error)
+        for method, several in failed.items()
+        for failure in several
     ]
-    maps = {label: values(one).to(seen.seen.images.device) for label, one in found.maps.items()}
     judged = judge(
         network.model,
-        seen.seen,
-        maps,
+        batch,
+        {label: values(own).to(batch.images.device) for label, own in maps.items()},
         Rules(planned.protocols, plan.metrics, plan.suite.native),
         failed=lambda method, places, error: failures.append(
             _failure(network, method, places.tolist(), failure_of(error))
         ),
     )
-    rows = rows_of_findings(judged, seen.seen)
-    tables = {"rows": rows, "predictions": _predictions(seen.probabilities), "curves": rows_of_curves(judged)}
+    tables = {
+        "rows": value_rows(judged, batch),
+        "predictions": _predictions(batch.probabilities),
+        "curves": curve_rows(judged),
+    }
     return tables, passes_of(judged), failures
 
 
 def device(model: Classifier) -> str:
-    """The machine a network runs on, in words."""
+    """Return the machine a network runs on, in words."""
     place = device_of(model)
     if place.type == "cuda":
         return torch.cuda.get_device_name(place)
@@ -232,7 +232,7 @@ def _failure(network: Network, method: str, places: list[int], error: str) -> Ro
 
 
 def _predictions(probabilities: Tensor) -> list[Row]:
-    """The two most likely classes of each image; of a network with one class, the second is none."""
+    """Return the two most likely classes per image; with a single class, the second is None."""
     best = probabilities.topk(min(2, probabilities.shape[1]), dim=1)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [
@@ -247,9 +247,9 @@ def _predictions(probabilities: Tensor) -> list[Row]:
     ]
 
 
-def _images(images: ImageSet, seen: View, pictures: int) -> list[Row]:
-    """What is known of each image; labels count in the first network's classes."""
-    labels = seen.seen.labels
+def _images(images: ImageSet, batch: Batch, pictures: int) -> list[Row]:
+    """Return what is known of each image; labels count in the first network's classes."""
+    labels = batch.labels
     assert labels is not None
     shares = object_shares(regions(images), len(images.labels))
     boxes = [None] * len(shares) if images.boxes is None else images.boxes.tolist()

@@ -11,18 +11,18 @@ from pathlib import Path
 from pydantic import Field
 
 from ibviz.attribution.methods import values
-from ibviz.benchmark.evaluation import comparison_grid, fingerprint
-from ibviz.benchmark.judging import LOCALISATION
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.probe import Pace, fastest, in_format
 from ibviz.benchmark.runner.attention import measured
-from ibviz.benchmark.runner.explaining import Batch, Network, device_of, explained, read_batch, view
+from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen, device_of, explained, read_batch
+from ibviz.benchmark.setup import comparison_grid, fingerprint
 from ibviz.benchmark.store import place_of
-from ibviz.benchmark.suite import Entry, entries, protocols_of
-from ibviz.config import SuiteConfig
+from ibviz.benchmark.suite import Entry, entries, outside_code, protocols_of
 from ibviz.data.sources import Chosen
 from ibviz.digests import read_sealed, seal
 from ibviz.errors import InputError
 from ibviz.files import replacing
+from ibviz.metrics.catalogue import metric_of
 from ibviz.metrics.protocol import CurveProtocol, digest
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
@@ -65,6 +65,7 @@ class Plan(Settings):
     """All decisions of a run."""
 
     suite: SuiteConfig
+    code: dict[str, str] = Field(default_factory=dict)  # hash of what each name from outside ibviz stands for
     data: str  # hash of names and labels of the chosen images
     images: int = Field(ge=0, le=10_000_000)  # chosen, the unreadable ones counted
     grid: tuple[int, int] | None = None  # of the comparison
@@ -76,7 +77,7 @@ class Plan(Settings):
     @property
     def identity(self) -> dict[str, str]:
         """Hashes of all that a resumption must have in common with the run it goes on with."""
-        return identity(self.suite, {label: one.weights for label, one in self.models.items()}, self.data)
+        return _identity(self.suite, {label: own.weights for label, own in self.models.items()}, self.data) | self.code
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
@@ -84,9 +85,14 @@ class Plan(Settings):
         return batches(self.images, self.suite.batch)
 
 
-def identity(suite: SuiteConfig, weights: Mapping[str, str], data: str) -> dict[str, str]:
-    """What a run is, in hashes; where the networks lie does not count."""
-    rules = [one.model_dump(mode="json") for one in suite.protocols]
+def identity(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen) -> dict[str, str]:
+    """Return what a run is, in hashes, with those of code from outside ibviz; places of networks do not count."""
+    weights = {network.label: network.weights for network in networks}
+    return _identity(suite, weights, data_hash(chosen)) | outside_code(suite)
+
+
+def _identity(suite: SuiteConfig, weights: Mapping[str, str], data: str) -> dict[str, str]:
+    rules = [config.model_dump(mode="json") for config in suite.protocols]
     rest = suite.model_dump(mode="json", exclude={"models", "protocols"})
     version = CurveProtocol.model_fields["version"].default
     hashes = {"suite": digest(rest), "protocols": digest([version, rules]), "weights": digest(dict(weights))}
@@ -94,18 +100,18 @@ def identity(suite: SuiteConfig, weights: Mapping[str, str], data: str) -> dict[
 
 
 def batches(images: int, most: int) -> list[tuple[int, int]]:
-    """Equal shares of at most about `most` images, and of at least two, where there are two.
+    """Return equal shares of at most about `most` images, and of at least two, where there are two.
 
     >>> batches(7, 3), batches(3, 2)
     ([(0, 2), (2, 4), (4, 7)], [(0, 3)])
     """
     number = max(1, min(math.ceil(images / most), images // 2))
-    edges = [images * one // number for one in range(number + 1)]
+    edges = [images * batch // number for batch in range(number + 1)]
     return list(pairwise(edges))
 
 
 def networks_of(models: Mapping[str, Classifier]) -> list[Network]:
-    """The networks with the hashes of their weights."""
+    """Return the networks with the hashes of their weights."""
     return [
         Network(label, model, fingerprint([tensor for _, tensor in sorted(model.state_dict().items())]))
         for label, model in models.items()
@@ -113,12 +119,12 @@ def networks_of(models: Mapping[str, Classifier]) -> list[Network]:
 
 
 def data_hash(chosen: Chosen) -> str:
-    """Hash of what is known of the images before any is decoded."""
+    """Return the hash of what is known of the images before any is decoded."""
     return digest([chosen.names, chosen.class_names, chosen.labels.tolist()])
 
 
 def read_plan(out: Path) -> Plan | None:
-    """The plan of a folder, if it has one."""
+    """Return the plan of a folder, if it has one."""
     path = out / FILE
     if not os.path.lexists(path):
         return None
@@ -137,9 +143,9 @@ def keep_plan(out: Path, plan: Plan) -> None:
 
 
 def check_resumed(out: Path, there: Plan, now: Mapping[str, str]) -> None:
-    """Refuse to go on with other suite, protocols, weights or data."""
+    """Refuse to go on with another suite, other protocols, weights, data or code."""
     for name, ours in now.items():
-        theirs = there.identity[name]
+        theirs = there.identity.get(name, "none")
         if theirs != ours:
             raise InputError(
                 f"{out} was begun with {name} {theirs}; this run has {name} {ours}: repeat the command "
@@ -147,17 +153,29 @@ def check_resumed(out: Path, there: Plan, now: Mapping[str, str]) -> None:
             )
 
 
+def check_code(plan: Plan) -> None:
+    """Refuse to go on if code from outside ibviz was changed while the run uses it."""
+    now = outside_code(plan.suite)
+    for name, hashed in plan.code.items():
+        if now[name] != hashed:
+            raise InputError(
+                f"the code of {name} was changed while the run uses it, from {hashed} to {now[name]}: what is finished "
+                "is kept; change it back and resume, or give another folder"
+            )
+
+
 def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path | None) -> Plan:
     """Try everything on the first batch; its maps are stored, so that nothing is computed for this alone."""
     start, stop = batches(len(chosen.labels), suite.batch)[0]
-    batch = read_batch(chosen, start, stop)
-    first = batch.images
+    read = read_batch(chosen, start, stop)
+    first = read.images
     if not len(first.labels):
         raise InputError(f"none of the first {stop} images can be read: {first.faults[0].reason}")
     # A source knows the objects of all its images or of none.
-    annotated = any(one is not None for one in (first.masks, first.boxes, first.objects))
+    annotated = any(known is not None for known in (first.masks, first.boxes, first.objects))
     plan = Plan(
         suite=suite,
+        code=outside_code(suite),
         data=data_hash(chosen),
         images=len(chosen.labels),
         annotated=annotated,
@@ -165,47 +183,49 @@ def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out:
         left_out=_unmeasured(suite.metrics, annotated),
     )
     for network in networks:
-        plan = _with(plan, network, batch, chosen, out)
+        plan = _with(plan, network, read, chosen, out)
     return plan
 
 
 def _metrics(names: Sequence[str], annotated: bool) -> tuple[str, ...]:
-    kept = tuple(name for name in names if annotated or name not in LOCALISATION)
+    kept = tuple(name for name in names if annotated or metric_of(name).needs != "objects")
     if not kept:
         raise InputError(f"{NO_OBJECTS}, which {', '.join(names)} need; add another metric, such as srg")
     return kept
 
 
 def _unmeasured(names: Sequence[str], annotated: bool) -> tuple[LeftOut, ...]:
-    return tuple(LeftOut(metric=name, reason=NO_OBJECTS) for name in names if name in LOCALISATION and not annotated)
+    asked = [name for name in names if metric_of(name).needs == "objects" and not annotated]
+    return tuple(LeftOut(metric=name, reason=NO_OBJECTS) for name in asked)
 
 
-def _with(plan: Plan, network: Network, first: Batch, chosen: Chosen, out: Path | None) -> Plan:
+def _with(plan: Plan, network: Network, first: ReadImages, chosen: Chosen, out: Path | None) -> Plan:
     """The plan with one more network: its pace, and what of the methods fits it."""
     suite, model = plan.suite, network.model
     pace = _pace(suite, network)
     with in_format(model, None if pace is None else pace.memory_format):
-        seen = view(network, first, suite.target, annotated=plan.annotated)
+        batch = as_seen(network, first, suite.target, annotated=plan.annotated)
         named = entries(suite)
-        own = explained(network, seen, {label: one for label, one in named.items() if not one.control}, out)
-        fit = {label: maps for label, maps in own.maps.items() if not values(maps).isnan().all()}
+        asked = {label: entry for label, entry in named.items() if not entry.control}
+        maps, failures = explained(network, batch, asked, out)
+        fit = {label: own for label, own in maps.items() if not values(own).isnan().all()}
         if not fit and not plan.models:
-            label, [failure, *_] = next(iter(own.failures.items()))
+            label, [failure, *_] = next(iter(failures.items()))
             raise InputError(f"none of the methods fits {network.label}; {label}: {failure.error}")
         grid = plan.grid or suite.protocols[0].grid or comparison_grid(fit)
         used = measured(network, chosen)
         average = None if used is None else tuple(map(tuple, used.average.tolist()))
         named = settled(named, grid, average)
-        knowing_nothing = {label: one for label, one in named.items() if one.control}
-        known = explained(network, seen, knowing_nothing, out)
-    fit |= {label: maps for label, maps in known.maps.items() if not values(maps).isnan().all()}
-    unfit = {label: one[0].error for label, one in (own.failures | known.failures).items() if label not in fit}
+        controls = {label: entry for label, entry in named.items() if entry.control}
+        their_maps, their_failures = explained(network, batch, controls, out)
+    fit |= {label: own for label, own in their_maps.items() if not values(own).isnan().all()}
+    unfit = {label: several[0].error for label, several in (failures | their_failures).items() if label not in fit}
     _forget(out, network.label, unfit)
     protocols = {
-        label: one if one.batch_size else one.model_copy(update={"batch_size": pace and pace.batch_size})
-        for label, one in protocols_of(suite, model, grid).items()
+        label: own if own.batch_size else own.model_copy(update={"batch_size": pace and pace.batch_size})
+        for label, own in protocols_of(suite, model, grid).items()
     }
-    names = {one.label or one.name: one.name for one in suite.models}
+    names = {config.label or config.name: config.name for config in suite.models}
     planned = ModelPlan(
         name=names.get(network.label, network.label),
         weights=network.weights,
@@ -244,7 +264,7 @@ def recipe_of(model: Classifier) -> str | None:
 
 def _pace(suite: SuiteConfig, network: Network) -> Pace | None:
     """The fastest way, unless all protocols name a batch size."""
-    precisions = [one.precision or "float32" for one in suite.protocols if one.batch_size is None]
+    precisions = [config.precision or "float32" for config in suite.protocols if config.batch_size is None]
     if not precisions:
         return None
     spec, device = network.model.spec, device_of(network.model)
@@ -264,7 +284,7 @@ def settled(methods: Mapping[str, Entry], grid: Grid, average: Sequence[Sequence
     """The methods, random cells on the comparison's grid, and the average map where the network has one."""
     given = {"random_cells": {"grid": list(grid)}, "average_map": {"cells": average}}
     return {
-        label: one._replace(options=given[one.method]) if one.control and one.method in given else one
-        for label, one in methods.items()
-        if average is not None or not (one.control and one.method == "average_map")
+        label: entry._replace(options=given[entry.method]) if entry.control and entry.method in given else entry
+        for label, entry in methods.items()
+        if average is not None or not (entry.control and entry.method == "average_map")
     }

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ibviz.benchmark.evaluation import versions
 from ibviz.benchmark.results import ANEW, CIRCUMSTANCES, COLUMNS, read_circumstances
 from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts, sweep
 from ibviz.benchmark.runner.plan import FILE, Plan, keep_plan, read_plan, settled
+from ibviz.benchmark.setup import versions
 from ibviz.benchmark.store import place_of, shards
-from ibviz.benchmark.suite import entries
+from ibviz.benchmark.suite import entries, metric_facts
 from ibviz.data.image_set import Fault
 from ibviz.data.listing import tolerate
 from ibviz.digests import digest_files, seal
@@ -63,7 +63,8 @@ def check_maps(out: Path, plan: Plan) -> None:
 
 def plan_hash(plan: Plan) -> str:
     """Eight digits that tell plans apart; recipes are no part of it, for nothing is done by them."""
-    return digest(plan.model_dump(mode="json", exclude={"models": {"__all__": {"recipe"}}}))
+    excluded: dict[str, Any] = {"models": {"__all__": {"recipe"}}} | ({} if plan.code else {"code": True})
+    return digest(plan.model_dump(mode="json", exclude=excluded))
 
 
 def finish(out: Path, plan: Plan) -> None:
@@ -92,7 +93,7 @@ def _cards(plan: Plan, model: str, facts: Sequence[Facts]) -> dict[str, Card]:
     """A network's protocols, with hashes of what they were applied to and the versions of what ran."""
     planned, data = plan.models[model], digest([one["data"][model] for one in facts])
     return {
-        label: Card(protocol=protocol, data=data, weights=planned.weights, versions=versions())
+        label: Card(protocol=protocol, data=data, weights=planned.weights, code=plan.code, versions=versions())
         for label, protocol in planned.protocols.items()
     }
 
@@ -130,6 +131,7 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
             for label, one in plan.models.items()
         },
         "methods": _methods(plan, grid),
+        "metrics": {name: facts._asdict() for name, facts in metric_facts(plan.metrics).items()},
         "protocols": _said(cards, next(iter(plan.models))),
         "images": sum(one["images"] for one in facts),
         "skipped": [name for one in facts for name in one["skipped"]],

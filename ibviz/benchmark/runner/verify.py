@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.results import CIRCUMSTANCES, read_circumstances
-from ibviz.benchmark.runner.explaining import places, read_batch
 from ibviz.benchmark.runner.loop import judge_batch, ready
-from ibviz.benchmark.runner.plan import Plan, check_resumed, data_hash, identity, networks_of, read_plan
-from ibviz.config import SuiteConfig
+from ibviz.benchmark.runner.maps import places, read_batch
+from ibviz.benchmark.runner.plan import Plan, check_resumed, identity, networks_of, read_plan
 from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
 from ibviz.files import read_rows
@@ -49,7 +49,7 @@ def verify(
     path = result / ROWS if result.is_dir() else result
     folder, plan = path.parent, _plan_of(path)
     networks = networks_of(models)
-    check_resumed(folder, plan, identity(suite, {one.label: one.weights for one in networks}, data_hash(chosen)))
+    check_resumed(folder, plan, identity(suite, networks, chosen))
     if path.name == ROWS and (folder / CIRCUMSTANCES).is_file():
         read_circumstances(folder)  # which refuses files that have changed
     bounds, chance = plan.bounds, random.Random(seed)
@@ -60,9 +60,9 @@ def verify(
     with ready(networks, plan):
         for number in progress(drawn, "computing again", total=len(drawn)):
             start, stop = bounds[number]
-            batch = read_batch(chosen, start, stop)
-            rows = judge_batch(networks, plan, batch, None).tables["rows"]
-            ours = [numbers.get(start + place, -1) for place in places(batch.images.names, chosen.names[start:stop])]
+            read = read_batch(chosen, start, stop)
+            rows = judge_batch(networks, plan, read, None).tables["rows"]
+            ours = [numbers.get(start + place, -1) for place in places(read.images.names, chosen.names[start:stop])]
             theirs = [numbers[place] for place in range(start, stop) if place in numbers]
             there = read_rows(path, columns=[*KEY, "value"], filters=[("image", "in", theirs)])
             verdict = _compared(verdict, [row | {"image": ours[row["image"]]} for row in rows], there, len(ours))

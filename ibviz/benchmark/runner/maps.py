@@ -1,0 +1,243 @@
+"""Maps of one batch: read from the store, or computed and stored; failures are kept beside them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ibviz.attribution.catalogue import Explanation
+from ibviz.attribution.controls import partner
+from ibviz.attribution.methods import concatenate, explain, predict
+from ibviz.benchmark.batch import Batch, OtherImages
+from ibviz.benchmark.setup import fingerprint
+from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
+from ibviz.benchmark.suite import Entry, fitting
+from ibviz.data.image_set import ImageSet, regions, to_float
+from ibviz.data.sources import Chosen
+from ibviz.errors import InputError
+from ibviz.extensions import hash_outside, is_outside
+from ibviz.heads import head_of
+from ibviz.metrics.protocol import digest
+from ibviz.metrics.score import correct, targets_by
+from ibviz.models.loading import Classifier
+from ibviz.progress import tell
+from ibviz.types import Images
+
+WORDS = 400  # characters of an error that are kept
+# What a resumption may be spared; after the first kind every later call fails as well.
+MACHINE_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)
+
+
+class Failure(NamedTuple):
+    """The error of a method, and the places of its images in the batch."""
+
+    places: list[int]
+    error: str
+
+
+class Network(NamedTuple):
+    """One of the networks of a run."""
+
+    label: str
+    model: Classifier
+    weights: str  # their hash
+
+
+class ReadImages(NamedTuple):
+    """The readable images of a batch, and for each another of the chosen images, the same whatever the batch."""
+
+    images: ImageSet
+    start: int  # number of the first image of the batch, the unreadable ones counted
+    others: tuple[ImageSet, ...]  # empty if there is but one image
+    partners: list[int | None]  # for each image the place of its other image in `others`; None: it cannot be read
+
+
+def read_batch(chosen: Chosen, start: int, stop: int) -> ReadImages:
+    """Read images by their numbers, and those half of the list further on, whose maps the control "other image" takes.
+
+    >>> from ibviz.data.config import DataConfig
+    >>> from ibviz.data.sources import choose_images
+    >>> read_batch(choose_images(DataConfig(), "test", None, count=5), 2, 4).partners
+    [0, 1]
+    """
+    count = len(chosen.names)
+    first, length = partner(start, count), stop - start
+    spans = [(first, min(first + length, count)), (0, max(0, first + length - count))] if count > 1 else []
+    others = tuple(chosen.read(*span) for span in spans if span[0] < span[1])
+    there = [number for images, span in zip(others, spans, strict=False) for number in _numbers(images, chosen, *span)]
+    known = {number: place for place, number in enumerate(there)}
+    images = chosen.read(start, stop)
+    return ReadImages(
+        images, start, others, [known.get(partner(number, count)) for number in _numbers(images, chosen, start, stop)]
+    )
+
+
+def _numbers(images: ImageSet, chosen: Chosen, start: int, stop: int) -> list[int]:
+    """Return the numbers of the readable images of a span."""
+    return [start + place for place in places(images.names, chosen.names[start:stop])]
+
+
+def places(some: Sequence[str], whole: Sequence[str]) -> list[int]:
+    """Return the places of `some` names in the `whole` of which they are a part, in its order; -1 after a stranger.
+
+    >>> places(["a", "b", "a"], ["a", "x", "b", "a"])
+    [0, 2, 3]
+    """
+    walk = iter(enumerate(whole))
+    return [next((place for place, name in walk if name == wanted), -1) for wanted in some]
+
+
+def as_seen(network: Network, read: ReadImages, target: str, *, annotated: bool) -> Batch:
+    """Return a batch as a network sees it: images, classes, targets, and the regions of data that knows objects."""
+    model, fitted = network.model, fitting(read.images, network.model)
+    images, head = images_for(model, fitted), head_of(model)
+    probabilities = predict(model, images)
+    labels, objects = fitted.labels.to(images.device), regions(read.images)  # objects are numbered as the data is
+    if annotated and objects is None:
+        objects = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
+    targets = targets_by(target, probabilities, labels, head=head)
+    return Batch(
+        images,
+        targets,
+        correct(probabilities, labels, head),
+        labels,
+        None if objects is None else objects.to(images.device),
+        read.images.clusters,
+        probabilities=probabilities,
+        others=_others(model, read, images),
+        start=read.start,
+        data=fingerprint([images, *(classes for classes in targets if classes is not None)]),
+    )
+
+
+def _others(model: Classifier, read: ReadImages, images: Images) -> OtherImages | None:
+    if not read.others:
+        return None
+    present = torch.tensor([place is not None for place in read.partners])
+    if not present.any():
+        return OtherImages(images, present)
+    partners = torch.cat([images_for(model, other) for other in read.others if len(other.labels)])
+    return OtherImages(partners[[place or 0 for place in read.partners]], present)
+
+
+def images_for(model: Classifier, batch: ImageSet) -> Images:
+    """Return the images in [0, 1], on the network's device and in the format of its convolutions."""
+    return to_float(batch.images).to(device_of(model), memory_format=_format(model))
+
+
+def device_of(model: Classifier) -> torch.device:
+    """Return the device of a network."""
+    return model.normalize.mean.device
+
+
+def _format(model: Classifier) -> torch.memory_format:
+    """Return the memory format of a network's convolutions, in which it wants to read."""
+    first = next((weight for weight in model.parameters() if weight.dim() == 4), None)
+    return torch.contiguous_format if first is None or first.is_contiguous() else torch.channels_last
+
+
+def explained(
+    network: Network, batch: Batch, methods: Mapping[str, Entry], out: Path | None
+) -> tuple[dict[str, Explanation], dict[str, list[Failure]]]:
+    """Return the maps of a batch by the labels of methods, NaN where one failed, and the failures of those that did.
+
+    They are as the store in `out` holds them, read from it or computed now; without `out` nothing is read or written.
+    """
+    maps: dict[str, Explanation] = {}
+    failures: dict[str, list[Failure]] = {}
+    for label, entry in methods.items():
+        shard, failed = _shard(network, batch, label, entry, out)
+        maps[label] = unpack(shard)
+        if failed:
+            failures[label] = failed
+    return maps, failures
+
+
+def _shard(network: Network, batch: Batch, label: str, entry: Entry, out: Path | None) -> tuple[Shard, list[Failure]]:
+    others = batch.others if entry.method == "other_image" else None
+    of = _identity(network, batch, entry, others)
+    path = None if out is None else find_shard(out, network.label, label, batch.start)
+    stored = None if path is None else _stored(path)
+    if stored is not None:
+        shard, header = stored
+        if header["of"] != of:
+            raise InputError(
+                f"{path} holds maps of {header['of']}, this run asks for {of}: other images, weights, code or "
+                "options than when it began; give another folder"
+            )
+        return shard, [Failure(*failure) for failure in header["failures"]]
+    maps, present, failed = _computed(network.model, batch, entry, others)
+    if others is not None and not others.present.all():
+        alone = (present & ~others.present).nonzero().flatten().tolist()
+        present, failed = present & others.present, [*failed, Failure(alone, "the other image cannot be read")]
+    shard = pack(maps, present)
+    if out is not None:
+        about = {"model": network.label, "method": label, "of": of, "failures": failed}
+        write_shard(out, shard, start=batch.start, of=about)
+    return shard, failed
+
+
+def _identity(network: Network, batch: Batch, entry: Entry, others: OtherImages | None) -> str:
+    """Return the hash of all that maps follow from."""
+    parts = [network.weights, entry.method, dict(entry.options), batch.data]
+    parts += [] if others is None else [fingerprint([others.images, others.present])]
+    return digest([*parts, hash_outside(entry.method)] if is_outside(entry.method) else parts)
+
+
+def _stored(path: Path) -> tuple[Shard, dict[str, Any]] | None:
+    """Return a shard and its header; a damaged one is removed with a message, and computed again."""
+    try:
+        return read_shard(path)
+    except InputError as error:
+        tell(f"{error}; done now")
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _computed(
+    model: Classifier, batch: Batch, entry: Entry, others: OtherImages | None
+) -> tuple[Explanation | None, Bool[Tensor, " b"], list[Failure]]:
+    """Compute the maps of all images at once or, if that fails, one by one, so that the rest have theirs."""
+    count, targets = len(batch.images), batch.targets.classes
+
+    def maps(some: slice) -> Explanation:
+        more: dict[str, Any] = {} if others is None else {"others": others.images[some]}
+        return explain(model, batch.images[some], entry.method, targets=targets[some], **entry.options, **more)
+
+    try:
+        return maps(slice(None)), _all(count), []
+    except Exception as error:  # whatever it is: one of the machine's comes again below
+        whole = describe_error(error)  # in words: its traceback would keep the activations of the batch
+    parts: list[Explanation | None] = []
+    failures: list[Failure] = []
+    for place in range(count):
+        try:
+            parts.append(maps(slice(place, place + 1)))
+        except Exception as error:
+            parts.append(None)
+            failures.append(Failure([place], failure_of(error)))
+    good = [part for part in parts if part is not None]
+    if not good:
+        return None, ~_all(count), [Failure(list(range(count)), whole)]
+    present = torch.tensor([part is not None for part in parts])
+    return concatenate([good[0] if part is None else part for part in parts]), present, failures
+
+
+def _all(count: int) -> Bool[Tensor, " {count}"]:
+    return torch.ones(count, dtype=torch.bool)
+
+
+def failure_of(error: Exception) -> str:
+    """Return what a method or metric said, in one line; an error of the machine is raised again."""
+    if isinstance(error, MACHINE_ERRORS):
+        raise error
+    return describe_error(error)
+
+
+def describe_error(error: Exception) -> str:
+    """Return an error in one line, with its kind if it is not one of ours."""
+    text = " ".join(str(error).split())[:WORDS]
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,55 @@
+"""Data sets of the user's own code, as torchvision and PyTorch have them, as a listing of images."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ibviz.data.listing import Indices, Listing, Sample, checked
+from ibviz.data.objects import Objects, annotate
+from ibviz.errors import InputError
+
+WANTED = "expected (image, label) or (image, label, boxes), with a Pillow image and a whole number"
+
+
+def list_dataset(dataset: Any, name: str) -> Listing:
+    """Return a data set of items (image, label) or (image, label, boxes) as a listing; nothing is decoded twice.
+
+    Labels are read from `targets` if the data set has them, otherwise from its items; class names from `classes`,
+    otherwise they are numbers. Boxes are x0, y0, x1, y1 in pixels of the image, all of the image's class. Raises
+    `InputError` for a data set without length or items, and for items of another form.
+    """
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise InputError(f"{name} gives {type(dataset).__name__}; expected a data set with a length and items, or None")
+    targets = getattr(dataset, "targets", None)
+    labels = (
+        [int(label) for label in targets]
+        if targets is not None
+        else [_item(dataset, row, name)[1] for row in range(len(dataset))]
+    )
+    classes = getattr(dataset, "classes", None) or [str(label) for label in range(max(labels, default=0) + 1)]
+
+    def samples(rows: Indices) -> Iterator[Sample]:
+        for row in rows.tolist():
+            image, label, *boxes = _item(dataset, row, name)
+            yield Sample(
+                lambda image=image: image.convert("RGB"), partial(_objects, boxes[0], label) if boxes else None
+            )
+
+    names = tuple(str(row) for row in range(len(labels)))
+    return checked(Listing(torch.tensor(labels), tuple(map(str, classes)), names, samples), name)
+
+
+def _item(dataset: Any, row: int, name: str) -> tuple[Any, ...]:
+    item = dataset[row]
+    if not isinstance(item, tuple | list) or len(item) not in (2, 3) or not isinstance(item[0], Image.Image):
+        came = f"{type(item).__name__} of {len(item)}" if isinstance(item, tuple | list) else type(item).__name__
+        raise InputError(f"item {row} of {name} is {came}; {WANTED}")
+    return (item[0], int(item[1]), *item[2:])
+
+
+def _objects(boxes: Any, label: int, image: Image.Image) -> Objects:
+    edges = [tuple(map(float, box)) for box in boxes]
+    return annotate(image, edges, [label] * len(edges))

@@ -1,0 +1,114 @@
+"""Settings of a training: data, model, objective and how it is trained, as a recipe says them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ibviz.data.catalogue import source_of
+from ibviz.data.config import DataConfig
+from ibviz.models.config import ModelConfig, ObjectiveConfig
+from ibviz.settings import Count, Seed, Settings
+
+
+class Halve(Settings):
+    """Halved at each multiple of `every`, epochs counted from 1 (the authors' VGG-32)."""
+
+    kind: Literal["halve"] = "halve"
+    every: Count = 3
+
+
+class Step(Settings):
+    """Times `factor` whenever `every` more epochs are finished (their VGG-16 and WRN-50-2)."""
+
+    kind: Literal["step"]
+    every: Count
+    factor: float = Field(gt=0, lt=1)
+
+
+class Milestones(Settings):
+    """Times `factor` after each of these numbers of finished epochs (their WRN-28-10)."""
+
+    kind: Literal["milestones"]
+    after: tuple[Count, ...]
+    factor: float = Field(gt=0, lt=1)
+
+
+class Cosine(Settings):
+    """Half a cosine from `lr` to 0 between warm-up and end, moving with every step (Loshchilov 2017)."""
+
+    kind: Literal["cosine"]
+
+
+class TrainingConfig(Settings):
+    """How a network is trained; rates are those of the whole batch, over all processes."""
+
+    epochs: Count = 10
+    batch_size: Count = 64  # images an optimizer step, over all processes
+    accumulate: Count = 1  # passes an optimizer step: less memory, statistics of smaller batches
+    # all, or on a frozen pretrained network attention, bottleneck and decoder; tail: the layers after the gate as well
+    trainable: Literal["all", "tail", "attached"] = "all"
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    warmup: tuple[float, ...] = ()  # learning rates of the first epochs
+    schedule: Annotated[Halve | Step | Milestones | Cosine, Field(discriminator="kind")] = Halve()
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # for adam its first beta; its second is 0.999
+    weight_decay: float = Field(default=5e-4, ge=0)  # never on the anchors
+    anchor_lr: float = Field(default=1.0, ge=0)  # anchors' share of the learning rate; 0 keeps them fixed
+    cache_features: bool = False  # run the frozen layers below the gate once and keep what they give, as float16
+    head_lr: float = Field(default=1.0, ge=0)  # the attention head's share of the learning rate
+    ema: float | None = Field(default=None, gt=0, lt=1)  # decay a step of averaged weights, which are judged and kept
+    precision: Literal["no", "bf16"] = "no"
+    compile: bool = False  # torch.compile: minutes at the start, then faster steps
+    crop_padding: int = Field(default=4, ge=0, le=1024)  # reflect-padded random crop, pixels
+    flip: bool = False
+    save_every: Count = 1  # epochs between checkpoints, among which the best model is chosen
+    seed: Seed = 0
+
+
+class Recipe(Settings):
+    """One training run; the default is the embedded data set."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _no_mirrored_digits(self) -> "Recipe":
+        if self.training.flip and not source_of(self.data.source).mirrored:
+            raise ValueError(
+                f"training.flip mirrors images, and a mirrored digit is none: leave it out for {self.data.source}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_is_pretrained(self) -> "Recipe":
+        kind = self.training.trainable
+        if kind != "all" and not self.model.pretrained:
+            raise ValueError(f'training.trainable = "{kind}" freezes the network: it needs model.pretrained = true')
+        return self
+
+    @model_validator(mode="after")
+    def _cached_is_frozen(self) -> "Recipe":
+        config = self.training
+        if config.cache_features and (config.trainable == "all" or config.crop_padding):
+            raise ValueError(
+                "training.cache_features keeps what frozen layers give for whole images: it needs "
+                'training.trainable = "attached" or "tail", and training.crop_padding = 0'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _capacity_of_noise(self) -> "Recipe":
+        if self.objective.capacity and self.model.gate != "noise":
+            raise ValueError(
+                'objective.capacity prices what passes the noise of model.gate = "noise"; for other gates '
+                "use objective.attention_price"
+            )
+        return self
+
+
+class Sweep(Recipe):
+    """A recipe and, under [sweep], values for some of its keys by dotted name: one run for each combination."""
+
+    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
