@@ -64,7 +64,7 @@ def test_partners_are_read_across_the_end_of_the_list(start, stop):
     batch = read_batch(choose(10, broken=(1, 6)), start, stop)
     names = [name for images in batch.others for name in images.names]
     numbers = [number for number in range(start, stop) if number not in (1, 6)]
-    given = [None if place is None else names[place] for place in batch.givers]
+    given = [None if place is None else names[place] for place in batch.partners]
     assert given == [None if (number + 5) % 10 in (1, 6) else f"{(number + 5) % 10}.png" for number in numbers]
 
 

@@ -204,7 +204,7 @@ def test_random_orders_are_of_the_grid_that_is_asked_for():
     maps = {"m": torch.rand(4, 4, 4), "uniform": torch.ones(4, 1, 1)}
     for protocol, wanted in ((free, pixels), (free.on((4, 4)), cells)):
         found = [one for one in judged(maps, protocol, "deletion") if not one.native]
-        assert_close([one.by_chance for one in found], [wanted] * 2)
+        assert_close([one.random_order for one in found], [wanted] * 2)
 
 
 def test_a_drop_is_of_the_probability_whatever_the_curves_are_of_and_is_looked_at_once(monkeypatch):
