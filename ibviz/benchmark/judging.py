@@ -10,12 +10,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ibviz.attribution.methods import CONTROLS
-from ibviz.metrics.curves import BATCH, Faithfulness, faithfulness, planned_states, random_order_area, units
+from ibviz.metrics.concentration import complexity, sparseness
+from ibviz.metrics.curves import STATES_AT_ONCE, Faithfulness, faithfulness, planned_states, random_order_area, units
 from ibviz.metrics.localisation.energy import auroc, energy_pointing_game, top_cell_precision
 from ibviz.metrics.localisation.pointing_game import pointing_game
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import Targets, scorer
-from ibviz.metrics.stability import Drop, average_drop, complexity, sparseness
+from ibviz.metrics.score_drop import Drop, average_drop
 from ibviz.metrics.ties import TieReport, tie_report
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
@@ -233,7 +234,7 @@ def _find(model: Classifier, seen: Seen, maps: Maps, rule: _Rule) -> Finding:
     regions = seen.regions
     if regions is None:
         regions = torch.zeros(len(maps), *seen.size, dtype=torch.bool, device=maps.device)
-    subject = Subject(probability, seen.images, maps, cells, regions, protocol.batch_size or BATCH)
+    subject = Subject(probability, seen.images, maps, cells, regions, protocol.batch_size or STATES_AT_ONCE)
     found = {name: MAP_METRICS[name](subject) for name in rule.metrics if name in MAP_METRICS}
     values = {name: (one, torch.zeros_like(one)) for name, one in found.items()}
     if curves is not None:
