@@ -12,9 +12,10 @@ import torch
 from ibviz.config import DataConfig
 from ibviz.data import synthetic
 from ibviz.data.download import failed, fetch_parquet, fetched
-from ibviz.data.folder import LAYOUT, has_splits, list_folder, split_folder
+from ibviz.data.folder import FOLDER_LAYOUT, has_splits, list_folder, split_folder
 from ibviz.data.image_set import ImageSet, select
-from ibviz.data.listing import Listing, Part, Split, decoded, hold_out, limited, load
+from ibviz.data.image_stream import ImageStream
+from ibviz.data.listing import Listing, Part, Split, decoded, hold_out, limited, load_part
 from ibviz.data.objects import View
 from ibviz.data.parquet import list_parquet, split_files
 from ibviz.data.published.arrays import READERS, list_arrays
@@ -22,7 +23,6 @@ from ibviz.data.published.coco import list_coco
 from ibviz.data.published.cub import list_cub
 from ibviz.data.published.tiny_imagenet import list_tiny_imagenet
 from ibviz.data.published.voc import list_voc
-from ibviz.data.streaming import ImageStream
 from ibviz.errors import InputError, unknown
 from ibviz.types import Labels
 
@@ -31,7 +31,7 @@ Lister = Callable[[Split], Listing | None]  # None: there is no such split
 DIGITS: dict[Split, int] = {"train": 12_000, "validation": 1000, "test": 1000}
 DOWNLOADS = Path.home() / ".cache" / "ibviz"
 LAYOUTS = {
-    "folder": LAYOUT,
+    "folder": FOLDER_LAYOUT,
     "parquet": "ROOT/**/train*.parquet, val*.parquet, test*.parquet or ROOT/**/{train,validation,test}/*.parquet",
 }
 LAYOUTS["hub"] = LAYOUTS["parquet"]
@@ -70,7 +70,7 @@ def load_images(
         whole = _digits(config, split)
         return select(whole, limited(torch.arange(len(whole.labels)), count, seed))
     part = find_part(config, split, root)
-    return load(part._replace(rows=limited(part.rows, count, seed)), view_of(config))
+    return load_part(part._replace(rows=limited(part.rows, count, seed)), view_of(config))
 
 
 class Chosen(NamedTuple):
