@@ -16,7 +16,7 @@ from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
 from ibviz.config import Recipe
 from ibviz.errors import InputError
-from ibviz.figures.output import read_sidecar
+from ibviz.figures.sidecar import read_sidecar
 from ibviz.files import owned, read_rows, write_rows
 from ibviz.models.checkpoint import read_tensors, write_tensors
 from ibviz.training.loop import train
