@@ -47,7 +47,7 @@ def leaf_by_leaf(dice: np.ndarray, column: int, row: int) -> list[float]:
     """Colour of a pixel: from the last leaf to the first, until it lies in one, on a canvas that repeats."""
     numbers = list(enumerate(dice.tolist()))
     for number, (level, flat, turn, x, y, hue, saturation, luma) in reversed(numbers):
-        smallest, largest = backgrounds.RADII
+        smallest, largest = backgrounds._RADII
         radius = (smallest**-2 - level * (smallest**-2 - largest**-2)) ** -0.5  # inverse of the power law's integral
         copies = [(SIDE * (x + i), SIDE * (y + j)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         if number == 0 or any(
@@ -76,7 +76,7 @@ def test_leaves_are_what_looking_down_through_them_shows():
 
 def test_leaves_leave_as_much_uncovered_as_their_areas_say(drawn):
     """A pixel is missed by each leaf alone: by its mean area, from the integral of r² over the power law."""
-    smallest, largest = backgrounds.RADII
+    smallest, largest = backgrounds._RADII
     square = 2 * math.log(largest / smallest) / (smallest**-2 - largest**-2)
     rectangles, ellipses = LEAVES // 2, LEAVES // 2 - 1  # the first is the ground
     missed = (1 - 3.0 * square / SIDE**2) ** rectangles * (1 - 0.75 * math.pi * square / SIDE**2) ** ellipses

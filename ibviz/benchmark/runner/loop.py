@@ -41,7 +41,7 @@ from ibviz.benchmark.suite import check_metrics, entries, protocols_of
 from ibviz.config import SuiteConfig
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
-from ibviz.data.listing import tolerate
+from ibviz.data.listing import check_faults
 from ibviz.data.sources import Chosen, choose_images
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, owned
@@ -156,7 +156,7 @@ def _work(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, pr
         begun, (start, stop) = time.monotonic(), bounds[batch]
         images = read_batch(chosen, start, stop)
         faults += images.images.faults
-        tolerate(faults, plan.images)
+        check_faults(faults, plan.images)
         judged = judge_batch(networks, plan, images, out)
         write_part(out, batch, judged.tables, judged.facts | {"seconds": time.monotonic() - begun})
 
