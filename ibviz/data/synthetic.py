@@ -166,7 +166,7 @@ def _digit_ink(
 def _strokes(
     numbers: RandomNumbers, kind: BackgroundKind, centre: Float64[Tensor, "n 2"], size: Float64[Tensor, " n"]
 ) -> list[Ink]:
-    """Draw arcs beside the digit, from nearly straight ones to half circles."""
+    """Draw arcs beside the digit, from nearly straight ones to nearly half circles."""
     length, opening = to_range(numbers.strokes[..., 0], *kind.length), to_range(numbers.strokes[..., 1], 0.05, 1.5)
     thickness = to_range(numbers.strokes[..., 2], *kind.thickness)
     radius = length / (2 * opening)

@@ -137,7 +137,7 @@ def _lay_out(texts: Texts, shape: Grid, size: Grid, template: Template) -> tuple
     left = PAGE_MARGIN * unit + max((2 * GAP * unit + extent for extent in across), default=0.0)
     heads, top = _heads(texts.captions, template, room.cell(left + right, 0.0)[0])
     cell = room.cell(left + right, top + bottom)
-    heads, top = _heads(texts.captions, template, cell[0])  # narrower where the page is full
+    heads, top = _heads(texts.captions, template, cell[0])  # narrower if the page is full
     pitch = GAP * unit + max([cell[1], *(label.height(template) for label in labels if not turned)])
     return PanelLayout(template, left, top, right, bottom, cell, pitch, (rows, columns), turned, blocks), labels, heads
 

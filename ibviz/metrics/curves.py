@@ -138,9 +138,9 @@ def planned_states(maps: Maps, size: Grid, protocol: CurveProtocol) -> int:
 def faithfulness(score: Score, images: Images, maps: Maps, *, protocol: CurveProtocol) -> Faithfulness:
     """Compute the curves and areas of deletion and insertion, independent of the order and batching of images.
 
-    Deletion replaces the most relevant cells by the baseline first; insertion adds them to the baseline first. A
-    fraction is that of the pixels changed. Everything is computed on the device of the images, and equal masked images
-    are scored once.
+    Deletion replaces the most relevant cells by the baseline first; insertion adds them to the baseline first.
+    Fractions are those of changed pixels. Everything runs on the device of the images, and equal masked images are
+    scored once.
 
     Args:
         score: Score of each masked image, as from `scorer`.
@@ -228,7 +228,7 @@ def _run(score: Score, images: Images, plan: CurvePlan, grid: Grid, protocol: Cu
     size = (images.shape[2], images.shape[3])
     areas = cell_areas(grid, size).to(images.device)
     fractions = below_cuts(areas, plan.ranks, plan.cuts).float() / areas.sum()
-    fill = _filler(images[plan.start : plan.start + len(plan.ranks)], protocol)
+    fill = _curve_masker(images[plan.start : plan.start + len(plan.ranks)], protocol)
     parts = []
     for batch in plan.states.split(protocol.batch_size or STATES_AT_ONCE):
         cells, inserting, rows = kept_cells(plan, batch)
@@ -239,12 +239,12 @@ def _run(score: Score, images: Images, plan: CurvePlan, grid: Grid, protocol: Cu
     return _Run(fractions[..., plan.read], scores[..., plan.read], ends, len(plan.states))
 
 
-Filler = Callable[[Int[Tensor, " n"], Masks, Bool[Tensor, " n"]], Images]
+Masker = Callable[[Int[Tensor, " n"], Masks, Bool[Tensor, " n"]], Images]
 
 
-def _filler(images: Images, protocol: CurveProtocol) -> Filler:
+def _curve_masker(images: Images, protocol: CurveProtocol) -> Masker:
     """Return a function that masks the images at `rows`; insertion may have another baseline than deletion."""
-    deletion, insertion = (_baseline_filler(images, name, protocol) for name in protocol.baselines)
+    deletion, insertion = (_masker(images, name, protocol) for name in protocol.baselines)
     if protocol.baselines[0] == protocol.baselines[1]:
         return lambda rows, kept, _: deletion(rows, kept)
 
@@ -256,9 +256,7 @@ def _filler(images: Images, protocol: CurveProtocol) -> Filler:
     return fill
 
 
-def _baseline_filler(
-    images: Images, baseline: str, protocol: CurveProtocol
-) -> Callable[[Int[Tensor, " n"], Masks], Images]:
+def _masker(images: Images, baseline: str, protocol: CurveProtocol) -> Callable[[Int[Tensor, " n"], Masks], Images]:
     if baseline in IMPUTERS:
         return lambda rows, kept: IMPUTERS[baseline](images.index_select(0, rows), ~kept, protocol.seed)
     background = BASELINES[baseline](images, protocol.colour, protocol.seed)

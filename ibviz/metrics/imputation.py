@@ -112,7 +112,7 @@ def _levels(removed: Masks, size: Grid) -> list[_Level]:
     for side in (2**step for step in range(depth + 1)):
         if side > 1:
             inside, left = max_pool2d(inside, 2), max_pool2d(left, 2)  # a cell with a known pixel is known
-        # A known value acts from its pixel's centre, which is closer to its neighbours than a coarse cell's centre.
+        # A known value acts from its pixel, which is closer than the centre of its coarse cell, and so weighs more.
         weight = _neighbours(inside) + _neighbours(left) * ((side - 1) / (side + 1))
         levels.append(_Level(inside - left, weight, (inside - left) / weight.clamp(min=1e-6), padding))
     return levels

@@ -61,9 +61,7 @@ def opened(stored: tuple[str, Path], **changes: object) -> tuple[ImageStream, Im
 
 
 def test_rows_far_apart_in_one_row_group_are_read(stored, monkeypatch):
-    monkeypatch.setattr(
-        "ibviz.data.parquet._ROWS_AT_ONCE", 2
-    )  # in groups of 7: batches without a wanted row between them
+    monkeypatch.setattr("ibviz.data.parquet._ROWS_AT_ONCE", 2)  # groups of 7 rows: some batches have no wanted row
     stream, whole = opened(stored)
     rows = torch.tensor([0, 6])
     assert stream.read(rows)[0].equal(whole.images[rows])
