@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ibviz.figures.curves import COLOURS
-from ibviz.figures.output import Panel, account
-from ibviz.figures.settings import DEFAULT, FAINT, TEMPLATES, settings
+from ibviz.figures.settings import DEFAULT_TEMPLATE, FAINT, TEMPLATES, settings
+from ibviz.figures.sidecar import Panel, account
 
 CURVES = ("deletion", "insertion")
 FIELDS = ("deletion_auc", "insertion_auc", "srg")
@@ -19,7 +19,7 @@ def draw(record: dict[str, Any]) -> Panel:
     """What each rule does to both areas against row by row, in pairs of images, for each number of levels."""
     names = list(dict.fromkeys(row["rule"] for row in record["rules"]))[1:]
     with settings():
-        figure = Figure(figsize=(TEMPLATES[DEFAULT].width, 3.4), layout="constrained")
+        figure = Figure(figsize=(TEMPLATES[DEFAULT_TEMPLATE].width, 3.4), layout="constrained")
         places = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes, curve in zip(places, CURVES, strict=True):
             axes.axvline(0, color=FAINT, linewidth=0.5)

@@ -29,7 +29,7 @@ from ibviz.benchmark.probe import at_best_pace
 from ibviz.data import DataConfig, load_images, to_float
 from ibviz.metrics import CurveProtocol, Faithfulness, faithfulness, pointing_game, scorer, torchray_pointing_game
 from ibviz.metrics.curves import AREAS
-from ibviz.metrics.grid import enlarged, on_grid, unit
+from ibviz.metrics.grid import enlarged, min_max_scaled, on_grid
 from ibviz.models.loading import WrappedClassifier, wrap
 from ibviz.progress import progress
 from ibviz.statistics import estimate
@@ -66,7 +66,7 @@ def chosen(network: WrappedClassifier, images: Images, labels: Tensor, count: in
 
 def quantised(maps: Maps, levels: int | None) -> Maps:
     """Uniform levels between each map's minimum and maximum."""
-    return maps if levels is None else (unit(maps) * levels).floor().clamp(max=levels - 1)
+    return maps if levels is None else (min_max_scaled(maps) * levels).floor().clamp(max=levels - 1)
 
 
 # Orders of pixels as other programs have them, on flat maps of one value a pixel.

@@ -15,7 +15,7 @@ from ibviz import figures
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
 from ibviz.errors import InputError
-from ibviz.figures.output import read_sidecar
+from ibviz.figures.sidecar import read_sidecar
 from ibviz.files import owned, read_rows, write_rows
 from ibviz.models.checkpoint import read_tensors, write_tensors
 from ibviz.training.loop import train

@@ -10,6 +10,7 @@ from PIL import Image
 
 PAGES = Path(__file__).parents[1] / "docs/how-to"
 INSTEAD = {  # of downloads and of long runs
+    "figures": {"count=100": "count=12"},
     "detectors": {
         'weights="DEFAULT"': "weights=None, weights_backbone=None, num_classes=3, rpn_post_nms_top_n_test=9",
         "masks=500": "masks=3",

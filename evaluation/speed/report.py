@@ -22,8 +22,17 @@ import numpy as np
 import torch
 from playwright.sync_api import Browser, sync_playwright
 
-from ibviz.figures.report import Band, Comparison, Line, Picture, Prediction, Report, Subject, save
-from ibviz.figures.rows import RowMaps
+from ibviz.figures.panel_rows import RowMaps
+from ibviz.figures.report import (
+    Band,
+    Picture,
+    Prediction,
+    Report,
+    ReportComparison,
+    ReportModel,
+    TableLine,
+    save_report,
+)
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 
@@ -48,12 +57,12 @@ def draw(images: int, methods: int, side: int) -> Report:
         for i in range(images)
     ]
     maps = draw_maps(images, methods, side)
-    lines = [Line(name, False, {"SRG": Estimate(0.5, 0.4, 0.6, images, 0)}, 1) for name in maps]
+    lines = [TableLine(name, False, {"SRG": Estimate(0.5, 0.4, 0.6, images, 0)}, 1) for name in maps]
     fractions = np.linspace(0, 1, 33)
     bands = {name: Band(fractions, fractions, fractions - 0.1, fractions + 0.1) for name in maps}
     values = {name: {"SRG": generator.uniform(size=images)} for name in maps}
-    comparison = Comparison("model", "protocol", {}, lines, {"deletion": bands, "insertion": bands}, values)
-    subject = Subject([Prediction("cat", 0.9, True)] * images, maps)
+    comparison = ReportComparison("model", "protocol", {}, lines, {"deletion": bands, "insertion": bands}, values)
+    subject = ReportModel([Prediction("cat", 0.9, True)] * images, maps)
     return Report("Speed", "Random numbers.", pictures, {"model": subject}, [comparison])
 
 
@@ -91,7 +100,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         path, built = Path(folder) / "report.html", []
         for _ in range(options.repeats):
             begun = time.perf_counter()
-            save(report, path)
+            save_report(report, path)
             built.append(time.perf_counter() - begun)
         browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         opening = [opened(browser, path, options.images) for _ in range(options.repeats)]

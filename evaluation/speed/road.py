@@ -64,7 +64,7 @@ def race(removed: Tensor) -> dict[str, float]:
 
 def main(out: Path | None) -> None:
     warnings.simplefilter("ignore", DeprecationWarning)  # the peer's, of NumPy
-    imputation.NOISE = 0.0
+    imputation._NOISE = 0.0
     rows = {name: race(removed) for name, removed in masks().items()}
     versions = {name: version(name) for name in ("torch", "scipy", "grad-cam")}
     facts = {"versions": versions, "threads": torch.get_num_threads(), "side": SIDE, "states": STATES, "an image": rows}

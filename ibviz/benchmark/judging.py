@@ -9,7 +9,7 @@ from ibviz.attribution.catalogue import CONTROLS
 from ibviz.benchmark.batch import Batch
 from ibviz.errors import InputError
 from ibviz.metrics.catalogue import MetricInput, measured, metric_of
-from ibviz.metrics.curves import BATCH, Faithfulness, faithfulness, planned_states, random_order_area, units
+from ibviz.metrics.curves import STATES_AT_ONCE, Faithfulness, faithfulness, planned_states, random_order_area, units
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import scorer
 from ibviz.metrics.ties import TieReport, tie_report
@@ -168,7 +168,7 @@ def _metric_input(model: Classifier, batch: Batch, maps: Maps, run: _Run) -> Met
         cells=units(maps, batch.size, protocol),
         regions=regions,
         probability=scorer(model, batch.targets.classes, precision=protocol.precision),
-        batch_size=protocol.batch_size or BATCH,
+        batch_size=protocol.batch_size or STATES_AT_ONCE,
         curves=faithfulness(score, batch.images, maps, protocol=protocol) if curves_in(run.metrics) else None,
     )
 

@@ -1,12 +1,12 @@
-"""Images and labels from files, from the Hub or from the embedded generator, with the objects on them."""
+"""Images, labels and annotated objects from files, from the Hugging Face Hub or from the embedded generator."""
 
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.image_set import Fault, ImageSet, regions, select, statistics, to_float
+from ibviz.data.image_stream import ImageStream, input_statistics
 from ibviz.data.objects import Objects
 from ibviz.data.regions import object_boxes, object_regions
 from ibviz.data.sources import load_images, load_split
-from ibviz.data.streaming import ImageStream, input_statistics
 from ibviz.data.synthetic import digits
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Backgrounds of the embedded digits: crops of bundled photographs, or dead leaves that are drawn."""
+"""Backgrounds of the embedded digits: crops of bundled photographs, or synthetic dead leaves."""
 
 import math
 from collections.abc import Callable
@@ -15,49 +15,49 @@ from ibviz.data.config import Background
 from ibviz.data.listing import Split
 from ibviz.types import Images
 
-Span = tuple[float, float]  # from, up to
+Span = tuple[float, float]  # low (included), high (excluded)
 
 SIDE = 48
 LUMA = torch.tensor([0.299, 0.587, 0.114])
-LEAVES = 64  # 7 % of the canvas stays uncovered and shows the first leaf, which covers all of it
-RADII = (3.0, 20.0)  # pixels; less than half the side, or a leaf would meet itself across the edge
+LEAVES = 64  # per image; on 7 % of the canvas only the first is seen, which covers all of it
+_RADII = (3.0, 20.0)  # pixels; less than half the side, as a leaf that crosses an edge continues on the opposite side
 PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
     "train": ("astronaut", "flower.jpg", "stereo_motorcycle", "hubble_deep_field", "retina"),
     "validation": ("rocket", "immunohistochemistry"),
     "test": ("chelsea", "china.jpg", "coffee"),
 }
-PHOTOGRAPH_HEIGHT = 144  # pixels, after which a crop of 48 to 108 becomes a canvas
+PHOTOGRAPH_HEIGHT = 144  # pixels; crops of 48 to 108 pixels of it are resized to the canvas
 
 
-class Kind(NamedTuple):
-    """A kind of background: the random numbers of an image, how they become pixels, and what lies on them."""
+class BackgroundKind(NamedTuple):
+    """A kind of background, and the sizes of the digits and strokes drawn on it."""
 
-    dice: tuple[int, ...]
-    draw: Callable[[Float64[Tensor, "n *dice"], Split], Images]
-    clusters: Callable[[Float64[Tensor, "n *dice"], Split], tuple[str, ...]] | None  # None: images share nothing
-    digit: Span  # pixels, of the 8 rows; ink fills about nine tenths
-    length: Span  # pixels along a stroke
-    thickness: Span  # pixels, half the width of a stroke
+    shape: tuple[int, ...]  # of the uniform random numbers per image
+    draw: Callable[[Float64[Tensor, "n *shape"], Split], Images]
+    clusters: Callable[[Float64[Tensor, "n *shape"], Split], tuple[str, ...]] | None  # None: independent images
+    digit: Span  # height of a digit's 8 rows in pixels, about nine tenths of which are ink
+    length: Span  # length of a stroke in pixels
+    thickness: Span  # half the width of a stroke in pixels
 
 
-def leaves(dice: Float64[Tensor, "n k 8"], split: Split) -> Images:
-    """Draw dead leaves: opaque shapes that cover one another (Lee 2001; as training images Baradad 2021).
+def leaves(uniform: Float64[Tensor, "n k 8"], split: Split) -> Images:
+    """Draw dead leaves: opaque shapes that occlude one another (Lee 2001; as training images Baradad 2021).
 
     Every second leaf is a rectangle, the others are ellipses. The density of their radii falls with the third power,
     so that the amplitude spectrum falls about as 1/f, like that of photographs (slopes of -1.14 here, -1.26 to -1.34 of
-    the bundled photographs). What leaves the canvas on one side comes in on the other. A row of `dice` holds the
-    radius, flatness, direction, x, y, hue, saturation and luma of each leaf.
+    the bundled photographs). Leaves wrap around the edges of the canvas. A row of `uniform` determines the radius,
+    flatness, direction, x, y, hue, saturation and luma of each leaf.
 
     Returns:
-        Images of 48 px in [0, 1]; image i depends on row i of `dice` alone, and on no split.
+        Images of 48 px in [0, 1]; image i depends on row i of `uniform` alone, and on no split.
     """
     del split
-    radius, flatness, direction, x, y, hue, saturation, luma = dice.unbind(-1)
-    smallest, largest = RADII
+    radius, flatness, direction, x, y, hue, saturation, luma = uniform.unbind(-1)
+    smallest, largest = _RADII
     radius = smallest / (1 - radius * (1 - (smallest / largest) ** 2)).sqrt()
-    hue = hue[:, :1] + between(hue, -0.25, 0.25)  # relatives of the first leaf's
-    palette = coloured(hue.flatten(), 0.5 * saturation.flatten(), between(luma.flatten(), 0.25, 0.75)).float()
-    top = _topmost(radius, between(flatness, 0.5, 1.0), math.pi * direction, torch.stack([x, y]))
+    hue = hue[:, :1] + to_range(hue, -0.25, 0.25)  # similar to that of the first leaf
+    palette = colours_of_luma(hue.flatten(), 0.5 * saturation.flatten(), to_range(luma.flatten(), 0.25, 0.75)).float()
+    top = _topmost(radius, to_range(flatness, 0.5, 1.0), math.pi * direction, torch.stack([x, y]))
     chosen = top.flatten(1).long()[..., None].expand(-1, -1, 3)
     return palette.view(*hue.shape, 3).gather(1, chosen).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
 
@@ -68,7 +68,7 @@ def _topmost(
     direction: Float64[Tensor, "n k"],
     place: Float64[Tensor, "2 n k"],
 ) -> UInt8[Tensor, "n 48 48"]:
-    """Return the number of the last leaf that covers each pixel."""
+    """Index of the last leaf that covers each pixel."""
     half = SIDE / 2
     right, down = (torch.arange(SIDE) + 0.5 - SIDE * place[..., None] + half) % SIDE - half
     cos, sin = ((turn / radius)[..., None] for turn in (direction.cos(), direction.sin()))
@@ -85,39 +85,39 @@ def _topmost(
     return top
 
 
-def photographs(dice: Float64[Tensor, "n 5"], split: Split) -> Images:
-    """Cut crops from the photographs of a split; a row of `dice` holds which one, x, y, scale and whether mirrored.
+def photographs(uniform: Float64[Tensor, "n 5"], split: Split) -> Images:
+    """Crop the photographs of a split; a row of `uniform` determines the photograph, x, y, scale and mirroring.
 
     Returns:
         Images of 48 px in [0, 1].
     """
     panorama, edges = _panorama(split)
-    which, half = _which(dice, split), between(dice[:, 3], 24.0, 54.0)
+    index, half = _photograph_index(uniform, split), to_range(uniform[:, 3], 24.0, 54.0)
     height, width = panorama.shape[-2:]
-    left, right = edges[which] + half, edges[which + 1] - half
-    x = (left + dice[:, 1] * (right - left)) * 2 / width - 1
-    y = (half + dice[:, 2] * (height - 2 * half)) * 2 / height - 1
-    flip, zero = torch.where(dice[:, 4] < 0.5, -1, 1), torch.zeros_like(x)
+    left, right = edges[index] + half, edges[index + 1] - half
+    x = (left + uniform[:, 1] * (right - left)) * 2 / width - 1
+    y = (half + uniform[:, 2] * (height - 2 * half)) * 2 / height - 1
+    flip, zero = torch.where(uniform[:, 4] < 0.5, -1, 1), torch.zeros_like(x)
     theta = torch.stack([flip * half * 2 / width, zero, x, zero, half * 2 / height, y], dim=1).view(-1, 2, 3)
-    return sample(panorama.expand(len(dice), -1, -1, -1), theta, "bilinear")
+    return sample(panorama.expand(len(uniform), -1, -1, -1), theta, "bilinear")
 
 
-def photograph_names(dice: Float64[Tensor, "n 5"], split: Split) -> tuple[str, ...]:
-    """Name the photograph behind each image: what images have in common.
+def photograph_names(uniform: Float64[Tensor, "n 5"], split: Split) -> tuple[str, ...]:
+    """Name the photograph behind each image: its cluster, since images of one photograph are not independent.
 
     >>> photograph_names(torch.tensor([[0.5, 0, 0, 0, 0]], dtype=torch.float64), "test")
     ('china.jpg',)
     """
-    return tuple(PHOTOGRAPHS[split][index] for index in _which(dice, split).tolist())
+    return tuple(PHOTOGRAPHS[split][index] for index in _photograph_index(uniform, split).tolist())
 
 
-def _which(dice: Float64[Tensor, "n 5"], split: Split) -> Tensor:
-    return (dice[:, 0] * len(PHOTOGRAPHS[split])).long()
+def _photograph_index(uniform: Float64[Tensor, "n 5"], split: Split) -> Tensor:
+    return (uniform[:, 0] * len(PHOTOGRAPHS[split])).long()
 
 
-@cache  # small, and decoding the photographs takes a second
+@cache  # the result is small, and decoding the photographs takes a second
 def _panorama(split: Split) -> tuple[Images, Float64[Tensor, " edges"]]:
-    """Photographs side by side, and the column where each begins."""
+    """Return the photographs of a split side by side, and the column at which each begins."""
     parts = [_photograph(name) for name in PHOTOGRAPHS[split]]
     edges = torch.tensor([0, *(part.shape[-1] for part in parts)], dtype=torch.float64).cumsum(0)
     return torch.cat(parts, dim=-1), edges
@@ -138,28 +138,28 @@ def _bundled(name: str) -> Callable[[], np.ndarray]:
     return (lambda: load_sample_image(name)) if name.endswith(".jpg") else getattr(data, name)
 
 
-def between(dice: Float64[Tensor, "*n"], low: float, high: float) -> Float64[Tensor, "*n"]:
-    """Stretch uniform [0, 1) numbers to [low, high)."""
-    return low + (high - low) * dice
+def to_range(uniform: Float64[Tensor, "*n"], low: float, high: float) -> Float64[Tensor, "*n"]:
+    """Map uniform numbers from [0, 1) to [low, high)."""
+    return low + (high - low) * uniform
 
 
 def sample(source: Tensor, theta: Float64[Tensor, "n 2 3"], mode: str) -> Tensor:
-    """Read a canvas from `source` at the places to which `theta` maps it."""
+    """Sample a canvas from `source` under the affine transforms `theta`."""
     grid = functional.affine_grid(theta.float(), [len(theta), 1, SIDE, SIDE], align_corners=False)
     return functional.grid_sample(source, grid, mode=mode, align_corners=False)
 
 
-def coloured(
+def colours_of_luma(
     hue: Float64[Tensor, " n"], saturation: Float64[Tensor, " n"], luma: Float64[Tensor, " n"]
 ) -> Float64[Tensor, "n 3"]:
-    """Return the colour of exactly this luma: the pure hue mixed with white or black, then with its grey."""
+    """Return RGB colours of exactly this luma: the pure hue mixed with white or black, then with grey."""
     pure = (((hue[:, None] * 6 + torch.tensor([0, 4, 2])) % 6 - 3).abs() - 1).clamp(0, 1)
     own, luma = (pure * LUMA).sum(1, keepdim=True), luma[:, None]
     mixed = torch.where(luma < own, pure * luma / own, 1 - (1 - pure) * (1 - luma) / (1 - own))
     return luma + saturation[:, None] * (mixed - luma)
 
 
-BACKGROUNDS: dict[Background, Kind] = {
-    "photographs": Kind((5,), photographs, photograph_names, (18.0, 27.0), (9.0, 18.0), (1.2, 2.0)),
-    "leaves": Kind((LEAVES, 8), leaves, None, (14.0, 20.0), (7.0, 14.0), (0.9, 1.5)),
+BACKGROUNDS: dict[Background, BackgroundKind] = {
+    "photographs": BackgroundKind((5,), photographs, photograph_names, (18.0, 27.0), (9.0, 18.0), (1.2, 2.0)),
+    "leaves": BackgroundKind((LEAVES, 8), leaves, None, (14.0, 20.0), (7.0, 14.0), (0.9, 1.5)),
 }

@@ -11,7 +11,7 @@ import torch
 
 from ibviz.data.config import DataConfig
 from ibviz.data.download import failed, fetch_parquet, fetched
-from ibviz.data.folder import LAYOUT, has_splits, list_folder, split_folder
+from ibviz.data.folder import FOLDER_LAYOUT, has_splits, list_folder, split_folder
 from ibviz.data.listing import Listing, Part, Split, hold_out, limited
 from ibviz.data.outside import list_dataset
 from ibviz.data.parquet import list_parquet, split_files
@@ -186,6 +186,6 @@ SOURCES: dict[str, Source] = {
         partial(_published, list_tiny_imagenet), "Tiny ImageNet: 64 px, 200 classes", annotated=True
     ),
     "hub": Source(_hub, "a data set of the Hugging Face Hub in Parquet files", layout=PARQUET_FILES, annotated=True),
-    "folder": Source(_folder, "a folder with a folder of images per class", layout=LAYOUT),
+    "folder": Source(_folder, "a folder with a folder of images per class", layout=FOLDER_LAYOUT),
     "parquet": Source(_parquet, "Parquet files with images, labels and perhaps objects", PARQUET_FILES, annotated=True),
 }

@@ -1,4 +1,4 @@
-"""Downloads: whole or not there, and one clear error when they fail."""
+"""Downloads that are complete or absent, with one clear error if they fail."""
 
 import math
 import shutil
@@ -15,9 +15,9 @@ from ibviz.errors import InputError
 from ibviz.progress import progress
 from ibviz.reading import parsing
 
-PIECE = 10**6  # bytes at a time
-PATIENCE = 60  # seconds without a byte
-CONVERTED = "refs/convert/parquet"  # where the Hub keeps every data set as Parquet
+_PIECE = 10**6  # bytes read at a time
+_TIMEOUT = 60  # seconds without a byte
+CONVERTED = "refs/convert/parquet"  # branch on which the Hub converts every data set to Parquet
 ARCHIVES = {  # address and MD5, as published
     "cub": (
         "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
@@ -28,7 +28,7 @@ ARCHIVES = {  # address and MD5, as published
 
 @contextmanager
 def failed(name: str, root: Path, expected: str) -> Iterator[None]:
-    """Turn what a download raises into one error that says where it looked and what else works."""
+    """Turn any error of a download into one `InputError` that names the folder, the reason and the alternatives."""
     try:
         yield
     except InputError:
@@ -42,10 +42,10 @@ def failed(name: str, root: Path, expected: str) -> Iterator[None]:
 
 
 def fetched(place: Path, fetch: Callable[[Path], None]) -> Path:
-    """The folder `place`, filled by `fetch` first if it is not there.
+    """Return the folder `place`, after filling it by `fetch` if it does not exist.
 
-    `fetch` works in a hidden folder beside, which becomes `place` only when all of it has arrived. After a failure it
-    stays, so that the next try goes on with the archives that are whole.
+    `fetch` writes to a hidden folder beside it, which is renamed to `place` once the download is complete. After a
+    failure the hidden folder stays, so that the next attempt keeps the complete archives.
 
     >>> import tempfile
     >>> place = fetched(Path(tempfile.mkdtemp()) / "pets", lambda beside: (beside / "cat.txt").touch())
@@ -67,10 +67,10 @@ def _refuse_link(beside: Path) -> None:
 
 
 def fetch_file(address: str, md5: str, path: Path) -> None:
-    """Download one file, unless it is there with this sum; after a failure the next try goes on with the rest.
+    """Download a file unless it exists with this MD5; after a failure the next attempt resumes.
 
-    What has arrived lies in a hidden file beside, which becomes `path` when it is whole and of this sum. A server that
-    does not send parts of a file sends all of it anew.
+    The download goes to a hidden file beside, which is renamed to `path` once it is complete and has this MD5. If the
+    server does not support ranges, the download starts again.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -88,34 +88,34 @@ def fetch_file(address: str, md5: str, path: Path) -> None:
 
 
 def _receive(address: str, path: Path) -> None:
-    """Append to `path` what it lacks of the file at `address`."""
+    """Download the rest of the file at `address` that `path` does not hold yet."""
     held = path.stat().st_size if path.exists() else 0
     request = Request(address, headers={"User-Agent": "ibviz"} | ({"Range": f"bytes={held}-"} if held else {}))
     try:
-        answer = urlopen(request, timeout=PATIENCE)
+        answer = urlopen(request, timeout=_TIMEOUT)
     except HTTPError as error:
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # nothing is left to send: the sum decides
+            return  # the file is complete; its MD5 is checked by the caller
         raise
     with answer:
         rest = int(answer.headers.get("Content-Length", 0))
         with path.open("ab" if answer.status == HTTPStatus.PARTIAL_CONTENT else "wb") as file:
             before = file.tell()
-            pieces = iter(partial(answer.read, PIECE), b"")
-            for piece in progress(pieces, f"{address.rpartition('/')[2]}, MB", total=math.ceil(rest / PIECE)):
+            pieces = iter(partial(answer.read, _PIECE), b"")
+            for piece in progress(pieces, f"{address.rpartition('/')[2]}, MB", total=math.ceil(rest / _PIECE)):
                 file.write(piece)
             if file.tell() < before + rest:
                 raise OSError(f"{address} was cut off after {file.tell()} of {before + rest} bytes")
 
 
 def fetch_archive(name: str, beside: Path) -> None:
-    """Download an archive of `ARCHIVES`, check its sum, unpack it."""
+    """Download an archive of `ARCHIVES`, check its MD5 and unpack it."""
     address, md5 = ARCHIVES[name]
     _fetch_and_unpack([(address, md5, beside / address.rpartition("/")[2])])
 
 
 def fetch_voc(year: str, beside: Path) -> None:
-    """Download the archives of a year that torchvision knows: train and validation, and the test of 2007."""
+    """Download the archives of Pascal VOC that torchvision knows: training and validation, and the test of 2007."""
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     entries = [DATASET_YEAR_DICT[key] for key in [year, *(["2007-test"] if year == "2007" else [])]]
@@ -123,17 +123,17 @@ def fetch_voc(year: str, beside: Path) -> None:
 
 
 def _fetch_and_unpack(archives: list[tuple[str, str, Path]]) -> None:
-    """Download archives, each by address, MD5 and place, and unpack all beside themselves before one of them goes."""
+    """Download archives, each given by address, MD5 and path, unpack them, and delete them once all are unpacked."""
     for archive in archives:
         fetch_file(*archive)
     for _, _, path in archives:
-        unpack(path)
+        unpack_archive(path)
     for _, _, path in archives:
         path.unlink()
 
 
-def unpack(archive: Path) -> None:
-    """Unpack a tar archive beside itself; what would lie outside of its folder, or is no plain file, is refused."""
+def unpack_archive(archive: Path) -> None:
+    """Unpack a tar archive into its folder; entries outside of it and special files are an `InputError`."""
     with parsing(f"cannot unpack {archive}", "remove it and try again"), tarfile.open(archive) as opened:
         opened.extractall(archive.parent, filter="data")
 
@@ -141,7 +141,7 @@ def unpack(archive: Path) -> None:
 def fetch_parquet(repository: str, beside: Path) -> None:
     """Download the Parquet files of a data set on the Hugging Face Hub, OWNER/NAME or OWNER/NAME/FOLDER.
 
-    A set whose own files are of another kind comes from the branch on which the Hub converts all of them.
+    A data set without Parquet files of its own is taken from the branch on which the Hub converts it.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -158,6 +158,6 @@ def fetch_parquet(repository: str, beside: Path) -> None:
         f"{owner}/{name}", repo_type="dataset", revision=revision, allow_patterns=wanted, local_dir=beside
     )
     missing = [file for file in wanted if not (beside / file).is_file()]
-    if missing:  # without a connection the client takes what is there for the whole
+    if missing:  # without a connection, the client returns the files it has without an error
         raise OSError(f"{len(missing)} of {len(wanted)} files have not arrived, {missing[0]} first; try again")
     shutil.rmtree(beside / ".cache", ignore_errors=True)

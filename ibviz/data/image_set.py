@@ -1,4 +1,4 @@
-"""One split in memory: pixels, labels and where the object is."""
+"""Images of one split in memory, with labels and annotated objects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,24 +11,24 @@ from ibviz.data.objects import Objects
 from ibviz.data.regions import object_regions, rasterise
 from ibviz.types import Boxes, Grid, Images, Labels, Masks, Pixels
 
-CHUNK = 1024  # images counted at once; bounds the memory
+IMAGES_AT_ONCE = 1024  # images whose values are counted at once; bounds memory
 
 
 class Fault(NamedTuple):
-    """An image that was skipped, and why."""
+    """An image that was skipped, and the reason."""
 
     name: str
     reason: str
 
 
 class ImageSet(NamedTuple):
-    """Images of one size with labels, names and, where known, object regions.
+    """Images of one size with labels, names and, if annotated, boxes, masks and objects.
 
     Label -1 means no label. Boxes are half-open pixel edges of the image as the model sees it: the pixel in column c
-    spans [c, c + 1). A row of NaN stands for an image without a box. Box and mask are those of one object, the largest
-    of the image's class; `objects` holds all that the source knows. `faults` are images that belong here and could not
-    be read. `clusters` name what some images share, such as a background or a patient; intervals and tests count
-    clusters, not images.
+    spans [c, c + 1). An image without a box has a row of NaN. `boxes` and `masks` describe one object per image, the
+    largest of its class; `objects` holds all annotated objects. `faults` lists images of the split that could not be
+    read. `clusters` names groups of dependent images, such as those of one background or patient; intervals and tests
+    count clusters, not images.
     """
 
     images: Pixels
@@ -43,7 +43,7 @@ class ImageSet(NamedTuple):
 
 
 def skipped(faults: Sequence[Fault]) -> str:
-    """One line for a log: how many images were left out, and the first ten names.
+    """Summarise skipped images in one line: their number and the first ten names.
 
     >>> skipped([Fault("cat/7.jpg", "cannot decode cat/7.jpg")])
     '1 image skipped, unreadable: cat/7.jpg'
@@ -71,7 +71,7 @@ def select(image_set: ImageSet, indices: Int[Tensor, " k"]) -> ImageSet:
 
 
 def to_float(pixels: Pixels) -> Images:
-    """Stored bytes as [0, 1] pixel space.
+    """Convert stored bytes to floats in [0, 1].
 
     >>> to_float(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).max()
     tensor(1.)
@@ -80,10 +80,9 @@ def to_float(pixels: Pixels) -> Images:
 
 
 def statistics(pixels: Pixels) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and population deviation of each channel over all pixels, in [0, 1] space, to 4 decimals.
+    """Mean and population deviation of each channel over all pixels in [0, 1], to 4 decimals.
 
-    Exact: computed from counts of the 256 values. A channel of one constant value has deviation 0, by which nobody can
-    divide: guard before normalising.
+    Exact, as computed from counts of the 256 values. The deviation of a constant channel is 0: check before dividing.
 
     >>> statistics(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2))
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -92,19 +91,19 @@ def statistics(pixels: Pixels) -> tuple[tuple[float, float, float], tuple[float,
 
 
 def value_counts(pixels: Pixels) -> Int64[Tensor, "3 256"]:
-    """How often each channel has each of the 256 values; counts of batches add up.
+    """Count the 256 values of each channel; counts of batches can be summed.
 
     >>> value_counts(torch.full((1, 3, 2, 2), 7, dtype=torch.uint8))[:, 7]
     tensor([4, 4, 4])
     """
     counts = torch.zeros(3, 256, dtype=torch.int64, device=pixels.device)
-    for part in pixels.split(CHUNK):
+    for part in pixels.split(IMAGES_AT_ONCE):
         counts += torch.stack([part[:, channel].flatten().bincount(minlength=256) for channel in range(3)])
     return counts
 
 
 def moments(counts: Int64[Tensor, "3 256"]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and population deviation of each channel in [0, 1] space, to 4 decimals.
+    """Mean and population deviation of each channel in [0, 1] from counts of its values, to 4 decimals.
 
     >>> moments(torch.ones(3, 256, dtype=torch.int64))[0]
     (0.5, 0.5, 0.5)
@@ -113,15 +112,16 @@ def moments(counts: Int64[Tensor, "3 256"]) -> tuple[tuple[float, float, float],
     values = torch.linspace(0, 1, 256, dtype=torch.float64, device=counts.device)
     mean = (share * values).sum(1, keepdim=True)
     deviation = (share * (values - mean) ** 2).sum(1).sqrt()
-    (r, g, b), (dr, dg, db) = ([round(value, 4) for value in one.flatten().tolist()] for one in (mean, deviation))
+    rounded = ([round(value, 4) for value in moment.flatten().tolist()] for moment in (mean, deviation))
+    (r, g, b), (dr, dg, db) = rounded
     return (r, g, b), (dr, dg, db)
 
 
 def regions(image_set: ImageSet) -> Masks | None:
-    """Pixels of all objects of each image's class that are not difficult; None where nothing is known of any image.
+    """Return the pixels of all objects of each image's class that are not difficult; None without annotations.
 
-    They are those of the masks, where there are any, otherwise those whose centre lies in a box. Labels have to be as
-    the data numbers them, for so are its objects.
+    The pixels are those of the masks if there are any, otherwise those whose centre lies in a box. Labels must be
+    numbered as in the data set.
 
     >>> pixels = torch.zeros(1, 3, 2, 3, dtype=torch.uint8)
     >>> boxed = ImageSet(pixels, torch.tensor([0]), ("a",), ("x",), boxes=torch.tensor([[1.0, 0.0, 3.0, 1.0]]))
@@ -133,14 +133,14 @@ def regions(image_set: ImageSet) -> Masks | None:
     size = (images.shape[2], images.shape[3])
     if image_set.objects is None:
         return rasterise(boxes, size) if masks is None and boxes is not None else masks
-    each = zip(image_set.objects, labels, strict=True)
-    return torch.stack([_of_class(one, label, size, masked=masks is not None) for one, label in each])
+    pairs = zip(image_set.objects, labels, strict=True)
+    return torch.stack([_class_region(objects, label, size, masked=masks is not None) for objects, label in pairs])
 
 
-def _of_class(objects: Objects | None, label: int, size: Grid, *, masked: bool) -> Bool[Tensor, "h w"]:
-    things = None if objects is None else objects.masks if masked else objects.boxes
-    if objects is None or things is None or label < 0:
+def _class_region(objects: Objects | None, label: int, size: Grid, *, masked: bool) -> Bool[Tensor, "h w"]:
+    shapes = None if objects is None else objects.masks if masked else objects.boxes
+    if objects is None or shapes is None or label < 0:
         return torch.zeros(size, dtype=torch.bool)
     keep = [(objects.labels == label) & ~objects.difficult]
-    [region] = object_regions([things], keep=keep)  # pyright: ignore[reportArgumentType] - `Objects` are tv_tensors
+    [region] = object_regions([shapes], keep=keep)  # pyright: ignore[reportArgumentType] - `Objects` are tv_tensors
     return region

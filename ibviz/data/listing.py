@@ -1,4 +1,4 @@
-"""What a split offers before anything is decoded, and the one way from there to an `ImageSet`."""
+"""Listings of images that are not decoded yet, and their decoding into an `ImageSet`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -10,57 +10,60 @@ from torch import Tensor
 
 from ibviz.data.decode import to_tensor
 from ibviz.data.image_set import Fault, ImageSet
-from ibviz.data.objects import Objects, Picture, View, labelled, seen, visible
+from ibviz.data.objects import AnnotatedImage, Objects, View, apply_view, labelled_object, visible_objects
 from ibviz.errors import InputError
 from ibviz.progress import progress
 
 Indices = Int64[Tensor, "_"]
 Split = Literal["train", "validation", "test"]
-TOLERATED = 0.01  # share of a split's images that may be unreadable
+TOLERATED_SHARE = 0.01  # fraction of a split's images that may be unreadable
 
 
 class Sample(NamedTuple):
-    """How to decode one image, and how to annotate it once it is decoded; neither has happened yet."""
+    """Functions that decode one image and then annotate it."""
 
-    image: Callable[[], Image.Image]  # an InputError says why it cannot be read
+    image: Callable[[], Image.Image]  # raises an InputError if it cannot be read
     objects: Callable[[Image.Image], Objects] | None = None
 
 
 class Listing(NamedTuple):
-    """Labels and names of many images, and how to decode those at ascending, different rows one after the other."""
+    """Labels and names of images that are not decoded yet, and access to them."""
 
     labels: Int64[Tensor, " n"]
     class_names: tuple[str, ...]
     names: tuple[str, ...]
-    samples: Callable[[Indices], Iterator[Sample]]
-    clusters: tuple[str, ...] | None = None  # as those of `ImageSet`
+    samples: Callable[[Indices], Iterator[Sample]]  # of distinct rows in ascending order
+    clusters: tuple[str, ...] | None = None  # as in `ImageSet`
 
 
 class Part(NamedTuple):
-    """The rows of a listing that make up a split, ascending."""
+    """Rows of a listing that make up a split, in ascending order."""
 
     listing: Listing
     rows: Indices
 
 
-class Note(NamedTuple):
-    """The objects of one image as the network sees it, and which of them has its label."""
+class ImageObjects(NamedTuple):
+    """Objects of one image as the network sees it."""
 
     objects: Objects
-    target: int | None
+    target: int | None  # row of the largest object of the image's class
 
 
-class Row(NamedTuple):
-    """One row as the network sees it."""
+class DecodedImage(NamedTuple):
+    """One image as the network sees it, with its objects if annotated."""
 
     pixels: Tensor
-    note: Note | None
+    annotation: ImageObjects | None
 
 
-def checked(listing: Listing, where: str) -> Listing:
-    """The listing with names that can be written; refused if it is empty or a label has no class name (-1: no label).
+def checked_listing(listing: Listing, where: str) -> Listing:
+    """Return the listing with names that UTF-8 can hold.
 
-    >>> checked(Listing(torch.tensor([2]), ("cat", "dog"), ("x.png",), iter), "pets")
+    Raises:
+        InputError: If it is empty, or a label is neither -1 (no label) nor the index of a class name.
+
+    >>> checked_listing(Listing(torch.tensor([2]), ("cat", "dog"), ("x.png",), iter), "pets")
     Traceback (most recent call last):
     ibviz.errors.InputError: pets: labels must be -1 (none) to 1, one per class name; got 2 to 2
     """
@@ -80,7 +83,7 @@ def checked(listing: Listing, where: str) -> Listing:
 
 
 def writable(name: str) -> str:
-    r"""Return a name as UTF-8 can hold it; bytes of a file's name that are no text become escapes.
+    r"""Return a name that UTF-8 can hold; undecodable bytes of a file name become escapes.
 
     >>> writable("caf\udce9.jpg")
     'caf\\udce9.jpg'
@@ -92,15 +95,15 @@ def writable(name: str) -> str:
     return name
 
 
-def load(part: Part, view: View) -> ImageSet:
-    """Decode a split into one tensor, its corrupt images left out and listed; more than 1 % of them is an error."""
-    found = decoded(part, view, show=True)
-    tolerate(found.faults, len(part.rows))
-    return found
+def load_part(part: Part, view: View) -> ImageSet:
+    """Decode a split into memory; corrupt images are left out and listed, and more than 1 % of them are an error."""
+    images = decoded(part, view, show=True)
+    check_faults(images.faults, len(part.rows))
+    return images
 
 
 def decoded(part: Part, view: View, *, show: bool = False) -> ImageSet:
-    """Decode rows as `load` does, however many of them are corrupt; with a progress bar where it is to be shown.
+    """Decode a split as `load_part` does, however many images are corrupt; `show` adds a progress bar.
 
     >>> black = Sample(lambda: Image.new("RGB", (9, 9)))
     >>> pair = Listing(torch.tensor([0, 1]), ("a", "b"), ("x", "y"), lambda rows: (black for _ in rows))
@@ -108,29 +111,33 @@ def decoded(part: Part, view: View, *, show: bool = False) -> ImageSet:
     torch.Size([1, 3, 9, 9])
     """
     listing, rows = part
-    images, kept, notes, faults = torch.empty(0, 3, 0, 0, dtype=torch.uint8), [], [], []
-    seen = progress(look(part, view), "reading images", total=len(rows), show=show)
-    for row, found in zip(rows.tolist(), seen, strict=True):
-        if isinstance(found, Fault):
-            faults.append(found)
+    images, kept, annotations, faults = torch.empty(0, 3, 0, 0, dtype=torch.uint8), [], [], []
+    results = progress(decode_rows(part, view), "reading images", total=len(rows), show=show)
+    for row, result in zip(rows.tolist(), results, strict=True):
+        if isinstance(result, Fault):
+            faults.append(result)
             continue
         if not kept:
-            images = torch.empty(len(rows), *found.pixels.shape, dtype=torch.uint8)
-        images[len(kept)] = _same_size(found.pixels, images, listing.names[row])
+            images = torch.empty(len(rows), *result.pixels.shape, dtype=torch.uint8)
+        images[len(kept)] = _same_size(result.pixels, images, listing.names[row])
         kept.append(row)
-        notes.append(found.note)
+        annotations.append(result.annotation)
     names = tuple(listing.names[row] for row in kept)
-    shared = None if listing.clusters is None else tuple(listing.clusters[row] for row in kept)
-    whole = ImageSet(
-        images[: len(kept)], listing.labels[kept], listing.class_names, names, faults=tuple(faults), clusters=shared
+    clusters = None if listing.clusters is None else tuple(listing.clusters[row] for row in kept)
+    image_set = ImageSet(
+        images[: len(kept)], listing.labels[kept], listing.class_names, names, faults=tuple(faults), clusters=clusters
     )
-    return _annotated(whole, notes)
+    return _annotated(image_set, annotations)
 
 
-def look(part: Part, view: View, *, annotated: bool = True) -> Iterator[Row | Fault]:
-    """Each row of a split as the network sees it, or why it cannot be read; a wrong annotation is an error.
+def decode_rows(part: Part, view: View, *, annotated: bool = True) -> Iterator[DecodedImage | Fault]:
+    """Decode the images of a split one by one, with their objects if `annotated`.
 
-    Not `annotated` leaves the objects out.
+    Yields:
+        The image as the network sees it, or a `Fault` if it cannot be read.
+
+    Raises:
+        InputError: If an annotation is wrong.
     """
     listing, rows = part
     for row, sample in zip(rows.tolist(), listing.samples(rows), strict=True):
@@ -142,43 +149,46 @@ def look(part: Part, view: View, *, annotated: bool = True) -> Iterator[Row | Fa
             continue
         try:
             objects = sample.objects(image) if annotated and sample.objects else None
-            yield _row(Picture(image, objects), int(listing.labels[row]), view)
+            yield _viewed(AnnotatedImage(image, objects), int(listing.labels[row]), view)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
 
 
-def _row(picture: Picture, label: int, view: View) -> Row:
-    target = None if picture.objects is None else labelled(picture.objects, label)
-    image, objects = seen(picture, view, target)
-    return Row(to_tensor(image), None if objects is None else Note(objects, target))
+def _viewed(picture: AnnotatedImage, label: int, view: View) -> DecodedImage:
+    target = None if picture.objects is None else labelled_object(picture.objects, label)
+    image, objects = apply_view(picture, view, target)
+    return DecodedImage(to_tensor(image), None if objects is None else ImageObjects(objects, target))
 
 
-def tolerate(faults: Sequence[Fault], count: int) -> None:
-    """Nothing while at most 1 % of `count` images are unreadable, else an error that names the first three.
+def check_faults(faults: Sequence[Fault], count: int) -> None:
+    """Raise `InputError`, naming the first three faults, if more than 1 % of `count` images are unreadable.
 
-    >>> tolerate([Fault("a.png", "cannot decode a.png")], 100)
+    >>> check_faults([Fault("a.png", "cannot decode a.png")], 100)
     """
-    if len(faults) > TOLERATED * count:
+    if len(faults) > TOLERATED_SHARE * count:
         first = "; ".join(fault.reason for fault in faults[:3])
         more = "; ..." if len(faults) > 3 else ""
-        raise InputError(f"{len(faults)} of {count} images cannot be read, more than {TOLERATED:.0%}: {first}{more}")
+        raise InputError(
+            f"{len(faults)} of {count} images cannot be read, more than {TOLERATED_SHARE:.0%}: {first}{more}"
+        )
 
 
-def _annotated(images: ImageSet, notes: list[Note | None]) -> ImageSet:
-    """The images with their objects, and with the box and mask of the labelled one."""
-    boxes = torch.full((len(notes), 4), torch.nan)
-    masks = torch.zeros(len(notes), *images.images.shape[2:], dtype=torch.bool)
-    for row, note in enumerate(notes):
-        if note is not None and note.target is not None:
-            box = note.objects.boxes[note.target].as_subclass(Tensor)
+def _annotated(images: ImageSet, annotations: list[ImageObjects | None]) -> ImageSet:
+    """Add objects to images, and the box and mask of the object that has the image's label."""
+    boxes = torch.full((len(annotations), 4), torch.nan)
+    masks = torch.zeros(len(annotations), *images.images.shape[2:], dtype=torch.bool)
+    for row, annotation in enumerate(annotations):
+        if annotation is not None and annotation.target is not None:
+            box = annotation.objects.boxes[annotation.target].as_subclass(Tensor)
             boxes[row] = box if (box[2:] > box[:2]).all() else torch.nan
-            if note.objects.masks is not None:
-                masks[row] = note.objects.masks[note.target]
-    masked = any(note is not None and note.objects.masks is not None for note in notes)
+            if annotation.objects.masks is not None:
+                masks[row] = annotation.objects.masks[annotation.target]
+    masked = any(annotation is not None and annotation.objects.masks is not None for annotation in annotations)
+    objects = tuple(annotation and visible_objects(annotation.objects) for annotation in annotations)
     return images._replace(
         boxes=None if boxes.isnan().all() else boxes,
         masks=masks if masked else None,
-        objects=tuple(note and visible(note.objects) for note in notes) if any(notes) else None,
+        objects=objects if any(annotations) else None,
     )
 
 
@@ -193,7 +203,7 @@ def _same_size(pixels: Tensor, images: Tensor, name: str) -> Tensor:
 
 
 def hold_out(count: int, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Indices kept and held out at random, both ascending; at least one on each side.
+    """Split `count` indices at random into kept and held-out ones, both ascending and at least one each.
 
     >>> kept, held = hold_out(10, 0.2, seed=0)
     >>> len(kept), len(held)
@@ -207,7 +217,7 @@ def hold_out(count: int, share: float, seed: int) -> tuple[Indices, Indices]:
 
 
 def limited(indices: Indices, limit: int | None, seed: int) -> Indices:
-    """At most `limit` of `indices`, chosen at random, in their order.
+    """Draw at most `limit` of `indices` at random, in their order.
 
     >>> len(limited(torch.arange(9), 4, seed=0))
     4

@@ -1,4 +1,4 @@
-"""The objects of an image: boxes and masks that go where its pixels go."""
+"""Annotated objects of an image: boxes and masks that are transformed with its pixels."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,15 +14,15 @@ from ibviz.errors import InputError
 from ibviz.types import Boxes, Grid, Labels, Masks
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1: half-open edges in pixels
-SLACK = 1.0  # pixels by which a box may reach beyond its image: annotators round
+SLACK = 1.0  # pixels by which a box may exceed its image, since annotators round
 
 
 class Objects(NamedTuple):
-    """What is to be seen on one image, one row an object, in pixels of that image.
+    """Annotated objects of one image, one per row, in pixels of that image.
 
-    Boxes are a `tv_tensors.BoundingBoxes` (XYXY), masks a `tv_tensors.Mask`, so that torchvision's transforms move them
-    with the image. A label counts in the image's class names; -1 is another class. Difficult objects (VOC's flag,
-    COCO's crowds) are no fair target.
+    Boxes are a `tv_tensors.BoundingBoxes` (XYXY) and masks a `tv_tensors.Mask`, so that torchvision's transforms move
+    them with the image. A label is an index of the class names, -1 any other class. Difficult objects (VOC's flag,
+    COCO's crowds) are not evaluated.
     """
 
     boxes: Boxes
@@ -31,18 +31,19 @@ class Objects(NamedTuple):
     masks: Masks | None = None
 
 
-class Picture(NamedTuple):
-    """A decoded image and, where the source knows them, its objects."""
+class AnnotatedImage(NamedTuple):
+    """A decoded image and, if annotated, its objects."""
 
     image: Image.Image
     objects: Objects | None = None
 
 
 class View(NamedTuple):
-    """What the network sees of an image: the centre of the whole, or of the box of its labelled object.
+    """Resize and crop that turn an image into the network's input.
 
-    The short side becomes `resize` (default `size`), then the centre of `size` is cut out; a box becomes a square of
-    `resize` first, whatever its shape, as the authors do on CUB. `size` None keeps whole images as they are.
+    The short side is resized to `resize` (default `size`), then the centre of `size` is cropped. With `crop` "box", the
+    box of the labelled object is first resized to a square of `resize` regardless of its shape, as the authors do on
+    CUB. With `size` None, images are left as they are.
     """
 
     size: int | Grid | None = None  # side of a square, or height and width
@@ -58,7 +59,17 @@ def annotate(
     difficult: Sequence[bool] = (),
     masks: Masks | None = None,
 ) -> Objects:
-    """Objects of `image`; a box without area is left out, one that reaches beyond the image is an error.
+    """Create the objects of an image; boxes without area are left out.
+
+    Args:
+        image: The image as it is stored.
+        boxes: Edges x0, y0, x1, y1 of each object in pixels, half-open.
+        labels: Class of each object.
+        difficult: Flag of each object that is not evaluated; none by default.
+        masks: Pixels of each object.
+
+    Raises:
+        InputError: If a box reaches beyond the image by more than a pixel.
 
     >>> annotate(Image.new("RGB", (9, 6)), [(1.0, 1.0, 4.0, 5.0), (2.0, 2.0, 2.0, 3.0)], [7, 8]).labels
     tensor([7])
@@ -84,10 +95,10 @@ def _area(box: Sequence[float]) -> float:
     return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
 
 
-def corners(box: Sequence[int | float]) -> Box:
-    """Edges of a box of x, y, width and height.
+def box_corners(box: Sequence[int | float]) -> Box:
+    """Convert a box from x, y, width and height to its edges x0, y0, x1, y1.
 
-    >>> corners([1.0, 2.0, 3.0, 4.0])
+    >>> box_corners([1.0, 2.0, 3.0, 4.0])
     (1.0, 2.0, 4.0, 6.0)
     """
     if len(box) != 4:
@@ -107,42 +118,43 @@ def _clipped(box: Box, width: int, height: int) -> list[float]:
     return [min(max(edge, 0.0), float(limit)) for edge, limit in limits]
 
 
-def labelled(objects: Objects, label: int) -> int | None:
-    """Row of the largest object of the class that is not difficult, if there is one.
+def labelled_object(objects: Objects, label: int) -> int | None:
+    """Row of the largest object of class `label` that is not difficult; None if there is none.
 
     >>> boxes = [(0.0, 0.0, 9.0, 9.0), (1.0, 1.0, 2.0, 2.0), (1.0, 1.0, 4.0, 5.0)]
-    >>> labelled(annotate(Image.new("RGB", (9, 9)), boxes, [5, 7, 7]), 7)
+    >>> labelled_object(annotate(Image.new("RGB", (9, 9)), boxes, [5, 7, 7]), 7)
     2
     """
     facts = zip(objects.boxes.tolist(), objects.labels.tolist(), objects.difficult.tolist(), strict=True)
-    areas = [0.0 if hard or one != label else _area(box) for box, one, hard in facts]
+    areas = [0.0 if hard or object_label != label else _area(box) for box, object_label, hard in facts]
     return areas.index(max(areas)) if label >= 0 and any(areas) else None
 
 
-def moved(picture: Picture, move: Callable[[Any], Any]) -> Picture:
-    """The picture after one of torchvision's functional transforms, applied to image, boxes and masks alike.
+def transformed(picture: AnnotatedImage, move: Callable[[Any], Any]) -> AnnotatedImage:
+    """Apply one of torchvision's functional transforms to image, boxes and masks alike.
 
     >>> from torchvision.transforms.v2.functional import horizontal_flip
     >>> image = Image.new("RGB", (9, 6))
-    >>> moved(Picture(image, annotate(image, [(1.0, 1.0, 4.0, 5.0)], [0])), horizontal_flip).objects.boxes.tolist()
+    >>> annotated = AnnotatedImage(image, annotate(image, [(1.0, 1.0, 4.0, 5.0)], [0]))
+    >>> transformed(annotated, horizontal_flip).objects.boxes.tolist()
     [[5.0, 1.0, 8.0, 5.0]]
     """
     image, objects = picture
     if objects is None:
-        return Picture(move(image))
+        return AnnotatedImage(move(image))
     masks = None if objects.masks is None else move(objects.masks)
-    return Picture(move(image), objects._replace(boxes=move(objects.boxes), masks=masks))
+    return AnnotatedImage(move(image), objects._replace(boxes=move(objects.boxes), masks=masks))
 
 
-def seen(picture: Picture, view: View, target: int | None = None) -> Picture:
-    """What the network sees of a picture whose labelled object is row `target`; all rows are kept, empty or not."""
+def apply_view(picture: AnnotatedImage, view: View, target: int | None = None) -> AnnotatedImage:
+    """Resize and crop an image as `view` says; `target` is the row of its labelled object. All objects are kept."""
     if view.crop == "box":
         if picture.objects is None or target is None:
             raise InputError('no box of its class to crop to: leave the image out, or set crop = "image"')
         box, side = picture.objects.boxes[target].tolist(), view.resize or view.size
         assert isinstance(side, int)  # boxes become squares
-        picture = moved(picture, partial(_cut, box, picture.image.size, side))
-    return picture if view.size is None else moved(picture, partial(fitted, size=view.size, resize=view.resize))
+        picture = transformed(picture, partial(_cut, box, picture.image.size, side))
+    return picture if view.size is None else transformed(picture, partial(fitted, size=view.size, resize=view.resize))
 
 
 def _cut(box: list[float], size: tuple[int, int], side: int, thing: Any) -> Any:
@@ -153,14 +165,14 @@ def _cut(box: list[float], size: tuple[int, int], side: int, thing: Any) -> Any:
     return functional.resized_crop(thing, top, left, bottom - top, right - left, [side, side])
 
 
-def visible(objects: Objects) -> Objects:
-    """The objects of which the crop left something."""
+def visible_objects(objects: Objects) -> Objects:
+    """Select the objects that the crop did not remove entirely."""
     from torchvision import tv_tensors
 
-    left = [_area(box) > 0 for box in objects.boxes.tolist()]
-    if all(left):
+    visible = [_area(box) > 0 for box in objects.boxes.tolist()]
+    if all(visible):
         return objects
-    rows = torch.tensor(left)
+    rows = torch.tensor(visible)
     boxes = tv_tensors.wrap(objects.boxes[rows], like=objects.boxes)  # pyright: ignore[reportCallIssue] - as above
     masks = None if objects.masks is None else tv_tensors.Mask(objects.masks[rows])
     return Objects(boxes, objects.labels[rows], objects.difficult[rows], masks)

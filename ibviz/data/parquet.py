@@ -1,4 +1,4 @@
-"""Parquet files as on the Hugging Face Hub: an image column of bytes, a label column, perhaps boxes."""
+"""Parquet files as on the Hugging Face Hub, with columns of encoded images, labels and optional boxes."""
 
 import json
 from bisect import bisect_left
@@ -15,34 +15,34 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from ibviz.data.decode import decode
-from ibviz.data.listing import Indices, Listing, Sample, checked
-from ibviz.data.objects import Objects, annotate, corners
+from ibviz.data.listing import Indices, Listing, Sample, checked_listing
+from ibviz.data.objects import Objects, annotate, box_corners
 from ibviz.errors import InputError
 from ibviz.reading import parsing, shaped
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PREFIX = {"train": "train", "validation": "val", "test": "test"}  # val: also valid and validation
+PREFIX = {"train": "train", "validation": "val", "test": "test"}  # "val" also matches valid and validation
 FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 LABELS = ("label", "labels", "fine_label")
 CLUSTER = "cluster"
-BATCH = 256  # rows held at once
-MOST_CLASSES = 2**20
-MOST_ROWS = 2**25
+_ROWS_AT_ONCE = 256  # bounds memory
+_MOST_CLASSES = 2**20
+_MOST_ROWS = 2**25
 
 
 class Columns(NamedTuple):
-    """Names of the columns that matter."""
+    """Names of the columns that are read."""
 
     image: str
     label: str
-    objects: str | None  # with `bbox`: lists of x, y, width, height in pixels of the stored image
-    cluster: str | None  # what images share: text or integers
+    objects: str | None  # a struct with `bbox`: lists of x, y, width, height in pixels of the stored image
+    cluster: str | None  # text or integers that name groups of dependent images
 
 
 class Group(NamedTuple):
-    """A row group, and which rows of the split it holds: `first` up to, but not with, `after`."""
+    """A row group and its rows of the split, from `first` (included) to `after` (excluded)."""
 
     file: Path
     number: int
@@ -51,10 +51,10 @@ class Group(NamedTuple):
 
 
 def split_files(root: Path, split: str) -> list[Path]:
-    """Parquet files of a split anywhere under `root`, in order of their paths; validation may be called val or valid.
+    """List the Parquet files of a split at any depth, sorted by path; validation may be called val or valid.
 
-    The name of the file tells the split, as in `data/train-00000-of-00001.parquet`, else that of its folder, as in
-    `default/train/0000.parquet`.
+    The split follows from the name of the file, as in `data/train-00000-of-00001.parquet`, or from that of its folder,
+    as in `default/train/0000.parquet`.
 
     >>> split_files(Path("nowhere"), "train")
     []
@@ -70,28 +70,28 @@ def _split_of(file: Path) -> str | None:
 
 
 def list_parquet(files: list[Path]) -> Listing:
-    """Rows of `files`, whose columns must be the same; a label that is null counts as -1, none.
+    """List the rows of `files`, which must have the same columns; a null label becomes -1, no label.
 
-    Objects count in the row's class where their category is its label, if categories are integers (or `imagenet` lists
-    class indices for each object); where categories say nothing, all of them do.
+    An object belongs to the row's class if its category, an integer, is the row's label, or if its list of class
+    indices in `imagenet` contains the label. Without either, all objects belong to the row's class.
     """
     schema = _schema(files[0])
     columns, groups = _common_columns(files), _groups(files)
-    if groups and groups[-1].after > MOST_ROWS:
-        raise InputError(f"{files[0]}: a split should have at most {MOST_ROWS:,} rows; got {groups[-1].after:,}")
+    if groups and groups[-1].after > _MOST_ROWS:
+        raise InputError(f"{files[0]}: a split should have at most {_MOST_ROWS:,} rows; got {groups[-1].after:,}")
     labels = [-1 if label is None else label for file in files for label in _column(file, columns.label)]
     most = max(labels, default=-1)
-    if most >= MOST_CLASSES:
-        raise InputError(f"{files[0]}: labels in column {columns.label} should be below {MOST_CLASSES:,}; got {most}")
+    if most >= _MOST_CLASSES:
+        raise InputError(f"{files[0]}: labels in column {columns.label} should be below {_MOST_CLASSES:,}; got {most}")
     names = _class_names(schema, columns.label, files[0]) or tuple(map(str, range(most + 1)))
     paths = _paths(files, columns)
     samples = partial(_samples, groups, columns, labels, paths)
     listing = Listing(torch.tensor(labels, dtype=torch.int64), names, paths, samples, _clusters(files, columns))
-    return checked(listing, str(files[0]))
+    return checked_listing(listing, str(files[0]))
 
 
 def _clusters(files: list[Path], columns: Columns) -> tuple[str, ...] | None:
-    """The cluster of each row by name; a row without one is an error, for nobody knows what it shares."""
+    """Read the cluster of each row; a row without one is an error."""
     if columns.cluster is None:
         return None
     stored = {file: _column(file, columns.cluster) for file in files}
@@ -104,7 +104,7 @@ def _clusters(files: list[Path], columns: Columns) -> tuple[str, ...] | None:
 
 
 def _paths(files: list[Path], columns: Columns) -> tuple[str, ...]:
-    """Names of the images, read without their bytes; numbers where there are none."""
+    """Read the names of the images without their bytes; unnamed images are numbered."""
     stored = [(image or {}).get("path") for file in files for image in _column(file, columns.image, "path")]
     return tuple(path or f"row_{row:06d}" for row, path in enumerate(stored))
 
@@ -121,7 +121,7 @@ def _schema(file: Path) -> "pa.Schema":
 
 
 def _column(file: Path, name: str, field: str | None = None) -> list[Any]:
-    """Values of a column, or of one field of a struct without its others; None where there is no such field."""
+    """Read a column, or one field of a struct column; its values are None if there is no such field."""
     import pyarrow.parquet as pq
 
     with _reading(file), pq.ParquetFile(file) as opened:
@@ -145,20 +145,21 @@ def _columns(schema: "pa.Schema", file: Path) -> Columns:
 
     if len(set(schema.names)) < len(schema.names):
         raise InputError(f"{file} has two columns of one name; its columns are {', '.join(schema.names)}")
-    image = next((one.name for one in schema if _has_bytes(one.type)), None)
-    integers = [one.name for one in schema if types.is_integer(one.type) and one.name != CLUSTER]
+    image = next((field.name for field in schema if _has_bytes(field.type)), None)
+    integers = [field.name for field in schema if types.is_integer(field.type) and field.name != CLUSTER]
     label = next((name for name in LABELS if name in integers), integers[0] if len(integers) == 1 else None)
     if image is None or label is None:
+        present = ", ".join(f"{field.name}: {field.type}" for field in schema)
         raise InputError(
             f"{file}: expected a struct column with a field `bytes` and an integer column named {' or '.join(LABELS)}"
-            f" (or only one integer column); its columns are {', '.join(f'{one.name}: {one.type}' for one in schema)}"
+            f" (or only one integer column); its columns are {present}"
         )
     boxed = "objects" in schema.names and _has_field(schema.field("objects").type, "bbox")
     return Columns(image, label, "objects" if boxed else None, CLUSTER if CLUSTER in schema.names else None)
 
 
 def _has_bytes(kind: "pa.DataType") -> bool:
-    """Whether this is a struct whose field `bytes` holds bytes, and whose `path`, if any, text."""
+    """Return True for a struct whose field `bytes` holds bytes and whose field `path`, if any, holds text."""
     from pyarrow import types
 
     if not _has_field(kind, "bytes"):
@@ -175,21 +176,21 @@ def _has_field(kind: "pa.DataType", name: str) -> bool:
     return types.is_struct(kind) and name in [kind.field(index).name for index in range(kind.num_fields)]
 
 
-class Features(BaseModel):
-    """What the Hub writes beside a schema, as far as it is read: names of classes by column."""
+class HubMetadata(BaseModel):
+    """Metadata that the Hub adds to a schema; only the class names are read."""
 
     class Info(BaseModel):
-        """Of a data set."""
+        """Description of a data set."""
 
-        features: dict[str, Any] = {}
+        features: dict[str, Any] = {}  # by column
 
     info: Info = Info()
 
 
 class ClassNames(BaseModel):
-    """The names of all classes, in the order of their numbers."""
+    """Names of all classes in the order of their labels."""
 
-    names: tuple[str, ...] = Field(max_length=MOST_CLASSES)
+    names: tuple[str, ...] = Field(max_length=_MOST_CLASSES)
 
 
 def _class_names(schema: "pa.Schema", label: str, file: Path) -> tuple[str, ...] | None:
@@ -198,7 +199,7 @@ def _class_names(schema: "pa.Schema", label: str, file: Path) -> tuple[str, ...]
         own, hub = (json.loads(metadata.get(key, b"{}")) for key in (b"class_names", b"huggingface"))
     if b"class_names" in metadata:
         return shaped(ClassNames, {"names": own}, failure).names
-    feature = shaped(Features, hub, failure).info.features.get(label)
+    feature = shaped(HubMetadata, hub, failure).info.features.get(label)
     if not isinstance(feature, dict) or not feature.get("names"):
         return None
     return shaped(ClassNames, feature, failure).names
@@ -229,23 +230,23 @@ def _samples(
             records = batch.take([row - first for row in here]).to_pylist()
         for row, record in zip(here, records, strict=True):
             content = (record[columns.image] or {}).get("bytes")
-            found = partial(read_objects, record[columns.objects] or {}, labels[row]) if columns.objects else None
-            yield Sample(partial(_decode, content, names[row], row), found)
+            objects = partial(read_objects, record[columns.objects] or {}, labels[row]) if columns.objects else None
+            yield Sample(partial(_decode, content, names[row], row), objects)
 
 
 def _batches(
     groups: tuple[Group, ...], columns: Columns, wanted: list[int]
 ) -> Iterator[tuple[Path, int, "pa.RecordBatch"]]:
-    """Batches of the row groups that hold wanted rows, with the number of their first row."""
+    """Read the row groups that hold wanted rows in batches, each with its file and the number of its first row."""
     import pyarrow.parquet as pq
 
     names = [columns.image, *([columns.objects] if columns.objects else [])]
-    needed = [one for one in groups if bisect_left(wanted, one.first) < bisect_left(wanted, one.after)]
-    for file, inside in groupby(needed, key=attrgetter("file")):
+    needed = [group for group in groups if bisect_left(wanted, group.first) < bisect_left(wanted, group.after)]
+    for file, file_groups in groupby(needed, key=attrgetter("file")):
         with _reading(file), pq.ParquetFile(file) as opened:
-            for group in inside:
+            for group in file_groups:
                 first = group.first
-                for batch in opened.iter_batches(BATCH, row_groups=[group.number], columns=names):
+                for batch in opened.iter_batches(_ROWS_AT_ONCE, row_groups=[group.number], columns=names):
                     yield file, first, batch
                     first += len(batch)
                 if first < group.after:
@@ -263,7 +264,7 @@ def _decode(content: bytes | None, name: str, row: int) -> Image.Image:
 
 
 class Record(BaseModel):
-    """The objects of a row; null stands for nothing."""
+    """Objects of a row; null means none."""
 
     model_config = ConfigDict(strict=True)
 
@@ -274,12 +275,12 @@ class Record(BaseModel):
 
 
 def read_objects(record: Any, label: int, image: Image.Image) -> Objects:
-    """Objects of a row of class `label`, from its lists `bbox`, `category` or `imagenet`, and `difficult`."""
+    """Read the objects of a row of class `label` from its lists `bbox`, `category` or `imagenet`, and `difficult`."""
     held = shaped(
         Record, record, "the column objects should hold lists: bbox of four numbers each, and as many of others"
     )
-    boxes = [corners(box) for box in held.bbox or []]
-    classes, difficult = _classes(held, label, len(boxes)), [bool(one) for one in held.difficult or ()]
+    boxes = [box_corners(box) for box in held.bbox or []]
+    classes, difficult = _classes(held, label, len(boxes)), [bool(flag) for flag in held.difficult or ()]
     if len(classes) != len(boxes) or len(difficult) not in (0, len(boxes)):
         raise InputError(
             f"the column objects has {len(boxes)} boxes, but {len(classes)} categories and "
@@ -289,15 +290,15 @@ def read_objects(record: Any, label: int, image: Image.Image) -> Objects:
 
 
 def _classes(record: Record, label: int, count: int) -> list[int]:
-    """One class an object: the row's label where it is among those listed or where nothing is said."""
-    said = record.imagenet or record.category or []
-    if not any(isinstance(one, int | list) for one in said):
+    """Return one class per object: the row's label if it is among the object's classes or if none are given."""
+    categories = record.imagenet or record.category or []
+    if not any(isinstance(category, int | list) for category in categories):
         return [label] * count
-    listed = [one if isinstance(one, list) else [one] for one in said]
-    return [label if label in classes else _number(classes) for classes in listed]
+    listed = [category if isinstance(category, list) else [category] for category in categories]
+    return [label if label in classes else _first_class(classes) for classes in listed]
 
 
-def _number(classes: list[Any]) -> int:
-    """The first of an object's classes as a number; -1 if there is none."""
+def _first_class(classes: list[Any]) -> int:
+    """Return the first of an object's classes; -1 if there is none."""
     first = classes[0] if classes else None
-    return first if isinstance(first, int) and 0 <= first < MOST_CLASSES else -1
+    return first if isinstance(first, int) and 0 <= first < _MOST_CLASSES else -1

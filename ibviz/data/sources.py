@@ -10,9 +10,9 @@ from ibviz.data import synthetic
 from ibviz.data.catalogue import SOURCES, source_of
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, select
-from ibviz.data.listing import Listing, Part, Split, decoded, limited, load
+from ibviz.data.image_stream import ImageStream
+from ibviz.data.listing import Listing, Part, Split, decoded, limited, load_part
 from ibviz.data.objects import View
-from ibviz.data.streaming import ImageStream
 from ibviz.errors import InputError, unknown
 from ibviz.types import Labels
 
@@ -53,7 +53,7 @@ def load_images(
         whole = _digits(config, split)
         return select(whole, limited(torch.arange(len(whole.labels)), count, seed))
     part = find_part(config, split, root)
-    return load(part._replace(rows=limited(part.rows, count, seed)), view_of(config))
+    return load_part(part._replace(rows=limited(part.rows, count, seed)), view_of(config))
 
 
 class Chosen(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which images a figure shows, by a rule that a sidecar repeats: `record={"chosen": by_seed(200, 6).account()}`."""
+"""Choice of the images of a figure by a rule that its sidecar repeats: `record={"chosen": choice.account()}`."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ NAMED = {"best": 1.0, "median": 0.5, "worst": 0.0}
 
 
 class Choice(NamedTuple):
-    """Numbers of the chosen images, and the rule that they follow from."""
+    """Indices of the chosen images, and the rule by which they were chosen."""
 
     images: list[int]
     rule: dict[str, Any]
 
     def account(self) -> dict[str, Any]:
-        """Rule and images, for a record."""
+        """Return rule and images for the `record` of a figure."""
         return {**self.rule, "images": self.images}
 
 
@@ -34,13 +34,12 @@ def by_seed(total: int, count: int, *, seed: int = 0) -> Choice:
 
 
 def by_list(total: int, images: Sequence[int]) -> Choice:
-    """Take these images, in this order.
+    """Choose the given images in the given order.
 
     >>> by_list(10, [7, 2]).account()
     {'by': 'list', 'of': 10, 'images': [7, 2]}
     """
-    beyond = [one for one in images if not 0 <= one < total]
-    if beyond or not images:
+    if not images or not all(0 <= image < total for image in images):
         raise InputError(f"images are numbered from 0 to {total - 1}, and at least one is needed; got {list(images)}")
     return Choice(list(images), {"by": "list", "of": total})
 
@@ -53,20 +52,30 @@ def by_quantile(
     each: int = 1,
     lower_is_better: bool = False,
 ) -> Choice:
-    """Take `each` images about every quantile of a metric, one value an image, from best (1) to worst (0).
+    """Choose `each` images around every quantile of a metric, from best (1) to worst (0).
 
-    Images whose value is NaN are not eligible; equal values are ranked by the number of the image; no image comes
-    twice. The rule notes the values of the chosen.
+    Images whose value is NaN are not eligible. Equal values are ranked by the index of the image. No image is chosen
+    twice. The rule records the values of the chosen images.
+
+    Args:
+        values: Value of the metric per image.
+        quantiles: "best", "median", "worst", or numbers from 0 to 1.
+        metric: Name of the metric, for the record.
+        each: Number of images per quantile.
+        lower_is_better: True for metrics of which the least value is best.
+
+    Raises:
+        InputError: If a quantile is unknown or fewer images than necessary have a value.
 
     >>> by_quantile([0.2, 0.9, 0.5], metric="srg").images
     [1, 2, 0]
     """
-    shares = [NAMED.get(one, one) if isinstance(one, str) else one for one in quantiles]
+    shares = [NAMED.get(quantile, quantile) if isinstance(quantile, str) else quantile for quantile in quantiles]
     if not shares or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
         raise InputError(f"quantiles are {', '.join(NAMED)}, or numbers from 0 to 1; got {list(quantiles)}")
     given = np.asarray(values, dtype=float)
     ranked = np.argsort(given if not lower_is_better else -given, kind="stable")  # worst first, NaN last
-    ranked = [int(one) for one in ranked if not np.isnan(given[one])]
+    ranked = [int(image) for image in ranked if not np.isnan(given[image])]
     if len(ranked) < each * len(shares):
         raise InputError(
             f"{each} images about each of {len(shares)} quantiles need as many with a value of {metric}; "
@@ -76,6 +85,6 @@ def by_quantile(
     for middle in [float(share) * (len(ranked) - 1) for share in shares]:
         nearest = sorted(range(len(ranked)), key=lambda rank, middle=middle: abs(rank - middle))
         images += [ranked[rank] for rank in nearest if ranked[rank] not in images][:each]
-    told = {"by": "quantile", "metric": metric, "quantiles": list(quantiles), "lower_is_better": lower_is_better}
-    shown = {"of": len(given), "eligible": len(ranked), "values": [float(given[one]) for one in images]}
-    return Choice(images, told | shown)
+    rule = {"by": "quantile", "metric": metric, "quantiles": list(quantiles), "lower_is_better": lower_is_better}
+    result = {"of": len(given), "eligible": len(ranked), "values": [float(given[image]) for image in images]}
+    return Choice(images, rule | result)

@@ -1,4 +1,4 @@
-"""Curves of deletion, insertion and their kin: a mean for each method, with what the choice of images leaves open."""
+"""Deletion, insertion and similar curves: the mean per method with a bootstrap band over images."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -12,44 +12,53 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from ibviz.errors import InputError, unknown
-from ibviz.figures.output import Panel, finished
-from ibviz.figures.scale import Values
-from ibviz.figures.settings import DEFAULT, Template, find_template, settings, text_width
+from ibviz.figures.scale import FloatArray
+from ibviz.figures.settings import DEFAULT_TEMPLATE, Template, find_template, settings, text_width
+from ibviz.figures.sidecar import Panel, build_panel
 
-# Fractions `(points,)` for all images or `(n, points)` for each, ascending, and scores `(n, points)`; n and points may
+# Ascending fractions, `(points,)` for all images or `(n, points)` for each, and scores `(n, points)`; n and points may
 # differ between methods.
-Curve = tuple[Float[Tensor, "..."], Float[Tensor, "_ _"]]
+CurveData = tuple[Float[Tensor, "..."], Float[Tensor, "_ _"]]
 
-RESAMPLES = 1000
-INTERVAL = (2.5, 97.5)
-SEED = 0
-POINTS = 101  # where images differ in their fractions
-HEIGHT = 2.0  # inches, on paper
-WIDE = 5.0  # inches; on a narrower page a legend stands below
-PITCH = 1.55  # from name to name in a legend, of the text size
-BANDED = 8  # bands at most; more hide one another
-# Okabe and Ito's colours without the yellow, which is lost on white; dashes tell the rounds apart.
+BOOTSTRAP_RESAMPLES = 1000
+_INTERVAL = (2.5, 97.5)
+BOOTSTRAP_SEED = 0
+POINTS = 101  # common fractions of images whose own differ
+AXES_HEIGHT = 2.0  # inches, on paper
+_WIDE = 5.0  # inches; on a narrower page the legend is below the axes
+_PITCH = 1.55  # line spacing of a legend over the text size
+BANDED = 8  # bands at most; more would hide one another
+# Okabe and Ito's colours without yellow, which is barely visible on white; from the 8th method on, dashes differ.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-ROUNDS = ("solid", (0, (5, 1)), (0, (1, 1)), (0, (6, 1, 1, 1)))
-CONTROLS = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (8, 2)))
+_METHOD_DASHES = ("solid", (0, (5, 1)), (0, (1, 1)), (0, (6, 1, 1, 1)))
+_CONTROL_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (8, 2)))
 GREYS = ("#555555", "#888888", "#AAAAAA")
 XLABELS = {"deletion": "fraction removed", "insertion": "fraction inserted"}
 
 
 def curves(
-    sides: Mapping[str, Mapping[str, Curve]],
+    sides: Mapping[str, Mapping[str, CurveData]],
     *,
     controls: Collection[str] = (),
     score: str = "probability",
-    template: str = DEFAULT,
+    template: str = DEFAULT_TEMPLATE,
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
-    """Draw, side by side, the mean curve of each method over the images, in 95 % bootstrap bands.
+    """Draw the mean curve of each method over images with a 95 % percentile bootstrap band, one plot per side.
 
-    `sides` names what is drawn, as "deletion" and "insertion", and holds the curves of each method; those of `controls`
-    are grey and dashed. Bands are percentiles: images are drawn again, the same for every method, 1000 times from a
-    fixed seed. Of more than 8 lines the controls have no bands, of more than 8 methods nothing has. The axis of scores
-    begins at zero, from which areas are measured, or below it where a mean lies there.
+    Images are resampled 1000 times from a fixed seed, alike for every method. With more than 8 lines the controls have
+    no bands; with more than 8 methods there are none. The axis of scores begins at zero, from which areas are measured,
+    or below it if a mean is negative.
+
+    Args:
+        sides: Curves of each method by the name of the plot, such as "deletion" and "insertion".
+        controls: Methods drawn in grey and dashed.
+        score: Label of the vertical axis.
+        template: Page that the figure is drawn for, one of `settings.TEMPLATES`.
+        record: Facts to repeat in the sidecar.
+
+    Raises:
+        InputError: If a plot has no curves, or a curve is not finite or its fractions do not ascend.
 
     >>> import torch
     >>> fractions = torch.linspace(0, 1, 5)
@@ -67,18 +76,18 @@ def curves(
         figure = _draw(arrays, styles, banded, page)
         figure.axes[0].set_ylabel(score)
     facts = {side: {name: _facts(curve) for name, curve in given.items()} for side, given in arrays.items()}
-    bands = {"interval": INTERVAL, "resamples": RESAMPLES, "seed": SEED, "of": banded}
+    bands = {"interval": _INTERVAL, "resamples": BOOTSTRAP_RESAMPLES, "seed": BOOTSTRAP_SEED, "of": banded}
     arguments = {"sides": sides, "controls": list(controls), "score": score, "template": template}
-    return finished("curves", figure, {"bands": bands, "sides": facts}, arguments, record)
+    return build_panel("curves", figure, {"bands": bands, "sides": facts}, arguments, record)
 
 
 def _draw(
-    arrays: Mapping[str, Mapping[str, tuple[Values, Values]]],
+    arrays: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]],
     styles: Mapping[str, dict[str, Any]],
     banded: Collection[str],
     page: Template,
 ) -> Figure:
-    figure = Figure(figsize=(page.width, HEIGHT * page.unit), layout=ConstrainedLayoutEngine(wspace=0.06))
+    figure = Figure(figsize=(page.width, AXES_HEIGHT * page.unit), layout=ConstrainedLayoutEngine(wspace=0.06))
     places = figure.subplots(1, len(arrays), sharey=True, squeeze=False)[0]
     for axes, (side, given) in zip(places, arrays.items(), strict=True):
         axes.set(title=side, xlabel=XLABELS.get(side, "fraction"), xlim=(0, 1))
@@ -92,22 +101,21 @@ def _draw(
 
 
 def add_legend(figure: Figure, handles: Mapping[str, Artist], page: Template) -> None:
-    """Name the lines beside the axes or, where that has no room, in columns below, which makes the figure higher."""
+    """Add a legend beside the axes or, if there is no room, in columns below, which makes the figure higher."""
     style: dict[str, Any] = {"frameon": False, "handlelength": 2.5}
-    pitch = PITCH * page.text / 72
-    if page.width / page.unit >= WIDE and len(handles) * pitch <= figure.get_figheight():
+    pitch = _PITCH * page.text / 72
+    if page.width / page.unit >= _WIDE and len(handles) * pitch <= figure.get_figheight():
         figure.legend(list(handles.values()), list(handles), loc="outside right center", **style)
         return
-    one = (
-        max(text_width(name, page.text) for name in handles) + 5.5 * page.text / 72
-    )  # line, its gap and the next one's
-    columns = max(1, min(len(handles), int(page.width / one)))
+    # Longest name, its line and the gaps around them.
+    width = max(text_width(name, page.text) for name in handles) + 5.5 * page.text / 72
+    columns = max(1, min(len(handles), int(page.width / width)))
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, **style)
     figure.set_figheight(figure.get_figheight() + -(-len(handles) // columns) * pitch)
 
 
-def _arrays(side: str, name: str, curve: Curve) -> tuple[Values, Values]:
-    """Fractions `(points,)` and scores `(n, points)`, brought to common points where the images differ in theirs."""
+def _arrays(side: str, name: str, curve: CurveData) -> tuple[FloatArray, FloatArray]:
+    """Return fractions `(points,)` and scores `(n, points)`, interpolated to common fractions if those differ."""
     fractions, scores = (part.detach().cpu().double().numpy() for part in curve)
     if scores.ndim != 2 or not scores.size or fractions.shape not in (scores.shape, scores.shape[1:]):
         raise InputError(
@@ -122,21 +130,21 @@ def _arrays(side: str, name: str, curve: Curve) -> tuple[Values, Values]:
     return common, np.stack([np.interp(common, *image) for image in zip(fractions, scores, strict=True)])
 
 
-def bootstrap(scores: Values) -> tuple[Values, Values]:
-    """Lower and upper percentile of the mean `(points,)` over images drawn again with replacement.
+def bootstrap(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper percentile of the mean `(points,)` over images resampled with replacement.
 
     >>> low, high = bootstrap(np.array([[0.0], [1.0]]))
     >>> low.item(), high.item()
     (0.0, 1.0)
     """
     n = len(scores)
-    drawn = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    low, high = np.percentile(drawn @ scores / n, INTERVAL, axis=0)
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=BOOTSTRAP_RESAMPLES)
+    low, high = np.percentile(drawn @ scores / n, _INTERVAL, axis=0)
     return low, high
 
 
 def line_styles(names: list[str], controls: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Line style of each name, methods before controls, so that one legend serves all sides."""
+    """Assign a line style to each name, methods before controls, so that all plots share one legend."""
     names = list(dict.fromkeys(names))
     for control in controls:
         if control not in names:
@@ -147,23 +155,29 @@ def line_styles(names: list[str], controls: Collection[str]) -> dict[str, dict[s
 
 
 def _banded(names: list[str], controls: Collection[str]) -> list[str]:
-    """Which lines have a band: all, or the methods, or none, whichever is the first not to be too many."""
-    return next(some for some in (names, [n for n in names if n not in controls], []) if len(some) <= BANDED)
+    """Select the lines that have a band: all of them, else the methods, else none, so that there are at most 8."""
+    methods = [name for name in names if name not in controls]
+    return next(lines for lines in (names, methods, []) if len(lines) <= BANDED)
 
 
 def _method_style(number: int) -> dict[str, Any]:
-    again, place = divmod(number, len(COLOURS))
-    return {"color": COLOURS[place], "linestyle": ROUNDS[again % len(ROUNDS)], "linewidth": 1.1, "zorder": 3}
+    round_, place = divmod(number, len(COLOURS))
+    return {
+        "color": COLOURS[place],
+        "linestyle": _METHOD_DASHES[round_ % len(_METHOD_DASHES)],
+        "linewidth": 1.1,
+        "zorder": 3,
+    }
 
 
 def _control_style(number: int) -> dict[str, Any]:
-    grey, dashes = GREYS[number // len(CONTROLS) % len(GREYS)], CONTROLS[number % len(CONTROLS)]
+    grey, dashes = GREYS[number // len(_CONTROL_DASHES) % len(GREYS)], _CONTROL_DASHES[number % len(_CONTROL_DASHES)]
     return {"color": grey, "linestyle": dashes, "linewidth": 0.9, "zorder": 2}
 
 
 def _draw_side(
     axes: Axes,
-    given: Mapping[str, tuple[Values, Values]],
+    given: Mapping[str, tuple[FloatArray, FloatArray]],
     styles: Mapping[str, dict[str, Any]],
     banded: Collection[str],
     unit: float,
@@ -177,11 +191,11 @@ def _draw_side(
 
 
 def plain(axes: Axes, unit: float) -> None:
-    """Two thin axes and short ticks."""
+    """Leave two thin axes with short ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(which="both", length=2 * unit, width=0.4 * unit)
 
 
-def _facts(curve: tuple[Values, Values]) -> dict[str, int]:
+def _facts(curve: tuple[FloatArray, FloatArray]) -> dict[str, int]:
     images, points = curve[1].shape
     return {"images": images, "points": points}

@@ -1,4 +1,4 @@
-"""Which fonts have the letters of a text: the ones asked for, or whatever this machine has, said once."""
+"""Fonts that contain the letters of a text: the requested ones, or installed ones with a warning."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -9,42 +9,43 @@ from warnings import warn
 import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-INVISIBLE = ("Cf", "Mn", "Zl", "Zp")  # joiners, variation selectors: what no font needs to have
+INVISIBLE = ("Cf", "Mn", "Zl", "Zp")  # Unicode categories that a font need not contain, such as joiners
 
 
-def families(wanted: tuple[str, ...], texts: Sequence[str]) -> list[str]:
-    """The families of `wanted` and, where all lack a letter, an installed one that has it.
+def font_families(wanted: tuple[str, ...], texts: Sequence[str]) -> list[str]:
+    """Return the families of `wanted`, followed by an installed one if they lack letters.
 
-    What is not drawn as wanted is told in one warning: letters in the font of this machine, or as boxes.
+    One warning names the letters that are drawn in another font or as boxes.
 
-    >>> families(("STIXGeneral", "DejaVu Sans"), ["cat", "\u05d7\u05ea\u05d5\u05dc"])
+    >>> font_families(("STIXGeneral", "DejaVu Sans"), ["cat", "\u05d7\u05ea\u05d5\u05dc"])
     ['STIXGeneral', 'DejaVu Sans']
     """
     lacking = {
         letter
         for letter in set("".join(texts)) - {"\n"}
-        if unicodedata.category(letter) not in INVISIBLE and not any(letter in letters(one) for one in wanted)
+        if unicodedata.category(letter) not in INVISIBLE and not any(letter in letters(family) for family in wanted)
     }
     if not lacking:
         return list(wanted)
-    found = _installed(frozenset(lacking))
-    boxes = lacking.difference(*(letters(one) for one in found))
-    told = f"{', '.join(wanted)} lack {_shown(lacking)}"
-    told += f"; drawn in {', '.join(found)}, which other machines may lack" if found else ""
-    told += f"; {_shown(boxes)} drawn as boxes, as no installed TrueType font has them" if boxes else ""
-    warn(told, UserWarning, stacklevel=2)
-    return [*wanted, *found]
+    installed = _installed(frozenset(lacking))
+    boxes = lacking.difference(*(letters(family) for family in installed))
+    message = f"{', '.join(wanted)} lack {_shown(lacking)}"
+    message += f"; drawn in {', '.join(installed)}, which other machines may lack" if installed else ""
+    message += f"; {_shown(boxes)} drawn as boxes, as no installed TrueType font has them" if boxes else ""
+    warn(message, UserWarning, stacklevel=2)
+    return [*wanted, *installed]
 
 
 def _shown(letters: set[str]) -> str:
-    """The first letters, by name where they cannot be seen."""
-    first = sorted(letters)
-    return " ".join(one if one.isprintable() else ascii(one) for one in first[:8]) + " ..." * (len(first) > 8)
+    """List the first eight letters, escaped if they are not printable."""
+    ordered = sorted(letters)
+    shown = [letter if letter.isprintable() else ascii(letter) for letter in ordered[:8]]
+    return " ".join(shown) + " ..." * (len(ordered) > 8)
 
 
 @cache
 def letters(family: str) -> frozenset[str]:
-    """Letters that a family has in its upright style.
+    """Return the letters of a family's upright font.
 
     >>> "a" in letters("STIXGeneral"), "\u65e5" in letters("STIXGeneral")
     (True, False)
@@ -53,7 +54,7 @@ def letters(family: str) -> frozenset[str]:
 
 
 def _letters_of(path: str) -> frozenset[str]:
-    """Letters of a font file that a PDF can hold as TrueType, which are none of those with PostScript's outlines."""
+    """Return the letters of a font file; none for PostScript outlines, which a PDF cannot embed as TrueType."""
     try:
         postscript = Path(path).read_bytes()[:4] == b"OTTO"
         font = get_font(path)
@@ -64,10 +65,10 @@ def _letters_of(path: str) -> frozenset[str]:
 
 @cache
 def _installed(lacking: frozenset[str]) -> list[str]:
-    """The installed family with most of these letters, if one has any; matplotlib's own has a box for each."""
-    own = Path(matplotlib.get_data_path())
-    upright = [one for one in fontManager.ttflist if one.style == one.variant == "normal" and one.weight == 400]
-    paths = sorted((one.name, one.fname) for one in upright if own not in Path(one.fname).parents)
+    """Find the installed family with most of these letters, except matplotlib's own, which draws a box for each."""
+    bundled = Path(matplotlib.get_data_path())
+    upright = [font for font in fontManager.ttflist if font.style == font.variant == "normal" and font.weight == 400]
+    paths = sorted((font.name, font.fname) for font in upright if bundled not in Path(font.fname).parents)
     counts = {name: len(lacking & _letters_of(path)) for name, path in paths}
     best = max(counts, key=counts.__getitem__, default=None)
     return [best] if best is not None and counts[best] else []

@@ -1,4 +1,4 @@
-"""Which colour a value gets: one scale for a row, or for several, so that within it equal values look equal."""
+"""Colour scales of the rows of a panel; on one scale, equal values have equal colours."""
 
 from typing import Any, NamedTuple
 
@@ -7,32 +7,32 @@ from matplotlib import colormaps
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
 from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
-# Without its palest end, which over a grey photograph is hardly a colour.
+# Without the palest end, which is barely visible over a grey photograph.
 SEQUENTIAL = ListedColormap(colormaps["inferno"](np.linspace(0, 0.92, 256)), name="inferno, 0 to 0.92")
 DIVERGING = colormaps["RdBu_r"]
-MINUS = "\u2212"  # a true one, as wide as a plus
+MINUS = "\u2212"  # the typographic minus sign, as wide as a plus
 ROBUST = 99.5  # percentile of |values| that limits a row with outliers
-ROUNDING = 1e-6  # of the largest value: less is rounding, neither a sign nor a spread
+_ROUNDING = 1e-6  # fraction of the largest value below which negative values and differences count as rounding
 
 
 class Scale(NamedTuple):
-    """Colours of a row; `rule` says in words how its limits came about."""
+    """Colours of a row by value."""
 
-    rule: str
+    rule: str  # origin of the limits, in words
     norm: Normalize
     colours: Colormap
     limits: tuple[float, float]
     ticks: tuple[float, ...]
     labels: tuple[str, ...]
-    strength: Values  # of each colour, from 0 to 1: how far its value is from none
-    extend: str = "neither"
-    remarks: tuple[str, ...] = ()  # what a reader must know, shown beside the label
-    levels: tuple[float, ...] = ()  # where there are anchors, ascending
+    strength: FloatArray  # of each colour, from 0 to 1: distance of its value from zero or from the least value
+    extend: str = "neither"  # ends at which values lie beyond the limits, as matplotlib names them
+    remarks: tuple[str, ...] = ()  # shown beside the label
+    levels: tuple[float, ...] = ()  # anchor values in ascending order, if any
 
     def mark(self, value: float) -> float:
-        """Where on the bar what is less than `value` ends: at it, or at the edge of the next anchor's segment.
+        """Position on the bar of the boundary at `value`: the value itself, or the edge of the next anchor's segment.
 
         >>> anchor_scale(np.array([0.0, 0.1, 1.0])).mark(0.5)
         0.55
@@ -43,12 +43,12 @@ class Scale(NamedTuple):
         return float(self.norm.boundaries[np.searchsorted(self.levels, value)])
 
     def account(self) -> dict[str, Any]:
-        """Facts for the sidecar."""
+        """Return the facts of the scale for the sidecar."""
         return {"scale": self.rule, "limits": self.limits, "colours": self.colours.name, "extend": self.extend}
 
 
-def anchor_scale(anchors: Values, limits: tuple[float, float] | None = None) -> Scale:
-    """One colour for each distinct anchor, placed by its value between `limits`, by default the least and the greatest.
+def anchor_scale(anchors: FloatArray, limits: tuple[float, float] | None = None) -> Scale:
+    """Return one colour per distinct anchor, by its value between `limits`, by default the least and greatest anchor.
 
     >>> anchor_scale(np.array([0.9, 0.1, 0.1])).labels
     ('0.10', '0.90')
@@ -57,7 +57,7 @@ def anchor_scale(anchors: Values, limits: tuple[float, float] | None = None) -> 
     low, high = limits or (float(levels[0]), float(levels[-1]))
     strength = ((levels - low) / (high - low)).clip(0, 1) if high > low else np.array([0.5])
     edges = _edges(levels)
-    middles = (edges[:-1] + edges[1:]) / 2  # a uniform bar shows these in the middle of their segments
+    middles = (edges[:-1] + edges[1:]) / 2  # in the middle of the segments of a uniform bar
     norm = BoundaryNorm(edges, len(levels))
     colours = ListedColormap(SEQUENTIAL(strength), name=SEQUENTIAL.name)
     rule = "anchors" if limits is None else "anchors, limits as asked for"
@@ -65,8 +65,8 @@ def anchor_scale(anchors: Values, limits: tuple[float, float] | None = None) -> 
     return Scale(rule, norm, colours, (low, high), ticks, level_labels(levels), strength, levels=known)
 
 
-def fixed_scale(limits: tuple[float, float], values: Values) -> Scale:
-    """Limits as asked for, diverging where they are symmetric about zero; arrows where `values` lie beyond.
+def fixed_scale(limits: tuple[float, float], values: FloatArray) -> Scale:
+    """Return a scale with the given limits, diverging if they are symmetric, with arrows if `values` lie beyond.
 
     >>> fixed_scale((-1.0, 1.0), np.array([0.5, 3.0])).extend
     'max'
@@ -79,14 +79,14 @@ def fixed_scale(limits: tuple[float, float], values: Values) -> Scale:
     return _even("as asked for", DIVERGING if low == -high else SEQUENTIAL, limits)._replace(extend=extend)
 
 
-def _edges(levels: Values) -> Values:
+def _edges(levels: FloatArray) -> FloatArray:
     inner = (levels[:-1] + levels[1:]) / 2
     first, last = (levels[1] - levels[0], levels[-1] - levels[-2]) if len(levels) > 1 else (1.0, 1.0)
     return np.concatenate([levels[:1] - first / 2, inner, levels[-1:] + last / 2])
 
 
-def attention_scale(values: Values) -> Scale:
-    """[0, 1] where continuous attention stays inside, else its least and greatest value.
+def attention_scale(values: FloatArray) -> Scale:
+    """Return the scale of continuous attention: 0 to 1, or its least to its greatest value if it exceeds them.
 
     >>> attention_scale(np.array([0.2, 0.7])).limits, attention_scale(np.array([0.2, 1.7])).limits
     ((0.0, 1.0), (0.2, 1.7))
@@ -94,15 +94,15 @@ def attention_scale(values: Values) -> Scale:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
         return _even("fixed to 0 and 1", SEQUENTIAL, (0.0, 1.0))
-    if high - low <= ROUNDING * max(abs(low), abs(high)):  # stretched to its limits a constant would be noise
+    if high - low <= _ROUNDING * max(abs(low), abs(high)):  # a constant, whose rounding would fill the scale
         return _even("from zero to the constant", SEQUENTIAL, (min(low, 0.0), max(high, 0.0)))
     return _even("least to greatest", SEQUENTIAL, (low, high))
 
 
-def map_scale(values: Values, *, robust: bool = False) -> Scale:
-    """Zero to the greatest value, or symmetric about zero where a value is negative.
+def map_scale(values: FloatArray, *, robust: bool = False) -> Scale:
+    """Return the scale of a map: zero to its greatest value, or symmetric about zero if a value is negative.
 
-    `robust` limits a row with outliers to a percentile of |values| and marks the bar with arrows.
+    With `robust`, a row with outliers is limited to a percentile of |values|, and the bar has arrows.
 
     >>> map_scale(np.array([0.0, 4.0])).limits, map_scale(np.array([-3.0, 1.0])).limits
     ((0.0, 4.0), (-3.0, 3.0))
@@ -111,7 +111,7 @@ def map_scale(values: Values, *, robust: bool = False) -> Scale:
     if top == 0:
         return _even("all values are zero", SEQUENTIAL, (0.0, 1.0))._replace(remarks=("all zero",))
     inner = float(np.percentile(np.abs(values), ROBUST)) if robust else 0.0
-    signed, cut = values.min() < -ROUNDING * top, 0 < inner < top / 2
+    signed, cut = values.min() < -_ROUNDING * top, 0 < inner < top / 2
     limit = inner if cut else top
     scale = _signed(limit) if signed else _even("zero to greatest", SEQUENTIAL, (0.0, limit))
     return _cut(scale, "both" if signed else "max") if cut else scale
@@ -134,7 +134,7 @@ def _even(rule: str, colours: Colormap, limits: tuple[float, float]) -> Scale:
 
 
 def short(value: float) -> str:
-    """Two digits that matter, and all before the point up to five, with a true minus sign.
+    """Format a number with two significant digits, or as an integer of three to five digits.
 
     >>> short(0.01234), short(0.0), short(156.4), short(3e6), short(-1e-5) == f"{MINUS}1e{MINUS}5"
     ('0.012', '0', '156', '3e6', True)
@@ -143,8 +143,8 @@ def short(value: float) -> str:
     return f"{value:{'.0f' if whole else '.2g'}}".replace("e-0", "e-").replace("e+0", "e").replace("-", MINUS)
 
 
-def level_labels(levels: Values) -> tuple[str, ...]:
-    """Anchor values with as many decimals as keep them apart, from two to five.
+def level_labels(levels: FloatArray) -> tuple[str, ...]:
+    """Format anchor values with as many decimals as tell them apart, from two to five.
 
     >>> level_labels(np.array([0.5, 0.501]))
     ('0.500', '0.501')
@@ -158,7 +158,7 @@ def level_labels(levels: Values) -> tuple[str, ...]:
 
 
 def thinned(labels: tuple[str, ...], room: int) -> list[str]:
-    """Blank labels, evenly and never the first or the last, until at most `room` are left.
+    """Replace labels evenly by blanks, but never the first or last, until at most `room` are left.
 
     >>> thinned(("a", "b", "c", "d", "e", "f"), 4)
     ['a', '', 'c', '', '', 'f']

@@ -1,4 +1,4 @@
-"""Widths, fonts, sizes and inks that every figure shares, whatever the reader's own matplotlib settings."""
+"""Widths, fonts, sizes and colours of all figures, independent of the user's matplotlib settings."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,33 +11,33 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
 from ibviz.errors import unknown
-from ibviz.figures.fonts import families
+from ibviz.figures.fonts import font_families
 
-# Both are shipped by matplotlib, so that a figure looks the same on every machine: a Times, as papers are set in, and
-# a sans for screens.
+# Both are bundled with matplotlib, so that a figure looks the same on every machine: a Times, as papers use, and a
+# sans serif for slides.
 SERIF, SANS = "STIXGeneral", "DejaVu Sans"
 
 
 class Template(NamedTuple):
-    """Where a figure will stand: its width and greatest height in inches, its font, and points of normal text."""
+    """Page that a figure is drawn for."""
 
-    width: float
-    height: float
+    width: float  # inches
+    height: float  # inches, at most
     font: str = SERIF
-    text: float = 8.0
+    text: float = 8.0  # points
 
     @property
     def small(self) -> float:
-        """Points of ticks and notes."""
+        """Size of ticks and notes in points."""
         return 0.75 * self.text
 
     @property
     def unit(self) -> float:
-        """How many times larger than in a paper gaps, bars and lines are."""
+        """Scale of gaps, bars and lines relative to a paper."""
         return self.text / 8
 
 
-# From the style files: full text width, and one column where there are two.
+# From the style files of the conferences: full text width, and one column of two.
 TEMPLATES: dict[str, Template] = {
     "neurips": Template(5.5, 9.0),
     "cvpr": Template(6.875, 8.875),
@@ -46,10 +46,10 @@ TEMPLATES: dict[str, Template] = {
     "ijcai column": Template(3.375, 9.0),
     "slides": Template(13.33, 7.5, SANS, 16.0),
 }
-DEFAULT = "ijcai"
+DEFAULT_TEMPLATE = "ijcai"
 HINTING = 1.03
-LEADING = 1.15  # line pitch over font size
-PIECES = re.compile("[ ]*[^ _/-]*[_/-]*")  # class names break after underscores; a hard space holds
+LEADING = 1.15  # line spacing over font size
+PIECES = re.compile("[ ]*[^ _/-]*[_/-]*")  # class names break after underscores; no-break spaces do not break
 INK = "#1a1a1a"
 FAINT = "#666666"
 SETTINGS: dict[Any, Any] = {
@@ -57,9 +57,9 @@ SETTINGS: dict[Any, Any] = {
     "axes.labelcolor": INK,
     "pdf.fonttype": 42,  # TrueType: some publishers refuse matplotlib's default, Type 3
     "svg.fonttype": "path",  # a reader's browser may lack the font
-    "svg.hashsalt": "ibviz",  # else identifiers are drawn at random
+    "svg.hashsalt": "ibviz",  # identifiers are random otherwise
     "text.color": INK,
-    "text.parse_math": False,  # a class name may hold a dollar
+    "text.parse_math": False,  # a class name may contain a dollar sign
     "xtick.color": INK,
     "ytick.color": INK,
 }
@@ -77,8 +77,8 @@ def find_template(name: str) -> Template:
 
 
 @contextmanager
-def settings(template: Template = TEMPLATES[DEFAULT], texts: Sequence[str] = ()) -> Iterator[None]:
-    """Draw or save over matplotlib's defaults, in fonts that have the letters of `texts`; the reader's own come back.
+def settings(template: Template = TEMPLATES[DEFAULT_TEMPLATE], texts: Sequence[str] = ()) -> Iterator[None]:
+    """Set matplotlib for drawing or saving, with fonts that contain the letters of `texts`; undone on exit.
 
     >>> with settings():
     ...     matplotlib.rcParams["pdf.fonttype"]
@@ -88,20 +88,20 @@ def settings(template: Template = TEMPLATES[DEFAULT], texts: Sequence[str] = ())
         "axes.labelsize": template.text,
         "axes.linewidth": 0.4 * template.unit,
         "axes.titlesize": template.text,
-        "font.family": families(tuple(dict.fromkeys((template.font, SANS))), texts),
+        "font.family": font_families(tuple(dict.fromkeys((template.font, SANS))), texts),
         "font.size": template.text,
         "xtick.labelsize": template.small,
         "ytick.labelsize": template.small,
     }
     with matplotlib.rc_context(), catch_warnings():
-        filterwarnings("ignore", "Glyph .* missing from font")  # `families` has said so, once
+        filterwarnings("ignore", "Glyph .* missing from font")  # `font_families` has warned of it
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS | sizes)
         yield
 
 
 def text_width(text: str, size: float) -> float:
-    """Width of one line in inches, in the font of the settings; a little more, as hinting widens letters on a screen.
+    """Width of one line in inches in the current font, plus 3 % because hinting widens letters on a screen.
 
     >>> text_width("mm", 10.0) == 2 * text_width("m", 10.0)
     True
@@ -110,10 +110,10 @@ def text_width(text: str, size: float) -> float:
     return HINTING * TextToPath().get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
 
-def wrap(text: str, size: float, width: float) -> str:
-    """Break lines to at most `width` inches, inside a word only where the word alone is wider.
+def wrap_text(text: str, size: float, width: float) -> str:
+    """Break lines to at most `width` inches, and inside a word only if the word alone is wider.
 
-    >>> wrap("Integrated gradients", 8.0, 0.6)
+    >>> wrap_text("Integrated gradients", 8.0, 0.6)
     'Integrated\\ngradients'
     """
     return "\n".join(_wrap_line(line, size, width) for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""A table as a picture: rules above, below and under the header, numbers to the right, controls apart in grey."""
+"""Table as a figure, with rules above and below and under the header, and controls in grey."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ibviz.errors import InputError, unknown
-from ibviz.figures.output import Panel, finished
 from ibviz.figures.settings import (
-    DEFAULT,
+    DEFAULT_TEMPLATE,
     FAINT,
     INK,
     Template,
@@ -17,13 +16,14 @@ from ibviz.figures.settings import (
     settings,
     text_width,
 )
+from ibviz.figures.sidecar import Panel, build_panel
 
-SPACE = 0.12  # inches between columns, on paper
-PITCH = 0.17  # from row to row
-MARGIN = 0.03
-CAPITAL = 0.66  # height of a capital, of the text size
-RULES = (0.8, 0.4)  # points: above and below the table, and within it
-LEAST = 0.6  # of the text size; a wider table is wider than the page
+_SPACE = 0.12  # inches between columns, on paper
+_PITCH = 0.17  # inches between rows
+_MARGIN = 0.03
+_CAPITAL = 0.66  # height of a capital over the text size
+_RULES = (0.8, 0.4)  # thickness in points: above and below the table, and within it
+_LEAST = 0.6  # factor by which text shrinks at most; a table that needs less becomes wider than the page
 
 
 def table(
@@ -31,13 +31,22 @@ def table(
     cells: Sequence[Sequence[str]],
     *,
     controls: Collection[int] = (),
-    template: str = DEFAULT,
+    template: str = DEFAULT_TEMPLATE,
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
-    """Draw a header and rows of text, in smaller type where they are wider than the page.
+    """Draw a header and rows of text, in smaller type if they are wider than the page.
 
-    Each cell is one line; the first column is set to the left, the others to the right. The rows whose numbers are in
-    `controls` come last, in grey, under a rule.
+    Each cell is one line; the first column is aligned left, the others right.
+
+    Args:
+        header: Heading of each column.
+        cells: Rows of as many texts.
+        controls: Indices of rows drawn last, in grey, under a rule.
+        template: Page that the figure is drawn for, one of `settings.TEMPLATES`.
+        record: Facts to repeat in the sidecar.
+
+    Raises:
+        InputError: If a row has another number of cells than the header, or a control is no row.
 
     >>> table(["method", "SRG"], [["Attention", "0.41"], ["uniform", "0.00"]], controls=[1]).account["order"]
     [0, 1]
@@ -57,18 +66,18 @@ def table(
         figure = _draw(rows, len(cells) - len(set(controls)), fit, page.unit)
     arguments = {"header": list(header), "cells": [list(row) for row in cells], "controls": list(controls)}
     facts = {"order": order, "points": fit.points}
-    return finished("table", figure, facts, {**arguments, "template": template}, record)
+    return build_panel("table", figure, facts, {**arguments, "template": template}, record)
 
 
 class Fit(NamedTuple):
-    """Inches of a table that fits a page, and the points of its text."""
+    """Sizes of a table that fits a page, in inches."""
 
     widths: list[float]
     pitch: float
     gap: float
     margin: float
-    points: float
-    rows: int  # with the header
+    points: float  # text size in points
+    rows: int  # including the header
 
     @property
     def size(self) -> tuple[float, float]:
@@ -77,26 +86,26 @@ class Fit(NamedTuple):
         return across + 2 * self.margin, self.rows * self.pitch + 2 * self.margin
 
     def edge(self, row: int) -> float:
-        """Height of the upper edge of a row above the lower edge of the figure."""
+        """Distance of the upper edge of a row from the lower edge of the figure."""
         return self.margin + (self.rows - row) * self.pitch
 
 
 def _fit(rows: list[list[str]], page: Template) -> Fit:
     full = [max(text_width(text, page.text) for text in column) for column in zip(*rows, strict=True)]
-    gap, margin = SPACE * page.unit, MARGIN * page.unit
+    gap, margin = _SPACE * page.unit, _MARGIN * page.unit
     share = (page.width - 2 * margin) / (sum(full) + gap * (len(full) - 1))
-    share = min(1.0, max(LEAST, share))
+    share = min(1.0, max(_LEAST, share))
     return Fit(
-        [share * one for one in full], share * PITCH * page.unit, share * gap, margin, share * page.text, len(rows)
+        [share * width for width in full], share * _PITCH * page.unit, share * gap, margin, share * page.text, len(rows)
     )
 
 
 def _draw(rows: list[list[str]], methods: int, fit: Fit, unit: float) -> Figure:
-    """Rows from above; the first is the header, and those after `methods` more are controls."""
+    """Draw rows from the top: the header, then `methods` rows of methods, then controls."""
     figure, (across, high) = Figure(figsize=fit.size), fit.size
     for number, row in enumerate(rows):
         style: dict[str, Any] = {"color": FAINT if number > methods else INK, "fontsize": fit.points}
-        base = fit.edge(number + 1) + (fit.pitch - CAPITAL * fit.points / 72) / 2
+        base = fit.edge(number + 1) + (fit.pitch - _CAPITAL * fit.points / 72) / 2
         right = fit.margin - fit.gap
         for column, (text, width) in enumerate(zip(row, fit.widths, strict=True)):
             right += fit.gap + width
@@ -104,6 +113,6 @@ def _draw(rows: list[list[str]], methods: int, fit: Fit, unit: float) -> Figure:
             figure.text(x / across, base / high, text, ha=side, va="baseline", **style)
     sides = [fit.margin / across, 1 - fit.margin / across]
     for number in {0, 1, 1 + methods, len(rows)}:
-        thick = RULES[number not in (0, len(rows))] * unit
+        thick = _RULES[number not in (0, len(rows))] * unit
         figure.add_artist(Line2D(sides, [fit.edge(number) / high] * 2, linewidth=thick, color=INK))
     return figure

@@ -7,6 +7,7 @@ Choices by name: `BASELINES` for what removed cells become, `SCORES`, `TARGETS`.
 from typing import TYPE_CHECKING
 
 from ibviz.metrics.baselines import BASELINES, Baseline
+from ibviz.metrics.concentration import complexity, sparseness
 from ibviz.metrics.curves import (
     Curve,
     Faithfulness,
@@ -47,11 +48,11 @@ from ibviz.metrics.localisation.pointing_game import (
 )
 from ibviz.metrics.protocol import PRESETS, Card, CurveProtocol, preset
 from ibviz.metrics.score import SCORES, TARGETS, Targets, scorer, targets_by
-from ibviz.metrics.stability import Drop, SensitivityN, average_drop, complexity, sensitivity_n, sparseness
+from ibviz.metrics.score_drop import Drop, SensitivityN, average_drop, sensitivity_n
 from ibviz.metrics.ties import TieReport, cell_order, levels, shuffles, tie_orders, tie_report
 
 if TYPE_CHECKING:
-    from ibviz.metrics.shells import SRG, Deletion, EnergyPointingGame, Insertion, MaxBoxAcc, PointingGame
+    from ibviz.metrics.torchmetrics_classes import SRG, Deletion, EnergyPointingGame, Insertion, MaxBoxAcc, PointingGame
 
 __all__ = [
     "BASELINES",
@@ -118,13 +119,13 @@ __all__ = [
     "trapezoid",
 ]
 
-_SHELLS = {"Deletion", "EnergyPointingGame", "Insertion", "MaxBoxAcc", "PointingGame", "SRG"}
+_TORCHMETRICS = {"Deletion", "EnergyPointingGame", "Insertion", "MaxBoxAcc", "PointingGame", "SRG"}
 
 
 def __getattr__(name: str) -> object:
-    """Import torchmetrics only when one of its shells is asked for: it takes a second."""
-    if name not in _SHELLS:
+    """Import torchmetrics only when one of its classes is asked for: it takes a second."""
+    if name not in _TORCHMETRICS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ibviz.metrics import shells
+    from ibviz.metrics import torchmetrics_classes
 
-    return getattr(shells, name)
+    return getattr(torchmetrics_classes, name)

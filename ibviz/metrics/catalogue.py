@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ibviz.errors import InputError, unknown
 from ibviz.extensions import check_signature, first_line, is_outside, load_outside
+from ibviz.metrics.concentration import complexity, sparseness
 from ibviz.metrics.curves import Faithfulness
 from ibviz.metrics.localisation.energy import auroc, energy_pointing_game, top_cell_precision
 from ibviz.metrics.localisation.pointing_game import pointing_game
-from ibviz.metrics.stability import Drop, average_drop, complexity, sparseness
+from ibviz.metrics.score_drop import Drop, average_drop
 from ibviz.types import Images, Labels, Maps, Masks, Score, Scores
 
 ARROWS = {True: "↑", False: "↓"}

@@ -1,4 +1,4 @@
-"""Deletion and insertion (Petsiuk 2018) over the units of one grid, with ties treated as ties."""
+"""Deletion and insertion curves (Petsiuk 2018) over the cells or pixels of a map, with an explicit rule for ties."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -9,47 +9,47 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ibviz.metrics.baselines import baseline_of
-from ibviz.metrics.grid import cell_areas, enlarged, finite, in_range, on_grid, one_each, paint
+from ibviz.metrics.curve_plan import CurvePlan, below_cuts, kept_cells, plan_curves
+from ibviz.metrics.grid import cell_areas, check_one_each, enlarged, finite, in_range, on_grid, paint
 from ibviz.metrics.protocol import CurveProtocol
-from ibviz.metrics.states import Plan, below_cuts, kept_cells, plans
 from ibviz.metrics.ties import TieReport, tie_report
 from ibviz.types import Grid, Images, Maps, Masks, Score, Scores
 
-BATCH = 128  # where the protocol leaves it open
-FLOATS_AT_ONCE = 2**24  # of images whose baselines are held at a time: bounds memory, changes no number
+STATES_AT_ONCE = 128  # masked images per batch if the protocol gives no batch size
+FLOATS_AT_ONCE = 2**24  # floats of the images whose baselines are held at once; bounds memory, changes no number
 
 
 class Curve(NamedTuple):
-    """Score of each image at growing fractions of changed pixels, by default with both ends."""
+    """Score of each image at increasing fractions of changed pixels, by default from 0 to 1."""
 
     fractions: Float[Tensor, "*b points"]
     scores: Float[Tensor, "*b points"]
 
 
 class Faithfulness(NamedTuple):
-    """What removing and adding a map's cells does to the score, per image.
+    """Deletion and insertion curves per image, with the areas under them.
 
-    `srg` (insertion minus deletion from one baseline; Blücher 2024) is the primary number: a random order has 0 under
-    every baseline. Each `_tie_sd` is the sample deviation between single tie orders, not the error of their mean. Under
-    a protocol whose `second` is "lerf" the insertion fields hold least relevant first.
+    `srg` (insertion minus deletion from one baseline; Blücher 2024) is the primary metric: its expectation for a random
+    order is 0 under every baseline. Each `_tie_sd` is the sample deviation between single tie orders, not the error of
+    their mean. If the protocol's `second` is "lerf", the insertion fields hold deletion with the least relevant first.
     """
 
     deletion: Curve  # mean over tie orders
     insertion: Curve
-    deletion_auc: Scores  # mean of the orders' areas; lower is better
+    deletion_auc: Scores  # mean over tie orders; lower is better
     insertion_auc: Scores  # higher is better
     srg: Scores  # higher is better
     deletion_tie_sd: Scores
     insertion_tie_sd: Scores
     srg_tie_sd: Scores
-    f_image: Scores
-    f_baseline: Scores  # of deletion
+    f_image: Scores  # score of the image
+    f_baseline: Scores  # score of deletion's baseline
     ties: TieReport  # of the maps as they were ranked
-    forward_passes: int  # masked images scored
+    forward_passes: int  # number of masked images scored
 
 
 def trapezoid(curve: Curve) -> Float[Tensor, "*b"]:
-    """Area over the true fractions, in float32.
+    """Area under a curve by the trapezoidal rule over its own fractions, in float32.
 
     >>> trapezoid(Curve(torch.tensor([[0.0, 0.25, 1.0]]), torch.tensor([[1.0, 1.0, 0.0]])))
     tensor([0.6250])
@@ -61,7 +61,7 @@ def _spaced(spacing: Callable[[int], float]) -> Callable[[Curve], Tensor]:
     return lambda curve: torch.trapezoid(curve.scores.float(), dx=spacing(curve.scores.shape[-1]), dim=-1)
 
 
-# How a curve becomes a number. Only the first depends neither on the number of steps nor on a short last one.
+# Rules that reduce a curve to one number. Only the first is independent of the number and the evenness of its steps.
 AREAS: dict[str, Callable[[Curve], Tensor]] = {
     "fractions": trapezoid,
     "even": _spaced(lambda points: 1 / (points - 1)),  # RISE, Xplique
@@ -72,9 +72,10 @@ AREAS: dict[str, Callable[[Curve], Tensor]] = {
 
 
 def normalised(curve: Curve, f_image: Scores, f_baseline: Scores) -> Curve:
-    """(f - f(baseline)) / (f(image) - f(baseline)): from 1 to 0, for comparing networks of different confidence.
+    """Normalise a deletion curve to run from 1 to 0, for comparing networks of different confidence.
 
-    NaN where the baseline scores like the image, for the caller to exclude and count.
+    Returns:
+        The curve of (f - f(baseline)) / (f(image) - f(baseline)); NaN if image and baseline have the same score.
 
     >>> curve = Curve(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.9, 0.1]]))
     >>> normalised(curve, torch.tensor([0.9]), torch.tensor([0.1])).scores
@@ -86,7 +87,7 @@ def normalised(curve: Curve, f_image: Scores, f_baseline: Scores) -> Curve:
 
 
 def least_first(insertion: Curve) -> Curve:
-    """LeRF from the insertion curve of the same baseline: what is kept last is removed last, so it is read backwards.
+    """Read an insertion curve backwards as deletion with the least relevant cells first (LeRF), from one baseline.
 
     >>> least_first(Curve(torch.tensor([[0.0, 0.25, 1.0]]), torch.tensor([[0.1, 0.8, 0.9]])))
     Curve(fractions=tensor([[0.0000, 0.7500, 1.0000]]), scores=tensor([[0.9000, 0.8000, 0.1000]]))
@@ -95,7 +96,7 @@ def least_first(insertion: Curve) -> Curve:
 
 
 def aopc(morf: Curve) -> Float[Tensor, "*b"]:
-    """Area over the perturbation curve (Samek 2017): mean over its points of f(image) - f; higher is better.
+    """Area over the perturbation curve (Samek 2017): the mean of f(image) - f over its points; higher is better.
 
     >>> aopc(Curve(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[0.9, 0.3, 0.0]])))
     tensor([0.5000])
@@ -104,7 +105,7 @@ def aopc(morf: Curve) -> Float[Tensor, "*b"]:
 
 
 def abpc(morf: Curve, lerf: Curve) -> Float[Tensor, "*b"]:
-    """Area between the curves of least and most relevant first; of one baseline, this is SRG.
+    """Area between the curves that remove the least and the most relevant first; SRG if both have one baseline.
 
     >>> curve = Curve(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
     >>> abpc(curve, curve)
@@ -114,7 +115,7 @@ def abpc(morf: Curve, lerf: Curve) -> Float[Tensor, "*b"]:
 
 
 def units(maps: Maps, size: Grid, protocol: CurveProtocol) -> Float[Tensor, "b _ _"]:
-    """The maps as they are ranked: on the protocol's grid or their own, enlarged where pixels are removed.
+    """Return maps as they are ranked: on the protocol's grid or their own, enlarged if pixels are removed.
 
     >>> protocol = CurveProtocol(colour=(0, 0, 0), unit="pixel")
     >>> units(torch.tensor([[[0.1, 0.9]]]), (1, 4), protocol)
@@ -125,21 +126,31 @@ def units(maps: Maps, size: Grid, protocol: CurveProtocol) -> Float[Tensor, "b _
 
 
 def planned_states(maps: Maps, size: Grid, protocol: CurveProtocol) -> int:
-    """Number of masked images `faithfulness` will score, known before any is; `size` is the images'.
+    """Count the masked images that `faithfulness` will score, without scoring any; `size` is that of the images.
 
     >>> planned_states(torch.tensor([[[0.1, 0.9]]]), (2, 2), CurveProtocol(colour=(0, 0, 0)))
     4
     """
     cells = units(maps, size, protocol)
-    return sum(len(plan.states) for several in _planned(cells, protocol, None) for plan in several)
+    return sum(len(plan.states) for plans in _planned(cells, protocol, None) for plan in plans)
 
 
 @torch.no_grad()
 def faithfulness(score: Score, images: Images, maps: Maps, *, protocol: CurveProtocol) -> Faithfulness:
-    """Curves and areas of deletion and insertion; results do not depend on the order or batching of images.
+    """Compute the curves and areas of deletion and insertion, independent of the order and batching of images.
 
-    Deletion turns the most relevant cells to the baseline first, insertion adds them to the baseline first. A fraction
-    is the share of pixels changed. All on the device of the images; equal masked images are scored once.
+    Deletion replaces the most relevant cells by the baseline first; insertion adds them to the baseline first.
+    Fractions are those of changed pixels. Everything runs on the device of the images, and equal masked images are
+    scored once.
+
+    Args:
+        score: Score of each masked image, as from `scorer`.
+        images: Images in [0, 1], before the network's normalisation.
+        maps: One signed map per image, on a grid no finer than the image.
+        protocol: The choices that define the metric.
+
+    Raises:
+        InputError: If images leave [0, 1], maps are not finite, or there is not one map per image.
 
     >>> images, maps = torch.ones(1, 3, 2, 2), torch.tensor([[[0.1, 0.9], [0.2, 0.3]]])
     >>> protocol = CurveProtocol(colour=(0, 0, 0))
@@ -149,13 +160,19 @@ def faithfulness(score: Score, images: Images, maps: Maps, *, protocol: CurvePro
     cells = units(maps, (images.shape[2], images.shape[3]), protocol)
     _check(images, cells)
     most = max(1, FLOATS_AT_ONCE // images[0].numel())
-    with torch.autocast(images.device.type, enabled=False):  # the scorer opens its own, as the protocol says
-        parts = [_part(score, images, cells, several, protocol) for several in _planned(cells, protocol, most)]
+    with torch.autocast(images.device.type, enabled=False):  # the scorer opens its own as the protocol asks
+        parts = [_part(score, images, cells, plans, protocol) for plans in _planned(cells, protocol, most)]
     return _joined(parts)
 
 
 def random_order_area(score: Score, images: Images, grid: Grid, *, protocol: CurveProtocol) -> Scores:
-    """Deletion area of seeded random orders on `grid`: how much a baseline harms by itself (R-OMS; Blücher 2024).
+    """Area under deletion in seeded random orders: the drop caused by the baseline alone (R-OMS; Blücher 2024).
+
+    Args:
+        score: Score of each masked image.
+        images: Images in [0, 1].
+        grid: Rows and columns of the cells that are removed.
+        protocol: The choices that define the metric; its grid and tie rule are replaced.
 
     >>> images, protocol = torch.ones(1, 3, 4, 4), CurveProtocol(colour=(0, 0, 0))
     >>> random_order_area(lambda states, rows: states.mean((1, 2, 3)), images, (2, 2), protocol=protocol)
@@ -166,19 +183,19 @@ def random_order_area(score: Score, images: Images, grid: Grid, *, protocol: Cur
 
 
 def _check(images: Images, cells: Maps) -> None:
-    one_each(cells, images, "the images")
+    check_one_each(cells, images, "the images")
     cell_areas((cells.shape[1], cells.shape[2]), (images.shape[2], images.shape[3]))
     in_range(images)
 
 
-def _planned(cells: Maps, protocol: CurveProtocol, most: int | None) -> Iterator[tuple[Plan, ...]]:
-    """Plans of consecutive images; LeRF has one of its own beside each, of the negated maps."""
+def _planned(cells: Maps, protocol: CurveProtocol, most: int | None) -> Iterator[tuple[CurvePlan, ...]]:
+    """Plan the curves of consecutive images; for LeRF, add the plan of the negated maps."""
     directions = (cells, -cells) if protocol.second == "lerf" else (cells,)
-    return zip(*(plans(values.flatten(1), protocol, most=most) for values in directions), strict=True)
+    return zip(*(plan_curves(values.flatten(1), protocol, most=most) for values in directions), strict=True)
 
 
 class _Run(NamedTuple):
-    """Curves of every tie order; one set of fractions serves deletion and insertion."""
+    """Curves of every tie order; deletion and insertion share their fractions."""
 
     fractions: Float[Tensor, "b orders points"]
     scores: Float[Tensor, "2 b orders points"]
@@ -187,20 +204,20 @@ class _Run(NamedTuple):
 
 
 def _part(
-    score: Score, images: Images, cells: Maps, several: tuple[Plan, ...], protocol: CurveProtocol
+    score: Score, images: Images, cells: Maps, plans: tuple[CurvePlan, ...], protocol: CurveProtocol
 ) -> Faithfulness:
-    """The result for the images of a plan: what is kept of them is small."""
-    start, count = several[0].start, len(several[0].ranks)
+    """Compute the result for the images of one plan, or of a plan and its LeRF counterpart."""
+    start, count = plans[0].start, len(plans[0].ranks)
     cells = cells[start : start + count]
-    first, *least = [_run(score, images, plan, (cells.shape[1], cells.shape[2]), protocol) for plan in several]
-    for one in least:
-        scores = torch.stack([first.scores[0], one.scores[0]])
-        first = first._replace(scores=scores, passes=first.passes + one.passes)
-    return _summary(first, tie_report(cells), AREAS[protocol.area])
+    most, *least = [_run(score, images, plan, (cells.shape[1], cells.shape[2]), protocol) for plan in plans]
+    for lerf in least:
+        scores = torch.stack([most.scores[0], lerf.scores[0]])
+        most = most._replace(scores=scores, passes=most.passes + lerf.passes)
+    return _summary(most, tie_report(cells), AREAS[protocol.area])
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """One result of those of consecutive images: tensors in a row, counts added up."""
+    """Join the results of consecutive images: concatenate tensors, add counts."""
     if isinstance(parts[0], Tensor):
         return torch.cat(list(parts))
     if isinstance(parts[0], int):
@@ -208,14 +225,14 @@ def _joined(parts: Sequence[Any]) -> Any:
     return type(parts[0])(*(_joined(column) for column in zip(*parts, strict=True)))
 
 
-def _run(score: Score, images: Images, plan: Plan, grid: Grid, protocol: CurveProtocol) -> _Run:
+def _run(score: Score, images: Images, plan: CurvePlan, grid: Grid, protocol: CurveProtocol) -> _Run:
     size = (images.shape[2], images.shape[3])
     areas = cell_areas(grid, size).to(images.device)
     fractions = below_cuts(areas, plan.ranks, plan.cuts).float() / areas.sum()
-    fill = _filler(images[plan.start : plan.start + len(plan.ranks)], protocol)
+    fill = _curve_masker(images[plan.start : plan.start + len(plan.ranks)], protocol)
     parts = []
-    for wanted in plan.states.split(protocol.batch_size or BATCH):
-        cells, inserting, rows = kept_cells(plan, wanted)
+    for batch in plan.states.split(protocol.batch_size or STATES_AT_ONCE):
+        cells, inserting, rows = kept_cells(plan, batch)
         states = fill(rows, paint(cells.unflatten(1, grid), size), inserting)
         parts.append(score(states, rows + plan.start).float().clone())  # clone: a view would keep its batch alive
     scores = torch.cat(parts)[plan.lookup]
@@ -223,12 +240,12 @@ def _run(score: Score, images: Images, plan: Plan, grid: Grid, protocol: CurvePr
     return _Run(fractions[..., plan.read], scores[..., plan.read], ends, len(plan.states))
 
 
-Filler = Callable[[Int[Tensor, " n"], Masks, Bool[Tensor, " n"]], Images]
+Masker = Callable[[Int[Tensor, " n"], Masks, Bool[Tensor, " n"]], Images]
 
 
-def _filler(images: Images, protocol: CurveProtocol) -> Filler:
-    """Images of `rows` with their baseline wherever a pixel is not kept; insertion may have a baseline of its own."""
-    deletion, insertion = (_one_filler(images, name, protocol) for name in protocol.baselines)
+def _curve_masker(images: Images, protocol: CurveProtocol) -> Masker:
+    """Return a function that masks the images at `rows`; insertion may have another baseline than deletion."""
+    deletion, insertion = (_masker(images, name, protocol) for name in protocol.baselines)
     if protocol.baselines[0] == protocol.baselines[1]:
         return lambda rows, kept, _: deletion(rows, kept)
 
@@ -240,20 +257,20 @@ def _filler(images: Images, protocol: CurveProtocol) -> Filler:
     return fill
 
 
-def _one_filler(images: Images, baseline: str, protocol: CurveProtocol) -> Callable[[Int[Tensor, " n"], Masks], Images]:
+def _masker(images: Images, baseline: str, protocol: CurveProtocol) -> Callable[[Int[Tensor, " n"], Masks], Images]:
     given = baseline_of(baseline)
     filled = partial(given.fill, colour=protocol.colour, seed=protocol.seed)
     if given.imputes:
         return lambda rows, kept: filled(images.index_select(0, rows), ~kept)
     background = filled(images, None)
-    # Stored as the network wants to read it: gathering whole rows keeps channels-last images channels-last.
+    # Gathering whole rows of a channels-last copy keeps channels-last images channels-last.
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    stored, behind = (one.permute(0, 2, 3, 1).contiguous() if last else one for one in (images, background))
+    stored, behind = (pixels.permute(0, 2, 3, 1).contiguous() if last else pixels for pixels in (images, background))
 
     def fill(rows: Int[Tensor, " n"], kept: Masks) -> Images:
         states, under = stored.index_select(0, rows), behind.index_select(0, rows)
         weights = kept.unsqueeze(3 if last else 1).to(states.dtype)
-        # A `where` to the bit at weights 0 and 1, but vectorised on the CPU; in place, as copying is all the work here.
+        # Bit-identical to `where` at weights 0 and 1, but vectorised on the CPU; in place because copying dominates.
         torch.lerp(under, states, weights, out=states)
         return states.permute(0, 3, 1, 2) if last else states
 
@@ -277,10 +294,10 @@ def _summary(run: _Run, ties: TieReport, area: Callable[[Curve], Tensor]) -> Fai
 
 
 def _mean(orders: Float[Tensor, "b orders *points"]) -> Float[Tensor, "b *points"]:
-    first = orders[:, :1]  # taken out and put back, so that equal orders give exactly their common value
+    first = orders[:, :1]  # subtracted and added back, so that the mean of equal values is exact
     return first.squeeze(1) + (orders - first).mean(1)
 
 
 def _deviation(orders: Float[Tensor, "b orders"]) -> Scores:
-    away = orders - _mean(orders).unsqueeze(1)
-    return (away.square().sum(1) / max(1, orders.shape[1] - 1)).sqrt()  # one order: 0, not NaN
+    deviations = orders - _mean(orders).unsqueeze(1)
+    return (deviations.square().sum(1) / max(1, orders.shape[1] - 1)).sqrt()  # a single order gives 0, not NaN

@@ -1,4 +1,4 @@
-"""One declared grid for all methods of a comparison: maps brought onto it, its cells painted onto pixels."""
+"""Resampling of maps onto the common grid of a comparison, and of its cells onto pixels."""
 
 from collections.abc import Sized
 from typing import Literal
@@ -15,10 +15,14 @@ Enlargement = Literal["nearest", "bilinear"]
 
 
 def on_grid(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
-    """Bring maps to float32 on `grid`: a finer axis is averaged into the cells, a coarser one keeps its blocks as ties.
+    """Resample maps to float32 on `grid`: average an axis that is finer, repeat the cells of one that is coarser.
 
-    Where a finer axis does not divide, a cell averages every pixel it touches, so a pixel on a border counts in both;
-    where a coarser one does not divide, a cell takes the block its centre lies in. NaN and infinite maps are refused.
+    If a finer axis is no multiple of the grid, each cell averages all source cells that it touches, and a source cell
+    on a border counts in both. If a coarser axis does not divide the grid, each cell takes the source cell at its
+    centre.
+
+    Raises:
+        InputError: If a map is not finite.
 
     >>> on_grid(torch.tensor([[[0.0, 2.0], [4.0, 6.0]]]), (1, 4))
     tensor([[[2., 2., 4., 4.]]])
@@ -28,9 +32,9 @@ def on_grid(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
 
 
 def enlarged(maps: Maps, size: Grid, rule: Enlargement) -> Float[Tensor, "b {size[0]} {size[1]}"]:
-    """One value for each pixel, by "nearest" blocks, which keep every level, or "bilinear", which invents new ones.
+    """Enlarge maps to one value per pixel: "nearest" keeps their values, "bilinear" interpolates between them.
 
-    Bilinear is that of CAM libraries (`align_corners=False`). A finer map is averaged into pixels first.
+    Bilinear is that of CAM libraries (`align_corners=False`). A map finer than the image is averaged into pixels first.
 
     >>> enlarged(torch.tensor([[[0.0, 1.0]]]), (1, 4), "bilinear")
     tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
@@ -41,13 +45,13 @@ def enlarged(maps: Maps, size: Grid, rule: Enlargement) -> Float[Tensor, "b {siz
     maps = on_grid(maps, (min(maps.shape[1], size[0]), min(maps.shape[2], size[1])))
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     fine = interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
-    return fine.clamp(low, high)  # so that rounding leaves a constant map its exact value
+    return fine.clamp(low, high)  # a constant map keeps its exact value despite rounding
 
 
-def unit(maps: Maps) -> Maps:
-    """Each map scaled to [0, 1] by its own minimum and maximum; a constant one, which has no scale, becomes 1.
+def min_max_scaled(maps: Maps) -> Maps:
+    """Scale each map to [0, 1] by its own minimum and maximum; a constant map, which has no scale, becomes 1.
 
-    >>> unit(torch.tensor([[[2.0, 4.0], [3.0, 3.0]]]))
+    >>> min_max_scaled(torch.tensor([[[2.0, 4.0], [3.0, 3.0]]]))
     tensor([[[0.0000, 1.0000],
              [0.5000, 0.5000]]])
     """
@@ -56,7 +60,10 @@ def unit(maps: Maps) -> Maps:
 
 
 def in_range(images: Images) -> Images:
-    """The images, or an `InputError` where some leave [0, 1] by more than resizing may, or are no numbers.
+    """Return the images if they lie in [0, 1], give or take the rounding of a resize.
+
+    Raises:
+        InputError: If a value lies outside or is NaN.
 
     >>> in_range(torch.ones(1, 3, 1, 1)).shape
     torch.Size([1, 3, 1, 1])
@@ -71,14 +78,14 @@ def in_range(images: Images) -> Images:
     )
 
 
-def one_each(maps: Sized, others: Sized, name: str) -> None:
-    """Refuse `others`, called by `name`, of which there is not one for each map."""
+def check_one_each(maps: Sized, others: Sized, name: str) -> None:
+    """Raise `InputError` unless there is one of `others`, called `name`, per map."""
     if len(maps) != len(others):
         raise InputError(f"expected {name} of each of {len(maps)} maps; got those of {len(others)}")
 
 
 def finite(maps: Maps) -> Maps:
-    """Maps in float32; NaN and infinite ones are refused because they have no order, and so is an empty batch.
+    """Return maps in float32; raise `InputError` for NaN and infinite values, which have no order, and an empty batch.
 
     >>> finite(torch.tensor([[[float("nan")]]]))
     Traceback (most recent call last):
@@ -95,7 +102,7 @@ def finite(maps: Maps) -> Maps:
 
 
 def paint(cells: Bool[Tensor, "b gh gw"], size: Grid) -> Bool[Tensor, "b {size[0]} {size[1]}"]:
-    """Give every pixel the value of the cell its centre lies in; `size` is rows, columns in pixels.
+    """Give every pixel the value of the cell that holds its centre; `size` is rows and columns in pixels.
 
     >>> paint(torch.tensor([[[True, False]]]), (1, 4))
     tensor([[[ True,  True, False, False]]])
@@ -104,7 +111,7 @@ def paint(cells: Bool[Tensor, "b gh gw"], size: Grid) -> Bool[Tensor, "b {size[0
 
 
 def cell_areas(grid: Grid, size: Grid) -> Int[Tensor, " cells"]:
-    """Pixels of each cell as `paint` draws it, in row-major order; a grid finer than the image is refused.
+    """Count the pixels of each cell as `paint` draws it, in row-major order; a grid finer than the image is an error.
 
     >>> cell_areas((1, 2), (2, 3))
     tensor([2, 4])
@@ -116,10 +123,10 @@ def cell_areas(grid: Grid, size: Grid) -> Int[Tensor, " cells"]:
 
 
 def _averaged(maps: Maps, grid: Grid) -> Float[Tensor, "b {grid[0]} {grid[1]}"]:
-    """In double precision, where the same few levels have one sum in any order, so that ties stay ties."""
+    """Average in double precision, in which sums of the same few levels are equal in any order, so that ties remain."""
     low, high = -adaptive_max_pool2d(-maps, grid), adaptive_max_pool2d(maps, grid)
     mean = adaptive_avg_pool2d(maps.double(), grid).float()
-    return mean.clamp(low, high)  # so that rounding leaves a constant block its exact value
+    return mean.clamp(low, high)  # a constant block keeps its exact value despite rounding
 
 
 def _enlarged(values: Shaped[Tensor, "b gh gw"], size: Grid) -> Shaped[Tensor, "b {size[0]} {size[1]}"]:
@@ -130,4 +137,4 @@ def _enlarged(values: Shaped[Tensor, "b gh gw"], size: Grid) -> Shaped[Tensor, "
 
 def _nearest(pixels: int, cells: int, device: torch.device) -> Int[Tensor, " {pixels}"]:
     centres = 2 * torch.arange(pixels, device=device) + 1
-    return centres * cells // (2 * pixels)  # integers: no rounding moves a border
+    return centres * cells // (2 * pixels)  # integer arithmetic: no rounding can move a border

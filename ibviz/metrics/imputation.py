@@ -1,4 +1,4 @@
-"""Removed pixels guessed from those that are left: ROAD's linear imputer and OpenCV's inpainting."""
+"""Imputation of removed pixels from the remaining ones: ROAD's linear imputer and OpenCV's inpainting."""
 
 from typing import NamedTuple
 
@@ -11,45 +11,45 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 from ibviz.errors import InputError
 from ibviz.types import Grid, Images, Masks
 
-NOISE = 0.01  # standard deviation, brightness in [0, 1]; as in the authors' code
-ERROR = 1e-5  # estimated largest error of a pixel at which its image counts as solved
-ITERATIONS = 1000  # about ten are usual; long narrow images take more
-COARSEST = 4  # pixels a side
-SWEEPS = 4  # of Jacobi on the coarsest level
-ENTRIES_AT_ONCE = {"cpu": 2**19}  # brightness values solved at once: what a cache holds; changes no number
-OTHERWISE = 2**25
-STEPS_AT_ONCE = {"cpu": 1}  # of the solver, until it looks whether it is done, for which a GPU has to wait
-STEPS_OTHERWISE = 4
-RADIUS = 3.0  # pixels that OpenCV looks around
+_NOISE = 0.01  # standard deviation, brightness in [0, 1]; as in the authors' code
+_TOLERANCE = 1e-5  # an image counts as solved once the estimated error of every pixel is below it
+_ITERATIONS = 1000  # at most; about ten are usual, long narrow images need more
+_COARSEST = 4  # pixels per side of the coarsest level
+_SWEEPS = 4  # Jacobi sweeps on the coarsest level
+_ENTRIES_AT_ONCE = {"cpu": 2**19}  # values solved at once: as many as fit a cache; changes no number
+_ENTRIES_ON_GPU = 2**25
+_STEPS_AT_ONCE = {"cpu": 1}  # iterations between convergence checks, each of which makes a GPU wait
+_STEPS_ON_GPU = 4
+_RADIUS = 3.0  # pixels around a removed one that OpenCV considers
 
-Field = Float[Tensor, "n 1 h w"]  # one colour of one image a row
+Field = Float[Tensor, "n 1 h w"]  # one channel of one image per row
 
 
 @torch.no_grad()
 def road(images: Images, removed: Masks, *, seed: int) -> Images:
-    """Noisy linear imputation of ROAD (Rong 2022): each removed pixel becomes the weighted mean of its neighbours.
+    """Impute removed pixels by ROAD's noisy linear imputation (Rong 2022): the weighted mean of their neighbours.
 
-    Direct neighbours weigh 1/6, diagonal ones 1/12, renormalised at the border; the sparse linear system is solved for
-    all images at once, on their device, to 1e-4. Gaussian noise of 0.01 is added to removed pixels, the same
-    field for every image, so that no result depends on its company; the outcome is kept in [0, 1]. An image without a
-    pixel left becomes its own mean colour: what a single pixel left, drawn at random, gives on average.
+    Direct neighbours weigh 1/6 and diagonal ones 1/12, renormalised at the border. The sparse linear system is solved
+    for all images at once, on their device, to 1e-4. Gaussian noise of 0.01, the same for every image, is added to
+    removed pixels, so that results are independent of the batch; the result is clipped to [0, 1]. An image whose pixels
+    are all removed becomes its own mean colour, the expectation if one random pixel remained.
 
     >>> images = torch.tensor([0.0, 0.5, 1.0]).expand(1, 3, 1, 3)
     >>> road(images, torch.tensor([[[False, True, False]]]), seed=0)[0, 0].round(decimals=1)
     tensor([[0.0000, 0.5000, 1.0000]])
     """
     _check(images)
-    at_once = max(1, ENTRIES_AT_ONCE.get(images.device.type, OTHERWISE) // images[:1].numel())
-    noise = NOISE * torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
+    at_once = max(1, _ENTRIES_AT_ONCE.get(images.device.type, _ENTRIES_ON_GPU) // images[:1].numel())
+    noise = _NOISE * torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
     pairs = zip(images.float().split(at_once), removed.split(at_once), strict=True)
-    filled = torch.cat([_filled(some, gone) for some, gone in pairs]) + noise.to(images.device)
+    filled = torch.cat([_filled(batch, removed_pixels) for batch, removed_pixels in pairs]) + noise.to(images.device)
     return torch.where(removed.unsqueeze(1), filled.clamp(0, 1).to(images.dtype), images)
 
 
 def inpaint(images: Images, removed: Masks) -> Images:
-    """Fill removed pixels by OpenCV's fast marching (Telea 2004), one image after another on the host, in 8 bits.
+    """Impute removed pixels by OpenCV's fast marching (Telea 2004), image by image on the CPU, in 8 bits.
 
-    Pixels that are left keep their exact values; an image without one becomes its own mean colour.
+    Remaining pixels keep their exact values; an image whose pixels are all removed becomes its own mean colour.
 
     >>> images = torch.full((1, 3, 3, 3), 0.2)
     >>> inpaint(images, torch.eye(3, dtype=torch.bool)[None])[0, 0, 1].round(decimals=1)
@@ -65,11 +65,11 @@ def inpaint(images: Images, removed: Masks) -> Images:
 
 
 def _telea(image: UInt8[np.ndarray, "h w c"], hole: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w c"]:
-    """OpenCV takes three channels at once, or one; of any other number each is filled alone."""
+    """Fill one image; OpenCV takes one or three channels, so any other number is filled channel by channel."""
     import cv2
 
     parts = [image] if image.shape[2] == 3 else np.split(image, image.shape[2], axis=2)
-    filled = [cv2.inpaint(np.ascontiguousarray(part), hole, RADIUS, cv2.INPAINT_TELEA) for part in parts]
+    filled = [cv2.inpaint(np.ascontiguousarray(part), hole, _RADIUS, cv2.INPAINT_TELEA) for part in parts]
     return np.concatenate([part.reshape(*hole.shape, -1) for part in filled], axis=2)
 
 
@@ -86,7 +86,7 @@ def _filled(images: Images, removed: Masks) -> Images:
     """Solve `weights * value = sum over neighbours of weight * value` at removed pixels, given the others."""
     size = (images.shape[2], images.shape[3])
     levels = _levels(removed.repeat_interleave(images.shape[1], 0), size)
-    mean = images.mean((2, 3), keepdim=True)  # an offset that makes the answer of a fully removed image 0
+    mean = images.mean((2, 3), keepdim=True)  # an offset that makes the solution of a fully removed image 0
     known = torch.where(removed.unsqueeze(1), 0, images - mean)
     known = pad(known.flatten(0, 1).unsqueeze(1), levels[0].padding)
     solved = _solve(levels, _neighbours(known).mul_(levels[0].free))
@@ -94,25 +94,25 @@ def _filled(images: Images, removed: Masks) -> Images:
 
 
 class _Level(NamedTuple):
-    """The system at one resolution, each level half as fine as the one before."""
+    """Linear system at one resolution; each level has half the resolution of the one before."""
 
-    free: Field  # 1 where a value is sought
-    weight: Field  # sum of the weights of the neighbours that exist
-    inverse: Field  # of `weight` at free pixels, otherwise 0
+    free: Field  # 1 at removed pixels, whose values are unknown
+    weight: Field  # sum of the weights of the neighbours inside the image
+    inverse: Field  # 1 / `weight` at free pixels, otherwise 0
     padding: tuple[int, int, int, int]
 
 
 def _levels(removed: Masks, size: Grid) -> list[_Level]:
-    """The system at every resolution; `removed` has a row for each channel of each image."""
-    depth = max(0, (min(size) // COARSEST).bit_length() - 1)
+    """Build the system at every resolution; `removed` has one row per channel of each image."""
+    depth = max(0, (min(size) // _COARSEST).bit_length() - 1)
     padding = (0, -size[1] % 2**depth, 0, -size[0] % 2**depth)
     inside = pad(torch.ones(1, 1, *size, device=removed.device), padding)
     left = pad((~removed).float().unsqueeze(1), padding)
     levels = []
     for side in (2**step for step in range(depth + 1)):
         if side > 1:
-            inside, left = max_pool2d(inside, 2), max_pool2d(left, 2)  # a cell that holds a pixel left is left
-        # A value that is left acts from its pixel's centre, which a coarse cell's centre is too far away from.
+            inside, left = max_pool2d(inside, 2), max_pool2d(left, 2)  # a cell with a known pixel is known
+        # A known value acts from its pixel, which is closer than the centre of its coarse cell, and so weighs more.
         weight = _neighbours(inside) + _neighbours(left) * ((side - 1) / (side + 1))
         levels.append(_Level(inside - left, weight, (inside - left) / weight.clamp(min=1e-6), padding))
     return levels
@@ -124,7 +124,7 @@ def _neighbours(values: Field) -> Field:
 
 
 def _blurred(values: Field) -> Field:
-    """Weigh a pixel 4, direct neighbours 2 and diagonal ones 1: (1 2 1) x (1 2 1), axis by axis."""
+    """Weighted sum of a pixel (4), its direct neighbours (2) and diagonal ones (1): (1 2 1) along each axis."""
     rows = values + values
     rows[:, :, 1:] += values[:, :, :-1]
     rows[:, :, :-1] += values[:, :, 1:]
@@ -135,18 +135,18 @@ def _blurred(values: Field) -> Field:
 
 
 def _residual(level: _Level, wanted: Field, values: Field) -> Field:
-    """What is missing to solve the level's system; `values` are 0 where nothing is sought."""
+    """Residual of the level's system; `values` are 0 at known pixels."""
     return (_neighbours(values).mul_(level.free)).add_(wanted).addcmul_(level.weight, values, value=-1)
 
 
 def _solve(levels: list[_Level], wanted: Field) -> Field:
-    """Conjugate gradients, preconditioned by a multigrid cycle; what is solved stands still, whatever its company."""
+    """Solve by conjugate gradients with a multigrid preconditioner; an image that is solved no longer changes."""
     solution, residual, direction = torch.zeros_like(wanted), wanted, torch.zeros_like(wanted)
     before = torch.ones_like(wanted[:, :1, :1, :1])
-    at_once = STEPS_AT_ONCE.get(wanted.device.type, STEPS_OTHERWISE)
-    for step in range(ITERATIONS):
+    at_once = _STEPS_AT_ONCE.get(wanted.device.type, _STEPS_ON_GPU)
+    for step in range(_ITERATIONS):
         correction = _cycle(levels, residual)
-        going = correction.abs().amax((1, 2, 3), keepdim=True) >= ERROR  # the correction is about the error
+        going = correction.abs().amax((1, 2, 3), keepdim=True) >= _TOLERANCE  # the correction estimates the error
         if step % at_once == 0 and not going.any():
             break
         now = _dot(residual, correction)
@@ -159,16 +159,16 @@ def _solve(levels: list[_Level], wanted: Field) -> Field:
     return solution
 
 
-def _dot(one: Field, other: Field) -> Float[Tensor, "n 1 1 1"]:
-    return (one * other).sum((1, 2, 3), keepdim=True)
+def _dot(x: Field, y: Field) -> Float[Tensor, "n 1 1 1"]:
+    return (x * y).sum((1, 2, 3), keepdim=True)
 
 
 def _cycle(levels: list[_Level], wanted: Field) -> Field:
-    """One V-cycle from 0, a symmetric approximate inverse; Jacobi smooths by 3 a sweep with these weights."""
+    """Run one multigrid V-cycle from 0, a symmetric approximate inverse; each Jacobi sweep smooths by a factor of 3."""
     level, *coarser = levels
     values = wanted * level.inverse
     if not coarser:
-        for _ in range(SWEEPS):
+        for _ in range(_SWEEPS):
             values.addcmul_(_residual(level, wanted, values), level.inverse)
         return values
     below = avg_pool2d(_blurred(_residual(level, wanted, values)), 2).div_(4).mul_(coarser[0].free)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ibviz.data.streaming import Images, ImageStream
+from ibviz.data.image_stream import ImageData, ImageStream
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig
@@ -20,7 +20,7 @@ def enough(images: int, config: TrainingConfig) -> bool:
     return images >= 2 * config.accumulate
 
 
-def check_images(recipe: Recipe, splits: Sequence[Images], *, processes: int) -> None:
+def check_images(recipe: Recipe, splits: Sequence[ImageData], *, processes: int) -> None:
     """Refuse images or labels that the recipe cannot be trained on, or not by so many processes."""
     width = side(splits[0])
     unlabelled = sum(int((split.labels < 0).sum()) for split in splits)
@@ -43,7 +43,7 @@ def check_images(recipe: Recipe, splits: Sequence[Images], *, processes: int) ->
         )
 
 
-def side(images: Images) -> int:
+def side(images: ImageData) -> int:
     """Pixels a side of the images, which must be square."""
     if isinstance(images, ImageStream):
         return images.size

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ibviz.data.image_set import ImageSet, to_float
-from ibviz.data.streaming import Images
+from ibviz.data.image_stream import ImageData
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.after_gate import after_gate, below_gate, network_layer
@@ -53,7 +53,7 @@ Supply = Resident | Streamed | Stored  # what gives a split batch by batch
 
 def stored_features(
     model: IBClassifier,
-    images: Images,
+    images: ImageData,
     supplied: Resident | Streamed,
     path: Path,
     *,
@@ -98,7 +98,7 @@ def _read(note: Path) -> dict[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-def _key(model: IBClassifier, images: Images, *, flip: bool) -> dict[str, Any]:
+def _key(model: IBClassifier, images: ImageData, *, flip: bool) -> dict[str, Any]:
     """Tell features apart: network with the weights below its gate, layer, input, data, views."""
     weights = hashlib.sha256()
     behind = {id(value) for value in after_gate(model).network.state_dict(keep_vars=True).values()}  # these may train

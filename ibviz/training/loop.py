@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ibviz.data.image_set import Fault
+from ibviz.data.image_stream import ImageData, input_statistics
 from ibviz.data.sources import load_split
-from ibviz.data.streaming import Images, input_statistics
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.bottleneck import bits
@@ -75,7 +75,7 @@ def train(  # noqa: PLR0913 - what, and where
 
 
 def _train(
-    run: Run, training: Images, validation: Images, features: Path, report: Callable[[Row], object]
+    run: Run, training: ImageData, validation: ImageData, features: Path, report: Callable[[Row], object]
 ) -> list[Row]:
     rows, config, accelerator = restore(run), run.recipe.training, run.accelerator
     supplies = _supplies(run, training, validation, features)
@@ -93,7 +93,7 @@ def _train(
     return rows
 
 
-def _supplies(run: Run, training: Images, validation: Images, features: Path) -> tuple[Supply, Supply]:
+def _supplies(run: Run, training: ImageData, validation: ImageData, features: Path) -> tuple[Supply, Supply]:
     """What the two splits give to the network, batch by batch."""
     device, config = run.accelerator.device, run.recipe.training
     plain = supply(training, device), supply(validation, device)
@@ -106,7 +106,7 @@ def _supplies(run: Run, training: Images, validation: Images, features: Path) ->
     )
 
 
-def describe_input(images: Images) -> InputConfig:
+def describe_input(images: ImageData) -> InputConfig:
     """What a network trained on these images expects."""
     mean, std = input_statistics(images)
     if min(std) == 0:

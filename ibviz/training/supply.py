@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ibviz.data.image_set import ImageSet, to_float
-from ibviz.data.streaming import Images, ImageStream
+from ibviz.data.image_stream import ImageData, ImageStream
 from ibviz.errors import InputError
 from ibviz.training.augment import Crops, augment
 from ibviz.types import Images as Pictures
@@ -89,7 +89,7 @@ def workers() -> int:
     return min(MAX_WORKERS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def tell_faults(images: Images, accelerator: Accelerator) -> None:
+def tell_faults(images: ImageData, accelerator: Accelerator) -> None:
     """Tell every process which images any of them found corrupt; more than 1 % is an error in all of them alike."""
     if isinstance(images, ImageStream) and accelerator.num_processes > 1:
         met = accelerator.reduce(images.broken.to(accelerator.device, torch.int32), "sum")
@@ -103,7 +103,7 @@ def _on(device: torch.device, parts: Sequence[Tensor]) -> Iterator[Tensor]:
     yield from torch.cat(list(parts)).to(device).split([len(rows) for rows in parts])
 
 
-def supply(images: Images, device: torch.device) -> Resident | Streamed:
+def supply(images: ImageData, device: torch.device) -> Resident | Streamed:
     """Put a split on the device, or stream it there batch by batch if it stays on disk."""
     if isinstance(images, ImageSet):
         return Resident(images.images.to(device), images.labels.to(device))

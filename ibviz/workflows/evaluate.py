@@ -24,7 +24,7 @@ from ibviz.data.image_set import to_float
 from ibviz.data.sources import choose_images, load_images
 from ibviz.errors import InputError
 from ibviz.figures import curves, panel
-from ibviz.figures.output import Panel
+from ibviz.figures.sidecar import Panel
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, runs_in
 from ibviz.training.loop import train, validate

@@ -16,10 +16,10 @@ from ibviz.benchmark.comparison import compare_protocols, page
 from ibviz.benchmark.suite import fitting
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import read_image
-from ibviz.data.folder import SUFFIXES, image_files
+from ibviz.data.folder import IMAGE_SUFFIXES, image_files
 from ibviz.data.image_set import ImageSet, regions, skipped, to_float
 from ibviz.data.listing import Listing, Part, Sample, decoded, writable
-from ibviz.data.listing import load as decode
+from ibviz.data.listing import load_part as decode
 from ibviz.data.objects import View
 from ibviz.data.sources import find_part, view_of
 from ibviz.errors import InputError
@@ -145,7 +145,7 @@ def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
         part = find_part(config, "test", source)
         return decode(part._replace(rows=part.rows[:limit]), view_of(config))
     if not paths:
-        raise InputError(f"{source} holds no images ({', '.join(SUFFIXES)}) and no Parquet files")
+        raise InputError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}) and no Parquet files")
     given = decoded(_files(paths[:limit]), View(spec.side, spec.resize), show=folder)
     if not given.names:
         first, *others = given.faults

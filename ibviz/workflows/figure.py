@@ -8,7 +8,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from ibviz.errors import InputError, unknown
 from ibviz.figures import anchor_usage, curves, panel, rate_accuracy, table
-from ibviz.figures.output import DPI, Panel, read_data, read_sidecar, unpack
+from ibviz.figures.sidecar import DPI, Panel, read_data, read_sidecar, unpack_argument
 from ibviz.reading import reason_of
 
 FIGURES: dict[str, Callable[..., Panel]] = {
@@ -29,7 +29,7 @@ def redraw(sidecar: Path) -> Panel:
         raise InputError(f"{sidecar} was made without data; {again}")
     tensors = read_data(sidecar, told.get("data"))
     try:
-        arguments = {name: unpack(value, tensors) for name, value in told["arguments"].items()}
+        arguments = {name: unpack_argument(value, tensors) for name, value in told["arguments"].items()}
     except InputError as error:
         raise InputError(f"{sidecar}: {error}; {again}") from error
     draw = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(FIGURES[told["kind"]])

@@ -17,8 +17,18 @@ from ibviz.data.decode import decode
 from ibviz.digests import read_sealed
 from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS, bootstrap
-from ibviz.figures.report import Band, Comparison, Effect, Line, Picture, Prediction, Report, Subject, save
-from ibviz.figures.rows import RowMaps
+from ibviz.figures.panel_rows import RowMaps
+from ibviz.figures.report import (
+    Band,
+    Effect,
+    Picture,
+    Prediction,
+    Report,
+    ReportComparison,
+    ReportModel,
+    TableLine,
+    save_report,
+)
 from ibviz.reading import parsing, shaped
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
@@ -43,7 +53,7 @@ def write_report(
     with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
         report = report_of(results, images, worth)
         complete(results)
-        save(report, path)
+        save_report(report, path)
     return path
 
 
@@ -169,11 +179,11 @@ def _class(names: Sequence[str], label: float | None) -> str | None:
     return None if label is None or np.isnan(label) else names[int(label)]
 
 
-def _subjects(results: Results, images: Sequence[int]) -> dict[str, Subject]:
+def _subjects(results: Results, images: Sequence[int]) -> dict[str, ReportModel]:
     return {name: _subject(results, name, images) for name in results.circumstances["models"]}
 
 
-def _subject(results: Results, model: str, images: Sequence[int]) -> Subject:
+def _subject(results: Results, model: str, images: Sequence[int]) -> ReportModel:
     facts = results.circumstances
     said: Frame = results.predictions.query("model == @model").set_index("image").loc[images]
     rows: Frame = results.rows.query("model == @model")
@@ -185,12 +195,12 @@ def _subject(results: Results, model: str, images: Sequence[int]) -> Subject:
     ]
     controls = [name for name, one in facts["methods"].items() if one["control"]]
     methods = sorted(facts["methods"], key=controls.__contains__)
-    return Subject(
+    return ReportModel(
         predictions, {name: maps for name in methods if (maps := _maps(results, model, name, images)) is not None}
     )
 
 
-def _with_effects(subjects: dict[str, Subject], worth: Worth | None) -> dict[str, Subject]:
+def _with_effects(subjects: dict[str, ReportModel], worth: Worth | None) -> dict[str, ReportModel]:
     """The networks with the effects of the anchors that are theirs; effects of nobody's anchors are refused."""
     if worth is None:
         return subjects
@@ -216,7 +226,7 @@ def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> R
 
 def _comparison(
     results: Results, table: Frame, key: tuple[str, str], images: Sequence[int], headings: Mapping[str, str]
-) -> Comparison:
+) -> ReportComparison:
     model, protocol = key
     facts = results.circumstances
     card = facts["models"][model]["protocols"][protocol]
@@ -224,7 +234,7 @@ def _comparison(
     judged = rows[rows["image"].isin(images)].pivot(index="image", columns=["method", "metric"], values="value")
     judged = judged.reindex(images).astype(float)
     first = headings[table["metric"].iloc[0]].rstrip(" ↑↓")
-    return Comparison(
+    return ReportComparison(
         model,
         protocol,
         card,
@@ -244,7 +254,7 @@ def _comparison(
     )
 
 
-def _line(part: Frame, headings: Mapping[str, str]) -> Line:
+def _line(part: Frame, headings: Mapping[str, str]) -> TableLine:
     """Return one method's line with the estimates of all metrics; rank and verdict are those of the first."""
     from pandas import isna
 
@@ -254,7 +264,7 @@ def _line(part: Frame, headings: Mapping[str, str]) -> Line:
         for line in part.itertuples(index=False)
     }
     rank = None if isna(first["rank"]) else int(first["rank"])
-    return Line(str(first["method"]), bool(first["control"]), estimates, rank, verdict(first.to_dict()))
+    return TableLine(str(first["method"]), bool(first["control"]), estimates, rank, verdict(first.to_dict()))
 
 
 def _curves(curves: Frame) -> dict[str, dict[str, Band]]:

@@ -69,7 +69,7 @@ def test_partners_are_read_across_the_end_of_the_list(start, stop):
 
 
 def test_an_image_whose_partner_cannot_be_read_has_no_map_of_another(tmp_path, monkeypatch):
-    monkeypatch.setattr("ibviz.data.listing.TOLERATED", 0.2)
+    monkeypatch.setattr("ibviz.data.listing.TOLERATED_SHARE", 0.2)
     asked = suite("saliency", metrics=("sparseness",), native=False)
     assert run_small(tmp_path, asked=asked, chosen=choose(10, broken=(6,)))
     rows = [row for row in read_rows(tmp_path / "rows.parquet") if row["method"] == "other image"]

@@ -315,7 +315,7 @@ def test_a_batch_that_does_not_fit_is_explained_image_by_image_once_its_activati
 
 
 def test_unreadable_images_are_skipped_listed_and_leave_no_gap(tmp_path, monkeypatch):
-    monkeypatch.setattr("ibviz.data.listing.TOLERATED", 0.2)
+    monkeypatch.setattr("ibviz.data.listing.TOLERATED_SHARE", 0.2)
     assert run_small(tmp_path, chosen=choose(10, broken=(1, 5)))
     assert facts(tmp_path)["skipped"] == ["1.png", "5.png"]
     rows, images = read_rows(tmp_path / "rows.parquet"), read_rows(tmp_path / "images.parquet")
@@ -471,7 +471,7 @@ def test_a_result_is_verified_and_a_changed_one_is_found_out(whole, tmp_path):
 
 def test_images_of_one_name_are_verified_apart(tmp_path, monkeypatch):
     """Two of one name in different batches, and two of which one cannot be read."""
-    monkeypatch.setattr("ibviz.data.listing.TOLERATED", 0.2)
+    monkeypatch.setattr("ibviz.data.listing.TOLERATED_SHARE", 0.2)
     monkeypatch.setattr("ibviz.benchmark.runner.verify.SHARE", 1.0)
     plain, asked = choose(6, broken=(1,)), cheap("saliency")
 

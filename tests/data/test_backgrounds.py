@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from ibviz.data import backgrounds
-from ibviz.data.backgrounds import LEAVES, LUMA, PHOTOGRAPHS, SIDE, coloured, leaves, photograph_names, photographs
+from ibviz.data.backgrounds import (
+    LEAVES,
+    LUMA,
+    PHOTOGRAPHS,
+    SIDE,
+    colours_of_luma,
+    leaves,
+    photograph_names,
+    photographs,
+)
 from ibviz.data.synthetic import digits
 
 
@@ -38,7 +47,7 @@ def leaf_by_leaf(dice: np.ndarray, column: int, row: int) -> list[float]:
     """Colour of a pixel: from the last leaf to the first, until it lies in one, on a canvas that repeats."""
     numbers = list(enumerate(dice.tolist()))
     for number, (level, flat, turn, x, y, hue, saturation, luma) in reversed(numbers):
-        smallest, largest = backgrounds.RADII
+        smallest, largest = backgrounds._RADII
         radius = (smallest**-2 - level * (smallest**-2 - largest**-2)) ** -0.5  # inverse of the power law's integral
         copies = [(SIDE * (x + i), SIDE * (y + j)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         if number == 0 or any(
@@ -46,7 +55,7 @@ def leaf_by_leaf(dice: np.ndarray, column: int, row: int) -> list[float]:
             for cx, cy in copies
         ):
             tone = torch.tensor([[dice[0, 5] + hue / 2 - 0.25], [saturation / 2], [0.25 + luma / 2]])
-            return coloured(*tone.double())[0].tolist()
+            return colours_of_luma(*tone.double())[0].tolist()
     raise AssertionError
 
 
@@ -67,11 +76,11 @@ def test_leaves_are_what_looking_down_through_them_shows():
 
 def test_leaves_leave_as_much_uncovered_as_their_areas_say(drawn):
     """A pixel is missed by each leaf alone: by its mean area, from the integral of r² over the power law."""
-    smallest, largest = backgrounds.RADII
+    smallest, largest = backgrounds._RADII
     square = 2 * math.log(largest / smallest) / (smallest**-2 - largest**-2)
     rectangles, ellipses = LEAVES // 2, LEAVES // 2 - 1  # the first is the ground
     missed = (1 - 3.0 * square / SIDE**2) ** rectangles * (1 - 0.75 * math.pi * square / SIDE**2) ** ellipses
-    ground = coloured(*ground_tone()).float()
+    ground = colours_of_luma(*ground_tone()).float()
     shown = (drawn - ground[:, :, None, None]).abs().amax(1).lt(1e-6).float().mean()
     assert shown == pytest.approx(missed, abs=0.01)
 
@@ -104,7 +113,7 @@ def test_leaves_share_nothing():
 
 def test_a_colour_has_exactly_the_luma_asked_for():
     luma = torch.rand(50, dtype=torch.float64)
-    colour = coloured(torch.rand(50, dtype=torch.float64), torch.rand(50, dtype=torch.float64), luma)
+    colour = colours_of_luma(torch.rand(50, dtype=torch.float64), torch.rand(50, dtype=torch.float64), luma)
     torch.testing.assert_close((colour * LUMA).sum(1), luma, atol=1e-6, rtol=0)
     assert colour.min() >= 0
     assert colour.max() <= 1 + 1e-6

@@ -21,7 +21,7 @@ from torchvision.datasets import voc
 
 from ibviz.data import download
 from ibviz.data.config import DataConfig
-from ibviz.data.download import fetch_file, fetched, unpack
+from ibviz.data.download import fetch_file, fetched
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 
@@ -342,7 +342,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_not_unpacked(tmp_path, kind)
     with tarfile.open(folder / "a.tar", "w") as archive:
         archive.addfile(leading_out(canary)[kind], io.BytesIO(b""))
     with suppress(InputError):  # a path at the root is made one inside the folder
-        unpack(folder / "a.tar")
+        unpack_archive(folder / "a.tar")
     assert canary.read_text() == "alive"
     assert not any(path.is_symlink() or path.is_fifo() for path in folder.rglob("*"))
 
@@ -350,4 +350,4 @@ def test_an_archive_that_leads_out_of_its_folder_is_not_unpacked(tmp_path, kind)
 def test_an_archive_that_is_none_is_one_clear_error(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello")
     with pytest.raises(InputError, match=r"cannot unpack .*a\.tar"):
-        unpack(tmp_path / "a.tar")
+        unpack_archive(tmp_path / "a.tar")

@@ -2,12 +2,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ibviz.data.image_set import CHUNK, ImageSet, regions, select, statistics
+from ibviz.data.image_set import IMAGES_AT_ONCE, ImageSet, regions, select, statistics
 from ibviz.data.objects import annotate
 
 
 def test_statistics_equal_numpy_in_float64_over_several_chunks():
-    pixels = torch.randint(0, 256, (CHUNK + 7, 3, 4, 5), dtype=torch.uint8) // torch.tensor([1, 2, 5]).view(3, 1, 1)
+    pixels = torch.randint(0, 256, (IMAGES_AT_ONCE + 7, 3, 4, 5), dtype=torch.uint8)
+    pixels = pixels // torch.tensor([1, 2, 5]).view(3, 1, 1)
     pixels = pixels.to(torch.uint8)
     mean, deviation = statistics(pixels)
     oracle = pixels.numpy().astype(np.float64) / 255

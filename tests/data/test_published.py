@@ -10,7 +10,7 @@ from PIL import Image
 
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, regions
-from ibviz.data.listing import Row, look
+from ibviz.data.listing import DecodedImage, decode_rows
 from ibviz.data.objects import View
 from ibviz.data.sources import find_part, load_images
 from ibviz.errors import InputError
@@ -288,10 +288,10 @@ def test_masks_of_real_photographs_have_the_published_areas(tmp_path, shared):
     part = find_part(config("coco", masks=True), "test", tmp_path)
     assert len(part.rows) == 126  # two have no object
     of_file = {record["file"]: record["objects"] for record in records}
-    for name, found in zip(part.listing.names, look(part, View()), strict=True):
-        assert isinstance(found, Row)
-        assert found.note is not None
-        masks = found.note.objects.masks
+    for name, found in zip(part.listing.names, decode_rows(part, View()), strict=True):
+        assert isinstance(found, DecodedImage)
+        assert found.annotation is not None
+        masks = found.annotation.objects.masks
         assert masks is not None
         for mask, one in zip(masks, of_file[name], strict=True):
             if one["crowd"]:

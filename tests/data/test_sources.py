@@ -20,9 +20,9 @@ from torchvision.datasets import ImageFolder
 
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import fit, read_image
-from ibviz.data.folder import SUFFIXES, image_files
-from ibviz.data.listing import Listing, checked
-from ibviz.data.objects import labelled
+from ibviz.data.folder import IMAGE_SUFFIXES, image_files
+from ibviz.data.listing import Listing, checked_listing
+from ibviz.data.objects import labelled_object
 from ibviz.data.parquet import read_objects, split_files
 from ibviz.data.sources import choose_images, find_part, load_images
 from ibviz.errors import InputError
@@ -207,7 +207,7 @@ def test_resize_holds_for_every_way_to_a_split(tmp_path, split, layout):
 )
 def test_the_box_is_that_of_the_labelled_object(objects, expected):
     found = read_objects(objects, 7, Image.new("RGB", (20, 20)))
-    row = labelled(found, 7)
+    row = labelled_object(found, 7)
     assert (None if row is None else tuple(found.boxes[row].tolist())) == expected
 
 
@@ -263,7 +263,7 @@ def test_a_cluster_column_follows_its_images(tmp_path, names):
 def test_a_listing_needs_as_many_clusters_as_images():
     listing = Listing(torch.tensor([0, 0]), ("cat",), ("x", "y"), lambda _: iter([]), clusters=("a",))
     with pytest.raises(InputError, match="pets: clusters name the cluster of each image: expected 2 names, got 1"):
-        checked(listing, "pets")
+        checked_listing(listing, "pets")
 
 
 def test_unusable_parquet_is_one_clear_error(tmp_path):
@@ -345,7 +345,7 @@ def test_the_converted_layout_of_the_hub_loads(tmp_path):
 
 def test_image_files_are_found_at_any_depth_but_not_the_hidden_ones(tmp_path):
     root = tmp_path / ".cache" / "images"  # hidden above the folder does not count
-    wanted = ["a/b/c.png", "a/deep.JPG", *(f"z{suffix}" for suffix in sorted(SUFFIXES))]
+    wanted = ["a/b/c.png", "a/deep.JPG", *(f"z{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
     others = ["._z.jpg", ".z.jpg", ".thumbnails/z.jpg", "a/._deep.jpg", "a/note.txt", "png"]
     for file in [*wanted, *others]:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
@@ -378,7 +378,7 @@ def test_a_class_of_which_nothing_is_read_is_refused_by_name(tmp_path, held):
         (tmp_path / "fox" / name).touch()
     if "deep/0.png" not in held:  # torchvision reads deeper folders as well
         with pytest.raises(FileNotFoundError, match="fox"):
-            ImageFolder(tmp_path, is_valid_file=lambda file: file.endswith(SUFFIXES))
+            ImageFolder(tmp_path, is_valid_file=lambda file: file.endswith(IMAGE_SUFFIXES))
     first = held[0].split("/")[0] if held else "nothing"
     refused(FOLDER, "train", tmp_path, rf"class 'fox' has no image: .*holds {first}")
 

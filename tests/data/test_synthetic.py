@@ -34,7 +34,7 @@ def test_boxes_are_the_extreme_mask_pixels(scenes):
 
 def test_the_mask_is_exactly_where_the_digit_changes_the_picture(scenes, monkeypatch):
     """Without ink the background and strokes stay; outside the soft edge and shadow nothing may differ."""
-    monkeypatch.setattr(synthetic, "_digit_ink", lambda dice, *_: torch.zeros(len(dice), 48, 48))
+    monkeypatch.setattr(synthetic, "_digit_ink", lambda numbers, *_: torch.zeros(len(numbers), 48, 48))
     without = digits("test", count=60, seed=0, background="leaves")
     changed = (scenes.images.int() - without.images.int()).abs().amax(1)
     near = torch.nn.functional.max_pool2d(scenes.masks.float(), 9, 1, 4) > 0
@@ -79,7 +79,7 @@ def test_splits_share_no_digit_and_no_photograph():
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_an_image_does_not_depend_on_chunk_or_count(monkeypatch, chunk, background):
     whole = digits("test", count=30, seed=0, background=background)
-    monkeypatch.setattr(synthetic, "CHUNK", chunk)
+    monkeypatch.setattr(synthetic, "_IMAGES_AT_ONCE", chunk)
     again = digits("test", count=12, seed=0, background=background)
     assert again.images.equal(whole.images[:12])
     assert whole.masks is not None

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
 
-from ibviz.figures.output import Panel
+from ibviz.figures.sidecar import Panel
 from ibviz.types import AttentionMap, Images
 
 

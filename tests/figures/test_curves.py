@@ -6,7 +6,7 @@ import torch
 
 from ibviz.errors import InputError
 from ibviz.figures import curves
-from ibviz.figures.curves import HEIGHT, RESAMPLES, SEED, bootstrap, line_styles
+from ibviz.figures.curves import AXES_HEIGHT, BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED, bootstrap, line_styles
 from ibviz.figures.settings import TEMPLATES
 
 STEPS = torch.linspace(0, 1, 6)
@@ -27,7 +27,7 @@ def test_the_band_is_the_percentile_bootstrap_of_the_mean():
     values = scores(30).double().numpy()
     np.testing.assert_allclose(bootstrap(values), slow_bootstrap(values), atol=0.015)
     np.testing.assert_array_equal(bootstrap(values), bootstrap(values))
-    assert (RESAMPLES, SEED) == (1000, 0)
+    assert (BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED) == (1000, 0)
 
 
 def test_one_image_has_a_band_without_width():
@@ -77,7 +77,8 @@ def test_the_legend_covers_no_curve_and_every_name_is_on_the_page(template, coun
     assert all(figure.bbox.x0 <= one.x0 and one.x1 <= figure.bbox.x1 for one in names)
     assert all(figure.bbox.y0 <= one.y0 and one.y1 <= figure.bbox.y1 for one in names)
     assert all(
-        axes.get_window_extent().height > 0.55 * HEIGHT * TEMPLATES[template].unit * figure.dpi for axes in figure.axes
+        axes.get_window_extent().height > 0.55 * AXES_HEIGHT * TEMPLATES[template].unit * figure.dpi
+        for axes in figure.axes
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from ibviz import cli
 from ibviz.errors import InputError
 from ibviz.figures import anchor_usage, curves, overlay, panel, rate_accuracy, table
-from ibviz.figures.output import Panel, pack, unpack
+from ibviz.figures.sidecar import Panel, pack_argument, unpack_argument
 from ibviz.types import AttentionMap
 from ibviz.workflows.figure import redraw, redraw_files
 from tests.figures.drawn import continuous, quantised
@@ -145,8 +145,8 @@ def test_exactly_what_was_packed_is_unpacked():
         "no": torch.tensor([torch.nan, 0.0]),
     }
     tensors: dict[str, torch.Tensor] = {}
-    packed = json.loads(json.dumps(pack(given, tensors, "x")))
-    back = unpack(packed, tensors)
+    packed = json.loads(json.dumps(pack_argument(given, tensors, "x")))
+    back = unpack_argument(packed, tensors)
     assert back["a"][0] is back["a"][1]  # kept once
     assert back["tuple"] == given["tuple"]
     assert sorted(str(one.dtype) for one in tensors.values()) == sorted(

@@ -15,8 +15,19 @@ import torch
 from PIL import Image
 
 from ibviz.errors import InputError
-from ibviz.figures.overlay import LUMINANCE, TONES
-from ibviz.figures.report import Band, Comparison, Effect, Line, Picture, Prediction, Report, Subject, html, save
+from ibviz.figures.drawing import LUMINANCE_WEIGHTS, TONES
+from ibviz.figures.report import (
+    Band,
+    Effect,
+    Picture,
+    Prediction,
+    Report,
+    ReportComparison,
+    ReportModel,
+    TableLine,
+    html,
+    save_report,
+)
 from ibviz.figures.scale import anchor_scale, attention_scale, map_scale
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
@@ -62,7 +73,7 @@ def draw(count: int) -> Report:
     ]
     predictions = [Prediction(EVIL if i == 1 else "cat", float(generator.uniform()), i % 4 != 1) for i in range(count)]
     lines = [
-        Line(
+        TableLine(
             name,
             name in CONTROLS,
             {heading: spread(generator) for heading in HEADINGS},
@@ -82,9 +93,9 @@ def draw(count: int) -> Report:
         title=f"Report of {EVIL}",
         lead="8 methods & 2 controls, judged on 200 images.",
         pictures=pictures,
-        models={EVIL: Subject(predictions, maps(count), {"Attention": effects()})},
+        models={EVIL: ReportModel(predictions, maps(count), {"Attention": effects()})},
         comparisons=[
-            Comparison(
+            ReportComparison(
                 EVIL,
                 "common",
                 {"hash": "abc-1", "name": EVIL},
@@ -140,7 +151,7 @@ def report() -> Report:
 def path(report, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     begun = time.perf_counter()
-    save(report, path)
+    save_report(report, path)
     assert time.perf_counter() - begun < 30
     return path
 
@@ -152,7 +163,7 @@ def small() -> Report:
 
 @pytest.fixture
 def small_page(browser, small, tmp_path) -> Iterator[Any]:
-    save(small, tmp_path / "small.html")
+    save_report(small, tmp_path / "small.html")
     page = Watched(browser, tmp_path / "small.html", viewport={"width": 1280, "height": 900}).page
     yield page
     page.context.close()
@@ -234,7 +245,7 @@ def settle(page: Any) -> None:
 
 def toned(picture: np.ndarray) -> np.ndarray:
     """Grey of a photograph between the two tones, by the formula."""
-    return 255 * TONES[0] + (TONES[1] - TONES[0]) * (picture.astype(float) @ np.array(LUMINANCE))
+    return 255 * TONES[0] + (TONES[1] - TONES[0]) * (picture.astype(float) @ np.array(LUMINANCE_WEIGHTS))
 
 
 def test_it_opens_quickly_and_is_small(browser, path):
@@ -531,7 +542,7 @@ def test_a_section_that_is_not_there_has_no_link(browser, few, small, tmp_path):
     [(name, subject)] = small.models.items()
     bare = subject._replace(maps={"RISE": subject.maps["RISE"]}, effects={})
     [comparison] = small.comparisons
-    save(few(models={name: bare}, comparisons=[comparison._replace(curves={})]), tmp_path / "bare.html")
+    save_report(few(models={name: bare}, comparisons=[comparison._replace(curves={})]), tmp_path / "bare.html")
     page = browser.new_page()
     page.goto((tmp_path / "bare.html").as_uri())
     page.wait_for_selector("#thumbnails button")
@@ -548,7 +559,7 @@ def test_a_dark_page_is_printed_dark_on_light_and_no_wider_than_the_paper(browse
     lines = [line._replace(estimates={heading: spread(generator) for heading in headings}) for line in one.lines]
     words = "worse than centre by 0.123 [0.012, 0.234], p < 0.001"
     lines[0] = lines[0]._replace(words=words)
-    save(few(comparisons=[one._replace(lines=lines)]), tmp_path / "wide.html")
+    save_report(few(comparisons=[one._replace(lines=lines)]), tmp_path / "wide.html")
     page = Watched(browser, tmp_path / "wide.html", viewport={"width": 1032, "height": 700}).page  # 297 - 24 mm
     page.get_by_role("button", name="Dark page").click()
     page.emulate_media(media="print")
@@ -607,8 +618,8 @@ def test_fine_maps_and_large_photographs_are_made_smaller_and_said_to_be():
     generator = torch.Generator().manual_seed(0)
     photo = np.full((500, 600, 3), 128, np.uint8)
     fine = torch.rand(1, 500, 600, generator=generator)
-    subject = Subject([Prediction("cat", 0.5)], {"IG": fine})
-    comparison = Comparison("m", "p", {}, [Line("IG", False, {})], {}, {})
+    subject = ReportModel([Prediction("cat", 0.5)], {"IG": fine})
+    comparison = ReportComparison("m", "p", {}, [TableLine("IG", False, {})], {}, {})
     text = html(Report("t", "l", [Picture("a", photo)], {"m": subject}, [comparison]))
     assert "JPEG copies for display, made smaller to 448 pixels" in text
     found = re.search(r'id="data">(.*?)</script>', text)

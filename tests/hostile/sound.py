@@ -23,8 +23,7 @@ from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import pack, read_shard, write_shard
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import decode, fit
-from ibviz.data.listing import Part, decoded
-from ibviz.data.listing import load as load_part
+from ibviz.data.listing import Part, decoded, load_part
 from ibviz.data.objects import View
 from ibviz.data.published.coco import list_coco
 from ibviz.data.sources import find_part

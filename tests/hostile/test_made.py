@@ -147,7 +147,7 @@ def test_parquet_files(tmp_path, case):
 
 def test_a_parquet_file_of_more_rows_than_memory_holds_is_not_read(tmp_path, monkeypatch):
     """Billions of equal rows fit into a few bytes: the file says how many there are before one is read."""
-    monkeypatch.setattr("ibviz.data.parquet.MOST_ROWS", 1)
+    monkeypatch.setattr("ibviz.data.parquet._MOST_ROWS", 1)
     monkeypatch.setattr("ibviz.data.parquet._column", None)
     refused(images("parquet"), tmp_path / "in" / "train.parquet", parquet(), "at most 1 rows; got 2")
 

@@ -14,6 +14,7 @@ from ibviz.metrics import (
     CurveProtocol,
     abpc,
     aopc,
+    curve_plan,
     faithfulness,
     least_first,
     normalised,
@@ -24,8 +25,7 @@ from ibviz.metrics import (
     tie_report,
     trapezoid,
 )
-from ibviz.metrics import states as states_module
-from ibviz.metrics.states import even, kept_cells, plans
+from ibviz.metrics.curve_plan import even_cuts, kept_cells, plan_curves
 from tests.metrics.reference import areas, distinct_states, level_sets, masked, removal_sets, share
 
 MEAN_COLOUR = (0.4, 0.5, 0.6)
@@ -79,7 +79,7 @@ def orders_of(values, choices):
     """Removed sets at every point, for every tie order, by the slow reference."""
     if choices.ties == "group":
         return [level_sets(values)]
-    cuts, row_by_row = even(len(values), choices.steps), list(range(len(values)))
+    cuts, row_by_row = even_cuts(len(values), choices.steps), list(range(len(values)))
     if choices.ties != "expected":
         return [removal_sets(values, row_by_row if choices.ties == "index" else row_by_row[::-1], cuts)]
     return [removal_sets(values, order.tolist(), cuts) for order in shuffles(len(values), choices.orders, choices.seed)]
@@ -216,7 +216,7 @@ def test_batch_size_and_chunks_change_nothing(rule, batch_size, entries, seed):
     x, maps = images(6, seed=seed), level_maps(6, seed=seed)
     usual = faithfulness(wavy, x, maps, protocol=protocol(ties=rule))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(states_module, "ENTRIES_AT_ONCE", entries)
+        patch.setattr(curve_plan, "_ENTRIES_AT_ONCE", entries)
         other = faithfulness(wavy, x, maps, protocol=protocol(ties=rule, batch_size=batch_size))
     assert_close(numbers(other), numbers(usual), atol=1e-7, rtol=0)
     assert_close(other.insertion, usual.insertion, atol=1e-7, rtol=0)
@@ -224,8 +224,8 @@ def test_batch_size_and_chunks_change_nothing(rule, batch_size, entries, seed):
 
 
 def test_chunks_are_really_cut(monkeypatch):
-    monkeypatch.setattr(states_module, "ENTRIES_AT_ONCE", 2 * 8 * 17)
-    found = list(plans(level_maps(5).flatten(1), protocol()))
+    monkeypatch.setattr(curve_plan, "_ENTRIES_AT_ONCE", 2 * 8 * 17)
+    found = list(plan_curves(level_maps(5).flatten(1), protocol()))
     assert [(plan.start, len(plan.ranks)) for plan in found] == [(0, 2), (2, 2), (4, 1)]
 
 
@@ -279,7 +279,7 @@ def test_removed_sets_are_nested_and_their_share_is_the_fraction(rule, rows, col
     result = faithfulness(lambda states, _: states.mean((1, 2, 3)), x, maps, protocol=black)
     assert_close(result.deletion.scores, 1 - result.deletion.fractions)  # kept share, pixel for pixel
     assert_close(result.insertion.scores, result.insertion.fractions)
-    [plan] = plans(maps.flatten(1), choices)
+    [plan] = plan_curves(maps.flatten(1), choices)
     for lookup in plan.lookup.flatten(0, 2):
         kept, _, _ = kept_cells(plan, plan.states[lookup])
         assert bool((kept[1:] <= kept[:-1]).all()) or bool((kept[1:] >= kept[:-1]).all())
@@ -301,7 +301,7 @@ def test_fractions_are_pixels_not_cells_where_it_does_not():
 @settings(deadline=None, max_examples=60, database=None)
 @given(st.integers(1, 200), st.integers(1, 64))
 def test_cuts_are_symmetric_distinct_and_complete(cells, steps):
-    cuts = even(cells, steps)
+    cuts = even_cuts(cells, steps)
     assert cuts == [cells - cut for cut in reversed(cuts)]
     assert cuts == sorted(set(cuts))
     assert (cuts[0], cuts[-1]) == (0, cells)

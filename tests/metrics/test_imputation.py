@@ -38,7 +38,7 @@ def literal(image, removed):
 
 @pytest.fixture
 def silent(monkeypatch):
-    monkeypatch.setattr(imputation, "NOISE", 0.0)
+    monkeypatch.setattr(imputation, "_NOISE", 0.0)
 
 
 def blocks(seed, size, cells, share):
@@ -69,7 +69,7 @@ def test_road_solves_it_at_any_rectangular_size(height, width, share, seed):
     generator = torch.Generator().manual_seed(seed)
     image, removed = torch.rand(1, 3, height, width, generator=generator), torch.rand(1, height, width) < share
     removed[0, seed % height, seed % width] = False
-    noise = imputation.NOISE * torch.randn(3, height, width, generator=torch.Generator().manual_seed(seed))
+    noise = imputation._NOISE * torch.randn(3, height, width, generator=torch.Generator().manual_seed(seed))
     expected = (literal(image[0], removed[0]) + noise).clamp(0, 1)
     expected = torch.where(removed, expected, image[0])
     assert_close(road(image, removed, seed=seed)[0], expected, atol=1e-4, rtol=0)
@@ -89,10 +89,10 @@ def test_an_image_is_imputed_alike_in_any_company(monkeypatch):
     removed = torch.rand(7, 17, 23) < torch.linspace(0, 1, 7).view(7, 1, 1)
     alone = torch.cat([road(*pair, seed=4) for pair in zip(x.split(1), removed.split(1), strict=True)])
     assert_close(road(x, removed, seed=4), alone, atol=1e-6, rtol=0)
-    monkeypatch.setattr(imputation, "ENTRIES_AT_ONCE", {"cpu": 2 * 3 * 17 * 23})
+    monkeypatch.setattr(imputation, "_ENTRIES_AT_ONCE", {"cpu": 2 * 3 * 17 * 23})
     found = road(x, removed, seed=4)
     assert_close(found, alone, atol=1e-6, rtol=0)
-    monkeypatch.setattr(imputation, "STEPS_AT_ONCE", {"cpu": 7})  # what is solved stands still, so nothing changes
+    monkeypatch.setattr(imputation, "_STEPS_AT_ONCE", {"cpu": 7})  # what is solved stands still, so nothing changes
     assert torch.equal(road(x, removed, seed=4), found)
 
 

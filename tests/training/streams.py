@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from ibviz.data.image_set import ImageSet
+from ibviz.data.image_stream import ImageStream
 from ibviz.data.listing import Listing, Part, Sample
 from ibviz.data.objects import View
-from ibviz.data.streaming import ImageStream
 from ibviz.errors import InputError
 
 

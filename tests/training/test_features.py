@@ -13,8 +13,8 @@ from torchvision import models
 
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, select
+from ibviz.data.image_stream import ImageData
 from ibviz.data.listing import Split
-from ibviz.data.streaming import Images
 from ibviz.errors import InputError
 from ibviz.models.after_gate import below_gate
 from ibviz.models.checkpoint import load_model
@@ -53,7 +53,7 @@ def recipe(*, limit: int = 24, **training: object) -> Recipe:
 def few_validation_images(monkeypatch) -> None:
     """Validate on 24 images instead of all, for speed."""
 
-    def few(config: DataConfig, split: Split, root: Path | None) -> Images:
+    def few(config: DataConfig, split: Split, root: Path | None) -> ImageData:
         images = load_split(config, split, root)
         return select(images, torch.arange(24)) if isinstance(images, ImageSet) and split != "train" else images
 

@@ -120,7 +120,7 @@ def test_several_processes_find_what_one_does(monkeypatch):
 
 
 def test_images_that_cannot_be_read_give_and_take_no_map(monkeypatch):
-    monkeypatch.setattr("ibviz.data.streaming.TOLERATED", 0.3)
+    monkeypatch.setattr("ibviz.data.image_stream.TOLERATED_SHARE", 0.3)
     images = ImageSet(PIXELS.expand(-1, 3, -1, -1), LABELS, CELL_SPEC.class_names, tuple("abcdefghi"))
     stream = supply(on_disk(images, (1, 4), size=8), torch.device("cpu"))
     judged, expected = validate(cell_reader(), stream, replaced=True), by_hand(cell_reader(), [0, 2, 3, 5, 6, 7, 8])

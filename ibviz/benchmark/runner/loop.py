@@ -36,7 +36,7 @@ from ibviz.benchmark.runner.result import check_maps, finish, finished
 from ibviz.benchmark.suite import entries, metric_facts, outside_code, protocols_of
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
-from ibviz.data.listing import tolerate
+from ibviz.data.listing import check_faults
 from ibviz.data.sources import Chosen, choose_images
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, owned
@@ -153,7 +153,7 @@ def _work(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, pr
         check_code(plan)
         read = read_batch(chosen, start, stop)
         faults += read.images.faults
-        tolerate(faults, plan.images)
+        check_faults(faults, plan.images)
         part = judge_batch(networks, plan, read, out)
         write_part(out, batch, part.tables, part.facts | {"seconds": time.monotonic() - begun})
 

@@ -19,7 +19,7 @@ from ibviz.benchmark.setup import versions
 from ibviz.benchmark.store import place_of, shards
 from ibviz.benchmark.suite import entries, metric_facts
 from ibviz.data.image_set import Fault
-from ibviz.data.listing import tolerate
+from ibviz.data.listing import check_faults
 from ibviz.digests import digest_files, seal
 from ibviz.errors import InputError
 from ibviz.files import command, ensure_folder, link, owned, replacing, replacing_folder
@@ -76,7 +76,7 @@ def finish(out: Path, plan: Plan) -> None:
                 f"{part_of(out, batch)} is of the networks {', '.join(one['data'])}, the run of "
                 f"{', '.join(plan.models)}: delete it and resume the run"
             )
-    tolerate([Fault(name, f"cannot read {name}") for one in facts for name in one["skipped"]], plan.images)
+    check_faults([Fault(name, f"cannot read {name}") for one in facts for name in one["skipped"]], plan.images)
     counts = [one["images"] for one in facts]
     if not any(counts):
         raise InputError("none of the images can be read")

@@ -1,4 +1,4 @@
-"""Data sets that torchvision unpacks, checks and reads as one array: CIFAR, SVHN, STL-10."""
+"""CIFAR-10, CIFAR-100, SVHN and STL-10, which torchvision reads as one array."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ibviz.data.download import failed, fetch_file, unpack
-from ibviz.data.listing import Indices, Listing, Sample, Split, checked
+from ibviz.data.download import failed, fetch_file, unpack_archive
+from ibviz.data.listing import Indices, Listing, Sample, Split, checked_listing
 
 
 class Arrays(NamedTuple):
-    """Pixels n x h x w x 3, labels and class names."""
+    """Pixels of shape (n, h, w, 3), labels and class names."""
 
     pixels: Any
     labels: Any
@@ -23,14 +23,16 @@ class Arrays(NamedTuple):
 
 
 def list_arrays(name: str, root: Path, split: Split) -> Listing | None:
-    """The data set's own train or test split; there is no other."""
+    """List the data set's train or test split; None for validation, which it does not have."""
     if split == "validation":
         return None
     with failed(name, root, "torchvision's files"):
         pixels, labels, class_names = READERS[name](root, split)
     names = tuple(f"{split}-{row:05d}" for row in range(len(labels)))
     samples = partial(_samples, pixels)
-    return checked(Listing(torch.tensor(labels, dtype=torch.int64), class_names, names, samples), f"{name} in {root}")
+    return checked_listing(
+        Listing(torch.tensor(labels, dtype=torch.int64), class_names, names, samples), f"{name} in {root}"
+    )
 
 
 def _samples(pixels: Any, rows: Indices) -> Iterator[Sample]:
@@ -43,14 +45,14 @@ def _image(pixels: Any, row: int) -> Image.Image:
 
 
 def _stored(read: Callable[..., Any], root: Path, archive: tuple[str, str, str]) -> Any:
-    """What torchvision reads under `root`; first the archive (address, name, MD5), where what it needs is not there."""
+    """Read a data set under `root` by torchvision, after downloading its archive (address, name, MD5) if necessary."""
     try:
         return read(root, download=False)
     except RuntimeError:  # missing or damaged
         address, name, md5 = archive
         fetch_file(address, md5, root / name)
         if is_tarfile(root / name):
-            unpack(root / name)  # torchvision would follow what leads out of the folder
+            unpack_archive(root / name)  # torchvision would extract entries outside the folder
         return read(root, download=False)
 
 

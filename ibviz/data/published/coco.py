@@ -12,34 +12,34 @@ from PIL import Image
 from pydantic import BaseModel, Field, FiniteFloat
 
 from ibviz.data.listing import Listing, Split
-from ibviz.data.objects import SLACK, corners
+from ibviz.data.objects import SLACK, box_corners
 from ibviz.data.published.scene import Scene, inside, list_scenes
 from ibviz.errors import InputError
 from ibviz.reading import parsing, read_bytes, shaped
 from ibviz.types import Masks
 
-MOST_BYTES = 2**31  # of an instances file; that of train 2017 has 0.45 GB
-LONGEST = 2**22  # pixels along an outline, each of which is kept while it is drawn
+_MOST_BYTES = 2**31  # per instances file; that of train 2017 has 0.45 GB
+_LONGEST_OUTLINE = 2**22  # pixels along an outline, all of which are in memory while it is drawn
 
-FILES: dict[Split, str] = {"train": "train", "test": "val"}  # the archive's own test has no annotations
-LAYOUT = "annotations/instances_train2017.json and instances_val2017.json, and the folders train2017/ and val2017/"
+_FILES: dict[Split, str] = {"train": "train", "test": "val"}  # the archive's test split has no annotations
+_LAYOUT = "annotations/instances_train2017.json and instances_val2017.json, and the folders train2017/ and val2017/"
 
 
 def list_coco(root: Path, split: Split, *, masks: bool) -> Listing | None:
-    """Images with an object that is no crowd; the label is the class of the largest of these, by its box.
+    """List the images with an object that is no crowd, labelled by the class of the largest such object.
 
-    Crowds, which no evaluation counts, are the difficult objects. val is the test, validation is held out of train.
-    Masks need pycocotools.
+    Size is that of the box. Crowds, which COCO does not evaluate either, are difficult objects. The archive's val is
+    the test split; validation is held out of train. Masks need pycocotools.
     """
     if split == "validation":
         return None
     if masks:
         _pycocotools()
-    found = sorted((root / "annotations").glob(f"instances_{FILES[split]}*.json"))
-    if not found:
-        raise InputError(f"no COCO annotations under {root}; expected {LAYOUT}, from cocodataset.org")
-    classes, scenes = _scenes(found[0], root / found[0].stem.removeprefix("instances_"), masks=masks)
-    return list_scenes(scenes, classes, found[0], _masks if masks else None)
+    file = min((root / "annotations").glob(f"instances_{_FILES[split]}*.json"), default=None)
+    if file is None:
+        raise InputError(f"no COCO annotations under {root}; expected {_LAYOUT}, from cocodataset.org")
+    classes, scenes = _scenes(file, root / file.stem.removeprefix("instances_"), masks=masks)
+    return list_scenes(scenes, classes, file, _masks if masks else None)
 
 
 class Category(BaseModel):
@@ -57,10 +57,10 @@ class Photograph(BaseModel):
 
 
 class RunLengths(BaseModel):
-    """A mask as COCO writes crowds: rows and columns, and lengths of runs, column by column, as numbers or packed."""
+    """Run-length encoded mask of a crowd, column by column."""
 
-    size: tuple[int, int]
-    counts: list[Annotated[int, Field(ge=0, lt=2**31)]] | str
+    size: tuple[int, int]  # rows, columns
+    counts: list[Annotated[int, Field(ge=0, lt=2**31)]] | str  # lengths of runs, plain or compressed
 
 
 class Annotation(BaseModel):
@@ -74,7 +74,7 @@ class Annotation(BaseModel):
 
 
 class Instances(BaseModel):
-    """What is read of an instances file."""
+    """Contents of an instances file, as far as they are used."""
 
     images: list[Photograph]
     annotations: list[Annotation]
@@ -83,36 +83,37 @@ class Instances(BaseModel):
 
 def _scenes(file: Path, images: Path, *, masks: bool) -> tuple[tuple[str, ...], list[Scene]]:
     failure = f"{file} is no COCO instances file"
-    encoded = read_bytes(file, most=MOST_BYTES)
-    with parsing(failure, f"expected {LAYOUT}"):
+    encoded = read_bytes(file, most=_MOST_BYTES)
+    with parsing(failure, f"expected {_LAYOUT}"):
         content = json.loads(encoded)
     held = shaped(Instances, content, failure)
     categories = sorted(held.categories, key=attrgetter("id"))
-    numbers = {one.id: number for number, one in enumerate(categories)}
+    numbers = {category.id: number for number, category in enumerate(categories)}
     objects = defaultdict(list)
-    for one in held.annotations:
-        if one.category_id not in numbers:
+    for annotation in held.annotations:
+        if annotation.category_id not in numbers:
             raise InputError(
-                f"{failure}: an annotation of image {one.image_id} is of category {one.category_id}, which is not there"
+                f"{failure}: an annotation of image {annotation.image_id} is of category {annotation.category_id}, "
+                "which is not there"
             )
-        objects[one.image_id].append(one)
-    scenes = [_scene(inside(images, one.file_name), objects[one.id], numbers, masks) for one in held.images]
-    return tuple(one.name for one in categories), scenes
+        objects[annotation.image_id].append(annotation)
+    scenes = [_scene(inside(images, image.file_name), objects[image.id], numbers, masks) for image in held.images]
+    return tuple(category.name for category in categories), scenes
 
 
 def _scene(file: Path, objects: list[Annotation], numbers: dict[int, int], masks: bool) -> Scene:
     return Scene(
         file,
         file.name,
-        [corners(one.bbox) for one in objects],
-        [numbers[one.category_id] for one in objects],
-        [bool(one.iscrowd) for one in objects],
-        [one.segmentation for one in objects] if masks else None,
+        [box_corners(annotation.bbox) for annotation in objects],
+        [numbers[annotation.category_id] for annotation in objects],
+        [bool(annotation.iscrowd) for annotation in objects],
+        [annotation.segmentation for annotation in objects] if masks else None,
     )
 
 
 def _masks(shapes: list[Any], image: Image.Image) -> Masks:
-    """Pixels of each object from its polygons or run lengths."""
+    """Draw the mask of each object from its polygons or run lengths."""
     masks = torch.zeros(len(shapes), image.height, image.width, dtype=torch.bool)
     for row, shape in enumerate(shapes):
         masks[row] = torch.from_numpy(_drawn(shape, image)).bool()
@@ -120,7 +121,7 @@ def _masks(shapes: list[Any], image: Image.Image) -> Masks:
 
 
 def _drawn(shape: list[list[float]] | RunLengths | None, image: Image.Image) -> Any:
-    """Draw one mask; all is checked before pycocotools sees it, whose C code writes where it is told to."""
+    """Draw one mask; the shape is checked first, because the C code of pycocotools does not check bounds."""
     coder = _pycocotools()
     if shape is None:
         raise InputError("an object has no mask (segmentation); leave masks out")
@@ -137,7 +138,7 @@ def _drawn(shape: list[list[float]] | RunLengths | None, image: Image.Image) -> 
 
 
 def _check_polygons(polygons: list[list[float]], image: Image.Image) -> None:
-    """Refuse what is no polygon, and what reaches further outside than annotators' rounding does."""
+    """Raise `InputError` for anything but polygons, and for polygons more than a pixel outside the image."""
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise InputError(f"a polygon needs x and y of at least three corners; got {len(polygon)} numbers")
@@ -147,19 +148,19 @@ def _check_polygons(polygons: list[list[float]], image: Image.Image) -> None:
                     f"a polygon reaches from {min(edge):g} to {max(edge):g}, outside the image of "
                     f"{image.width}x{image.height} pixels"
                 )
-        places = list(zip(polygon[0::2], polygon[1::2], strict=True))
-        length = sum(max(abs(x - u), abs(y - v)) for (x, y), (u, v) in pairwise(places))
-        if length > LONGEST:
-            raise InputError(f"the outline of a polygon is {length:,.0f} pixels long, more than {LONGEST:,}")
+        points = list(zip(polygon[0::2], polygon[1::2], strict=True))
+        length = sum(max(abs(x - u), abs(y - v)) for (x, y), (u, v) in pairwise(points))
+        if length > _LONGEST_OUTLINE:
+            raise InputError(f"the outline of a polygon is {length:,.0f} pixels long, more than {_LONGEST_OUTLINE:,}")
     if not polygons:
         raise InputError("a mask has no polygon")
 
 
 def _runs(packed: str) -> list[int]:
-    """Unpack the lengths of runs from COCO's text, as `rleFrString` of its API does, whose C code trusts its input.
+    """Decode COCO's compressed run lengths as `rleFrString` of its API does, but with checks.
 
-    A letter has six bits, of which one says that more follow; from the fourth run on, its difference to the run two
-    before it is stored.
+    Each character holds six bits, one of which says that more characters follow. From the fourth run on, the difference
+    to the run two before is stored.
 
     >>> _runs("321")
     [3, 2, 1]

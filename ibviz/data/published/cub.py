@@ -1,4 +1,4 @@
-"""CUB-200-2011 (Wah 2011): birds, one box each, and segmentations from an archive of their own."""
+"""CUB-200-2011 (Wah 2011): birds with one box each, and segmentations from a separate archive."""
 
 from functools import partial
 from pathlib import Path
@@ -10,24 +10,24 @@ from PIL import Image
 from ibviz.data.decode import read_image
 from ibviz.data.download import failed, fetch_archive, fetched
 from ibviz.data.listing import Listing, Split
-from ibviz.data.objects import corners
+from ibviz.data.objects import box_corners
 from ibviz.data.published.scene import Scene, folder_with, inside, list_scenes, read_text
 from ibviz.errors import InputError
 from ibviz.types import Masks
 
-FOLDER = "CUB_200_2011"
-LAYOUT = f"{FOLDER}/ with images.txt, bounding_boxes.txt and images/, and for masks segmentations/ in it or beside it"
-LISTS = ("images", "image_class_labels", "bounding_boxes", "train_test_split")
+_FOLDER = "CUB_200_2011"
+_LAYOUT = f"{_FOLDER}/ with images.txt, bounding_boxes.txt and images/, and for masks segmentations/ in it or beside it"
+_LISTS = ("images", "image_class_labels", "bounding_boxes", "train_test_split")
 
 
 def list_cub(root: Path, split: Split, *, masks: bool) -> Listing | None:
-    """The archive's own train or test split; there is no other. The archive is downloaded where it is not there."""
+    """List the archive's train or test split, after downloading it if necessary; None for validation."""
     if split == "validation":
         return None
-    folder = folder_with("images.txt", (root, root / FOLDER))
+    folder = folder_with("images.txt", (root, root / _FOLDER))
     if folder is None:
-        with failed("CUB-200-2011", root, LAYOUT):
-            folder = fetched(root / "cub", partial(fetch_archive, "cub")) / FOLDER
+        with failed("CUB-200-2011", root, _LAYOUT):
+            folder = fetched(root / "cub", partial(fetch_archive, "cub")) / _FOLDER
     classes = tuple(name.split(".", 1)[-1].replace("_", " ") for name in _table(folder, "classes").values())
     segmentations = _segmentations(folder) if masks else None
     scenes = _birds(folder, "1" if split == "train" else "0", segmentations)
@@ -35,24 +35,23 @@ def list_cub(root: Path, split: Split, *, masks: bool) -> Listing | None:
 
 
 def _table(folder: Path, name: str) -> dict[str, str]:
-    """Lines of a list by their number."""
-    lines = read_text(folder / f"{name}.txt", LAYOUT).splitlines()
+    """Read a list file as a dictionary from the number at the start of each line to the rest of it."""
+    lines = read_text(folder / f"{name}.txt", _LAYOUT).splitlines()
     pairs = (line.strip().partition(" ") for line in lines if line.strip())
     return {number: rest for number, _, rest in pairs}
 
 
 def _birds(folder: Path, wanted: str, segmentations: Path | None) -> list[Scene]:
-    images, labels, boxes, split = (_table(folder, name) for name in LISTS)
+    images, labels, boxes, split = (_table(folder, name) for name in _LISTS)
     birds = []
     try:
-        for one in (one for one, kind in split.items() if kind == wanted):
-            mask = None if segmentations is None else inside(segmentations, images[one]).with_suffix(".png")
-            box = corners([float(edge) for edge in boxes[one].split()])
-            birds.append(
-                Scene(inside(folder / "images", images[one]), images[one], [box], [int(labels[one]) - 1], [False], mask)
-            )
+        for number in (number for number, kind in split.items() if kind == wanted):
+            name, label = images[number], int(labels[number]) - 1
+            mask = None if segmentations is None else inside(segmentations, name).with_suffix(".png")
+            box = box_corners([float(edge) for edge in boxes[number].split()])
+            birds.append(Scene(inside(folder / "images", name), name, [box], [label], [False], mask))
     except (KeyError, ValueError) as error:
-        raise InputError(f"the lists of {folder} disagree or are cut off: {error}; expected {LAYOUT}") from error
+        raise InputError(f"the lists of {folder} disagree or are cut off: {error}; expected {_LAYOUT}") from error
     return birds
 
 
@@ -63,6 +62,6 @@ def _segmentations(folder: Path) -> Path:
     return beside / "segmentations"
 
 
-def _mask(file: Path, image: Image.Image) -> Masks:  # noqa: ARG001 - the file has the image's size
-    """Pixels that at least half of the annotators marked."""
+def _mask(file: Path, _: Image.Image) -> Masks:
+    """Read the pixels that at least half of the annotators marked."""
     return torch.from_numpy(np.array(read_image(file).convert("L")) >= 128)[None]

@@ -1,4 +1,4 @@
-"""One image of a data set with boxes, and the listing of many: what CUB, Tiny ImageNet, VOC and COCO share."""
+"""Images with annotated objects on disk: the reader that CUB, Tiny ImageNet, VOC and COCO share."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from ibviz.data.decode import read_image
-from ibviz.data.listing import Indices, Listing, Sample, checked
+from ibviz.data.listing import Indices, Listing, Sample, checked_listing
 from ibviz.data.objects import Box, Objects, annotate
 from ibviz.errors import InputError
 from ibviz.reading import parsing, read_bytes
 from ibviz.types import Masks
 
-Draw = Callable[[Any, Image.Image], Masks]  # from what a scene keeps as `shapes` to one mask an object
+DrawMasks = Callable[[Any, Image.Image], Masks]  # turns the `shapes` of a scene into one mask per object
 
-MOST_MASKED = 2**31  # pixels of all masks of an image, a byte each
+MOST_MASKED = 2**31  # pixels of all masks of an image, one byte each
 
 
 class Scene(NamedTuple):
@@ -29,22 +29,31 @@ class Scene(NamedTuple):
     boxes: list[Box]
     labels: list[int]
     difficult: list[bool]
-    shapes: Any = None  # whatever its masks are drawn from
+    shapes: Any = None  # from which its masks are drawn
 
     def label(self) -> int | None:
-        """Class of the largest object that is not difficult: the one label of an image of many objects.
+        """Class of the largest object that is not difficult, which is the label of the image; None if there is none.
 
         >>> boxes = [(0.0, 0.0, 9.0, 9.0), (0.0, 0.0, 2.0, 2.0), (0.0, 0.0, 3.0, 3.0)]
         >>> Scene(Path("a.jpg"), "a", boxes, [4, 5, 6], [True, False, False]).label()
         6
         """
         areas = [max(x1 - x0, 0) * max(y1 - y0, 0) for x0, y0, x1, y1 in self.boxes]
-        fair = [row for row, hard in enumerate(self.difficult) if not hard and areas[row] > 0]
-        return self.labels[max(fair, key=areas.__getitem__)] if fair else None
+        rows = [row for row, hard in enumerate(self.difficult) if not hard and areas[row] > 0]
+        return self.labels[max(rows, key=areas.__getitem__)] if rows else None
 
 
-def list_scenes(scenes: list[Scene], class_names: tuple[str, ...], where: Path, draw: Draw | None = None) -> Listing:
-    """The scenes that have a label; with masks where `draw` is given."""
+def list_scenes(
+    scenes: list[Scene], class_names: tuple[str, ...], where: Path, draw: DrawMasks | None = None
+) -> Listing:
+    """List the scenes that have a label, with masks if `draw` is given.
+
+    Args:
+        scenes: Images and their objects.
+        class_names: Names of all classes.
+        where: Source of the labels, for the error message.
+        draw: Function that draws the masks of a scene.
+    """
     labels = [scene.label() for scene in scenes]
     kept = [scene for scene, label in zip(scenes, labels, strict=True) if label is not None]
     known = [label for label in labels if label is not None]
@@ -55,15 +64,15 @@ def list_scenes(scenes: list[Scene], class_names: tuple[str, ...], where: Path, 
         )
     numbers = torch.tensor(known, dtype=torch.int64)
     names = tuple(scene.name for scene in kept)
-    return checked(Listing(numbers, class_names, names, partial(_samples, kept, draw)), str(where))
+    return checked_listing(Listing(numbers, class_names, names, partial(_samples, kept, draw)), str(where))
 
 
-def _samples(scenes: list[Scene], draw: Draw | None, rows: Indices) -> Iterator[Sample]:
+def _samples(scenes: list[Scene], draw: DrawMasks | None, rows: Indices) -> Iterator[Sample]:
     for row in rows.tolist():
         yield Sample(partial(read_image, scenes[row].file), partial(_objects, scenes[row], draw))
 
 
-def _objects(scene: Scene, draw: Draw | None, image: Image.Image) -> Objects:
+def _objects(scene: Scene, draw: DrawMasks | None, image: Image.Image) -> Objects:
     if draw is not None and len(scene.boxes) * image.width * image.height > MOST_MASKED:
         raise InputError(
             f"masks of {len(scene.boxes):,} objects on {image.width}x{image.height} pixels are more than "
@@ -77,7 +86,7 @@ def _objects(scene: Scene, draw: Draw | None, image: Image.Image) -> Objects:
 
 
 def read_text(file: Path, layout: str) -> str:
-    """Text of an annotation file; a missing one is an error that shows the layout expected."""
+    """Read an annotation file; the error of a missing one shows the expected layout."""
     if not os.path.isfile(file):
         raise InputError(f"cannot read {file}: No such file; expected {layout}")
     encoded = read_bytes(file)
@@ -86,7 +95,7 @@ def read_text(file: Path, layout: str) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file that an annotation names in `folder`; one that leads out of it is refused.
+    """Return the path of a file that an annotation names in `folder`; a path outside of it is an `InputError`.
 
     >>> inside(Path("images"), "cat/1.jpg").as_posix()
     'images/cat/1.jpg'
@@ -97,7 +106,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def folder_with(mark: str, places: tuple[Path, ...]) -> Path | None:
-    """The first of `places` that holds `mark`.
+    """Return the first of `places` that contains `mark`; None if none does.
 
     >>> folder_with("images.txt", (Path("nowhere"),))
     """

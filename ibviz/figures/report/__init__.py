@@ -1,6 +1,26 @@
-"""One page to explore a comparison: a single HTML file that needs no server, no network and no model."""
+"""Report of a comparison: one interactive HTML page that needs no server, no internet and no model."""
 
-from ibviz.figures.report.contents import Band, Comparison, Effect, Line, Picture, Prediction, Report, Subject
-from ibviz.figures.report.page import html, save
+from ibviz.figures.report.contents import (
+    Band,
+    Effect,
+    Picture,
+    Prediction,
+    Report,
+    ReportComparison,
+    ReportModel,
+    TableLine,
+)
+from ibviz.figures.report.page import html, save_report
 
-__all__ = ["Band", "Comparison", "Effect", "Line", "Picture", "Prediction", "Report", "Subject", "html", "save"]
+__all__ = [
+    "Band",
+    "Effect",
+    "Picture",
+    "Prediction",
+    "Report",
+    "ReportComparison",
+    "ReportModel",
+    "TableLine",
+    "html",
+    "save_report",
+]

@@ -1,4 +1,4 @@
-"""What a report is made of: words, numbers and arrays, and no model."""
+"""Contents of a report: text, numbers and arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -7,84 +7,84 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from ibviz.figures.rows import RowMaps
+from ibviz.figures.panel_rows import RowMaps
 from ibviz.statistics import Estimate
 
-Numbers: TypeAlias = Sequence[float] | NDArray[np.float64]
+Floats: TypeAlias = Sequence[float] | NDArray[np.float64]
 
 
-class Line(NamedTuple):
-    """One method of a table, its estimates by the headings of their columns."""
+class TableLine(NamedTuple):
+    """Row of a table: one method."""
 
     method: str
     control: bool
-    estimates: Mapping[str, Estimate]
+    estimates: Mapping[str, Estimate]  # by heading of the column
     rank: int | None = None
-    words: str = ""  # what may be said of it beside the others
+    words: str = ""  # verdict against the other methods
 
 
 class Band(NamedTuple):
-    """Mean curve of a method with the 95 % interval around it, all of one length."""
+    """Mean curve of a method with its 95 % interval; all fields have one length."""
 
-    fractions: Numbers
-    mean: Numbers
-    low: Numbers
-    high: Numbers
+    fractions: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
 
 
-class Comparison(NamedTuple):
-    """Methods judged on one model under one protocol; `values` are those of the pictures shown, NaN where undefined."""
+class ReportComparison(NamedTuple):
+    """Methods compared on one model under one protocol."""
 
     model: str
     protocol: str
     card: Mapping[str, Any]
-    lines: Sequence[Line]
-    curves: Mapping[str, Mapping[str, Band]]  # by side, as "deletion", then by method
-    values: Mapping[str, Mapping[str, Numbers]]  # by method, then by heading
+    lines: Sequence[TableLine]
+    curves: Mapping[str, Mapping[str, Band]]  # by side, such as "deletion", then by method
+    values: Mapping[str, Mapping[str, Floats]]  # of each picture, by method, then by heading; NaN if undefined
     notes: Sequence[str] = ()
-    score: str = "probability"  # that the curves are of
+    score: str = "probability"  # vertical axis of the curves
 
 
 class Picture(NamedTuple):
-    """A photograph that the report shows; `box` is x0, y0, x1, y1 in its pixels."""
+    """Photograph of a report."""
 
     name: str
     pixels: UInt8[np.ndarray, "h w 3"]
     label: str | None = None
-    box: Sequence[float] | None = None
+    box: Sequence[float] | None = None  # x0, y0, x1, y1 in pixels
 
 
 class Prediction(NamedTuple):
-    """What a model says to a picture; `correct` is None where the truth is unknown."""
+    """Prediction of a model for a picture."""
 
     name: str
     probability: float
-    correct: bool | None = None
+    correct: bool | None = None  # None if the true class is unknown
 
 
 class Effect(NamedTuple):
-    """What an intervention on each anchor did, in the order of the anchor table; NaN where no cell has the anchor."""
+    """Effect of an intervention on each anchor."""
 
-    what: str
-    estimates: Sequence[Estimate]
+    what: str  # what was measured, in words
+    estimates: Sequence[Estimate]  # in the order of the anchor table; NaN if no cell has the anchor
 
 
-class Subject(NamedTuple):
-    """A model, what it says to each picture, and the maps of each method, one for each picture."""
+class ReportModel(NamedTuple):
+    """A model, its predictions and its maps, one per picture."""
 
     predictions: Sequence[Prediction]
-    maps: Mapping[str, RowMaps]
+    maps: Mapping[str, RowMaps]  # by method
     effects: Mapping[str, Effect] = {}  # of methods with anchors
 
 
 class Report(NamedTuple):
-    """All that a page tells; every comparison names one of `models`."""
+    """Contents of a report; every comparison names one of `models`."""
 
     title: str
-    lead: str  # what was judged, in a sentence
+    lead: str  # one sentence that says what was compared
     pictures: Sequence[Picture]
-    models: Mapping[str, Subject]
-    comparisons: Sequence[Comparison]
+    models: Mapping[str, ReportModel]  # by name
+    comparisons: Sequence[ReportComparison]
     circumstances: Mapping[str, Any] = {}
     failures: Sequence[str] = ()
     left_out: Sequence[str] = ()

@@ -1,28 +1,28 @@
-"""Data as text inside a page."""
+"""Encoding of data as text inside an HTML page."""
 
 import base64
 import json
 import math
 from typing import Any
 
-from ibviz.figures.report.contents import Numbers
+from ibviz.figures.report.contents import Floats
 from ibviz.statistics import Estimate
 
-# What ends a script element or begins a tag; all that is not ASCII, U+2028 among it, is escaped by `json` already.
+# Characters that could end a script element or begin a tag; `json` already escapes everything but ASCII.
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
-def as_json(data: Any) -> str:
-    """JSON that may stand inside a script element, whatever names it holds.
+def script_json(data: Any) -> str:
+    """Encode data as JSON that is safe inside a script element.
 
-    >>> as_json({"name": "</script>"})
+    >>> script_json({"name": "</script>"})
     '{"name":"\\\\u003c/script\\\\u003e"}'
     """
     return json.dumps(data, allow_nan=False, separators=(",", ":")).translate(str.maketrans(UNSAFE))
 
 
 def number(value: float) -> float | None:
-    """Four digits that matter, or nothing where a value is undefined: JSON has no NaN.
+    """Round a number to four significant digits; None if it is not finite, because JSON has no NaN.
 
     >>> number(0.123456), number(float("nan"))
     (0.1235, None)
@@ -30,18 +30,18 @@ def number(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def numbers(values: Numbers) -> list[float | None]:
-    """Numbers for a page."""
+def numbers(values: Floats) -> list[float | None]:
+    """Round numbers as `number` does."""
     return [number(value) for value in values]
 
 
-def interval(one: Estimate) -> list[float | None] | None:
-    """Mean and both ends of its interval, or nothing where it is undefined."""
-    return numbers([one.mean, one.low, one.high]) if math.isfinite(one.mean) else None
+def packed_interval(estimate: Estimate) -> list[float | None] | None:
+    """Return mean, low and high of an estimate; None if it is undefined."""
+    return numbers([estimate.mean, estimate.low, estimate.high]) if math.isfinite(estimate.mean) else None
 
 
 def as_text(data: bytes) -> str:
-    """Bytes in base64.
+    """Encode bytes in base64.
 
     >>> as_text(b"ibviz")
     'aWJ2aXo='

@@ -1,4 +1,4 @@
-"""The page: tables and words written out, the rest as inline data that a small script draws."""
+"""HTML page of a report: tables and text in HTML, the rest as inline data that a script draws."""
 
 import base64
 import hashlib
@@ -10,28 +10,28 @@ from typing import Any
 
 from ibviz.errors import InputError, unknown
 from ibviz.figures.curves import BANDED, COLOURS, GREYS, line_styles
-from ibviz.figures.overlay import BLEND, LUMINANCE, TONES
-from ibviz.figures.report.contents import Comparison, Report, Subject
-from ibviz.figures.report.inline import as_json, number, numbers
+from ibviz.figures.drawing import BLEND, LUMINANCE_WEIGHTS, TONES
+from ibviz.figures.report.contents import Report, ReportComparison, ReportModel
+from ibviz.figures.report.inline import number, numbers, script_json
 from ibviz.figures.report.maps import pack_maps
 from ibviz.figures.report.pictures import is_exact, pack_picture, remark, size_of
-from ibviz.figures.report.table import facts, table
+from ibviz.figures.report.table import flattened, report_table
 from ibviz.files import replacing
 from ibviz.types import Grid
 
-PARTS = files("ibviz.figures.report") / "page"
+_PARTS = files("ibviz.figures.report") / "page"
 SCRIPTS = ("data", "table", "curves", "overlay", "gallery", "drill", "explorer", "main")
 
 
-def save(report: Report, path: Path) -> None:
-    """Write the page, whole or not at all."""
+def save_report(report: Report, path: Path) -> None:
+    """Write the page to `path` atomically."""
     text = html(report)
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def html(report: Report) -> str:
-    """The page as text; it loads nothing, and its policy forbids the browser to."""
+    """Return the page as text; it loads nothing, and its content security policy forbids loading."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -40,26 +40,26 @@ def html(report: Report) -> str:
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(_part("report.html")).render(
         report=report,
-        tables=[table(one.lines) for one in report.comparisons],
-        cards=[facts(one.card) for one in report.comparisons],
-        circumstances=facts(report.circumstances),
+        tables=[report_table(comparison.lines) for comparison in report.comparisons],
+        cards=[flattened(comparison.card) for comparison in report.comparisons],
+        circumstances=flattened(report.circumstances),
         banded=BANDED,
         photographs=remark(size_of(report.pictures)),
         style=Markup(style),
         script=Markup(script),
-        data=Markup(as_json(_data(report))),
+        data=Markup(script_json(_data(report))),
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
 
 
 def _check(report: Report) -> None:
-    """Refuse comparisons of models that are not there and models that say nothing to a picture."""
+    """Raise `InputError` for comparisons of unknown models and for models without a prediction per picture."""
     if not report.comparisons:
         raise InputError("there is nothing to report; expected at least one comparison")
-    for one in report.comparisons:
-        if one.model not in report.models:
-            raise unknown("model", one.model, list(report.models))
+    for comparison in report.comparisons:
+        if comparison.model not in report.models:
+            raise unknown("model", comparison.model, list(report.models))
     for name, subject in report.models.items():
         if len(subject.predictions) != len(report.pictures):
             raise InputError(
@@ -69,7 +69,7 @@ def _check(report: Report) -> None:
 
 
 def _data(report: Report) -> dict[str, Any]:
-    """What the script draws."""
+    """Return the data that the script draws."""
     size = size_of(report.pictures)
     return {
         "size": size,
@@ -77,32 +77,36 @@ def _data(report: Report) -> dict[str, Any]:
         "blend": BLEND,
         "banded": BANDED,
         "tones": TONES,
-        "luminance": LUMINANCE,
-        "pictures": [pack_picture(one) for one in report.pictures],
+        "luminance": LUMINANCE_WEIGHTS,
+        "pictures": [pack_picture(picture) for picture in report.pictures],
         "models": {name: _pack_subject(name, subject, size) for name, subject in report.models.items()},
-        "comparisons": [_pack_comparison(one) for one in report.comparisons],
+        "comparisons": [_pack_comparison(comparison) for comparison in report.comparisons],
     }
 
 
-def _pack_subject(name: str, subject: Subject, size: Grid) -> dict[str, Any]:
-    predictions = [one._asdict() | {"probability": number(one.probability)} for one in subject.predictions]
+def _pack_subject(name: str, subject: ReportModel, size: Grid) -> dict[str, Any]:
+    predictions = [
+        prediction._asdict() | {"probability": number(prediction.probability)} for prediction in subject.predictions
+    ]
     return {"predictions": predictions, "maps": pack_maps(name, subject, size)}
 
 
-def _pack_comparison(one: Comparison) -> dict[str, Any]:
-    names = list(dict.fromkeys([*(line.method for line in one.lines), *chain.from_iterable(one.curves.values())]))
+def _pack_comparison(comparison: ReportComparison) -> dict[str, Any]:
+    names = list(
+        dict.fromkeys([*(line.method for line in comparison.lines), *chain.from_iterable(comparison.curves.values())])
+    )
     curves = {
         side: {method: {key: numbers(part) for key, part in band._asdict().items()} for method, band in given.items()}
-        for side, given in one.curves.items()
+        for side, given in comparison.curves.items()
     }
-    values = {name: {key: numbers(own) for key, own in metrics.items()} for name, metrics in one.values.items()}
-    controls = [line.method for line in one.lines if line.control]
-    shown = {"model": one.model, "score": one.score, "values": values}
+    values = {name: {key: numbers(own) for key, own in metrics.items()} for name, metrics in comparison.values.items()}
+    controls = [line.method for line in comparison.lines if line.control]
+    shown = {"model": comparison.model, "score": comparison.score, "values": values}
     return shown | {"styles": _line_styles(names, controls), "curves": curves}
 
 
 def _line_styles(names: list[str], controls: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes of each method, as in the printed curves."""
+    """Return colour and dashes of each method, as in the printed curves."""
     names_of = {colour: f"var(--{name})" for name, colour in _palette().items()}
     return {
         name: {
@@ -115,7 +119,7 @@ def _line_styles(names: list[str], controls: Sequence[str]) -> dict[str, dict[st
 
 
 def _palette() -> Mapping[str, str]:
-    """Colours of curves under names to which the style sheet may give other shades on a dark page."""
+    """Return the colours of curves by the name of a CSS variable, which has other shades on a dark page."""
     series = {f"series-{place}": colour for place, colour in enumerate(COLOURS)}
     return series | {f"grey-{place}": colour for place, colour in enumerate(GREYS)}
 
@@ -126,12 +130,12 @@ def _style() -> str:
 
 
 def _script() -> str:
-    """All scripts in one scope of their own."""
+    """Join all scripts in one scope."""
     return f'"use strict";\n(() => {{\n{"".join(_part(f"{name}.js") for name in SCRIPTS)}}})();\n'
 
 
 def _part(name: str) -> str:
-    return (PARTS / name).read_text(encoding="utf-8")
+    return (_PARTS / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -1,42 +1,42 @@
-"""What the table of a report shows: numbers as text, and intervals as places on an axis that a column shares."""
+"""Table of a report: numbers as text, and intervals as positions on an axis shared by the column."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from ibviz.figures.report.contents import Line
+from ibviz.figures.report.contents import TableLine
 from ibviz.figures.scale import MINUS
 from ibviz.statistics import Estimate
 
-SPAN = 88  # width of an interval's picture
-EDGE = 4  # room for a dot at its ends
+SPAN = 88  # width of the drawing of an interval
+_EDGE = 4  # room at its ends for a dot
 NONE = "\u2013"
 
 
 class Cell(NamedTuple):
-    """An estimate as text and as places along `SPAN`; without a value where it is undefined."""
+    """An estimate as text and as positions along `SPAN`; empty if it is undefined."""
 
     value: float | None = None
     text: str = NONE
-    interval: str = ""
+    packed_interval: str = ""
     places: tuple[float, float, float] | None = None  # low, mean, high
     zero: float | None = None
 
 
 class Table(NamedTuple):
-    """Headings and, for each line, its cells."""
+    """Headings, and the cells of each line."""
 
     headings: Sequence[str]
-    rows: Sequence[tuple[Line, Sequence[Cell]]]
-    ranked: bool
-    worded: bool
+    rows: Sequence[tuple[TableLine, Sequence[Cell]]]
+    ranked: bool  # a line has a rank
+    worded: bool  # a line has a verdict
 
 
-def table(lines: Sequence[Line]) -> Table:
-    """Lines with cells for every heading that any of them has.
+def report_table(lines: Sequence[TableLine]) -> Table:
+    """Create the table of lines, with a column for every heading that any of them has.
 
-    >>> table([Line("Grad-CAM", False, {"SRG": Estimate(0.5, 0.25, 1.0, 8, 0)})]).rows[0][1][0].places
+    >>> report_table([TableLine("Grad-CAM", False, {"SRG": Estimate(0.5, 0.25, 1.0, 8, 0)})]).rows[0][1][0].places
     (4.0, 30.7, 84.0)
     """
     headings = list(dict.fromkeys(chain.from_iterable(line.estimates for line in lines)))
@@ -47,26 +47,28 @@ def table(lines: Sequence[Line]) -> Table:
 
 
 def _column(estimates: Sequence[Estimate | None]) -> list[Cell]:
-    known = [one for one in estimates if one is not None and math.isfinite(one.mean)]
-    low, high = min((one.low for one in known), default=0.0), max((one.high for one in known), default=1.0)
+    known = [estimate for estimate in estimates if estimate is not None and math.isfinite(estimate.mean)]
+    low = min((estimate.low for estimate in known), default=0.0)
+    high = max((estimate.high for estimate in known), default=1.0)
     zero = _place(0.0, low, high) if low <= 0 <= high else None
-    return [_cell(one, low, high)._replace(zero=zero) for one in estimates]
+    return [_cell(estimate, low, high)._replace(zero=zero) for estimate in estimates]
 
 
-def _cell(one: Estimate | None, low: float, high: float) -> Cell:
-    if one is None or not math.isfinite(one.mean):
+def _cell(estimate: Estimate | None, low: float, high: float) -> Cell:
+    if estimate is None or not math.isfinite(estimate.mean):
         return Cell()
-    places = _place(one.low, low, high), _place(one.mean, low, high), _place(one.high, low, high)
-    return Cell(one.mean, signed(one.mean), f"[{signed(one.low)}, {signed(one.high)}]", places)
+    mean, lower, upper = estimate.mean, estimate.low, estimate.high
+    places = _place(lower, low, high), _place(mean, low, high), _place(upper, low, high)
+    return Cell(mean, signed(mean), f"[{signed(lower)}, {signed(upper)}]", places)
 
 
 def _place(value: float, low: float, high: float) -> float:
     share = (value - low) / (high - low) if high > low else 0.5
-    return round(EDGE + share * (SPAN - 2 * EDGE), 1)
+    return round(_EDGE + share * (SPAN - 2 * _EDGE), 1)
 
 
 def signed(value: float) -> str:
-    """Three decimals with a true minus sign, and none before a zero.
+    """Format a number with three decimals and a typographic minus sign, without a sign before zero.
 
     >>> signed(-0.0001), signed(-0.25) == f"{MINUS}0.250"
     ('0.000', True)
@@ -74,17 +76,17 @@ def signed(value: float) -> str:
     return f"{value:.3f}".replace("-0.000", "0.000").replace("-", MINUS)
 
 
-def facts(tree: Mapping[str, Any], stem: str = "") -> list[tuple[str, str]]:
-    """Names and values of a nested record, names joined by dots.
+def flattened(tree: Mapping[str, Any], stem: str = "") -> list[tuple[str, str]]:
+    """Flatten a nested record to pairs of name and value, with names joined by dots.
 
-    >>> facts({"seed": 0, "versions": {"torch": "2.14"}})
+    >>> flattened({"seed": 0, "versions": {"torch": "2.14"}})
     [('seed', '0'), ('versions.torch', '2.14')]
     """
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for key, value in tree.items():
         nested = isinstance(value, Mapping) and value
-        found += facts(value, f"{stem}{key}.") if nested else [(f"{stem}{key}", _fact(value))]
-    return found
+        pairs += flattened(value, f"{stem}{key}.") if nested else [(f"{stem}{key}", _fact(value))]
+    return pairs
 
 
 def _fact(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Where maps point, and where their energy lies, against the region of an object."""
+"""Localisation metrics: maps compared with the region of an object."""

@@ -1,4 +1,4 @@
-"""Pointing game (Zhang 2018): does the maximum of a map lie on the object? With ties, how often would it?"""
+"""Pointing game (Zhang 2018): a hit if the maximum of a map lies on the object, its expectation if pixels are tied."""
 
 import math
 from collections.abc import Callable
@@ -10,45 +10,49 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ibviz.errors import InputError
-from ibviz.metrics.grid import Enlargement, enlarged, finite, one_each
+from ibviz.metrics.grid import Enlargement, check_one_each, enlarged, finite
 from ibviz.types import Grid, Labels, Maps, Masks, Scores
 
-LESS_THAN_15 = 14.98  # squared distances between pixels are whole numbers, and 14.98 squared lies above 224
-PIXELS_AT_ONCE = 2**22  # bounds memory, changes no number
+LESS_THAN_15 = 14.98  # stands for "< 15": squared pixel distances are integers, and 224 < 14.98 squared < 225
+PIXELS_AT_ONCE = 2**22  # pixels of the maps enlarged at once; bounds memory, changes no number
 
 
 class Pointing(NamedTuple):
-    """Per image; NaN in all fields where the region is empty, for the caller to exclude and count."""
+    """Hits per image; all fields are NaN if the region is empty."""
 
-    hit: Scores  # share of the tied maximal pixels that hit: the expectation of a fair choice among them
-    best: Scores  # 1 if any of them hits
-    worst: Scores  # 1 if all of them hit
-    chance: Scores  # what a uniformly drawn pixel would score
+    hit: Scores  # fraction of the tied maximal pixels that hit: the expectation of a random choice among them
+    best: Scores  # 1 if any of them hits, otherwise 0
+    worst: Scores  # 1 if all of them hit, otherwise 0
+    chance: Scores  # expected hit of a pixel drawn at random from the image
 
 
 def pointing_game(
     maps: Maps, regions: Masks, *, tolerance: float | None = None, enlargement: Enlargement = "nearest"
 ) -> Pointing:
-    """Hits of each map's maximum, enlarged to the region's size, within `tolerance` of the region.
+    """Score a hit if the maximum of a map lies within `tolerance` of the region.
 
-    Tolerance is a Euclidean distance in pixels between pixel centres, by default 15 px at a shorter side of 224, scaled
-    to the image; 0 asks for the region itself. A map finer than the image is averaged into pixels.
+    Args:
+        maps: One map per image, enlarged to the region's size; a finer map is averaged into pixels.
+        regions: Pixels of the object, one mask per image.
+        tolerance: Euclidean distance between pixel centres in pixels; by default 15 at a shorter side of 224, scaled
+            to the image. With 0 the maximum must lie on the region itself.
+        enlargement: Interpolation from the map to pixels.
 
     >>> box = torch.tensor([[[True, False, False, False]]])
     >>> pointing_game(torch.tensor([[[0.7, 0.2]]]), box, tolerance=0.0)
     Pointing(hit=tensor([0.5000]), best=tensor([1.]), worst=tensor([0.]), chance=tensor([0.2500]))
     """
-    one_each(maps, regions, "the regions")
+    check_one_each(maps, regions, "the regions")
     size = (regions.shape[1], regions.shape[2])
     distance = scaled_tolerance(size) if tolerance is None else tolerance
     at_once = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
     pairs = zip(finite(maps).split(at_once), regions.split(at_once), strict=True)
-    parts = [_pointed(enlarged(some, size, enlargement), there, within(there, distance)) for some, there in pairs]
+    parts = [_hits(enlarged(batch, size, enlargement), region, within(region, distance)) for batch, region in pairs]
     return Pointing(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
 def scaled_tolerance(size: Grid) -> float:
-    """15 pixels at a shorter side of 224, in proportion.
+    """Return the default tolerance in pixels: 15 at a shorter side of 224, scaled to the image.
 
     >>> scaled_tolerance((448, 224))
     15.0
@@ -57,7 +61,7 @@ def scaled_tolerance(size: Grid) -> float:
 
 
 def within(regions: Masks, distance: float) -> Masks:
-    """Pixels at most `distance` pixels from the region: a dilation by a disk, exact for any size and radius.
+    """Dilate regions by a disk with a radius of `distance` pixels, exactly for any size and radius.
 
     >>> within(torch.tensor([[[True, False, False]]]), 1.0)
     tensor([[[ True,  True, False]]])
@@ -80,22 +84,22 @@ def _squared_row_distance(regions: Masks) -> Float[Tensor, "b h w"]:
 
 
 def torchray_pointing_game(maps: Maps, regions: Masks) -> Pointing:
-    """TorchRay's rule: bilinear enlargement, the first maximum in row-major order, less than 15 px from the region.
+    """Score a hit by TorchRay's rule: the first bilinear maximum in row-major order, less than 15 px from the region.
 
-    The 15 pixels are not scaled, so that on small images nearly every point hits. TorchRay reports the `macro` of
-    `averages`, over images and the classes in them.
+    The 15 pixels are not scaled to the image, so that nearly every point of a small image hits. TorchRay reports the
+    `macro` of `averages`.
 
     >>> torchray_pointing_game(torch.tensor([[[0.5, 0.5]]]), torch.tensor([[[True, False]]])).hit
     tensor([1.])
     """
-    one_each(maps, regions, "the regions")
+    check_one_each(maps, regions, "the regions")
     size = (regions.shape[1], regions.shape[2])
     values = enlarged(maps, size, "bilinear").flatten(1)
     first = torch.nn.functional.one_hot(values.argmax(1), values.shape[1]).float().unflatten(1, size)
-    return _pointed(first, regions, within(regions, LESS_THAN_15))
+    return _hits(first, regions, within(regions, LESS_THAN_15))
 
 
-# By the names of `ibviz.metrics.PRESETS`, the rules of curves; TorchRay has a pointing game alone.
+# Rules of the pointing game by name, as `ibviz.metrics.PRESETS` holds those of curves; TorchRay has no curves.
 POINTING_PRESETS: dict[str, Callable[[Maps, Masks], Pointing]] = {
     "default": pointing_game,
     "torchray": torchray_pointing_game,
@@ -103,28 +107,28 @@ POINTING_PRESETS: dict[str, Callable[[Maps, Masks], Pointing]] = {
 
 
 class Averages(NamedTuple):
-    """Means over images with a defined value; NaN where there is none."""
+    """Means over images with a defined value; NaN if there are none."""
 
-    micro: float  # over images
-    macro: float  # over classes, of the mean of each
-    n: int
+    micro: float  # mean over images
+    macro: float  # mean over classes of each class's mean
+    n: int  # images with a value
     excluded: int  # images whose value is NaN
 
 
 def averages(values: Scores, classes: Labels) -> Averages:
-    """Mean over images and over classes of a per-image value, such as `pointing_game(...).hit`; NaN is left out.
+    """Average a value per image, such as `pointing_game(...).hit`, over images and over classes; NaN is left out.
 
     >>> averages(torch.tensor([1.0, 1.0, 0.0, math.nan]), torch.tensor([0, 0, 1, 1]))
     Averages(micro=0.6666666666666666, macro=0.5, n=3, excluded=1)
     """
     kept = ~values.isnan()
-    found, classes = values[kept].double(), classes[kept]
-    present = [found[classes == one].mean() for one in classes.unique()]
-    macro = float(torch.stack(present).mean()) if present else math.nan
-    return Averages(float(found.mean()), macro, len(found), len(values) - len(found))
+    defined, classes = values[kept].double(), classes[kept]
+    class_means = [defined[classes == label].mean() for label in classes.unique()]
+    macro = float(torch.stack(class_means).mean()) if class_means else math.nan
+    return Averages(float(defined.mean()), macro, len(defined), len(values) - len(defined))
 
 
-def _pointed(values: Maps, regions: Masks, near: Masks) -> Pointing:
+def _hits(values: Maps, regions: Masks, near: Masks) -> Pointing:
     values = values.flatten(1)
     top = values == values.amax(1, keepdim=True)
     hits = top & near.flatten(1)

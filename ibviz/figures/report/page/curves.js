@@ -1,4 +1,4 @@
-// Mean curves in their intervals, one plot a side; buttons, which are the legend, switch methods off and on.
+// Mean curves with their intervals, one plot per side; the buttons of the legend switch methods on and off.
 
 const PLOT = { width: 420, height: 260, left: 54, right: 8, top: 26, bottom: 38 };
 const AXES = { deletion: "fraction removed", insertion: "fraction inserted" };
@@ -39,7 +39,7 @@ function drawCurves() {
   document.getElementById("curves-plots").replaceChildren(...plots);
 }
 
-/** At most seven round numbers that take in all values. */
+/** Return at most seven round numbers that span all values. */
 function roundTicks(least, most) {
   const power = 10 ** Math.floor(Math.log10((most - least) / 6 || 1));
   const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => (most - least) / one <= 6);

@@ -1,4 +1,4 @@
-// What the page knows, and how its numbers are unpacked.
+// Data of the page and its decoding.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const [HEIGHT, WIDTH] = data.size;
@@ -17,7 +17,7 @@ function bytes(text) {
 
 const unpacked = new WeakMap();
 
-/** Cells of all pictures and the colours of their values; unpacked when first asked for. */
+/** Cells of all pictures and the colours of their values, decoded on first use. */
 function unpack(map) {
   if (!unpacked.has(map)) {
     const raw = bytes(map.cells);
@@ -35,7 +35,7 @@ function cellsOf(map, picture) {
 
 const photographs = new Map();
 
-/** The photograph as an image that can be drawn; decoded once. */
+/** The photograph as an image that can be drawn, decoded once. */
 function photograph(picture) {
   if (!photographs.has(picture)) {
     const image = new Image();
@@ -45,7 +45,7 @@ function photograph(picture) {
   return photographs.get(picture);
 }
 
-/** Make an element: strings among its children become text, never markup. */
+/** Create an element; strings among its children become text, never markup. */
 function make(tag, attributes = {}, ...children) {
   const svg = ["svg", "path", "line", "text", "g", "title"].includes(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
@@ -56,7 +56,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A name from the data: whichever way it is written, it does not turn the words around it. */
+/** Isolate a name from the data, so that right-to-left text does not reorder the words around it. */
 const named = (text) => make("bdi", {}, text);
 
 const number = (value, digits = 3) =>
@@ -65,13 +65,13 @@ const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`
 const width = (share) => `${(100 * share).toFixed(3)}%`;
 const thousands = (value) => value.toLocaleString("en");
 
-/** Show a section and the link to it, or hide both. */
+/** Show or hide a section and the link to it. */
 function reveal(section, shown) {
   document.getElementById(section).hidden = !shown;
   document.querySelector(`nav a[href="#${section}"]`).hidden = !shown;
 }
 
-/** One tab stop for many buttons; arrows, Home and End move between them. */
+/** Make a group of buttons one tab stop; arrows, Home and End move between them. */
 function rove(container) {
   const buttons = () => [...container.querySelectorAll("button")];
   const columns = (all) => Math.max(1, all.filter((one) => one.offsetTop === all[0].offsetTop).length);

@@ -1,4 +1,4 @@
-// The dialog in which one image is looked at with its maps.
+// Dialog that shows one image with its maps.
 
 const view = { picture: 0, among: [], opacity: data.blend, methods: new Set(), boxed: true };
 const drill = document.getElementById("drill");
@@ -45,7 +45,7 @@ function startDrill() {
   view.methods = new Set(model().maps.map((map) => map.method));
 }
 
-/** Look at a picture among those of a group of buttons, to which the focus returns. */
+/** Open a picture from a group of buttons, to which the focus returns on closing. */
 function openPicture(picture, order, group) {
   view.group = group;
   view.picture = picture;
@@ -86,7 +86,7 @@ function drawPicture() {
     ...(picture.label === null ? [] : term("true class", named(picture.label))),
   );
   const canvas = make("canvas", { role: "img", "aria-label": `Photograph ${picture.name}`, "data-picture": view.picture });
-  parts.photograph.replaceWith(canvas); // a new one each time: the last may still be waited for
+  parts.photograph.replaceWith(canvas); // a new canvas each time, since the last one may still be loading
   parts.photograph = canvas;
   paintPhotograph(canvas, view.picture).then((context) => { if (view.boxed) outline(context, Number(canvas.dataset.picture)); });
   fillTiles();

@@ -1,4 +1,4 @@
-// The anchor explorer: pick anchors, see the regions of exactly those cells, their number and what they do.
+// Anchor explorer: shows the cells of the selected anchors, their number and their effect.
 
 const PAGE = 24;
 const explorer = { map: null, chosen: new Set(), order: [], last: 0, page: 0, counts: [] };
@@ -38,7 +38,7 @@ function startExplorer() {
   explore(maps[0]);
 }
 
-/** An end of the range; it pushes the other end along. */
+/** Create the slider of one end of the range, which pushes the other end along. */
 function slider(name, limit) {
   const made = make("input", { type: "range", min: 0, step: 1, "aria-label": `${name} anchor of the range` });
   made.addEventListener("input", () => {
@@ -49,7 +49,7 @@ function slider(name, limit) {
   return made;
 }
 
-/** Turn to the anchors of a map; at first the highest are chosen, as many as it takes for a tenth of the cells. */
+/** Show the anchors of a map; initially the highest anchors are selected that cover a tenth of the cells. */
 function explore(map) {
   explorer.map = map;
   explorer.order = map.anchors.map((_, k) => k).sort((a, b) => map.anchors[a].value - map.anchors[b].value || a - b);
@@ -93,7 +93,7 @@ function anchorButton(k) {
   return button;
 }
 
-/** Switch an anchor, or choose all from the last one picked to this one. */
+/** Switch an anchor, or select all from the last switched one to this one. */
 function pick(k, extend) {
   const { order, chosen } = explorer;
   const place = order.indexOf(k);
@@ -117,7 +117,7 @@ function choose(anchors) {
   drawGrid();
 }
 
-/** Number and share of the chosen cells, how many lie on the object, and their effect. */
+/** Show number and share of the selected cells, the share on the object, and their effect. */
 function summarise() {
   const { map, chosen, counts } = explorer;
   const cells = [...chosen].reduce((sum, k) => sum + counts[k], 0);
@@ -130,7 +130,7 @@ function summarise() {
   explorer.summary.textContent = `${words.join("; ")}.`;
 }
 
-/** Share of the chosen cells, in images with a box, whose middle lies in it. */
+/** Share of the selected cells whose centre lies in the box, over images with a box. */
 function onObject(map, chosen) {
   const [rows, columns] = map.grid;
   let [inside, all] = [0, 0];

@@ -1,4 +1,4 @@
-// Thumbnails of all images: filtered, ordered, opened.
+// Thumbnails of all images, with filter and order.
 
 const KEPT = { all: () => true, correct: (one) => one.correct === true, wrong: (one) => one.correct === false };
 
@@ -22,7 +22,7 @@ function listenGallery() {
   rove(document.getElementById("thumbnails"));
 }
 
-/** Keys by which images are ordered; those without a value come last. */
+/** Sort keys of images; those without a value come last. */
 function sortKey(kind) {
   if (kind === "set") return (picture) => picture;
   if (kind === "sure") return (picture) => model().predictions[picture].probability ?? 2;

@@ -1,4 +1,4 @@
-// Where everything begins.
+// Entry point.
 
 function show(index) {
   state.comparison = index;

@@ -1,13 +1,13 @@
-// A map over its photograph, in the colours of the printed figures.
+// Overlay of a map on its photograph, in the colours of the printed figures.
 
-const SHARP = 336; // pixels that the longer side of a canvas has at least, where there is room
-const HIGHLIGHT = [255, 170, 0]; // no grey: what is lit can be told from what is not
+const SHARP = 336; // least number of pixels of the longer side of a canvas
+const HIGHLIGHT = [255, 170, 0]; // a colour, to stand out from the grey photograph
 const [DARK, LIGHT] = data.tones;
 const [RED, GREEN, BLUE] = data.luminance;
 const LIT = 0.6;
 const DIM = 0.75;
 
-/** Give a canvas a whole number of pixels for each of the photograph, and draw that. */
+/** Resize a canvas to a whole multiple of the photograph's pixels, and draw the photograph. */
 async function paintPhotograph(canvas, picture, least = SHARP) {
   const image = await photograph(picture);
   const [height, width] = [image.naturalHeight, image.naturalWidth];
@@ -20,17 +20,17 @@ async function paintPhotograph(canvas, picture, least = SHARP) {
   return context;
 }
 
-/** Grey of a pixel between the two tones: the map's lightness must stand out from the photograph's. */
+/** Grey of a pixel between the two tones, so that the map's lightness stands out from the photograph's. */
 function toned(pixels, at) {
   return 255 * DARK + (LIGHT - DARK) * (RED * pixels[at] + GREEN * pixels[at + 1] + BLUE * pixels[at + 2]);
 }
 
-/** For each pixel along a side, the cell that covers it. */
+/** Index of the cell that covers each pixel along a side. */
 function covering(cells, pixels) {
   return Int32Array.from({ length: pixels }, (_, at) => Math.floor(((at + 0.5) * cells) / pixels));
 }
 
-/** For each pixel along a side, the two cells whose middles it lies between, and how far from the first. */
+/** The two cells between whose centres each pixel along a side lies, and its distance from the first. */
 function between(cells, pixels) {
   return Array.from({ length: pixels }, (_, at) => {
     const place = Math.min(Math.max(((at + 0.5) * cells) / pixels - 0.5, 0), cells - 1);
@@ -39,7 +39,7 @@ function between(cells, pixels) {
   });
 }
 
-/** Value of each pixel: nearest where the map has anchors or shows pixels, otherwise bilinear, before any colour. */
+/** Value of each pixel: nearest if the map has anchors or shows pixels, otherwise bilinear. */
 function enlarge(map, picture, height, width) {
   const cells = cellsOf(map, picture);
   const [rows, columns] = map.grid;
@@ -76,7 +76,7 @@ async function drawOverlay(canvas, picture, map, opacity, boxed) {
   if (boxed) outline(context, picture);
 }
 
-/** Draw a picture in which the cells of the chosen anchors are lit, and nothing else. */
+/** Draw a picture in which only the cells of the selected anchors are highlighted. */
 async function drawRegions(canvas, picture, map, chosen, least) {
   const context = await paintPhotograph(canvas, picture, least);
   const frame = context.getImageData(0, 0, canvas.width, canvas.height);
@@ -89,7 +89,7 @@ async function drawRegions(canvas, picture, map, chosen, least) {
   context.putImageData(frame, 0, 0);
 }
 
-/** The object's box, white in a dark rim, so that it is seen on any photograph. */
+/** Draw the object's box in white with a dark rim, visible on any photograph. */
 function outline(context, picture) {
   const { box } = data.pictures[picture];
   if (!box) return;
@@ -102,7 +102,7 @@ function outline(context, picture) {
   }
 }
 
-/** Colours of a map as the overlay shows them over middle grey, with ticks that say their values. */
+/** Draw the colour bar of a map, blended with middle grey as in the overlay, with ticks. */
 function colourBar(map, opacity) {
   const { colours } = unpack(map);
   const order = map.anchors
@@ -119,7 +119,7 @@ function colourBar(map, opacity) {
   context.putImageData(frame, 0, 0);
   const ticks = map.ticks.map(([place, label]) => {
     const tick = make("span", {}, label);
-    tick.style.left = width(place < 0.1 ? 0 : place > 0.9 ? 1 : place); // the outermost labels stay below the bar
+    tick.style.left = width(place < 0.1 ? 0 : place > 0.9 ? 1 : place); // keep the outermost labels below the bar
     tick.classList.toggle("first", place < 0.1);
     tick.classList.toggle("last", place > 0.9);
     return tick;

@@ -1,4 +1,4 @@
-// Tables that sort by a click on a heading, or Enter on it.
+// Tables sorted by clicking a heading or pressing Enter on it.
 
 function makeSortable(table) {
   const headings = [...table.tHead.rows[0].cells];
@@ -7,7 +7,7 @@ function makeSortable(table) {
     heading.replaceChildren(button);
     button.addEventListener("click", () => {
       const before = heading.getAttribute("aria-sort");
-      const rises = heading.dataset.kind === "text" || /^Rank$|↓$/.test(heading.textContent); // the best comes first
+      const rises = heading.dataset.kind === "text" || /^Rank$|↓$/.test(heading.textContent); // best first
       const descending = before ? before === "ascending" : !rises;
       for (const other of headings) other.removeAttribute("aria-sort");
       heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
@@ -16,7 +16,7 @@ function makeSortable(table) {
   });
 }
 
-/** Sort by the values behind the cells; those without one come last either way. */
+/** Sort by the values of the cells; those without a value come last in both directions. */
 function sortRows(body, column, kind, direction) {
   const value = (row) => row.cells[column].dataset.value;
   const compare = kind === "number" ? (a, b) => a - b : (a, b) => a.localeCompare(b);

@@ -1,4 +1,4 @@
-"""A finished figure, saved whole, with beside it the account of how it was made and the data it was made from."""
+"""Figures with a sidecar, a JSON file that says how they were drawn, and a file of the data they were drawn from."""
 
 import json
 import os
@@ -19,19 +19,19 @@ from torch import Tensor, float32, uint8
 
 from ibviz.digests import KEY, seal, unseal
 from ibviz.errors import InputError
-from ibviz.figures.settings import DEFAULT, find_template, settings
+from ibviz.figures.settings import DEFAULT_TEMPLATE, find_template, settings
 from ibviz.files import replacing
 from ibviz.reading import parsing, read_bytes, shaped
 from ibviz.types import AttentionMap
 
 FORMAT = "ibviz figure"
-VERSION = 2  # 1 had no data
+VERSION = 2  # version 1 had no data
 DATA = ".data.safetensors"
 DPI = 300
 MOST_DPI = 4800
 MOST_DATA = 2**32  # bytes
-DEEPEST = 12  # lists and mappings in each other among the arguments of a figure
-# Dates and versions in a file would make two equal figures differ; the sidecar holds the versions.
+_DEEPEST = 12  # levels of nested lists and mappings among the arguments of a figure
+# Without dates and versions, equal figures are equal files; the sidecar holds the versions.
 OPTIONS: dict[str, dict[str, Any]] = {
     ".pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
     ".png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}},  # 6 packs 5 % better, thrice as long
@@ -40,20 +40,28 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Panel:
-    """A figure, the account of how it was made and its data; a notebook shows it, `save` writes all three.
+    """A figure, its account (how it was drawn) and its data; notebooks display it, and `save` writes all three.
 
     >>> Panel(Figure(), account("blank", {}, {"seed": 1})).account["record"]
     {'seed': 1}
     """
 
     def __init__(self, figure: Figure, account: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Hold a figure that is drawn already, and the tensors that its account refers to."""
+        """Hold a drawn figure, its account, and the tensors to which the account refers."""
         self.figure, self.account, self.tensors = figure, account, dict(tensors or {})
 
     def save(self, path: str | Path, *, dpi: int = DPI, data: bool = True) -> None:
-        """Write PNG, PDF or SVG by the suffix, and beside it a sidecar and data, one each for all formats of a stem.
+        """Write the figure as PNG, PDF or SVG, with its sidecar and data beside it.
 
-        They are `<stem>.json` and `<stem>.data.safetensors`; without `data` the figure cannot be redrawn from them.
+        All formats of a stem share `<stem>.json` and `<stem>.data.safetensors`.
+
+        Args:
+            path: File to write; its suffix decides the format.
+            dpi: Resolution of a PNG, and of images in a PDF or SVG.
+            data: Write the data too; without it the figure cannot be redrawn.
+
+        Raises:
+            InputError: If the suffix is unknown, or `<stem>.json` is not the sidecar of a figure.
         """
         path = Path(path)
         if path.suffix.lower() not in OPTIONS:
@@ -75,22 +83,30 @@ class Panel:
         return drawn.getvalue()
 
     def _write(self, target: Path | BytesIO, suffix: str, dpi: int) -> None:
-        template = self.account.get("arguments", {}).get("template", DEFAULT)
+        template = self.account.get("arguments", {}).get("template", DEFAULT_TEMPLATE)
         with settings(find_template(template)):
             self.figure.savefig(target, format=suffix[1:], dpi=dpi, **OPTIONS[suffix])
 
 
-def finished(
+def build_panel(
     kind: str, figure: Figure, facts: Mapping[str, Any], arguments: Mapping[str, Any], record: Mapping[str, Any] | None
 ) -> Panel:
-    """A drawn figure with what it was drawn from: the keyword arguments of the function named `kind`, but `record`."""
+    """Create a panel from a figure drawn by the function named `kind`.
+
+    Args:
+        kind: Name of the function.
+        figure: The drawn figure.
+        facts: Facts of the drawing, for the sidecar.
+        arguments: Keyword arguments of the function except `record`, from which it can be redrawn.
+        record: Facts given by the caller, for the sidecar.
+    """
     tensors: dict[str, Tensor] = {}
-    packed = {name: pack(value, tensors, name) for name, value in arguments.items()}
+    packed = {name: pack_argument(value, tensors, name) for name, value in arguments.items()}
     return Panel(figure, account(kind, {**facts, "arguments": packed}, record), tensors)
 
 
 def account(kind: str, facts: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a sidecar says: the kind of figure, facts of its drawing, library versions and the caller's record.
+    """Return the contents of a sidecar: kind of figure, facts of its drawing, library versions, the caller's record.
 
     >>> account("panel", {"blend": 0.5}, None)["kind"]
     'panel'
@@ -105,14 +121,14 @@ def account(kind: str, facts: Mapping[str, Any], record: Mapping[str, Any] | Non
         ) from error
 
 
-def pack(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
-    """An argument as JSON; its tensors go into `tensors`, exactly, pixels of 8 bits as such.
+def pack_argument(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """Encode an argument as JSON and add its tensors to `tensors`, losslessly and 8-bit pixels as bytes.
 
-    Whatever is not JSON of its own is a dictionary of one key, which says what it is.
+    Values that JSON lacks become a dictionary with a single key, which names their type.
 
     >>> import torch
     >>> kept: dict[str, Tensor] = {}
-    >>> pack({"CAM": torch.ones(1, 2, 2), "of": (1, 2)}, kept, "maps")
+    >>> pack_argument({"CAM": torch.ones(1, 2, 2), "of": (1, 2)}, kept, "maps")
     {'mapping': {'CAM': {'pixels': '0 maps/CAM'}, 'of': {'tuple': [1, 2]}}}
     >>> kept["0 maps/CAM"].dtype
     torch.uint8
@@ -121,11 +137,11 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
         return _pack_tensor(value, tensors, name)
     if isinstance(value, AttentionMap):
         exact = {"mean": value.mean} if value.index is None else {"index": value.index, "anchors": value.anchors}
-        return {"attention": {part: pack(one, tensors, f"{name}/{part}") for part, one in exact.items()}}
+        return {"attention": {part: pack_argument(field, tensors, f"{name}/{part}") for part, field in exact.items()}}
     if isinstance(value, Mapping):
-        return {"mapping": {key: pack(one, tensors, f"{name}/{key}") for key, one in value.items()}}
+        return {"mapping": {key: pack_argument(item, tensors, f"{name}/{key}") for key, item in value.items()}}
     if isinstance(value, tuple | list):
-        parts = [pack(one, tensors, f"{name}/{number}") for number, one in enumerate(value)]
+        parts = [pack_argument(item, tensors, f"{name}/{number}") for number, item in enumerate(value)]
         return parts if isinstance(value, list) else {"tuple": parts}
     return value
 
@@ -134,14 +150,14 @@ def _pack_tensor(value: Tensor, tensors: dict[str, Tensor], name: str) -> dict[s
     value = value.detach().cpu().contiguous().clone()
     bytes_ = _as_bytes(value)
     kind, kept = ("tensor", value) if bytes_ is None else ("pixels", bytes_)
-    equal = (key for key, one in tensors.items() if one.dtype == kept.dtype and one.equal(kept))
+    equal = (key for key, other in tensors.items() if other.dtype == kept.dtype and other.equal(kept))
     key = next(equal, f"{len(tensors)} {name}")
     tensors[key] = kept
     return {kind: key}
 
 
 def _as_bytes(value: Tensor) -> Tensor | None:
-    """Multiples of 1 / 255, as pixels of 8 bits are, as those bytes; None for anything else."""
+    """Convert floats that are multiples of 1/255 to bytes; None for any other tensor."""
     if value.dtype != float32:
         return None
     bytes_ = (value.nan_to_num() * 255).round().clamp(0, 255).to(uint8)
@@ -152,13 +168,13 @@ def _pixels(bytes_: Tensor) -> Tensor:
     return bytes_.float() / 255
 
 
-def unpack(packed: Any, tensors: Mapping[str, Tensor], depth: int = 0) -> Any:
-    """What `pack` was given, but without the deviation of an attention map, which no figure shows."""
-    if depth > DEEPEST:
-        raise InputError(f"its arguments are nested more than {DEEPEST} deep")
-    inner = partial(unpack, tensors=tensors, depth=depth + 1)
+def unpack_argument(packed: Any, tensors: Mapping[str, Tensor], depth: int = 0) -> Any:
+    """Decode an argument of `pack_argument`, except the deviation of an attention map, which no figure shows."""
+    if depth > _DEEPEST:
+        raise InputError(f"its arguments are nested more than {_DEEPEST} deep")
+    inner = partial(unpack_argument, tensors=tensors, depth=depth + 1)
     if isinstance(packed, list):
-        return [inner(one) for one in packed]
+        return [inner(item) for item in packed]
     if not isinstance(packed, dict):
         return packed
     kind: str
@@ -167,9 +183,9 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], depth: int = 0) -> Any:
     if len(packed) != 1 or not isinstance(held, HELD.get(kind, ())):
         raise InputError(f"a value among its arguments is one of {', '.join(HELD)}; got {str(list(packed))[:100]}")
     if kind == "mapping":
-        return {key: inner(one) for key, one in held.items()}
+        return {key: inner(item) for key, item in held.items()}
     if kind == "attention":
-        return _unpack_attention({part: inner(one) for part, one in held.items()})
+        return _unpack_attention({part: inner(field) for part, field in held.items()})
     return tuple(map(inner, held)) if kind == "tuple" else _unpack_tensor(kind, held, tensors)
 
 
@@ -197,14 +213,14 @@ HELD: dict[str, type] = {"tensor": str, "pixels": str, "attention": dict, "mappi
 
 
 class DataFile(BaseModel):
-    """The file of a figure's tensors, beside its sidecar."""
+    """File with the tensors of a figure, beside its sidecar."""
 
     file: str
     sha256: str
 
 
 class Sidecar(BaseModel):
-    """What is read of a sidecar."""
+    """Contents of a sidecar, as far as they are used."""
 
     kind: str
     arguments: dict[str, Any] = {}
@@ -214,7 +230,7 @@ class Sidecar(BaseModel):
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """What a sidecar says; any other file is refused."""
+    """Read a sidecar; raise `InputError` for any other file and for a damaged one."""
     encoded, told = read_bytes(path, what="sidecar"), None
     with suppress(ValueError, RecursionError):
         told = json.loads(encoded)
@@ -229,7 +245,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def read_data(sidecar: Path, named: Mapping[str, str] | None) -> dict[str, Tensor]:
-    """Tensors of a figure from the file that its sidecar names; refused where its hash is another than noted there."""
+    """Read the tensors of a figure from the file that its sidecar names; raise `InputError` if its SHA-256 differs."""
     if named is None:
         return {}
     path = sidecar.parent / Path(named["file"]).name

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from ibviz.data import parquet
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet
+from ibviz.data.image_stream import ImageStream, input_statistics
 from ibviz.data.sources import load_images, load_split
-from ibviz.data.streaming import ImageStream, input_statistics
 from ibviz.errors import InputError
 
 COUNT = 300
@@ -61,7 +61,7 @@ def opened(stored: tuple[str, Path], **changes: object) -> tuple[ImageStream, Im
 
 
 def test_rows_far_apart_in_one_row_group_are_read(stored, monkeypatch):
-    monkeypatch.setattr("ibviz.data.parquet.BATCH", 2)  # in groups of 7: batches without a wanted row between them
+    monkeypatch.setattr("ibviz.data.parquet._ROWS_AT_ONCE", 2)  # groups of 7 rows: some batches have no wanted row
     stream, whole = opened(stored)
     rows = torch.tensor([0, 6])
     assert stream.read(rows)[0].equal(whole.images[rows])
@@ -168,7 +168,7 @@ def test_statistics_of_a_stream_are_exact_when_it_is_short_and_of_a_sample_by_se
     )
     assert input_statistics(stream) == input_statistics(whole)
     assert len(read) in ([0] if stored[0] == "folder" else range(44, 49))  # once; twice where a batch ends in a group
-    monkeypatch.setattr("ibviz.data.streaming.SEEN", 100)
+    monkeypatch.setattr("ibviz.data.image_stream._STATISTICS_IMAGES", 100)
     few = torch.randperm(COUNT, generator=torch.Generator().manual_seed(5))[:100]
     expected = (whole.images[few].numpy() / 255).mean((0, 2, 3))
     mean, _ = input_statistics(stream, seed=5)

@@ -1,4 +1,4 @@
-"""From what is given to what is drawn: checked, on the CPU, with a scale and a named enlargement."""
+"""Rows of a panel: checked maps on the CPU, each with its scale and enlargement."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -10,46 +10,45 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ibviz.errors import InputError, unknown
-from ibviz.figures.overlay import Look, photo_interpolation
-from ibviz.figures.scale import Scale, Values, anchor_scale, attention_scale, fixed_scale, map_scale
+from ibviz.figures.drawing import Look, photo_interpolation
+from ibviz.figures.scale import FloatArray, Scale, anchor_scale, attention_scale, fixed_scale, map_scale
 from ibviz.types import AttentionMap, Boxes, Grid, Images, Masks
 
-# `Maps`, but each row has its own grid, and a wrong batch is answered with the name of the row.
+# Not `Maps`: each row has its own grid, and the error of a wrong batch size names the row.
 RowMaps: TypeAlias = Float[Tensor, "_ _ _"] | AttentionMap
-Shared: TypeAlias = str | tuple[float, float]  # rows of the same name have one scale, as have rows of the same limits
+Shared: TypeAlias = str | tuple[float, float]  # name of a shared scale, or its limits
 
-LARGEST_SIDE = (
-    1000  # pixels of a photograph; the largest cell of a panel shows 800 at 300 dpi on slides, at 600 on paper
-)
+# Pixels of a photograph. The largest cell of a panel shows 800 at 300 dpi on slides and at 600 dpi on paper.
+LARGEST_SIDE = 1000
 TIMES = "\u00d7"
 
 
-class Content(NamedTuple):
-    """What a row shows, of whatever scale: values `(b, gh, gw)`, and whether they are anchors or attention."""
+class RowContent(NamedTuple):
+    """Contents of a row, before its scale is chosen."""
 
     label: str
-    values: Values
-    attention: bool
-    fine: bool  # at least as fine as the photographs
-    anchors: Values | None = None
+    values: FloatArray  # (b, gh, gw)
+    attention: bool  # attention, otherwise any other map
+    fine: bool  # the grid is at least as fine as the photographs
+    anchors: FloatArray | None = None  # of quantised attention
 
 
-class Row(NamedTuple):
-    """One method, ready to draw: its content, its scale and how it is enlarged."""
+class PanelRow(NamedTuple):
+    """Row of one method, ready to draw."""
 
-    content: Content
+    content: RowContent
     scale: Scale
-    enlargement: str
-    interpolation: str
+    enlargement: str  # as the note names it
+    interpolation: str  # matplotlib's name
 
     @property
     def note(self) -> str:
-        """What stands in small type beside the label."""
+        """Note in small type beside the label."""
         grid = TIMES.join(map(str, self.content.values.shape[1:]))
         return ", ".join([self.enlargement.removesuffix(" blocks"), grid, *self.scale.remarks])
 
     def account(self) -> dict[str, Any]:
-        """Facts for the sidecar."""
+        """Return the facts of the row for the sidecar."""
         anchors = self.content.anchors
         return {
             "label": self.content.label,
@@ -62,26 +61,23 @@ class Row(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """Images, maps and outlines as they are drawn; `original_size` is that of images which were made smaller.
-
-    `channels` are those that are seen, where images have another number of them than one or three.
-    """
+    """Images, maps and outlines as they are drawn."""
 
     images: Images
     maps: dict[str, RowMaps]
     boxes: Boxes | None
     masks: Masks | None
-    original_size: Grid | None
-    channels: tuple[int, ...] | None = None
+    original_size: Grid | None  # of images that were made smaller
+    channels: tuple[int, ...] | None = None  # drawn channels, if images have neither one nor three
 
     @property
     def size(self) -> Grid:
-        """Pixels high and wide."""
+        """Height and width in pixels."""
         return self.images.shape[2], self.images.shape[3]
 
 
-def shrunk(shown: Shown) -> Shown:
-    """Images with a side over `LARGEST_SIDE`, more than a page can show, made smaller with all that lies on them."""
+def downscaled(shown: Shown) -> Shown:
+    """Downscale images with a side over `LARGEST_SIDE`, with the maps, boxes and masks on them."""
     height, width = shown.size
     share = LARGEST_SIDE / max(shown.size)
     if share >= 1:
@@ -89,7 +85,7 @@ def shrunk(shown: Shown) -> Shown:
     size = max(1, round(share * height)), max(1, round(share * width))
     ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
     return Shown(
-        images=(_smaller(shown.images, size).clamp(0, 1) * 255).round() / 255,  # a sidecar's data holds them in 8 bits
+        images=(_smaller(shown.images, size).clamp(0, 1) * 255).round() / 255,  # stored in 8 bits
         maps={label: _smaller_map(given, size) for label, given in shown.maps.items()},
         boxes=None if shown.boxes is None else shown.boxes * ratio.to(shown.boxes),
         masks=None if shown.masks is None else _smaller(shown.masks[:, None].float(), size)[:, 0] >= 0.5,
@@ -98,15 +94,15 @@ def shrunk(shown: Shown) -> Shown:
     )
 
 
-def coloured(images: Images, channels: Sequence[int] | None) -> Float[Tensor, "b 3 h w"]:
-    """What is seen of images of any number of channels: `channels` as red, green and blue, or one of them as grey.
+def as_rgb(images: Images, channels: Sequence[int] | None) -> Float[Tensor, "b 3 h w"]:
+    """Select `channels` of images as red, green and blue, or one channel as grey.
 
-    >>> coloured(torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1), (3, 2, 0)).flatten()
+    >>> as_rgb(torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1), (3, 2, 0)).flatten()
     tensor([0.4000, 0.3000, 0.1000])
     """
     count = images.shape[1]
     chosen = list(range(count)) if channels is None else list(channels)
-    if len(chosen) not in (1, 3) or not all(0 <= one < count for one in chosen):
+    if len(chosen) not in (1, 3) or not all(0 <= channel < count for channel in chosen):
         raise InputError(
             f"images have {count} channels; say which three of 0 to {count - 1} are drawn as red, green "
             f"and blue, or which one as grey: channels=(2, 1, 0); got {channels}"
@@ -119,14 +115,14 @@ def _smaller(images: Tensor, size: Grid) -> Tensor:
 
 
 def _smaller_map(given: RowMaps, size: Grid) -> RowMaps:
-    """A map with pixels finer than the images will have; one of cells stays as it is."""
+    """Downscale a map finer than the downscaled images; leave coarser maps as they are."""
     if isinstance(given, AttentionMap) or given.shape[1] <= size[0] or given.shape[2] <= size[1]:
         return given
     return _smaller(given[:, None], size)[:, 0]
 
 
 def check_look(look: Look) -> Look:
-    """Refuse shares outside 0 to 1."""
+    """Raise `InputError` for fractions outside 0 to 1."""
     if not 0 <= look.blend <= 1:
         raise InputError(f"blend is the share of the map in an overlay, from 0 to 1; got {look.blend}")
     if not all(0 <= share <= 1 for share in look.contours):
@@ -134,12 +130,12 @@ def check_look(look: Look) -> Look:
     return look
 
 
-def check_images(images: Images, beside: Mapping[str, Sequence[str] | Boxes | Masks | None]) -> None:
-    """Refuse images outside [0, 1] and captions, boxes or masks of another number."""
+def check_panel_images(images: Images, beside: Mapping[str, Sequence[str] | Boxes | Masks | None]) -> None:
+    """Raise `InputError` for images outside [0, 1] and for another number of captions, boxes or masks."""
     if not len(images):
         raise InputError("no images; a panel needs at least one")
     low, high = images.min().item(), images.max().item()
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # also where they are NaN
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN compares false
         raise InputError(f"images must be in [0, 1], before any normalisation; got values from {low:.3g} to {high:.3g}")
     for name, given in beside.items():
         if given is not None and len(given) != len(images):
@@ -147,7 +143,7 @@ def check_images(images: Images, beside: Mapping[str, Sequence[str] | Boxes | Ma
 
 
 def check_boxes(boxes: Boxes, size: Grid) -> None:
-    """Refuse boxes that are empty or leave an image of `size`, as those of an uncropped image do; NaN is no box."""
+    """Raise `InputError` for boxes that are empty or exceed an image of `size`; a row of NaN means no box."""
     height, width = size
     x0, y0, x1, y1 = boxes.unbind(1)
     right = (x0 >= -1) & (x0 < x1) & (x1 <= width + 1) & (y0 >= -1) & (y0 < y1) & (y1 <= height + 1)  # 1: rounding
@@ -160,28 +156,32 @@ def check_boxes(boxes: Boxes, size: Grid) -> None:
         )
 
 
-def rows_of(maps: Mapping[str, RowMaps], images: int, size: Grid, scales: Mapping[str, Shared]) -> list[Row]:
-    """Choose scale and enlargement of each row: anchors in nearest blocks, pixels as they are, the rest bilinear.
+def rows_of(maps: Mapping[str, RowMaps], images: int, size: Grid, scales: Mapping[str, Shared]) -> list[PanelRow]:
+    """Choose scale and enlargement of each row: nearest for anchors, none for pixels, bilinear for the rest.
 
-    Rows with the same entry in `scales`, a name or limits, have one scale; a row that is not there has its own.
+    Args:
+        maps: Maps or attention by row.
+        images: Number of images.
+        size: Height and width of the images in pixels.
+        scales: Name or limits of a scale by row; rows with the same entry share it, rows without one have their own.
     """
     for label in scales:
         if label not in maps:
             raise unknown("row of scales", label, list(maps))
     contents = [_content(label, given, images, size) for label, given in maps.items()]
-    groups: dict[object, list[Content]] = {}
-    for one in contents:
-        groups.setdefault(_group(one, scales), []).append(one)
-    chosen = {group: _scale_of(among, scales.get(among[0].label)) for group, among in groups.items()}
-    return [Row(one, chosen[_group(one, scales)], *_enlargement(one, size)) for one in contents]
+    groups: dict[object, list[RowContent]] = {}
+    for content in contents:
+        groups.setdefault(_group(content, scales), []).append(content)
+    chosen = {group: _scale_of(members, scales.get(members[0].label)) for group, members in groups.items()}
+    return [PanelRow(content, chosen[_group(content, scales)], *_enlargement(content, size)) for content in contents]
 
 
-def _group(one: Content, scales: Mapping[str, Shared]) -> object:
-    shared = scales.get(one.label)
-    return ("own", one.label) if shared is None else ("shared", shared)
+def _group(content: RowContent, scales: Mapping[str, Shared]) -> object:
+    shared = scales.get(content.label)
+    return ("own", content.label) if shared is None else ("shared", shared)
 
 
-def _content(label: str, given: RowMaps, images: int, size: Grid) -> Content:
+def _content(label: str, given: RowMaps, images: int, size: Grid) -> RowContent:
     attention, anchors = isinstance(given, AttentionMap), None
     maps = given.mean if isinstance(given, AttentionMap) else given
     if isinstance(given, AttentionMap) and given.index is not None and given.anchors is not None:
@@ -189,21 +189,21 @@ def _content(label: str, given: RowMaps, images: int, size: Grid) -> Content:
         _check_anchors(label, anchors, given.index)
         maps = given.values()
     values = _values(label, maps, images)
-    return Content(label, values, attention, values.shape[1] >= size[0] and values.shape[2] >= size[1], anchors)
+    return RowContent(label, values, attention, values.shape[1] >= size[0] and values.shape[2] >= size[1], anchors)
 
 
-def _scale_of(among: list[Content], shared: Shared | None) -> Scale:
-    """One scale for contents that may differ in kind: the strictest that fits all of them."""
-    values = np.concatenate([one.values.ravel() for one in among])
-    anchors = [one.anchors for one in among if one.anchors is not None]
+def _scale_of(contents: list[RowContent], shared: Shared | None) -> Scale:
+    """Choose the most specific scale that fits all contents, which may differ in kind."""
+    values = np.concatenate([content.values.ravel() for content in contents])
+    anchors = [content.anchors for content in contents if content.anchors is not None]
     limits = None if shared is None or isinstance(shared, str) else _limits(shared)
-    if len(anchors) == len(among):
+    if len(anchors) == len(contents):
         return anchor_scale(np.concatenate(anchors), limits)
     if limits is not None:
         return fixed_scale(limits, values)
-    if all(one.attention for one in among):
+    if all(content.attention for content in contents):
         return attention_scale(values)
-    return map_scale(values, robust=all(one.fine for one in among))
+    return map_scale(values, robust=all(content.fine for content in contents))
 
 
 def _limits(given: tuple[float, float]) -> tuple[float, float]:
@@ -213,14 +213,14 @@ def _limits(given: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
-def _enlargement(one: Content, size: Grid) -> tuple[str, str]:
-    """Its name, and matplotlib's for it."""
-    if one.anchors is not None:
+def _enlargement(content: RowContent, size: Grid) -> tuple[str, str]:
+    """Return the name of the enlargement, and matplotlib's name for it."""
+    if content.anchors is not None:
         return "nearest blocks", "nearest"
-    return ("pixels", photo_interpolation(size)) if one.fine else ("bilinear", "bilinear")
+    return ("pixels", photo_interpolation(size)) if content.fine else ("bilinear", "bilinear")
 
 
-def _check_anchors(label: str, anchors: Values, index: Tensor) -> None:
+def _check_anchors(label: str, anchors: FloatArray, index: Tensor) -> None:
     if not (len(anchors) and np.isfinite(anchors).all()):
         raise InputError(f"row {label!r} needs at least one anchor, all finite; got {anchors.tolist()}")
     low, high = int(index.min()), int(index.max())
@@ -228,7 +228,7 @@ def _check_anchors(label: str, anchors: Values, index: Tensor) -> None:
         raise InputError(f"row {label!r} has {len(anchors)} anchors, but its cells name anchors {low} to {high}")
 
 
-def _values(label: str, maps: Tensor, images: int) -> Values:
+def _values(label: str, maps: Tensor, images: int) -> FloatArray:
     if maps.ndim != 3 or len(maps) != images or not maps.numel():
         shape = tuple(maps.shape)
         raise InputError(f"row {label!r} needs one map (rows, columns) for each of {images} images; got shape {shape}")

@@ -1,12 +1,12 @@
-"""torchmetrics classes over the pure functions: they sum over batches and processes, and never run a network.
+"""torchmetrics classes for the metrics of this package: they accumulate over batches and processes, and run no network.
 
-`update` takes arguments by keyword, so that one `MetricCollection` serves all: `collection.update(deletion=curve,
-insertion=curve, maps=maps, regions=regions, boxes=boxes)`. States are sums, whose memory does not grow with the number
-of images; `reduction="none"` keeps a value for each image instead. Images without a defined value are left out, and
+`update` takes keyword arguments, so that one `MetricCollection` serves all: `collection.update(deletion=curve,
+insertion=curve, maps=maps, regions=regions, boxes=boxes)`. States are sums, whose memory is independent of the number
+of images; `reduction="none"` keeps one value per image instead. Images without a defined value are left out and
 counted in `excluded`.
 
-Areas are those of the curves given, over their own fractions. `Faithfulness` has the mean of the areas of single tie
-orders, by the rule of its protocol: the same, unless cells differ in size or the protocol names another rule.
+Areas are those under the given curves, over their own fractions. `Faithfulness` has the mean of the areas of single tie
+orders by the rule of its protocol, which is the same unless cells differ in size or the protocol names another rule.
 """
 
 from abc import ABC
@@ -22,7 +22,7 @@ from torchmetrics.utilities import dim_zero_cat
 from ibviz.errors import InputError
 from ibviz.metrics.curves import Curve, trapezoid
 from ibviz.metrics.grid import Enlargement
-from ibviz.metrics.localisation.boxes import DELTAS, THRESHOLDS, Contours, box_accuracy, box_hits, overlaps
+from ibviz.metrics.localisation.boxes import DELTAS, THRESHOLD_COUNT, Contours, box_accuracy, box_hits, overlaps
 from ibviz.metrics.localisation.energy import energy_pointing_game
 from ibviz.metrics.localisation.pointing_game import pointing_game
 from ibviz.types import Grid, Maps, Masks, Scores
@@ -31,11 +31,10 @@ Reduction = Literal["mean", "none"]
 
 
 class _PerImage(Metric, ABC):
-    """Mean over images, or the value of each; states carry the metric's name and options.
+    """Mean over images, or the value of each; the names of its states contain the metric's name and options.
 
-    torchmetrics lets metrics of a collection whose states agree after the first batch share them from then on; deletion
-    and insertion of a uniform map do agree, and so do all tolerances without an object, so their states must not be
-    called the same.
+    Metrics of a torchmetrics collection whose states have equal names and values after the first batch share them from
+    then on. Deletion and insertion of a uniform map are equal, so their states need different names.
     """
 
     is_differentiable: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -45,9 +44,10 @@ class _PerImage(Metric, ABC):
     plot_upper_bound: ClassVar[float] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
     excluded: Int[Tensor, ""]
 
-    def __new__(cls, *given: object, **options: object) -> Any:  # noqa: ARG004 - `__init__` takes the options
-        """Refuse a network or a tensor in the place of options, in words."""
-        if given and not isinstance(given[0], str):  # torchmetrics hands a name over to a copy
+    def __new__(cls, *given: object, **options: object) -> Any:
+        """Raise `InputError` for a network or a tensor given in place of options."""
+        del options  # for `__init__`
+        if given and not isinstance(given[0], str):  # torchmetrics passes a name when it copies a metric
             raise InputError(
                 f"{cls.__name__} takes no {type(given[0]).__name__}: it runs no network, but sums up what "
                 "`update` is given, such as curves of ibviz.metrics.faithfulness; to judge maps of a "
@@ -74,14 +74,14 @@ class _PerImage(Metric, ABC):
             setattr(self, f"{self.name}_n", getattr(self, f"{self.name}_n") + (~values.isnan()).sum())
 
     def compute(self) -> Float[Tensor, "*b"]:
-        """Mean over images with a defined value, NaN if there is none; or all values, NaN where undefined."""
+        """Return the mean over images with a defined value, NaN if there is none; or one value per image."""
         if self.reduction == "none":
             values = getattr(self, f"{self.name}_values")
             return dim_zero_cat(values) if len(values) else torch.zeros(0, device=self.device)
         return getattr(self, f"{self.name}_sum") / getattr(self, f"{self.name}_n")
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Draw the value, or the values given, as torchmetrics does."""
+        """Draw the computed value or the given values, as torchmetrics does."""
         return self._plot(val, ax)
 
 
@@ -110,22 +110,22 @@ class Insertion(_PerImage):
 
 
 class SRG(_PerImage):
-    """Insertion minus deletion from one baseline (Blücher 2024); a random order has 0, higher is better."""
+    """Insertion minus deletion from one baseline (Blücher 2024): 0 for a random order; higher is better."""
 
     plot_lower_bound = -1.0
 
     def update(self, deletion: Curve, insertion: Curve) -> None:
-        """Add both curves of a batch, which start and end at the same two scores if the baseline was one."""
+        """Add both curves of a batch, which have the same two end points if they have one baseline."""
         self._add(trapezoid(insertion) - trapezoid(deletion))
 
 
 class PointingGame(_PerImage):
-    """Expected hit of `ibviz.metrics.pointing_game`; higher is better."""
+    """Mean expected hit of `ibviz.metrics.pointing_game`; higher is better."""
 
     def __init__(
         self, *, tolerance: float | None = None, enlargement: Enlargement = "nearest", reduction: Reduction = "mean"
     ) -> None:
-        """Take the options of the function."""
+        """Set the options of the function."""
         super().__init__(reduction=reduction, options=(tolerance, enlargement))
         self.tolerance = tolerance
         self.enlargement: Enlargement = enlargement
@@ -136,29 +136,30 @@ class PointingGame(_PerImage):
 
 
 class EnergyPointingGame(_PerImage):
-    """Energy of `ibviz.metrics.energy_pointing_game`, or the chance-normalised one; higher is better."""
+    """Mean energy of `ibviz.metrics.energy_pointing_game`, chance-normalised on request; higher is better."""
 
     plot_lower_bound = -1.0
 
     def __init__(
         self, *, normalised: bool = False, enlargement: Enlargement = "nearest", reduction: Reduction = "mean"
     ) -> None:
-        """Take the options of the function."""
+        """Set the options of the function."""
         super().__init__(reduction=reduction, options=(normalised, enlargement))
         self.normalised = normalised
         self.enlargement: Enlargement = enlargement
 
     def update(self, maps: Maps, regions: Masks) -> None:
         """Add a batch of maps and the regions of their objects."""
-        found = energy_pointing_game(maps, regions, enlargement=self.enlargement)
-        self._add(found.normalised if self.normalised else found.energy)
+        result = energy_pointing_game(maps, regions, enlargement=self.enlargement)
+        self._add(result.normalised if self.normalised else result.energy)
 
 
 class MaxBoxAcc(Metric):
     """`ibviz.metrics.max_box_acc` over batches, version 2 by default; higher is better.
 
-    `chosen_on` is a metric of the same `deltas` that has seen the other split: thresholds are those best on all
-    that it has seen, in all processes, when this one is made. Without it only the oracle is defined.
+    `chosen_on` is a metric with the same `deltas` that was updated with another split. Thresholds are the best ones on
+    all images that it has seen, in all processes, by the time this metric is made. Without it only the oracle is
+    defined.
 
     >>> boxes = [torch.tensor([[0.0, 0.0, 1.0, 1.0]])]
     >>> metric = MaxBoxAcc(size=(2, 2))
@@ -185,25 +186,36 @@ class MaxBoxAcc(Metric):
         enlargement: Enlargement = "bilinear",
         chosen_on: "MaxBoxAcc | None" = None,
     ) -> None:
-        """Take the options of `overlaps` and `max_box_acc`; `size` is rows and columns of the images."""
+        """Set the options of `overlaps` and `max_box_acc`.
+
+        Args:
+            size: Height and width of the images in pixels.
+            deltas: Thresholds of intersection over union.
+            contours: "all" contours of a map (version 2), or only the "largest" (version 1).
+            enlargement: Interpolation from the map to pixels.
+            chosen_on: Metric of another split that chooses the thresholds of the maps.
+
+        Raises:
+            InputError: If `chosen_on` has other deltas or has seen no image with a box.
+        """
         super().__init__()
         self.size, self.deltas = size, deltas
         self.contours: Contours = contours
         self.enlargement: Enlargement = enlargement
         self.register_buffer("others", None if chosen_on is None else chosen_on._counted(deltas), persistent=False)
-        self.add_state("hits", torch.zeros(len(deltas), THRESHOLDS, dtype=torch.long), dist_reduce_fx="sum")
-        # The name tells metrics of a collection apart, as above.
+        self.add_state("hits", torch.zeros(len(deltas), THRESHOLD_COUNT, dtype=torch.long), dist_reduce_fx="sum")
+        # Options in the name keep metrics of a collection apart, as in `_PerImage`.
         self.counter = _named("boxed", *size, *deltas, contours, enlargement)
         for name in (self.counter, "excluded"):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     @property
     def boxed(self) -> Int[Tensor, ""]:
-        """Images with a box."""
+        """Number of images with a box."""
         return getattr(self, self.counter)
 
     def _counted(self, deltas: Sequence[float]) -> Int[Tensor, "deltas thresholds"]:
-        """Hits over all processes, for another metric to choose thresholds by."""
+        """Count hits over all processes, for another metric that chooses its thresholds by them."""
         if tuple(self.deltas) != tuple(deltas):
             raise InputError(f"expected a metric of deltas {tuple(deltas)} to choose on; got {tuple(self.deltas)}")
         with self.sync_context():
@@ -213,27 +225,27 @@ class MaxBoxAcc(Metric):
         return hits
 
     def update(self, maps: Maps, boxes: Sequence[Float[Tensor, "_ 4"]]) -> None:
-        """Add a batch of maps and, for each image, its boxes as x0, y0, x1, y1 in pixels."""
-        found = overlaps(maps, boxes, self.size, contours=self.contours, enlargement=self.enlargement)
-        missing = found[:, 0].isnan().sum()
-        self.hits += box_hits(found, self.deltas)
-        setattr(self, self.counter, self.boxed + len(found) - missing)
+        """Add a batch of maps and the boxes of each image as x0, y0, x1, y1 in pixels."""
+        ious = overlaps(maps, boxes, self.size, contours=self.contours, enlargement=self.enlargement)
+        missing = ious[:, 0].isnan().sum()
+        self.hits += box_hits(ious, self.deltas)
+        setattr(self, self.counter, self.boxed + len(ious) - missing)
         self.excluded += missing
 
     def compute(self) -> dict[str, Float[Tensor, ""]]:
-        """Accuracy at the chosen thresholds, NaN without any, and the oracle beside it."""
+        """Return the accuracy at the chosen thresholds, NaN without `chosen_on`, and that of the oracle."""
         n = int(self.boxed)
         result = box_accuracy(self.hits, self.others, n=n, excluded=int(self.excluded))
         numbers = {"max_box_acc": result.accuracy, "max_box_acc_oracle": result.oracle}
         return {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Draw the value, or the values given, as torchmetrics does."""
+        """Draw the computed value or the given values, as torchmetrics does."""
         return self._plot(val, ax)
 
 
 def _named(*parts: object) -> str:
-    """A name of what a metric is and of its options.
+    """Join a metric's name and options to the name of a state.
 
     >>> _named("pointinggame", 0.5, "nearest")
     'pointinggame_0_5_nearest'

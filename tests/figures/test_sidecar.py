@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ibviz.digests import digest_json
 from ibviz.errors import InputError
 from ibviz.figures import anchor_usage, curves, panel, table
-from ibviz.figures.output import Panel
+from ibviz.figures.sidecar import Panel
 from tests.figures.drawn import grey, quantised
 
 

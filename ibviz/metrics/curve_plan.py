@@ -1,4 +1,4 @@
-"""The distinct masked states behind a set of curves, planned before any of them is scored."""
+"""Plan of the distinct masked images that a set of curves needs, made before any of them is scored."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -11,34 +11,36 @@ from ibviz.errors import InputError
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.ties import cell_order, levels, tie_orders
 
-ENTRIES_AT_ONCE = 2**18  # of orders times cells or points per plan: bounds memory, changes no number
+_ENTRIES_AT_ONCE = 2**18  # images times orders times cells (or points) per plan; bounds memory, changes no number
 
 
-class Plan(NamedTuple):
-    """Curves of the consecutive images from `start`: which state each point needs, every distinct state once.
+class CurvePlan(NamedTuple):
+    """Plan of the curves of consecutive images from `start`, in which every distinct masked image occurs once.
 
-    Point k of a curve has removed (deletion) or added (insertion) the cells ranked below `cuts[k]`.
+    At point k of a curve, the cells ranked below `cuts[k]` are removed (deletion) or added (insertion).
     """
 
     start: int
     ranks: Int[Tensor, "b orders cells"]
     cuts: Int[Tensor, " points"]  # both ends included
-    read: slice  # the points that count for the curves
-    states: Int[Tensor, " states"]  # one flat index into `lookup` for each distinct state
+    read: slice  # points that belong to the curve; the others only give its two ends
+    states: Int[Tensor, " states"]  # one flat index into `lookup` per distinct masked image
     lookup: Int[Tensor, "2 b orders points"]  # position in `states`; deletion, then insertion
 
 
-def plans(values: Float[Tensor, "b cells"], protocol: CurveProtocol, *, most: int | None = None) -> Iterator[Plan]:
-    """Plan the curves of flat maps, a bounded number of images at a time, at most `most`.
+def plan_curves(
+    values: Float[Tensor, "b cells"], protocol: CurveProtocol, *, most: int | None = None
+) -> Iterator[CurvePlan]:
+    """Plan the curves of flat maps, a bounded number of images at a time and at most `most`.
 
     >>> protocol = CurveProtocol(colour=(0, 0, 0), ties="group")
-    >>> [len(plan.states) for plan in plans(torch.tensor([[0.1, 0.9], [0.5, 0.5]]), protocol)]
+    >>> [len(plan.states) for plan in plan_curves(torch.tensor([[0.1, 0.9], [0.5, 0.5]]), protocol)]
     [6]
     """
     points, read = _points(values, protocol)
     cuts = torch.tensor(points, device=values.device)
     orders = _orders(values, protocol)
-    at_once = max(1, ENTRIES_AT_ONCE // (len(orders) * max(values.shape[1], len(cuts))))
+    at_once = max(1, _ENTRIES_AT_ONCE // (len(orders) * max(values.shape[1], len(cuts))))
     at_once = min(at_once, most or at_once)
     shared = len({*protocol.baselines}) == 1
     for start in range(0, len(values), at_once):
@@ -46,63 +48,63 @@ def plans(values: Float[Tensor, "b cells"], protocol: CurveProtocol, *, most: in
         yield _plan(start, ranks, cuts, read, shared=shared)
 
 
-def even(cells: int, steps: int) -> list[int]:
-    """Evenly spread counts of cells, both ends included, the same from either end.
+def even_cuts(cells: int, steps: int) -> list[int]:
+    """Return evenly spaced counts of cells with both ends, symmetric about the middle.
 
-    An odd number of cells has no middle, so an even number of steps becomes one more: otherwise reading a curve
-    backwards would meet other states, and insertion minus deletion would not change sign with the map.
+    For an odd number of cells, an even number of steps is raised by one. Otherwise a curve read backwards would have
+    other points, and insertion minus deletion would not change sign with the map.
 
-    >>> even(6, 4), even(5, 4), even(2, 32)
+    >>> even_cuts(6, 4), even_cuts(5, 4), even_cuts(2, 32)
     ([0, 2, 3, 4, 6], [0, 1, 2, 3, 4, 5], [0, 1, 2])
     """
     steps = min(steps, cells)
     steps += cells % 2 and not steps % 2
-    return [round(step * cells / steps) for step in range(steps + 1)]  # halves to even: symmetric for even counts
+    return [round(step * cells / steps) for step in range(steps + 1)]  # rounds half to even: symmetric for even counts
 
 
-def stride(cells: int, steps: int) -> list[int]:
-    """Every `steps` cells and the end, the last step being the short one: RISE, TorchCAM.
+def stride_cuts(cells: int, steps: int) -> list[int]:
+    """Return counts of cells every `steps` cells and at the end, with a shorter last step, as RISE and TorchCAM do.
 
-    >>> stride(10, 4)
+    >>> stride_cuts(10, 4)
     [0, 4, 8, 10]
     """
     return [*range(0, cells, steps), cells]
 
 
-def floor(cells: int, steps: int) -> list[int]:
-    """Equal fractions rounded down, which may repeat: Xplique.
+def floor_cuts(cells: int, steps: int) -> list[int]:
+    """Return counts of cells at equal fractions, rounded down, which may repeat, as Xplique does.
 
-    >>> floor(10, 4)
+    >>> floor_cuts(10, 4)
     [0, 2, 5, 7, 10]
     """
     return [step * cells // steps for step in range(steps + 1)]
 
 
-def rounded(cells: int, steps: int) -> list[int]:
-    """The image, then one cell more than each of `steps` rounded fractions below 1: the code of IBA.
+def iba_cuts(cells: int, steps: int) -> list[int]:
+    """Return 0, then one more than each of `steps` rounded fractions of the cells, as the code of IBA does.
 
-    >>> rounded(4, 100), rounded(10, 4)
+    >>> iba_cuts(4, 100), iba_cuts(10, 4)
     ([0, 1, 2, 3, 4], [0, 1, 4, 8])
     """
     fractions = {round(step * cells / (steps - 1)) for step in range(steps)} if steps > 1 else {0}
     return [0, *(count + 1 for count in sorted(fractions) if count < cells)]
 
 
-# Counts of cells at which a curve is read. Quantus leaves the image out; LATEC leaves out both ends.
+# Counts of cells at which a curve is read. Quantus omits the unchanged image; LATEC omits both ends.
 CUTS: dict[str, Callable[[int, int], list[int]]] = {
-    "even": even,
-    "floor": floor,
-    "stride": stride,
-    "stride_after": lambda cells, steps: stride(cells, steps)[1:],
-    "stride_between": lambda cells, steps: stride(cells, steps)[1:-1],
-    "rounded": rounded,
+    "even": even_cuts,
+    "floor": floor_cuts,
+    "stride": stride_cuts,
+    "stride_after": lambda cells, steps: stride_cuts(cells, steps)[1:],
+    "stride_between": lambda cells, steps: stride_cuts(cells, steps)[1:-1],
+    "rounded": iba_cuts,
 }
 
 
 def below_cuts(
     amounts: Int[Tensor, " cells"], ranks: Int[Tensor, "b orders cells"], cuts: Int[Tensor, " points"]
 ) -> Int[Tensor, "b orders points"]:
-    """Sum the amounts of the cells ranked below each cut; integers, which wrap on overflow.
+    """Sum the amounts of the cells ranked below each cut, in integers that wrap on overflow.
 
     >>> below_cuts(torch.tensor([5, 7]), torch.tensor([[[1, 0]]]), torch.tensor([0, 1, 2]))
     tensor([[[ 0,  7, 12]]])
@@ -111,13 +113,16 @@ def below_cuts(
     return bins.scatter_add_(2, ranks + 1, amounts.expand_as(ranks)).cumsum(2)[:, :, cuts]
 
 
-def kept_cells(plan: Plan, states: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n cells"], Bool[Tensor, " n"], Tensor]:
-    """Cells that still show the image in some of a plan's `states`, whether they are of insertion, and the image's row.
+def kept_cells(
+    plan: CurvePlan, states: Int[Tensor, " n"]
+) -> tuple[Bool[Tensor, "n cells"], Bool[Tensor, " n"], Tensor]:
+    """Decode some of a plan's `states` into masks.
 
-    The row counts from the plan's start.
+    Returns:
+        Cells that still show the image; True for states of insertion; the image's row, counted from the plan's start.
 
     >>> protocol = CurveProtocol(colour=(0, 0, 0), ties="group")
-    >>> [plan] = plans(torch.tensor([[0.1, 0.9]]), protocol)
+    >>> [plan] = plan_curves(torch.tensor([[0.1, 0.9]]), protocol)
     >>> kept_cells(plan, torch.tensor([1]))  # deletion, second point
     (tensor([[ True, False]]), tensor([False]), tensor([0]))
     """
@@ -129,8 +134,8 @@ def kept_cells(plan: Plan, states: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n c
 
 
 def _points(values: Float[Tensor, "b cells"], protocol: CurveProtocol) -> tuple[list[int], slice]:
-    """All cuts with both ends, and which of them the curve is read at."""
-    if protocol.ties == "group":  # maps with fewer levels than the richest repeat their last point, which adds no area
+    """Return all cuts with both ends, and the slice of them at which the curve is read."""
+    if protocol.ties == "group":  # a map with fewer levels than others repeats its last point, which adds no area
         return list(range(int(levels(values).max()) + 2)), slice(None)
     cells = values.shape[1]
     read = CUTS[protocol.cuts](cells, protocol.steps)
@@ -145,7 +150,7 @@ def _points(values: Float[Tensor, "b cells"], protocol: CurveProtocol) -> tuple[
 
 
 def _orders(values: Float[Tensor, "b cells"], protocol: CurveProtocol) -> Int[Tensor, "_ cells"]:
-    rule = "index" if protocol.ties == "group" else protocol.ties  # groups have one order, of whole levels
+    rule = "index" if protocol.ties == "group" else protocol.ties  # groups need no order within a level
     return tie_orders(values.shape[1], rule, orders=protocol.orders, seed=protocol.seed).to(values.device)
 
 
@@ -159,21 +164,21 @@ def _ranks(
 
 def _plan(
     start: int, ranks: Int[Tensor, "b orders cells"], cuts: Int[Tensor, " points"], read: slice, *, shared: bool
-) -> Plan:
-    found, lookup = _identities(ranks, cuts, shared=shared).unique(return_inverse=True)
+) -> CurvePlan:
+    distinct, lookup = _identities(ranks, cuts, shared=shared).unique(return_inverse=True)
     entries = torch.arange(lookup.numel(), device=lookup.device)
-    last = torch.full_like(found, lookup.numel())
-    states = last.scatter_reduce_(0, lookup.flatten(), entries, "amin")  # any member would do; the first is repeatable
-    return Plan(start, ranks, cuts, read, states, lookup)
+    last = torch.full_like(distinct, lookup.numel())
+    states = last.scatter_reduce_(0, lookup.flatten(), entries, "amin")  # the first of equal states: reproducible
+    return CurvePlan(start, ranks, cuts, read, states, lookup)
 
 
 def _identities(
     ranks: Int[Tensor, "b orders cells"], cuts: Int[Tensor, " points"], *, shared: bool
 ) -> Int[Tensor, "2 b orders points"]:
-    """Equal for equal masked states of one image, otherwise different but for one chance in 2^63 per pair.
+    """Hash every masked image: equal for equal masks of one image, with a collision chance of 2^-63 per pair.
 
-    The sum of fixed random keys of the kept cells, and one more for the image; sums wrap, so order cannot matter. Under
-    two baselines only the whole image is `shared` by deletion and insertion.
+    A hash is the sum of fixed random keys of the kept cells and of a key of the image; wrapping sums are independent of
+    the order. If deletion and insertion have different baselines, they share only the unmasked image (`shared` False).
     """
     generator = torch.Generator().manual_seed(0)
     keys = torch.randint(-(2**63), 2**63 - 1, (ranks.shape[2],), generator=generator).to(ranks.device)
