@@ -9,7 +9,7 @@ from typing import Any
 from ibviz.errors import InputError
 from ibviz.reading import parsing, read_json
 
-KEY = "sha256"  # where what was written says its own digest; files of older versions have none and are read
+DIGEST_KEY = "sha256"  # where what was written says its own digest; files of older versions have none and are read
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     >>> unseal(seal({"a": (1, 2)}), Path("a.json"), "write it anew")
     {'a': (1, 2)}
     """
-    return {**content, KEY: digest_json(content)}
+    return {**content, DIGEST_KEY: digest_json(content)}
 
 
 def unseal(held: Any, path: Path, way_out: str) -> Any:
@@ -28,13 +28,13 @@ def unseal(held: Any, path: Path, way_out: str) -> Any:
     Traceback (most recent call last):
     ibviz.errors.InputError: a.json has changed since it was written (its SHA-256 differs); write it anew
     """
-    if not isinstance(held, dict) or KEY not in held:
+    if not isinstance(held, dict) or DIGEST_KEY not in held:
         return held
-    rest = {key: value for key, value in held.items() if key != KEY}
+    rest = {key: value for key, value in held.items() if key != DIGEST_KEY}
     with parsing(f"cannot read {path} as JSON", way_out):  # of any depth
         digest = digest_json(rest)
-    if held[KEY] != digest:
-        raise changed(path, way_out)
+    if held[DIGEST_KEY] != digest:
+        raise changed_file_error(path, way_out)
     return rest
 
 
@@ -43,7 +43,7 @@ def read_sealed(path: Path, way_out: str) -> Any:
     return unseal(read_json(path, way_out), path, way_out)
 
 
-def changed(path: Path, way_out: str) -> InputError:
+def changed_file_error(path: Path, way_out: str) -> InputError:
     """Return the error for a file that is not what was written."""
     return InputError(f"{path} has changed since it was written (its SHA-256 differs); {way_out}")
 
@@ -71,4 +71,4 @@ def check_files(folder: Path, digests: Mapping[str, str], way_out: str) -> None:
     for name, digest in digests.items():
         path = folder / Path(name).name
         if path.is_file() and digest_files(folder, [path.name]) != {path.name: digest}:
-            raise changed(path, way_out)
+            raise changed_file_error(path, way_out)

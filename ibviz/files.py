@@ -15,12 +15,12 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TextIO
 
-from ibviz.digests import changed, digest_json
+from ibviz.digests import changed_file_error, digest_json
 from ibviz.errors import InputError
 from ibviz.reading import parsing
 
 ROWS_DIGEST = b"ibviz.sha256"
-HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # what stands beside until it is whole
+_HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # what stands beside until it is whole
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def half_written(folder: Path) -> list[Path]:
     >>> half_written(Path("nowhere"))
     []
     """
-    return [path for path in folder.glob(".*") if HALF_WRITTEN.fullmatch(path.name)]
+    return [path for path in folder.glob(".*") if _HALF_WRITTEN.fullmatch(path.name)]
 
 
 @contextmanager
@@ -238,5 +238,5 @@ def read_rows(
         rows = table.to_pylist()
     digest = (table.schema.metadata or {}).get(ROWS_DIGEST) if columns is None and filters is None else None
     if digest is not None and digest.decode("latin-1") != digest_json(rows):
-        raise changed(path, "restore it, or make it anew")
+        raise changed_file_error(path, "restore it, or make it anew")
     return rows

@@ -54,12 +54,12 @@ def find_head(name: str) -> Head:
     return HEADS[name]
 
 
-def checked(output: object, network: object) -> Logits:
+def checked_output(output: object, network: object) -> Logits:
     """The output of a network, if it is `(b, classes)` with as many classes as its head needs.
 
     Raises `InputError` for anything else, with what to tell `ibviz.wrap`.
 
-    >>> checked(torch.zeros(2, 3), nn.Linear(1, 3)).shape
+    >>> checked_output(torch.zeros(2, 3), nn.Linear(1, 3)).shape
     torch.Size([2, 3])
     """
     head, name = head_of(network), type(getattr(network, "network", network)).__name__  # of a wrapped one its own

@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
-def progress(items: Iterable[Item], label: str, *, total: int | None = None, show: bool = True) -> Iterator[Item]:
+def progress(items: Iterable[_Item], label: str, *, total: int | None = None, show: bool = True) -> Iterator[_Item]:
     """Yield `items`, showing count and time left on standard error when that is a terminal.
 
     >>> list(progress([1, 2], "count"))

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from ibviz.errors import InputError
 
-MOST_TEXT = 2**26  # bytes of a text that is read whole, 64 MiB
-Kind = TypeVar("Kind", bound=BaseModel)
+_MAX_TEXT_BYTES = 2**26  # bytes of a text that is read whole, 64 MiB
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def reason_of(error: Exception) -> str:
     return text or name
 
 
-def read_bytes(path: Path, *, most: int = MOST_TEXT, what: str = "") -> bytes:
+def read_bytes(path: Path, *, most: int = _MAX_TEXT_BYTES, what: str = "") -> bytes:
     """Read a file whole; what is no regular file, or has more than `most` bytes, is refused before it is opened.
 
     >>> read_bytes(Path("nowhere"), what="recipe")
@@ -77,7 +77,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON's")
 
 
-def shaped(kind: type[Kind], held: Any, failure: str, way_out: str = "") -> Kind:
+def shaped(kind: type[_Model], held: Any, failure: str, way_out: str = "") -> _Model:
     """Check what a file holds against a pydantic model; the error names the first three values that do not fit.
 
     >>> class Point(BaseModel):

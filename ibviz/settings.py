@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from ibviz.errors import InputError
 from ibviz.reading import parsing, read_bytes
 
-MOST_TOML = 2**20  # bytes
-DEEPEST = 16  # parts of a key
-DEEP = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST}}}""")
+_MAX_TOML_BYTES = 2**20  # bytes
+_MAX_KEY_PARTS = 16  # parts of a key
+_TOO_DEEP = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{_MAX_KEY_PARTS}}}""")
 
 
 class Settings(BaseModel):
@@ -44,19 +44,19 @@ def read_toml(path: Path, kind: type[Config]) -> Config:
     >>> read_toml(path, Training).epochs
     3
     """
-    encoded = read_bytes(path, most=MOST_TOML)
+    encoded = read_bytes(path, most=_MAX_TOML_BYTES)
     with parsing(f"{path} is not TOML"):
         text = encoded.decode("utf-8").replace("\r\n", "\n")
-        if deep := DEEP.search(text):  # which would take hours
-            raise ValueError(f"a key of more than {DEEPEST} parts, {deep[0][:20]}...")
+        if deep := _TOO_DEEP.search(text):  # which would take hours
+            raise ValueError(f"a key of more than {_MAX_KEY_PARTS} parts, {deep[0][:20]}...")
         given = tomllib.loads(text)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{path}: {describe(error, kind)}") from error
+        raise InputError(f"{path}: {describe_validation_error(error, kind)}") from error
 
 
-def describe(error: ValidationError, kind: type[Settings]) -> str:
+def describe_validation_error(error: ValidationError, kind: type[Settings]) -> str:
     """One line for a pydantic error: every wrong key, and the known keys beside an unknown one."""
     return "; ".join(_describe_one(one["loc"], one["type"], one["msg"], kind) for one in error.errors())
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 Images = Float[Tensor, "b colours h w"]  # [0, 1] pixel space; the model normalises
 Inputs = Float[Tensor, "b *rest"]  # images, or what a layer of the network made of them
+FeatureMaps = Float[Tensor, "b c gh gw"]  # output of a layer, channels first
 Pixels = UInt8[Tensor, "b 3 h w"]  # as stored
 Labels = Int[Tensor, " b"]
 Scores = Float[Tensor, " b"]

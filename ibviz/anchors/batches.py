@@ -12,26 +12,26 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.progress import progress
 from ibviz.types import Images
 
-Rows = Int[Tensor, " b"]
+ImageIndices = Int[Tensor, " b"]
 
 
-def batches(images: ImageSet, batch_size: int, label: str) -> Iterator[Rows]:
+def index_batches(images: ImageSet, batch_size: int, label: str) -> Iterator[ImageIndices]:
     """Numbers of the images of each batch.
 
     >>> images = ImageSet(torch.zeros(3, 3, 1, 1, dtype=torch.uint8), torch.zeros(3).long(), ("a",), tuple("xyz"))
-    >>> list(batches(images, 2, "count"))
+    >>> list(index_batches(images, 2, "count"))
     [tensor([0, 1]), tensor([2])]
     """
     parts = torch.arange(len(images.labels)).split(batch_size)
     yield from progress(parts, label, total=len(parts))
 
 
-def pictures(images: ImageSet, rows: Rows, model: nn.Module) -> Images:
+def images_at(images: ImageSet, rows: ImageIndices, model: nn.Module) -> Images:
     """The images at `rows` in [0, 1], where the model is."""
     return to_float(images.images[rows].to(next(model.parameters()).device))
 
 
-def with_attention(model: nn.Module) -> IBClassifier:
+def require_attention(model: nn.Module) -> IBClassifier:
     """The model itself, if it was trained with attention of its own."""
     if not isinstance(model, IBClassifier):
         raise InputError(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibviz.anchors.batches import batches, pictures, with_attention
+from ibviz.anchors.batches import images_at, index_batches, require_attention
 from ibviz.data.image_set import ImageSet
 from ibviz.metrics.grid import enlarged
 from ibviz.models.classifier import Inspection
@@ -22,12 +22,12 @@ from ibviz.statistics import Estimate, estimate
 from ibviz.types import Images, Labels, Maps, Scores
 
 Corners = Int[Tensor, "b 2"]  # row and column of a patch's first pixel
-THRESHOLDS = (0.85, 0.9, 0.95)
-RADII = (4, 6, 8, 10, 12)  # cycles an image
-PATCH = 4  # a side of the image in sides of the patch: 8 pixels of 32
+SIMILARITY_THRESHOLDS = (0.85, 0.9, 0.95)
+LOW_PASS_RADII = (4, 6, 8, 10, 12)  # cycles an image
+_SIDES_PER_PATCH = 4  # a side of the image in sides of the patch: 8 pixels of 32
 
 
-class Material(NamedTuple):
+class EditInputs(NamedTuple):
     """What edits of a batch are made from."""
 
     attention: Maps  # mean, of the images as they are
@@ -78,59 +78,59 @@ def _window(corners: Corners, side: int) -> tuple[Tensor, Tensor, Tensor]:
     return batch, rows[:, :, None], columns[:, None, :]
 
 
-def side_of(images: Images) -> int:
+def patch_side(images: Images) -> int:
     """Side of a patch in pixels: a quarter of the image's shorter one.
 
-    >>> side_of(torch.zeros(1, 3, 32, 32))
+    >>> patch_side(torch.zeros(1, 3, 32, 32))
     8
     """
-    return max(1, round(min(images.shape[2:]) / PATCH))
+    return max(1, round(min(images.shape[2:]) / _SIDES_PER_PATCH))
 
 
-def anywhere(images: Images, uniform: Float[Tensor, "b 2"]) -> Corners:
+def random_corners(images: Images, uniform: Float[Tensor, "b 2"]) -> Corners:
     """Corners of a patch, each as likely as any other, from numbers in [0, 1)."""
-    free = [size - side_of(images) + 1 for size in images.shape[2:]]
+    free = [size - patch_side(images) + 1 for size in images.shape[2:]]
     return (uniform * uniform.new_tensor(free)).long()
 
 
-def by_attention(images: Images, attention: Maps, *, most: bool) -> Corners:
+def corners_by_attention(images: Images, attention: Maps, *, most: bool) -> Corners:
     """Corners where a patch covers the most attention, or the least.
 
     >>> attention = torch.tensor([[[0.1, 0.2], [0.9, 0.3]]])
-    >>> by_attention(torch.zeros(1, 3, 4, 4), attention, most=True).tolist()
+    >>> corners_by_attention(torch.zeros(1, 3, 4, 4), attention, most=True).tolist()
     [[2, 0]]
     """
     pixels = enlarged(attention, (images.shape[2], images.shape[3]), "nearest")
-    covered = F.avg_pool2d(pixels.unsqueeze(1), side_of(images), stride=1)
+    covered = F.avg_pool2d(pixels.unsqueeze(1), patch_side(images), stride=1)
     best = covered.flatten(1).argmax(1) if most else covered.flatten(1).argmin(1)
     return torch.stack([best // covered.shape[-1], best % covered.shape[-1]], dim=1)
 
 
-def _colour(images: Images, material: Material) -> Float[Tensor, "b 3 s s"]:
-    return material.colour[:, :, None, None].expand(-1, -1, *[side_of(images)] * 2)
+def _colour(images: Images, material: EditInputs) -> Float[Tensor, "b 3 s s"]:
+    return material.colour[:, :, None, None].expand(-1, -1, *[patch_side(images)] * 2)
 
 
-def _cut_out(images: Images, material: Material) -> Float[Tensor, "b 3 s s"]:
-    return crop(material.others, anywhere(images, material.source), side_of(images))
+def _cut_out(images: Images, material: EditInputs) -> Float[Tensor, "b 3 s s"]:
+    return crop(material.others, random_corners(images, material.source), patch_side(images))
 
 
-PATCHES: dict[str, Callable[[Images, Material], Tensor]] = {"one colour": _colour, "another image": _cut_out}
-PLACES: dict[str, Callable[[Images, Material], Corners]] = {
-    "anywhere": lambda images, material: anywhere(images, material.place),
-    "on the most attention": lambda images, material: by_attention(images, material.attention, most=True),
-    "on the least attention": lambda images, material: by_attention(images, material.attention, most=False),
+_PATCHES: dict[str, Callable[[Images, EditInputs], Tensor]] = {"one colour": _colour, "another image": _cut_out}
+_PLACES: dict[str, Callable[[Images, EditInputs], Corners]] = {
+    "anywhere": lambda images, material: random_corners(images, material.place),
+    "on the most attention": lambda images, material: corners_by_attention(images, material.attention, most=True),
+    "on the least attention": lambda images, material: corners_by_attention(images, material.attention, most=False),
 }
-CONTROL = "another image altogether"  # what similarity means where nothing is the same
+_CONTROL = "another image altogether"  # what similarity means where nothing is the same
 
 
-def edits(images: Images, material: Material) -> Iterator[tuple[str, Images]]:
+def edits(images: Images, material: EditInputs) -> Iterator[tuple[str, Images]]:
     """Every edit of a batch under its name, the control last."""
-    for radius in RADII:
+    for radius in LOW_PASS_RADII:
         yield f"low-pass, {radius} cycles", low_pass(images, radius)
-    for filling, patch in PATCHES.items():
-        for place, corners in PLACES.items():
+    for filling, patch in _PATCHES.items():
+        for place, corners in _PLACES.items():
             yield f"patch of {filling}, {place}", paste(images, patch(images, material), corners(images, material))
-    yield CONTROL, material.others
+    yield _CONTROL, material.others
 
 
 class Consistency(NamedTuple):
@@ -160,18 +160,18 @@ def consistency(model: nn.Module, images: ImageSet, *, seed: int = 0, batch_size
     they cover the most attention, and where they cover the least; and as a control another image altogether. Where
     attention is nearly constant every similarity is near 1, the control's as well. All draws follow from `seed`.
     """
-    model = with_attention(model)
+    model = require_attention(model)
     count = len(images.labels)
     partners = derangement(count, seed)
     drawn = torch.rand(count, 7, generator=torch.Generator().manual_seed(seed))
     names: tuple[str, ...] = ()
     parts = []
     with evaluating(model), torch.inference_mode():
-        for rows in batches(images, batch_size, "editing images"):
-            own, others = (pictures(images, some, model) for some in (rows, partners[rows]))
+        for rows in index_batches(images, batch_size, "editing images"):
+            own, others = (images_at(images, some, model) for some in (rows, partners[rows]))
             seen = model.inspect(own)
             place, source, colour = drawn[rows].to(own.device).split([2, 2, 3], dim=1)
-            material = Material(seen.attention.mean, others, place, source, colour)
+            material = EditInputs(seen.attention.mean, others, place, source, colour)
             after = {name: model.inspect(changed) for name, changed in edits(own, material)}
             parts.append(_compared(seen, list(after.values()), images.labels[rows].to(own.device)))
             names = tuple(after)
@@ -186,7 +186,7 @@ def _compared(seen: Inspection, after: Sequence[Inspection], labels: Labels) -> 
     return right[0], F.cosine_similarity(maps[1:], maps[:1], dim=-1), right[1:] - right[0], flipped
 
 
-class Line(NamedTuple):
+class ConsistencySummary(NamedTuple):
     """One edit over all images: shares of them whose attention is at least so similar, by threshold."""
 
     edit: str
@@ -197,14 +197,14 @@ class Line(NamedTuple):
     flips: Estimate
 
 
-def summarise_edits(found: Consistency) -> list[Line]:
+def summarise_edits(found: Consistency) -> list[ConsistencySummary]:
     """One line for each edit, with 95 % bootstrap intervals over images."""
     return [_line(*one, found.correct == 1) for one in zip(found.edits, *found[2:], strict=True)]
 
 
-def _line(edit: str, cosine: Tensor, accuracy: Tensor, flipped: Tensor, right: Tensor) -> Line:
-    above = {threshold: (cosine >= threshold).float() for threshold in THRESHOLDS}
-    return Line(
+def _line(edit: str, cosine: Tensor, accuracy: Tensor, flipped: Tensor, right: Tensor) -> ConsistencySummary:
+    above = {threshold: (cosine >= threshold).float() for threshold in SIMILARITY_THRESHOLDS}
+    return ConsistencySummary(
         edit,
         _estimate(cosine),
         {threshold: _estimate(one) for threshold, one in above.items()},

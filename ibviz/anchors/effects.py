@@ -13,12 +13,17 @@ from ibviz.anchors.intervene import INTERVENTIONS, Effects, Variant
 from ibviz.errors import InputError
 from ibviz.statistics import RESAMPLES, Estimate, estimate
 
-TRIED = {"mean": "mean", "average": "average", "other": "swap", "reversed": "reversed"}  # interventions, by replacement
-LITTLE = 0.01  # of probability: an effect below it is called little
-NOTHING = 1e-6  # what float32 may make of no effect
+_TRIED = {
+    "mean": "mean",
+    "average": "average",
+    "other": "swap",
+    "reversed": "reversed",
+}  # interventions, by replacement
+_LITTLE = 0.01  # of probability: an effect below it is called little
+_NOTHING = 1e-6  # what float32 may make of no effect
 
 
-class Line(NamedTuple):
+class EffectSummary(NamedTuple):
     """One variant over all images."""
 
     variant: Variant
@@ -29,11 +34,11 @@ class Line(NamedTuple):
     cross_entropy: Estimate  # change of it in nats, over labelled images
 
 
-def summarise_effects(effects: Effects) -> list[Line]:
+def summarise_effects(effects: Effects) -> list[EffectSummary]:
     """One line for each variant, with 95 % bootstrap intervals over images."""
     columns = (effects.cells, effects.change, effects.correct, effects.flipped, effects.cross_entropy)
     return [
-        Line(variant, cells.mean().item(), *(estimate(one.tolist()) for one in others))
+        EffectSummary(variant, cells.mean().item(), *(estimate(one.tolist()) for one in others))
         for variant, cells, *others in zip(effects.variants, *columns, strict=True)
     ]
 
@@ -49,7 +54,7 @@ def decisions(effects: Effects) -> dict[str, Decisions]:
     """Accuracy and cross-entropy with each map of `REPLACEMENTS` that was tried, by its name, the own map first."""
     own = ((effects.predicted == effects.labels).float().masked_fill(effects.labels < 0, torch.nan), effects.nats)
     found = {"own": own}
-    for name, intervention in TRIED.items():
+    for name, intervention in _TRIED.items():
         tried = effects.of(intervention)
         if tried.variants:
             found[name] = (own[0] + tried.correct[0], own[1] + tried.cross_entropy[0])
@@ -118,7 +123,7 @@ def _spearman(levels: np.ndarray, means: np.ndarray) -> np.ndarray:
     return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
 
 
-def answer(lines: Sequence[Line]) -> str:
+def answer(lines: Sequence[EffectSummary]) -> str:
     """Whether the decision uses where the attention lies, with the evidence: `mean`, `swap` and the best constant map.
 
     The constant map is the anchor everywhere that costs least on these very images, so it is judged with favour. Raises
@@ -133,25 +138,25 @@ def answer(lines: Sequence[Line]) -> str:
     return " ".join([_verdict(tried), *(f"With {_label(line)}, {_evidence(line)}." for line in tried)])
 
 
-def _verdict(tried: Sequence[Line]) -> str:
+def _verdict(tried: Sequence[EffectSummary]) -> str:
     changes = [line.change for line in tried]
-    if all(max(abs(one.low), abs(one.high)) < NOTHING for one in changes):
+    if all(max(abs(one.low), abs(one.high)) < _NOTHING for one in changes):
         return "The attention is decoration: the network decides the same whatever it says."
     sure = [one.high < 0 or one.low > 0 for one in changes]
     if not any(sure):
         return "No use of the attention was found; it may be decoration."
     least = min(tried, key=lambda line: abs(line.change.mean))
-    if all(sure) and abs(least.change.mean) >= LITTLE:
+    if all(sure) and abs(least.change.mean) >= _LITTLE:
         return "The attention is used."
     return f"The attention is used, but {_label(least)} does nearly as well."
 
 
-def _label(line: Line) -> str:
+def _label(line: EffectSummary) -> str:
     name, anchor = line.variant
     return INTERVENTIONS[name].label.replace("anchor k", f"anchor {anchor}")
 
 
-def _evidence(line: Line) -> str:
+def _evidence(line: EffectSummary) -> str:
     accuracy = "" if math.isnan(line.accuracy.mean) else f", the accuracy by {interval(line.accuracy)}"
     changed = f"the probability of the predicted class changes by {interval(line.change)}"
     return f"{changed}{accuracy}, and {line.flips.mean:.1%} of the predictions flip"

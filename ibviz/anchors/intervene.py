@@ -7,15 +7,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.anchors.batches import batches, pictures, with_attention
+from ibviz.anchors.batches import images_at, index_batches, require_attention
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError, unknown
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
-from ibviz.models.reliance import REPLACEMENTS, answers, at_mean, average_of, derangement, turned
+from ibviz.models.reliance import (
+    REPLACEMENTS,
+    at_mean,
+    classification_scores,
+    derangement,
+    mean_map,
+    reversed_values,
+)
 from ibviz.types import AttentionMap, Images, Labels, Maps
 
-MAPS = 8  # in one pass behind the gate, for each image of a batch; bounds the memory
+_MAPS_PER_PASS = 8  # in one pass behind the gate, for each image of a batch; bounds the memory
 
 
 class Donors(NamedTuple):
@@ -25,13 +32,13 @@ class Donors(NamedTuple):
     average: Float[Tensor, "1 gh gw"]  # over all images of the study
 
 
-def mean(own: AttentionMap, donors: Donors) -> Maps:
+def flatten_to_mean(own: AttentionMap, donors: Donors) -> Maps:
     """Every cell at the mean of its map: the level stays, the places are lost."""
     del donors
     return at_mean(own.values())
 
 
-def average(own: AttentionMap, donors: Donors) -> Maps:
+def use_average(own: AttentionMap, donors: Donors) -> Maps:
     """The average map of all images: where attention usually lies, the same for every image."""
     return donors.average.expand_as(own.mean)
 
@@ -43,9 +50,9 @@ def swap(own: AttentionMap, donors: Donors) -> Maps:
 
 
 def reverse(own: AttentionMap, donors: Donors) -> Maps:
-    """The order of the cells reversed within the map's range; off the distribution, see `turned`."""
+    """The order of the cells reversed within the map's range; off the distribution, see `reversed_values`."""
     del donors
-    return turned(own.values())
+    return reversed_values(own.values())
 
 
 def unquantised(own: AttentionMap, donors: Donors) -> Maps:
@@ -54,7 +61,7 @@ def unquantised(own: AttentionMap, donors: Donors) -> Maps:
     return own.mean
 
 
-def uniform(own: AttentionMap, donors: Donors, *, anchor: int) -> Maps:
+def set_to_anchor(own: AttentionMap, donors: Donors, *, anchor: int) -> Maps:
     """Every cell at one anchor."""
     del donors
     return _anchors(own)[anchor].expand_as(own.mean)
@@ -88,12 +95,12 @@ class Intervention(NamedTuple):
 
 
 INTERVENTIONS: dict[str, Intervention] = {
-    "mean": Intervention(mean, REPLACEMENTS["mean"]),
-    "average": Intervention(average, REPLACEMENTS["average"]),
+    "mean": Intervention(flatten_to_mean, REPLACEMENTS["mean"]),
+    "average": Intervention(use_average, REPLACEMENTS["average"]),
     "swap": Intervention(swap, REPLACEMENTS["other"]),
     "reversed": Intervention(reverse, REPLACEMENTS["reversed"]),
     "unquantised": Intervention(unquantised, "without the quantiser"),
-    "uniform": Intervention(uniform, "every cell at anchor k", by_anchor=True),
+    "uniform": Intervention(set_to_anchor, "every cell at anchor k", by_anchor=True),
     "keep": Intervention(keep, "only anchors >= k, the rest at the lowest", by_anchor=True),
     "erase": Intervention(erase, "cells of anchor k at their map's mean", by_anchor=True),
 }
@@ -191,15 +198,17 @@ def intervene(
     >>> intervene(IBClassifier(ModelConfig(anchors=5), spec), digits("test", count=3, seed=0)).change.shape
     torch.Size([20, 3])
     """
-    model = with_attention(model)
+    model = require_attention(model)
     tried = tuple(variants(model.config.anchors) if chosen is None else chosen)
     partners, parts = derangement(len(images.labels), seed), []
     with evaluating(model), torch.inference_mode():
-        looks = (pictures(images, rows, model) for rows in batches(images, batch_size, "looking at the attention"))
+        looks = (
+            images_at(images, rows, model) for rows in index_batches(images, batch_size, "looking at the attention")
+        )
         maps = torch.cat([model.inspect(own).attention.values() for own in looks])
-        usual = average_of(maps)
-        for rows in batches(images, batch_size, "intervening"):
-            own, donors = pictures(images, rows, model), Donors(maps[partners[rows].to(maps.device)], usual)
+        usual = mean_map(maps)
+        for rows in index_batches(images, batch_size, "intervening"):
+            own, donors = images_at(images, rows, model), Donors(maps[partners[rows].to(maps.device)], usual)
             parts.append(_effects(model, own, donors, images.labels[rows].to(own.device), tried))
     joined = [torch.cat(columns, dim=-1).cpu() for columns in zip(*(part[1:] for part in parts), strict=True)]
     return Effects(tried, *joined)
@@ -210,10 +219,10 @@ def _effects(
 ) -> Effects:
     own = model.inspect(images).attention
     values = torch.stack([own.values(), *(edited(own, donors, variant) for variant in tried)])
-    logits = torch.cat([model.with_gate(images, part) for part in values.split(MAPS)]).float()
+    logits = torch.cat([model.with_gate(images, part) for part in values.split(_MAPS_PER_PASS)]).float()
     best, (predicted, *_) = logits.argmax(-1), logits.argmax(-1)
     probability = logits.softmax(-1).gather(-1, predicted.expand_as(best).unsqueeze(-1)).squeeze(-1)
-    right, nats = answers(logits, labels)
+    right, nats = classification_scores(logits, labels)
     return Effects(
         tried,
         labels,

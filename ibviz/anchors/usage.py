@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ibviz.anchors.batches import batches, pictures, with_attention
+from ibviz.anchors.batches import images_at, index_batches, require_attention
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.types import AttentionMap, Labels, Maps, Scores
 
-Counts = Int[Tensor, " q"]
+AnchorCounts = Int[Tensor, " q"]
 
 
 class Usage(NamedTuple):
@@ -26,7 +26,7 @@ class Usage(NamedTuple):
     unstable: Scores  # share of each image's cells that the attention's noise is expected to move to another anchor
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> AnchorCounts:
         """Cells at each anchor, over all images."""
         return self.cells.sum(0)
 
@@ -62,15 +62,15 @@ def usage(model: nn.Module, images: ImageSet, *, batch_size: int = 64) -> Usage:
     An image belongs to the class of its label, or where it has none to the predicted one. Raises `InputError` for a
     model without anchors.
     """
-    model = with_attention(model)
+    model = require_attention(model)
     if model.quantizer is None:
         raise InputError("this model's attention is continuous and has no anchors; train with model.anchors = 20")
     anchors = model.quantizer.anchors.detach()
     cells = torch.zeros(len(model.spec.class_names), len(anchors), dtype=torch.int64, device=anchors.device)
     rates, unstable = [], []
     with evaluating(model), torch.inference_mode():
-        for rows in batches(images, batch_size, "counting anchors"):
-            seen = model.inspect(pictures(images, rows, model))
+        for rows in index_batches(images, batch_size, "counting anchors"):
+            seen = model.inspect(images_at(images, rows, model))
             index, labels = seen.attention.index, images.labels[rows].to(anchors.device)
             assert index is not None
             cells += count_cells(index, labels.where(labels >= 0, seen.logits.argmax(1)), like=cells)
@@ -92,7 +92,7 @@ def count_cells(
     return torch.zeros_like(like.flatten()).index_add_(0, places, torch.ones_like(places)).view_as(like)
 
 
-def entropy_bits(counts: Counts) -> float:
+def entropy_bits(counts: AnchorCounts) -> float:
     """Entropy of the shares that counts are of their sum, in bits.
 
     >>> entropy_bits(torch.tensor([2, 1, 1, 0]))

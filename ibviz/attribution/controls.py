@@ -12,7 +12,7 @@ from ibviz.attribution.intrinsic import attention
 from ibviz.attribution.passes import fine
 from ibviz.errors import InputError, NoMapError
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.reliance import average_of
+from ibviz.models.reliance import mean_map
 from ibviz.types import Grid, Images, Labels, Maps
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
@@ -115,7 +115,7 @@ def average_map(
         attention(model, part, part_targets).values()
         for part, part_targets in zip(images.split(batch_size), targets.split(batch_size), strict=True)
     ]
-    return average_of(torch.cat(maps).float()).expand(len(images), -1, -1)
+    return mean_map(torch.cat(maps).float()).expand(len(images), -1, -1)
 
 
 def _own_map(model: nn.Module, images: Images) -> Maps:

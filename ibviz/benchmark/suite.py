@@ -15,7 +15,7 @@ from ibviz.errors import InputError, unknown
 from ibviz.heads import head_of
 from ibviz.metrics.protocol import CurveProtocol, preset
 from ibviz.models.loading import Classifier
-from ibviz.settings import describe
+from ibviz.settings import describe_validation_error
 from ibviz.types import Grid
 
 One = TypeVar("One")
@@ -78,7 +78,9 @@ def _protocol(config: ProtocolConfig, suite: SuiteConfig, model: Classifier, gri
     try:
         protocol = CurveProtocol.model_validate(usual.model_dump() | changes)
     except ValidationError as error:
-        raise InputError(f"protocol {config.label or config.preset!r}: {describe(error, CurveProtocol)}") from error
+        raise InputError(
+            f"protocol {config.label or config.preset!r}: {describe_validation_error(error, CurveProtocol)}"
+        ) from error
     protocol = protocol.judging(head_of(model))
     return protocol if grid is None else protocol.on(grid)
 

@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, float32, uint8
 
-from ibviz.digests import KEY, seal, unseal
+from ibviz.digests import DIGEST_KEY, seal, unseal
 from ibviz.errors import InputError
 from ibviz.figures.settings import DEFAULT, find_template, settings
 from ibviz.files import replacing
@@ -223,7 +223,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
             f"{path} is not the sidecar of a figure and is left alone; give the .json beside a figure, or "
             "save one under another name"
         )
-    told = unseal(told, path, f"restore it, or draw what it says now by deleting its line {KEY}")
+    told = unseal(told, path, f"restore it, or draw what it says now by deleting its line {DIGEST_KEY}")
     shaped(Sidecar, told, f"{path} is damaged, or of another version of ibviz")
     return told
 

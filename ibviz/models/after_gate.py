@@ -8,19 +8,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from ibviz.errors import InputError
-from ibviz.models.backbones import Split
+from ibviz.models.backbones import SplitNetwork
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.gate import Features
-from ibviz.models.grids import Layout, from_grid, to_grid
+from ibviz.models.gated_network import GatedNetwork, probe_image, reproduces
+from ibviz.models.grids import GridLayout, from_grid, to_grid
 from ibviz.models.hooks import evaluating, replaced_output
-from ibviz.models.tapped import Tapped, gives, probe_for
-from ibviz.types import Images
+from ibviz.types import FeatureMaps, Images
 
 
-class Rest(nn.Module):
+class NetworkAfterGate(nn.Module):
     """The layers of a network behind its gate; they are those of the network itself, not copies."""
 
-    def __init__(self, layers: nn.Module, layout: Layout) -> None:
+    def __init__(self, layers: nn.Module, layout: GridLayout) -> None:
         """Gate an output that is laid out as `layout` says, and run `layers` on it."""
         super().__init__()
         self.layers, self.layout = layers, layout
@@ -56,17 +55,17 @@ def after_gate(model: IBClassifier) -> IBClassifier:
     True
     """
     network, view = model.network, copy.copy(model)
-    image = probe_for(network, model.spec)
-    if isinstance(network, Split):
-        rest = Rest(network.encoder, Layout("bchw", (0, 0), 0))
-    elif isinstance(network, Tapped):
+    image = probe_image(network, model.spec)
+    if isinstance(network, SplitNetwork):
+        rest = NetworkAfterGate(network.encoder, GridLayout("bchw", (0, 0), 0))
+    elif isinstance(network, GatedNetwork):
         with evaluating(network):
-            rest = Rest(_behind(network.body, network.layer), network.layout)
+            rest = NetworkAfterGate(_behind(network.body, network.layer), network.layout)
     else:
         raise InputError(f"a {type(network).__name__} cannot be cut at its gate: leave cache_features out")
     view._modules = {**model._modules, "normalize": nn.Identity(), "network": rest}
     with torch.no_grad(), evaluating(model), evaluating(view):
-        if not gives(lambda: view(below_gate(model, image)), model(image)):
+        if not reproduces(lambda: view(below_gate(model, image)), model(image)):
             raise InputError(
                 f"layers behind {network_layer(model)} compute something else when they run on their own: "
                 "leave cache_features out"
@@ -79,12 +78,12 @@ def network_layer(model: IBClassifier) -> str:
     return model.layer.removeprefix("network.").removeprefix("body.")
 
 
-def trained_behind(model: IBClassifier) -> list[nn.Parameter]:
+def parameters_after_gate(model: IBClassifier) -> list[nn.Parameter]:
     """Return the weights of the network that only act behind its gate."""
     return list(after_gate(model).network.parameters())
 
 
-def _open(features: Features) -> Features:
+def _open(features: FeatureMaps) -> FeatureMaps:
     return features
 
 

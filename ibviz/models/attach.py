@@ -13,18 +13,25 @@ from ibviz.config import LIBRARIES, UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.gated_network import (
+    compute_logits,
+    create,
+    device_and_dtype_of,
+    probe_image,
+    reproduces,
+    split_classifier,
+)
 from ibviz.models.hooks import evaluating
-from ibviz.models.loading import WrappedClassifier, named, timm_input
-from ibviz.models.tapped import create, gives, logits_of, place_of, probe_for, tapped
-from ibviz.settings import describe
+from ibviz.models.loading import WrappedClassifier, load_published, timm_input
+from ibviz.settings import describe_validation_error
 
-HEAD: dict[str, Any] = {  # see evaluation/results/attention
+_HEAD: dict[str, Any] = {  # see evaluation/results/attention
     "head_depth": 1,
     "head_width": 64,
     "smoothing": 1.5,
     "open_at_start": 0.9,
 }
-DORMANT = 1e-3  # a last normalisation or a layer scale starts at zero or below this
+_DORMANT = 1e-3  # a last normalisation or a layer scale starts at zero or below this
 
 
 def attach(
@@ -71,9 +78,9 @@ def attach(
         spec = spec.model_copy(update={"class_names": tuple(class_names)})
     given = {"layer": layer, "gate": gate, "anchors": anchors, "latent": bottleneck}
     try:
-        config = ModelConfig.model_validate({"backbone": _name(wrapped), **given, **HEAD})
+        config = ModelConfig.model_validate({"backbone": _name(wrapped), **given, **_HEAD})
     except ValidationError as error:
-        raise InputError(describe(error, ModelConfig)) from error
+        raise InputError(describe_validation_error(error, ModelConfig)) from error
     return _attached(wrapped.network, config, spec, wrapped.spec.class_names).eval()
 
 
@@ -83,12 +90,12 @@ def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -
         if weights is not None:
             raise InputError(f"--weights {weights} is for recipes with model.pretrained = true")
         return IBClassifier(config, spec)
-    if config.backbone not in PRETRAINED and not config.backbone.startswith(LIBRARIES):
-        known = ", ".join([*PRETRAINED, *(f"{library}NAME" for library in LIBRARIES)])
+    if config.backbone not in _PRETRAINED and not config.backbone.startswith(LIBRARIES):
+        known = ", ".join([*_PRETRAINED, *(f"{library}NAME" for library in LIBRARIES)])
         raise InputError(f"there are no published weights for {config.backbone}; pretrained is for {known}")
-    published = named(PRETRAINED.get(config.backbone, config.backbone), weights)
+    published = load_published(_PRETRAINED.get(config.backbone, config.backbone), weights)
     spec = spec.model_copy(update={"mean": published.spec.mean, "std": published.spec.std})
-    if config.backbone not in PRETRAINED:
+    if config.backbone not in _PRETRAINED:
         return _attached(published.network, config, spec, published.spec.class_names)
     model, source = IBClassifier(config, spec), published.network.state_dict()
     own = {name: source[_torchvision_key(name)] for name in model.network.state_dict()}
@@ -96,7 +103,7 @@ def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -
     return model
 
 
-PRETRAINED = {"vgg16": "torchvision/vgg16", "wrn50_2": "torchvision/wide_resnet50_2"}  # ours, and where they are from
+_PRETRAINED = {"vgg16": "torchvision/vgg16", "wrn50_2": "torchvision/wide_resnet50_2"}  # ours, and where they are from
 
 
 def without_attention(model: IBClassifier, images: Tensor) -> Tensor:
@@ -107,9 +114,9 @@ def without_attention(model: IBClassifier, images: Tensor) -> Tensor:
 
 
 def _attached(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Sequence[str]) -> IBClassifier:
-    parts = tapped(network, config, spec, names)
+    parts = split_classifier(network, config, spec, names)
     found = parts.layer.removeprefix("body.")
-    return IBClassifier(config.model_copy(update={"layer": found}), spec, parts).to(place_of(network))
+    return IBClassifier(config.model_copy(update={"layer": found}), spec, parts).to(device_and_dtype_of(network))
 
 
 def _torchvision_key(name: str) -> str:
@@ -123,7 +130,7 @@ def _wrapped(model: nn.Module) -> WrappedClassifier:
         return WrappedClassifier(model, timm_input(model), f"timm/{published['architecture']}")
     spec = InputConfig(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=())
     with torch.no_grad(), evaluating(model):
-        count = logits_of(model, probe_for(model, spec)).shape[-1]
+        count = compute_logits(model, probe_image(model, spec)).shape[-1]
     return WrappedClassifier(model, spec.model_copy(update={"class_names": tuple(map(str, range(count)))}))
 
 
@@ -132,8 +139,8 @@ def _name(wrapped: WrappedClassifier) -> str:
     if wrapped.name is None:
         return UNNAMED
     with torch.random.fork_rng(devices=[]):  # the weights drawn here change nobody's draws
-        rebuilt = create(wrapped.name, len(wrapped.spec.class_names)).to(place_of(wrapped.network))
-    image = probe_for(wrapped.network, wrapped.spec)
+        rebuilt = create(wrapped.name, len(wrapped.spec.class_names)).to(device_and_dtype_of(wrapped.network))
+    image = probe_image(wrapped.network, wrapped.spec)
     return wrapped.name if _computes_the_same(rebuilt, wrapped.network, image) else UNNAMED
 
 
@@ -143,13 +150,13 @@ def _computes_the_same(rebuilt: nn.Module, network: nn.Module, image: Tensor) ->
     if {key: value.shape for key, value in held.items()} != {key: value.shape for key, value in state.items()}:
         return False
     with torch.no_grad(), evaluating(rebuilt), evaluating(network):
-        logits_of(network, image)  # or it is said why there are none
+        compute_logits(network, image)  # or it is said why there are none
         expected = functional_call(network, state, (image,))
-        return gives(lambda: functional_call(rebuilt, state, (image,)), expected)
+        return reproduces(lambda: functional_call(rebuilt, state, (image,)), expected)
 
 
 def _awake(weights: Tensor) -> Tensor:
     """Noise in the place of weights near zero, behind which a branch hides that has not begun to learn."""
-    if not weights.is_floating_point() or (weights.abs() > DORMANT).any():
+    if not weights.is_floating_point() or (weights.abs() > _DORMANT).any():
         return weights
     return 0.02 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)).to(weights)

@@ -30,7 +30,7 @@ class Parts(NamedTuple):
     initialise: Callable[[nn.Module], object] | None = None  # of the whole classifier; None: as PyTorch does it
 
 
-class Split(nn.Module):
+class SplitNetwork(nn.Module):
     """A network in two parts, with the gate between them."""
 
     def __init__(self, stem: nn.Module, encoder: nn.Module) -> None:
@@ -43,9 +43,9 @@ class Split(nn.Module):
         return self.encoder(gate(self.stem(images)))
 
 
-def split(stem: nn.Module, encoder: nn.Module, *others: Any) -> Parts:
+def split_parts(stem: nn.Module, encoder: nn.Module, *others: Any) -> Parts:
     """Parts of a network that is gated after its stem."""
-    return Parts(Split(stem, encoder), "stem", *others)
+    return Parts(SplitNetwork(stem, encoder), "stem", *others)
 
 
 def conv_head(channels: int, config: ModelConfig) -> nn.Sequential:
@@ -61,7 +61,7 @@ def conv_head(channels: int, config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(*hidden, nn.Conv2d(width if hidden else channels, 1, 3, padding=1))
 
 
-def fixed_head(config: ModelConfig) -> None:
+def refuse_head_options(config: ModelConfig) -> None:
     """Refuse `head_depth` and `head_width` where the attention head is part of the architecture."""
     if config.head_depth or config.head_width:
         raise InputError(f"the attention head of {config.backbone} is fixed; leave head_depth and head_width out")
@@ -85,9 +85,9 @@ def two_layer_decoder(config: ModelConfig, spec: InputConfig) -> nn.Sequential:
     return nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, classes))
 
 
-def digits(config: ModelConfig, spec: InputConfig) -> Parts:
+def digits_network(config: ModelConfig, spec: InputConfig) -> Parts:
     """A small network for the embedded 48 px images, 0.4 M parameters; attention on 12 x 12 cells of 4 px."""
-    fixed_head(config)
+    refuse_head_options(config)
     stem = nn.Sequential(
         *conv_bn_relu(3, 24, stride=2, bias=False),
         *conv_bn_relu(24, 32, bias=False),
@@ -101,7 +101,7 @@ def digits(config: ModelConfig, spec: InputConfig) -> Parts:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    return split(stem, encoder, 64, head, 128, two_layer_decoder(config, spec))
+    return split_parts(stem, encoder, 64, head, 128, two_layer_decoder(config, spec))
 
 
 def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
@@ -125,7 +125,7 @@ def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
     )
     head, decoder = conv_head(256, config), two_layer_decoder(config, spec)
     width = 512 * (spec.side // 32) ** 2
-    return split(stem, encoder, 256, head, width, decoder, partial(_on_modules, _initialise_vgg))
+    return split_parts(stem, encoder, 256, head, width, decoder, partial(_on_modules, _initialise_vgg))
 
 
 def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
@@ -135,14 +135,14 @@ def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
     stem = cast(nn.Sequential, models.vgg16().features)[:-1]
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten())
     head, decoder = conv_head(512, config), two_layer_decoder(config, spec)
-    return split(stem, encoder, 512, head, 4608, decoder, partial(_on_modules, _initialise_vgg))
+    return split_parts(stem, encoder, 512, head, 4608, decoder, partial(_on_modules, _initialise_vgg))
 
 
 def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
     """The authors' WRN-50-2 for 224 px: attention on layer 3 (14 x 14 cells), read by a copy of layer 4 at stride 1."""
     from torchvision import models
 
-    fixed_head(config)
+    refuse_head_options(config)
     resnet, reader = models.wide_resnet50_2(), models.wide_resnet50_2().layer4
     for module in reader.modules():
         if isinstance(module, nn.Conv2d):
@@ -152,7 +152,7 @@ def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
     encoder = nn.Sequential(OrderedDict(layer4=resnet.layer4, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     head = nn.Sequential(reader, nn.Conv2d(2048, 1, 3, padding=1))
     decoder = two_layer_decoder(config, spec)
-    return split(stem, encoder, 1024, head, 2048, decoder, partial(_on_modules, _initialise_resnet))
+    return split_parts(stem, encoder, 1024, head, 2048, decoder, partial(_on_modules, _initialise_resnet))
 
 
 def _on_modules(initialise: Callable[[nn.Module], None], classifier: nn.Module) -> None:
@@ -201,7 +201,7 @@ def wide_group(inputs: int, outputs: int, *, blocks: int, stride: int) -> nn.Seq
 
 def wide_resnet(config: ModelConfig, spec: InputConfig, *, depth: int, widen: int) -> Parts:
     """The authors' wide ResNet for 32 px, attention on the raw sums of group 2 (16 x 16 cells, signed)."""
-    fixed_head(config)
+    refuse_head_options(config)
     classes = len(spec.class_names)
     blocks, (w1, w2, w3) = (depth - 4) // 6, (16 * widen, 32 * widen, 64 * widen)
     stem = nn.Sequential(
@@ -221,7 +221,7 @@ def wide_resnet(config: ModelConfig, spec: InputConfig, *, depth: int, widen: in
     last = wide_group(w2, w3, blocks=blocks, stride=2)
     encoder = nn.Sequential(last, nn.BatchNorm2d(w3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     decoder = nn.Sequential(nn.ReLU(), nn.Linear(config.latent, len(spec.class_names)))
-    return split(stem, encoder, w2, head, w3, decoder, partial(_on_modules, _initialise_wide))
+    return split_parts(stem, encoder, w2, head, w3, decoder, partial(_on_modules, _initialise_wide))
 
 
 def _initialise_wide(module: nn.Module) -> None:
@@ -232,7 +232,7 @@ def _initialise_wide(module: nn.Module) -> None:
 
 
 BACKBONES: dict[str, Callable[[ModelConfig, InputConfig], Parts]] = {
-    "digits": digits,
+    "digits": digits_network,
     "vgg32": vgg32,
     "vgg16": vgg16,
     "wrn50_2": wrn50_2,

@@ -14,13 +14,13 @@ from safetensors.torch import save
 from torch import Tensor, uint8
 
 from ibviz.config import UNNAMED, InputConfig, ModelConfig
-from ibviz.digests import KEY, changed, digest_json
+from ibviz.digests import DIGEST_KEY, changed_file_error, digest_json
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
 from ibviz.reading import parsing, shaped
 
-HEADER = "ibviz"  # the one metadata key: safetensors writes several in no fixed order
+_HEADER_KEY = "ibviz"  # the one metadata key: safetensors writes several in no fixed order
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ def encode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """What `write_tensors` writes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = _digest(plain, json.loads(json.dumps(header)))
-    return save(plain, metadata={HEADER: json.dumps({**header, KEY: digest}, sort_keys=True)})
+    return save(plain, metadata={_HEADER_KEY: json.dumps({**header, DIGEST_KEY: digest}, sort_keys=True)})
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
@@ -50,16 +50,16 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     header = _read_header(path, kind)
     with parsing(f"{path} is damaged", "restore it"), safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-    digest = header.pop(KEY, None)  # older versions wrote none
+    digest = header.pop(DIGEST_KEY, None)  # older versions wrote none
     if digest is not None and digest != _digest(tensors, header):
-        raise changed(path, "restore it, or write it anew")
+        raise changed_file_error(path, "restore it, or write it anew")
     return tensors, header
 
 
 def read_header(path: Path, kind: str) -> dict[str, Any]:
     """Read the header alone, unchecked, since its digest is that of the tensors as well; another kind is refused."""
     header = _read_header(path, kind)
-    header.pop(KEY, None)
+    header.pop(DIGEST_KEY, None)
     return header
 
 
@@ -67,14 +67,14 @@ def _read_header(path: Path, kind: str) -> dict[str, Any]:
     if not os.path.isfile(path):  # unlike `Path.is_file`, of any name
         raise InputError(f"no such file: {path}")
     with parsing(f"{path} is not a safetensors file", f"expected an ibviz {kind}"), safe_open(path, "pt") as file:
-        header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+        header = json.loads((file.metadata() or {}).get(_HEADER_KEY, "{}"))
     given = header.get("kind", "tensors without an ibviz header") if isinstance(header, dict) else "another header"
     if given != kind:
         raise InputError(f"{path} holds {str(given)[:100]}; expected an ibviz {kind}, as `ibviz train` writes it")
     return header
 
 
-class Facts(BaseModel, extra="allow", frozen=True):
+class TrainingFacts(BaseModel, extra="allow", frozen=True):
     """What a model's file says of its training, as far as somebody reads it."""
 
     recipe: dict[str, dict[str, Any]] = {}
@@ -90,7 +90,7 @@ class ModelHeader(BaseModel, frozen=True):
 
     model: ModelConfig
     input: InputConfig
-    facts: Facts = Facts()
+    facts: TrainingFacts = TrainingFacts()
 
     @model_validator(mode="after")
     def _anchors_are_logged_whole(self) -> "ModelHeader":
@@ -149,12 +149,14 @@ def model_card(model: IBClassifier) -> ModelCard:
     notes = "".join(f"- {note}\n" for note in model.facts.get("notes", []))
     tables = [f"## {title}\n\n{_table(values)}" for title, values in sections.items() if values]
     anchors = [] if model.quantizer is None else sorted(round(one, 4) for one in model.quantizer.anchors.tolist())
-    text = "\n\n".join([CARD, *tables, f"## Anchors\n\n{', '.join(map(str, anchors)) or 'none: continuous attention'}"])
+    text = "\n\n".join(
+        [_CARD, *tables, f"## Anchors\n\n{', '.join(map(str, anchors)) or 'none: continuous attention'}"]
+    )
     limits = f"\n## Source and limits\n\n{notes}" if notes else ""
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n{limits}")
 
 
-CARD = """# Image classifier with attention through an information bottleneck
+_CARD = """# Image classifier with attention through an information bottleneck
 
 Trained with ibviz. Its attention over a grid of cells is snapped to the anchor values below;
 `model.inspect(images)` gives it beside the logits.

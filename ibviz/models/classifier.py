@@ -16,9 +16,9 @@ from ibviz.errors import InputError
 from ibviz.models.attention import SpatialAttention
 from ibviz.models.backbones import Parts
 from ibviz.models.bottleneck import GaussianBottleneck, kl_exact
-from ibviz.models.gate import Draw, FeatureGate
+from ibviz.models.gate import FeatureGate, NormalSampler
+from ibviz.models.gated_network import build_parts
 from ibviz.models.quantizer import AnchorQuantizer, nearest_anchor
-from ibviz.models.tapped import parts_of
 from ibviz.types import AttentionMap, Images, Inputs, Scores
 
 
@@ -87,7 +87,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
     def __init__(self, config: ModelConfig, spec: InputConfig, parts: Parts | None = None) -> None:
         """Build from what a checkpoint stores, or around given parts (see `ibviz.attach`)."""
         super().__init__()
-        parts = parts or parts_of(config, spec)
+        parts = parts or build_parts(config, spec)
         self.config, self.spec, self.layer = config, spec, f"network.{parts.layer}"
         self.facts: Mapping[str, Any] = {}  # what its file says of its training
         self.normalize = Normalize(spec.mean, spec.std)
@@ -119,7 +119,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
             samples = (1, 1)
         return self.decide(images, samples, partial(torch.randn, generator=generator, device=images.device))
 
-    def decide(self, images: Inputs, samples: tuple[int, int] | None, draw: Draw) -> Inspection:
+    def decide(self, images: Inputs, samples: tuple[int, int] | None, draw: NormalSampler) -> Inspection:
         """One pass, deterministic where `samples` is None; `draw` gives the noise, recorded or new.
 
         It is asked for the attention's `(S_a, b, gh, gw)` first, then for the latent's `(S_z, S_a·b, k)`; in between,
@@ -185,7 +185,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
 
         return model_card(self)
 
-    def _attend(self, features: Tensor, samples: tuple[int, int] | None, draw: Draw) -> Attended:
+    def _attend(self, features: Tensor, samples: tuple[int, int] | None, draw: NormalSampler) -> Attended:
         mean, deviation = self.attention(features)
         values = mean.unsqueeze(0) if samples is None else mean + deviation * draw((samples[0], *mean.shape))
         entered, index = (values, None) if self.quantizer is None else self.quantizer(values)

@@ -17,9 +17,10 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Features = Float[Tensor, "b c gh gw"]
-Draw = Callable[[tuple[int, ...]], Tensor]  # standard normal numbers of a shape, on the images' device
-SLOWEST = 0.01  # weight of a new batch in the running statistics once many were seen
+from ibviz.types import FeatureMaps
+
+NormalSampler = Callable[[tuple[int, ...]], Tensor]  # standard normal numbers of a shape, on the images' device
+_MIN_WEIGHT = 0.01  # weight of a new batch in the running statistics once many were seen
 
 
 def capacity(attention: Float[Tensor, "*cells"]) -> Float[Tensor, "*cells"]:
@@ -55,7 +56,7 @@ class ChannelStatistics(nn.Module):
         self.register_buffer("batches", torch.tensor(0))
 
     @torch.no_grad()
-    def update(self, features: Features) -> None:
+    def update(self, features: FeatureMaps) -> None:
         """Take a batch into account."""
         values = features.double()
         sums = [values.sum((0, 2, 3)), values.square().sum((0, 2, 3))]
@@ -64,7 +65,7 @@ class ChannelStatistics(nn.Module):
             dist.all_reduce(totals)
         mean, square = (totals[:-1] / totals[-1]).chunk(2)
         self.batches.add_(1)
-        weight = (1 / self.batches).clamp(min=SLOWEST)
+        weight = (1 / self.batches).clamp(min=_MIN_WEIGHT)
         self.mean.lerp_(mean.to(self.mean), weight.to(self.mean))
         deviation = (square - mean.square()).clamp(min=0).sqrt()
         self.deviation.lerp_(deviation.to(self.deviation), weight.to(self.deviation))
@@ -83,7 +84,7 @@ class FeatureGate(nn.Module):
         self.statistics = ChannelStatistics(channels) if kind in ("mean", "noise") else None
 
     def gated(
-        self, features: Features, attention: Float[Tensor, "s b gh gw"], draw: Draw | None = None
+        self, features: FeatureMaps, attention: Float[Tensor, "s b gh gw"], draw: NormalSampler | None = None
     ) -> Float[Tensor, "sb c gh gw"]:
         """Return the features under each of `s` maps per image; `draw` makes the noise of the gate "noise"."""
         attention = attention.unsqueeze(2)

@@ -12,20 +12,23 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.errors import InputError, cut_off
 from ibviz.models.hooks import replaced_output
-from ibviz.types import Grid, Images
+from ibviz.types import FeatureMaps, Grid, Images
 
-LARGEST_STRIDE = 16  # pixels a cell, of a layer chosen for attention
-LEAST_SIDE = 7  # cells a side it has at least
-PREFIX_TOKENS = ("class_token", "cls_token", "distillation_token", "register_tokens")  # of torchvision and transformers
-Features = Float[Tensor, "b c gh gw"]
+_MAX_STRIDE = 16  # pixels a cell, of a layer chosen for attention
+_MIN_SIDE = 7  # cells a side it has at least
+_PREFIX_TOKENS = (
+    "class_token",
+    "cls_token",
+    "distillation_token",
+    "register_tokens",
+)  # of torchvision and transformers
 
 
-class Layout(NamedTuple):
+class GridLayout(NamedTuple):
     """How a layer's output holds its grid."""
 
     kind: Literal["bchw", "bhwc", "tokens"]
@@ -38,10 +41,10 @@ class Layout(NamedTuple):
         return f"{self.grid[0]}x{self.grid[1]}"
 
 
-def to_grid(output: Tensor, layout: Layout) -> Features:
+def to_grid(output: Tensor, layout: GridLayout) -> FeatureMaps:
     """The grid of a layer's output, channels first.
 
-    >>> to_grid(torch.arange(5.0).view(1, 5, 1), Layout("tokens", (2, 2), 1, prefix=1))
+    >>> to_grid(torch.arange(5.0).view(1, 5, 1), GridLayout("tokens", (2, 2), 1, prefix=1))
     tensor([[[[1., 2.],
               [3., 4.]]]])
     """
@@ -50,11 +53,11 @@ def to_grid(output: Tensor, layout: Layout) -> Features:
     return output if layout.kind == "bchw" else output.permute(0, 3, 1, 2)
 
 
-def from_grid(features: Features, output: Tensor, layout: Layout) -> Tensor:
+def from_grid(features: FeatureMaps, output: Tensor, layout: GridLayout) -> Tensor:
     """A layer's output with its grid replaced; `features` may hold several rows, sample-major, for each of `output`.
 
     >>> tokens = torch.arange(5.0).view(1, 5, 1)
-    >>> from_grid(torch.zeros(1, 1, 2, 2), tokens, Layout("tokens", (2, 2), 1, prefix=1)).flatten()
+    >>> from_grid(torch.zeros(1, 1, 2, 2), tokens, GridLayout("tokens", (2, 2), 1, prefix=1)).flatten()
     tensor([0., 0., 0., 0., 0.])
     """
     if layout.kind == "tokens":
@@ -72,7 +75,7 @@ def probe(size: Grid, channels: int = 3) -> Images:
     return torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
 
 
-def spatial_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
+def spatial_layers(model: nn.Module, images: Images) -> dict[str, GridLayout]:
     """Submodules whose output holds a grid in the image's proportion, in the order in which they finish.
 
     A module that runs more than once in a pass is left out: its output is no single grid. One image is enough. Where
@@ -80,13 +83,13 @@ def spatial_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.Flatten(), nn.Linear(64, 2))
     >>> spatial_layers(network, torch.zeros(1, 3, 8, 8))
-    {'0': Layout(kind='bchw', grid=(4, 4), channels=4, prefix=0)}
+    {'0': GridLayout(kind='bchw', grid=(4, 4), channels=4, prefix=0)}
     """
     with torch.no_grad():
         return _layouts(model, images, _run(model, images)[1])
 
 
-def find_layer(layers: dict[str, Layout], name: str) -> Layout:
+def find_layer(layers: dict[str, GridLayout], name: str) -> GridLayout:
     """The layout of a named layer, or an `InputError` that says which have a grid."""
     if name not in layers:
         close = get_close_matches(name, layers, n=1, cutoff=0.5)
@@ -95,10 +98,10 @@ def find_layer(layers: dict[str, Layout], name: str) -> Layout:
     return layers[name]
 
 
-def listed(layers: dict[str, Layout]) -> str:
+def listed(layers: dict[str, GridLayout]) -> str:
     """Layers for a message, in the order in which they finish: the outermost, and of each grid the last outermost.
 
-    >>> large, small = Layout("bchw", (8, 8), 4), Layout("bchw", (4, 4), 4)
+    >>> large, small = GridLayout("bchw", (8, 8), 4), GridLayout("bchw", (4, 4), 4)
     >>> listed({"stem.0": large, "stem.1": large, "stem.2": small, "stem": small})
     'stem.1 (8x8), stem (4x4); inner ones such as stem.2 too'
     """
@@ -110,7 +113,7 @@ def listed(layers: dict[str, Layout]) -> str:
     return ", ".join(f"{name} ({layers[name]})" for name in shown) + such or "none"
 
 
-def layout_of(model: nn.Module, images: Images, name: str) -> Layout:
+def layout_of(model: nn.Module, images: Images, name: str) -> GridLayout:
     """The layout of a named layer's output; where it holds no grid, an `InputError` says what it holds instead."""
     with torch.no_grad(), _watched(model) as seen:
         model(images)
@@ -128,7 +131,7 @@ def layout_of(model: nn.Module, images: Images, name: str) -> Layout:
     return find_layer(layouts, name)
 
 
-def layout_in(output: object, model: nn.Module, images: Images) -> Layout | None:
+def layout_in(output: object, model: nn.Module, images: Images) -> GridLayout | None:
     """The layout of what a layer gives for a batch, read off its shape; None where that says too little."""
     if not isinstance(output, Tensor) or len(output) != len(images):
         return None
@@ -136,7 +139,7 @@ def layout_in(output: object, model: nn.Module, images: Images) -> Layout | None
     return readings[0] if len(readings) == 1 else None
 
 
-def influential_layers(model: nn.Module, images: Images) -> dict[str, Layout]:
+def influential_layers(model: nn.Module, images: Images) -> dict[str, GridLayout]:
     """Those of `spatial_layers` whose cells the network's output depends on.
 
     The last block of a transformer with a class token is not among them: nothing reads its patches; nor is what comes
@@ -162,13 +165,13 @@ def layer_for_attention(model: nn.Module, images: Images) -> str:
     """
     layers = influential_layers(model, images)
     strides = {name: images.shape[2] / layout.grid[0] for name, layout in layers.items()}
-    fitting = {n: s for n, s in strides.items() if s <= LARGEST_STRIDE and min(layers[n].grid) >= LEAST_SIDE}
+    fitting = {n: s for n, s in strides.items() if s <= _MAX_STRIDE and min(layers[n].grid) >= _MIN_SIDE}
     wanted = max(fitting.values(), default=0)
     for name in reversed([name for name, stride in fitting.items() if stride == wanted]):
         if not _inside_another_grid(model, name, layers) and is_cut(model, images, name):
             return name
     raise InputError(
-        f"no layer has cells of at most {LARGEST_STRIDE} pixels, {LEAST_SIDE} a side, through which all "
+        f"no layer has cells of at most {_MAX_STRIDE} pixels, {_MIN_SIDE} a side, through which all "
         f"of the network passes; name one of those with a grid: {listed(layers)}"
     )
 
@@ -228,7 +231,7 @@ def _single(outputs: dict[str, list[Any]]) -> dict[str, Tensor]:
     return {name: seen[0] for name, seen in outputs.items() if len(seen) == 1 and isinstance(seen[0], Tensor)}
 
 
-def _layouts(model: nn.Module, images: Images, outputs: dict[str, Tensor]) -> dict[str, Layout]:
+def _layouts(model: nn.Module, images: Images, outputs: dict[str, Tensor]) -> dict[str, GridLayout]:
     prefix, size = _prefix_tokens(model), (images.shape[2], images.shape[3])
     shapes = {name: tuple(output.shape[1:]) for name, output in outputs.items() if len(output) == len(images)}
     tokens = {shape[0] for shape in shapes.values() if len(shape) == 2}  # their attention matrices are no grids
@@ -247,15 +250,18 @@ def _layouts(model: nn.Module, images: Images, outputs: dict[str, Tensor]) -> di
     return {name: readings[0] for name, readings in found.items() if readings}
 
 
-def _readings(shape: tuple[int, ...], prefix: int, size: Grid) -> list[Layout]:
+def _readings(shape: tuple[int, ...], prefix: int, size: Grid) -> list[GridLayout]:
     """Every way in which an output of one image may hold a grid: two where there are as many channels as columns."""
     if len(shape) == 3:
-        first, last = Layout("bchw", (shape[1], shape[2]), shape[0]), Layout("bhwc", (shape[0], shape[1]), shape[2])
+        first, last = (
+            GridLayout("bchw", (shape[1], shape[2]), shape[0]),
+            GridLayout("bhwc", (shape[0], shape[1]), shape[2]),
+        )
         return [layout for layout in (first, last) if in_proportion(layout.grid, size)]
     if len(shape) != 2:
         return []
     grids = {before: token_grid(shape[0] - before, size) for before in (prefix, 0)}
-    return [Layout("tokens", grid, shape[1], before) for before, grid in grids.items() if grid is not None][:1]
+    return [GridLayout("tokens", grid, shape[1], before) for before, grid in grids.items() if grid is not None][:1]
 
 
 def _shapes_in_wider_images(model: nn.Module, images: Images) -> dict[str, tuple[int, ...]]:
@@ -297,13 +303,13 @@ def _prefix_tokens(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
             return count
-        held = [token for name in PREFIX_TOKENS if isinstance(token := getattr(module, name, None), Tensor)]
+        held = [token for name in _PREFIX_TOKENS if isinstance(token := getattr(module, name, None), Tensor)]
         if held:  # (1, tokens, width), or a single vector
             return sum(1 if token.ndim == 1 else token.shape[-2] for token in held)
     return 0
 
 
-def _inside_another_grid(model: nn.Module, name: str, layers: dict[str, Layout]) -> bool:
+def _inside_another_grid(model: nn.Module, name: str, layers: dict[str, GridLayout]) -> bool:
     parts = name.split(".")
     parents = [".".join(parts[:count]) for count in range(1, len(parts))]
     blocks = [parent for parent in parents if not isinstance(model.get_submodule(parent), nn.Sequential)]

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from ibviz.config import LIBRARIES, InputConfig
 from ibviz.errors import InputError
-from ibviz.heads import HeadName, checked, find_head
+from ibviz.heads import HeadName, checked_output, find_head
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
+from ibviz.models.extra_networks import EXTRA_NETWORKS
+from ibviz.models.gated_network import create, device_and_dtype_of
 from ibviz.models.hooks import unsealed
 from ibviz.models.huggingface import from_transformers, is_of_transformers
-from ibviz.models.official import SUFFIXES, load_official
-from ibviz.models.own import OWN
-from ibviz.models.tapped import create, place_of
+from ibviz.models.official import OFFICIAL_SUFFIXES, load_official
 from ibviz.models.texts import joins_texts
 from ibviz.reading import parsing
-from ibviz.settings import describe
+from ibviz.settings import describe_validation_error
 from ibviz.types import Images
 
 Output = str | int | Callable[[Any], Tensor]  # the key, the attribute or the place of the logits, or what finds them
@@ -48,7 +48,7 @@ class WrappedClassifier(nn.Module):
         self.spec, self.name = spec, name
         self.head = find_head(head).name
         self.output = "logits" if output is None and is_of_transformers(network) else output
-        self.normalize = Normalize(spec.mean, spec.std).to(place_of(network))
+        self.normalize = Normalize(spec.mean, spec.std).to(device_and_dtype_of(network))
         self.network = network
 
     def forward(self, images: Images) -> Float[Tensor, "rows classes"]:
@@ -58,15 +58,15 @@ class WrappedClassifier(nn.Module):
         """
         found = self.network(self.normalize(images))
         if self.output is not None:
-            found = selected(found, self.output)
+            found = select_output(found, self.output)
         single = self.head != "softmax" and isinstance(found, Tensor) and found.ndim < 2
-        return checked(found.reshape(-1, 1) if single else found, self)  # one number an image is one class
+        return checked_output(found.reshape(-1, 1) if single else found, self)  # one number an image is one class
 
 
-def selected(found: Any, output: Output) -> Any:
+def select_output(found: Any, output: Output) -> Any:
     """The part of a network's output that `output` names, or an `InputError` that says what there is.
 
-    >>> selected({"logits": 1, "loss": 2}, "logits"), selected((1, 2), 0), selected(1j, "imag")
+    >>> select_output({"logits": 1, "loss": 2}, "logits"), select_output((1, 2), 0), select_output(1j, "imag")
     (1, 1, 1.0)
     """
     if callable(output):
@@ -83,9 +83,9 @@ def selected(found: Any, output: Output) -> Any:
 
 
 Classifier = IBClassifier | WrappedClassifier
-TRANSFORMERS = "transformers/"  # before the name of a classifier of that library
-MODEL = "model.safetensors"  # in a run folder
-BOX = {name: Path(__file__).with_name(f"{name}.safetensors") for name in ("digits", "photos")}  # bundled networks
+_TRANSFORMERS = "transformers/"  # before the name of a classifier of that library
+MODEL_FILE = "model.safetensors"  # in a run folder
+BUNDLED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in ("digits", "photos")}  # bundled networks
 
 
 def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named apart
@@ -138,7 +138,7 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
     try:
         spec = InputConfig.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"wrap: {describe(error, InputConfig)}") from error
+        raise InputError(f"wrap: {describe_validation_error(error, InputConfig)}") from error
     return WrappedClassifier(unsealed(network), spec, name, head=head, output=output).eval()
 
 
@@ -157,22 +157,22 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
     >>> load("digits").spec.size
     48
     """
-    path, text = Path(BOX.get(name, name) if isinstance(name, str) else name), str(name)
-    if classes is not None or text.startswith(TRANSFORMERS):
+    path, text = Path(BUNDLED.get(name, name) if isinstance(name, str) else name), str(name)
+    if classes is not None or text.startswith(_TRANSFORMERS):
         return _from_transformers(text, weights, classes)
     if weights is not None and os.path.exists(path):  # which, unlike `Path.exists`, takes any name
         raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
     if os.path.isdir(path):
         if runs := runs_in(path):
             raise InputError(f"{name} holds {len(runs)} runs; give one of them, such as {runs[0]}")
-        return load_model(path / MODEL)
-    if os.path.isfile(path) and path.suffix in SUFFIXES:
+        return load_model(path / MODEL_FILE)
+    if os.path.isfile(path) and path.suffix in OFFICIAL_SUFFIXES:
         return load_official(path)
     if os.path.isfile(path) or path.suffix == ".safetensors" or text.startswith((".", "/")):
         return load_model(path)
     if text.count("/") == 1 and not text.startswith(LIBRARIES):
         return _from_hub(text)
-    return named(text if "/" in text else f"torchvision/{text}", None if weights is None else Path(weights))
+    return load_published(text if "/" in text else f"torchvision/{text}", None if weights is None else Path(weights))
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -186,22 +186,22 @@ def runs_in(folder: Path) -> list[Path]:
     >>> [run.name for run in runs_in(folder)], runs_in(folder / "seed-9")
     (['seed-9', 'seed-10'], [])
     """
-    if (folder / MODEL).exists():
+    if (folder / MODEL_FILE).exists():
         return []
-    runs = [path.parent for path in folder.glob(f"*/{MODEL}")]
+    runs = [path.parent for path in folder.glob(f"*/{MODEL_FILE}")]
     return sorted(
         runs, key=lambda run: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", run.name)]
     )
 
 
 def _from_transformers(name: str, weights: str | Path | None, classes: Sequence[str] | None) -> WrappedClassifier:
-    if not name.startswith(TRANSFORMERS):
+    if not name.startswith(_TRANSFORMERS):
         raise InputError(
-            f"classes are the texts of a network such as {TRANSFORMERS}openai/clip-vit-base-patch32; {name} has its own"
+            f"classes are the texts of a network such as {_TRANSFORMERS}openai/clip-vit-base-patch32; {name} has its own"
         )
     if weights is not None:
-        raise InputError(f"{name} brings its own weights; keep others in a folder: {TRANSFORMERS}FOLDER")
-    network, spec, head = from_transformers(name.removeprefix(TRANSFORMERS), classes)
+        raise InputError(f"{name} brings its own weights; keep others in a folder: {_TRANSFORMERS}FOLDER")
+    network, spec, head = from_transformers(name.removeprefix(_TRANSFORMERS), classes)
     return WrappedClassifier(network, spec, head=head).eval()
 
 
@@ -215,11 +215,11 @@ def _from_hub(name: str) -> IBClassifier:
         ) from error
 
 
-def named(name: str, weights: Path | None = None) -> WrappedClassifier:
+def load_published(name: str, weights: Path | None = None) -> WrappedClassifier:
     """A torchvision/NAME or timm/NAME classifier with its published weights, or those of a local file."""
     library, _, bare = name.partition("/")
     network = create(name)
-    spec, fetch = LIBRARY[library](bare, network)
+    spec, fetch = _LIBRARIES[library](bare, network)
     state = _fetched(fetch, name) if weights is None else _read(weights)
     try:
         network.load_state_dict(state)
@@ -229,10 +229,10 @@ def named(name: str, weights: Path | None = None) -> WrappedClassifier:
     return WrappedClassifier(network, spec, name).eval()
 
 
-Fetch = Callable[[], dict[str, Any]]
+_Fetch = Callable[[], dict[str, Any]]
 
 
-def _from_torchvision(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:  # noqa: ARG001 - as timm needs it
+def _from_torchvision(name: str, network: nn.Module) -> tuple[InputConfig, _Fetch]:  # noqa: ARG001 - as timm needs it
     from torchvision.models import get_model_weights
 
     published = get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
@@ -247,21 +247,21 @@ def _from_torchvision(name: str, network: nn.Module) -> tuple[InputConfig, Fetch
     return spec, lambda: published.get_state_dict(check_hash=True)
 
 
-def _from_timm(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:
+def _from_timm(name: str, network: nn.Module) -> tuple[InputConfig, _Fetch]:
     import timm
 
     return timm_input(network), lambda: timm.create_model(name, pretrained=True).state_dict()
 
 
-def _from_own(name: str, network: nn.Module) -> tuple[InputConfig, Fetch]:  # noqa: ARG001 - as timm needs it
-    return OWN[name].spec(), _nowhere
+def _from_own(name: str, network: nn.Module) -> tuple[InputConfig, _Fetch]:  # noqa: ARG001 - as timm needs it
+    return EXTRA_NETWORKS[name].spec(), _nowhere
 
 
 def _nowhere() -> dict[str, Any]:
     raise OSError("nobody publishes them in this form")
 
 
-LIBRARY: dict[str, Callable[[str, nn.Module], tuple[InputConfig, Fetch]]] = {
+_LIBRARIES: dict[str, Callable[[str, nn.Module], tuple[InputConfig, _Fetch]]] = {
     "ibviz": _from_own,
     "torchvision": _from_torchvision,
     "timm": _from_timm,
@@ -285,7 +285,7 @@ def timm_input(network: nn.Module) -> InputConfig:
     )
 
 
-def _fetched(fetch: Fetch, name: str) -> dict[str, Any]:
+def _fetched(fetch: _Fetch, name: str) -> dict[str, Any]:
     try:
         return fetch()
     except (URLError, OSError, RuntimeError) as error:

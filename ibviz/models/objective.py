@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ibviz.config import ObjectiveConfig
 from ibviz.models.bottleneck import KL
 from ibviz.models.classifier import IBClassifier, Inspection
-from ibviz.models.gate import Draw, capacity
+from ibviz.models.gate import NormalSampler, capacity
 from ibviz.types import Inputs, Labels
 
 Scalar = Float[Tensor, ""]
@@ -61,7 +61,7 @@ class Objective(nn.Module):
         super().__init__()
         self.classifier, self.config = classifier, config
 
-    def forward(self, images: Inputs, labels: Labels, draw: Draw, share: Scalar | float = 1.0) -> Losses:
+    def forward(self, images: Inputs, labels: Labels, draw: NormalSampler, share: Scalar | float = 1.0) -> Losses:
         """Return the losses of one noisy pass over a batch, with this share of the attention's price."""
         return self.losses(self.classifier.decide(images, (1, 1), draw), labels, share)
 

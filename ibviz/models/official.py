@@ -16,17 +16,17 @@ from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.reading import reason_of, shaped
 
-Rules = tuple[tuple[str, str], ...]
+RenameRules = tuple[tuple[str, str], ...]
 
-LONGEST = 2**16  # side of a tensor of theirs
-SUFFIXES = (".tar", ".pth", ".pt")
-VGG32: Rules = (
+_MAX_SIDE = 2**16  # side of a tensor of theirs
+OFFICIAL_SUFFIXES = (".tar", ".pth", ".pt")
+_VGG32: RenameRules = (
     (r"features\.(\d)\.op\.", r"network.stem.\1."),
     (r"encode\.(\d)\.op\.", r"network.encoder.\1."),
     (r"encode\.5\.", "network.encoder.5."),
     (r"encode\.8\.", "bottleneck.project."),
 )
-WIDE: Rules = (
+_WIDE: RenameRules = (
     (r"conv1\.", "network.stem.0."),
     (r"block([12])\.layer\.", r"network.stem.\1."),
     (r"encode\.0\.layer\.", "network.encoder.0."),
@@ -34,16 +34,16 @@ WIDE: Rules = (
     (r"encode\.5\.", "bottleneck.project."),
     (r"att_module_mu\.0\.layer\.", "attention.head.0."),
 )
-VGG16: Rules = (
+_VGG16: RenameRules = (
     (r"features\.", "network.stem."),
     (r"encode\.2\.", "bottleneck.project."),
 )
-WRN50: Rules = (
+_WRN50: RenameRules = (
     (r"(conv1|bn1|layer[123])\.", r"network.stem.\1."),
     (r"encode\.0\.", "network.encoder.layer4."),
     (r"encode\.3\.", "bottleneck.project."),
 )
-SHARED: Rules = (
+_SHARED: RenameRules = (
     (r"att_module_mu\.", "attention.head."),
     (r"att_module_std\.0\.", "attention.scale."),
     (r"decode\.", "decoder."),
@@ -51,11 +51,11 @@ SHARED: Rules = (
 )
 # By a tensor that only this family has; with its rules, and the modules that are registered a second time under another
 # name or, `tmp_layer`, never used.
-FAMILIES: dict[str, tuple[Rules, str]] = {
-    "features.0.op.0.weight": (VGG32, r"^$"),
-    "att_block3.layer.0.conv1.weight": (WIDE, r"(att_block3|bn_att\d?|att_conv\d?|block3|bn1)\."),
-    "features.28.weight": (VGG16, r"^$"),
-    "att_layer4.0.conv1.weight": (WRN50, r"(att_layer4|layer4|tmp_layer)\."),
+_FAMILIES: dict[str, tuple[RenameRules, str]] = {
+    "features.0.op.0.weight": (_VGG32, r"^$"),
+    "att_block3.layer.0.conv1.weight": (_WIDE, r"(att_block3|bn_att\d?|att_conv\d?|block3|bn1)\."),
+    "features.28.weight": (_VGG16, r"^$"),
+    "att_layer4.0.conv1.weight": (_WRN50, r"(att_layer4|layer4|tmp_layer)\."),
 }
 # Normalisation of their training: constants of CIFAR-100 for both CIFAR sets, others in the WRN code, ImageNet's.
 NORMALISATION = {
@@ -70,7 +70,7 @@ NORMALISATION = {
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of a state_dict of the authors; aliases are dropped, normalisation is not in it."""
     state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    family = next((known for key, known in FAMILIES.items() if key in state), None)
+    family = next((known for key, known in _FAMILIES.items() if key in state), None)
     if family is None:
         raise InputError(
             f"these tensors ({', '.join(list(state)[:3])}, ...) are of none of the authors' networks: "
@@ -78,13 +78,13 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         )
     rules, aliases = family
     kept = {key: tensor for key, tensor in state.items() if not re.match(aliases, key)}
-    renamed = {_rename(key, rules + SHARED): tensor for key, tensor in kept.items()}
+    renamed = {_rename(key, rules + _SHARED): tensor for key, tensor in kept.items()}
     if "quantizer.anchors" in renamed:
         renamed["quantizer.anchors"] = renamed["quantizer.anchors"].flatten()
     return renamed
 
 
-def _rename(key: str, rules: Rules) -> str:
+def _rename(key: str, rules: RenameRules) -> str:
     for pattern, replacement in rules:
         name, hits = re.subn(f"^{pattern}", replacement, key)
         if hits:
@@ -183,10 +183,10 @@ def _classes(renamed: Mapping[str, Tensor]) -> int:
 def _length(renamed: Mapping[str, Tensor], name: str, axis: int = 0) -> int:
     """One side of a tensor; what is not there, or has no such side, or one that no network has, is refused."""
     shape = tuple(renamed[name].shape) if name in renamed else ()
-    if len(shape) <= axis or not 0 < shape[axis] <= LONGEST:
+    if len(shape) <= axis or not 0 < shape[axis] <= _MAX_SIDE:
         held = f"is {shape}" if name in renamed else "is not there"
         raise InputError(
-            f"the weights are not those of a network of the authors: {name} should have 1 to {LONGEST:,} "
+            f"the weights are not those of a network of the authors: {name} should have 1 to {_MAX_SIDE:,} "
             f"values along axis {axis}; it {held}"
         )
     return shape[axis]

@@ -27,7 +27,7 @@ REPLACEMENTS = {
     "other": "another image's map",
     "reversed": "the reversed map (off the distribution)",
 }
-Numbers = Float[Tensor, "v b"]  # one for each map in the place of the own and each image
+_ByMapAndImage = Float[Tensor, "v b"]  # one for each map in the place of the own and each image
 
 
 def at_mean(values: Maps) -> Maps:
@@ -39,30 +39,30 @@ def at_mean(values: Maps) -> Maps:
     return values.mean((1, 2), keepdim=True).expand_as(values)
 
 
-def turned(values: Maps) -> Maps:
+def reversed_values(values: Maps) -> Maps:
     """The order of the cells reversed within the range of each map: v becomes maximum + minimum - v.
 
     The level and the distribution of the values change with it: no attention the network was trained with looks so,
     and what it then decides is the answer to an input off its distribution.
 
-    >>> turned(torch.tensor([[[0.25, 0.5, 1.0]]]))
+    >>> reversed_values(torch.tensor([[[0.25, 0.5, 1.0]]]))
     tensor([[[1.0000, 0.7500, 0.2500]]])
     """
     return values.amax((1, 2), keepdim=True) + values.amin((1, 2), keepdim=True) - values
 
 
-def average_of(maps: Maps) -> Float[Tensor, "1 gh gw"]:
+def mean_map(maps: Maps) -> Float[Tensor, "1 gh gw"]:
     """The mean of maps over images, cell by cell.
 
-    >>> average_of(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]))
+    >>> mean_map(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]))
     tensor([[[0.5000, 1.0000]]])
     """
     return maps.double().mean(0, keepdim=True).to(maps.dtype)
 
 
-def stand_ins(own: Maps, average: Float[Tensor, "1 gh gw"], other: Maps) -> Float[Tensor, "v b gh gw"]:
+def replacement_maps(own: Maps, average: Float[Tensor, "1 gh gw"], other: Maps) -> Float[Tensor, "v b gh gw"]:
     """The maps of `REPLACEMENTS`, in their order."""
-    return torch.stack([own, at_mean(own), average.expand_as(own), other, turned(own)])
+    return torch.stack([own, at_mean(own), average.expand_as(own), other, reversed_values(own)])
 
 
 def derangement(count: int, seed: int) -> Int[Tensor, " {count}"]:
@@ -77,23 +77,23 @@ def derangement(count: int, seed: int) -> Int[Tensor, " {count}"]:
     return torch.empty_like(order).scatter(0, order, order.roll(-1))
 
 
-class Answers(NamedTuple):
+class ClassificationScores(NamedTuple):
     """What a network decides with each map; NaN for images without a label."""
 
-    correct: Numbers  # 1 for right, 0 for wrong
-    cross_entropy: Numbers  # nats
+    correct: _ByMapAndImage  # 1 for right, 0 for wrong
+    cross_entropy: _ByMapAndImage  # nats
 
 
-def answers(logits: Float[Tensor, "v b classes"], labels: Labels) -> Answers:
+def classification_scores(logits: Float[Tensor, "v b classes"], labels: Labels) -> ClassificationScores:
     """Hold logits against labels, -1 for none.
 
-    >>> answers(torch.zeros(1, 2, 4), torch.tensor([0, -1]))
+    >>> classification_scores(torch.zeros(1, 2, 4), torch.tensor([0, -1]))
     Answers(correct=tensor([[1., nan]]), cross_entropy=tensor([[1.3863,    nan]]))
     """
     logits, unknown = logits.float(), labels < 0
     nats = F.cross_entropy(logits.movedim(2, 1), labels.clamp_min(0).expand(logits.shape[:2]), reduction="none")
     right = (logits.argmax(-1) == labels).float()
-    return Answers(right.masked_fill(unknown, torch.nan), nats.masked_fill(unknown, torch.nan))
+    return ClassificationScores(right.masked_fill(unknown, torch.nan), nats.masked_fill(unknown, torch.nan))
 
 
 class Reliance(NamedTuple):
@@ -132,12 +132,12 @@ def reliance(model: IBClassifier, batches: Callable[[], Iterable[tuple[Images, L
     """
     with evaluating(model), torch.inference_mode():
         maps = torch.cat([model.inspect(images).attention.values() for images, _ in batches()])
-        average, others = average_of(maps), maps[derangement(len(maps), seed).to(maps.device)]
+        average, others = mean_map(maps), maps[derangement(len(maps), seed).to(maps.device)]
         parts, begin = [], 0
         for images, labels in batches():
             here = slice(begin, begin + len(images))
-            values = stand_ins(maps[here], average, others[here])
-            parts.append(answers(model.with_gate(images, values), labels))
+            values = replacement_maps(maps[here], average, others[here])
+            parts.append(classification_scores(model.with_gate(images, values), labels))
             begin += len(images)
     correct, nats = (torch.cat(columns, dim=1).cpu() for columns in zip(*parts, strict=True))
     return Reliance(correct, nats, average[0].cpu())

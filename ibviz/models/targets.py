@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.errors import InputError
-from ibviz.models.loading import Output, selected
+from ibviz.models.loading import Output, select_output
 from ibviz.types import Boxes
 
 Target = Callable[[Any], Float[Tensor, "b k"]]
@@ -79,7 +79,7 @@ def region_logits(masks: Tensor, classes: Sequence[int], *, output: Output | Non
         raise InputError("expected masks with at least one pixel inside each; got an empty one")
 
     def target(found: Any) -> Tensor:
-        logits = found if output is None else selected(found, output)
+        logits = found if output is None else select_output(found, output)
         if (
             not isinstance(logits, Tensor)
             or logits.ndim != 4

@@ -14,14 +14,14 @@ from ibviz.statistics.samples import (
     Trained,
     Values,
     clusters_of,
-    defined_alike,
-    parts,
+    group_by_defined,
     pooled,
-    some,
+    row_blocks,
+    subset_clusters,
 )
 from ibviz.statistics.variance import t_interval
 
-Counts = Int[np.ndarray, " columns"]
+_Counts = Int[np.ndarray, " columns"]
 
 RESAMPLES = 2000
 
@@ -44,8 +44,8 @@ class Estimates(NamedTuple):
     high: Column
     bca_low: Column
     bca_high: Column
-    n: Counts
-    excluded: Counts
+    n: _Counts
+    excluded: _Counts
 
 
 def estimate(values: Sequence[float], *, clusters: Sequence[object] | None = None, seed: int = 0) -> Estimate:
@@ -77,14 +77,16 @@ def estimates(values: Values | Trained, *, clusters: Clusters | None = None, see
     defined = ~np.isnan(pooled(values))
     n = defined.sum(0)
     found = np.full((5, values.shape[-1]), math.nan)
-    for rows, columns in defined_alike(defined):
+    for rows, columns in group_by_defined(defined):
         kept = values[rows][..., columns]
         if not rows.any():
             continue
         if clusters is None and values.ndim == 2:
             found[:, columns] = _intervals(kept, seed)
         else:
-            found[:3, columns] = t_interval(kept.reshape(len(kept), -1, len(columns)), some(clusters, rows), LEVEL)
+            found[:3, columns] = t_interval(
+                kept.reshape(len(kept), -1, len(columns)), subset_clusters(clusters, rows), LEVEL
+            )
     return Estimates._make([*found, n, len(values) - n])
 
 
@@ -92,7 +94,7 @@ def _resampled_means(values: Values, seed: int) -> Float[np.ndarray, "resamples 
     """Means of images drawn with replacement, as weights on images, so that one draw serves all columns."""
     generator, n = np.random.default_rng(seed), len(values)
     means = np.empty((RESAMPLES, values.shape[1]))
-    for part in parts(RESAMPLES, n):
+    for part in row_blocks(RESAMPLES, n):
         drawn = generator.integers(n, size=(part.stop - part.start, n))
         counts = np.stack([np.bincount(images, minlength=n) for images in drawn])
         means[part] = counts.astype(float) @ values / n

@@ -13,16 +13,16 @@ from ibviz.statistics.samples import (
     Column,
     Trained,
     Values,
-    defined_alike,
-    parts,
+    cluster_sums,
+    group_by_defined,
     pooled,
+    row_blocks,
     sizes_of,
-    some,
-    summed,
+    subset_clusters,
 )
 from ibviz.statistics.variance import p_value, variance_of
 
-Rows = Bool[np.ndarray, " images"]
+_Rows = Bool[np.ndarray, " images"]
 PValues = Float[np.ndarray, "columns columns"]
 
 FLIPS = 19_999
@@ -49,10 +49,10 @@ def sign_flip(values: Values, *, clusters: Clusters | None = None, seed: int = 0
     0.25
     """
 
-    def test(both: Rows, pair: np.ndarray) -> Pairs:
+    def test(both: _Rows, pair: np.ndarray) -> Pairs:
         kept = values[np.ix_(both, pair)]
         kept = kept - kept.mean(1, keepdims=True)  # differences stay, and rounding stays small beside them
-        return _flipped(summed(kept, some(clusters, both)), seed)
+        return _flipped(cluster_sums(kept, subset_clusters(clusters, both)), seed)
 
     return _in_pairs(~np.isnan(values), test)
 
@@ -64,8 +64,8 @@ def crossed_test(values: Trained, *, clusters: Clusters | None = None) -> Pairs:
     values.
     """
 
-    def test(both: Rows, pair: np.ndarray) -> Pairs:
-        kept, shared = values[both][..., pair], some(clusters, both)
+    def test(both: _Rows, pair: np.ndarray) -> Pairs:
+        kept, shared = values[both][..., pair], subset_clusters(clusters, both)
         differences = (kept - kept[..., [i]] for i in range(len(pair)))
         p = np.stack([p_value(one.mean((0, 1)), variance_of(one, shared)) for one in differences])
         least = least_p(len(sizes_of(shared, len(kept))))
@@ -163,11 +163,11 @@ def standardised(differences: Values) -> Column:
     return found
 
 
-def _in_pairs(defined: Bool[np.ndarray, "images columns"], test: Callable[[Rows, np.ndarray], Pairs]) -> Pairs:
+def _in_pairs(defined: Bool[np.ndarray, "images columns"], test: Callable[[_Rows, np.ndarray], Pairs]) -> Pairs:
     """A test of all pairs of columns, each on the images for which both are defined; NaN where there are none."""
     width = defined.shape[1]
     found = Pairs(np.full((width, width), math.nan), np.zeros((width, width), bool))
-    groups = list(defined_alike(defined))
+    groups = list(group_by_defined(defined))
     for i, (rows, columns) in enumerate(groups):
         for others_rows, others in groups[i:]:
             both, pair = rows & others_rows, np.union1d(columns, others)
@@ -205,7 +205,7 @@ def _all_signs(n: int) -> Iterator[Float[np.ndarray, "flips images"]]:
 
 def _drawn_signs(n: int, seed: int) -> Iterator[Float[np.ndarray, "flips images"]]:
     generator = np.random.default_rng(seed)
-    for part in parts(FLIPS, n):
+    for part in row_blocks(FLIPS, n):
         count = part.stop - part.start
         words = generator.integers(2**64 - 1, size=(count, -(-n // 64)), dtype=np.uint64, endpoint=True)
         yield 1.0 - 2 * np.unpackbits(words.view(np.uint8), axis=1, count=n)

@@ -14,7 +14,7 @@ Column = Float[np.ndarray, " columns"]
 Clusters = Int[np.ndarray, " images"]  # number of the cluster of each image, from 0, none left out
 
 LEVEL = 0.05
-ENTRIES = 2_000_000  # of drawn numbers held at once
+_ENTRIES = 2_000_000  # of drawn numbers held at once
 
 
 def clusters_of(names: Sequence[object] | np.ndarray, images: int) -> Clusters:
@@ -33,15 +33,15 @@ def sizes_of(clusters: Clusters | None, images: int) -> Int[np.ndarray, " cluste
     return np.ones(images, int) if clusters is None else np.bincount(clusters)
 
 
-def some(clusters: Clusters | None, rows: Bool[np.ndarray, " images"]) -> Int[np.ndarray, " kept"] | None:
+def subset_clusters(clusters: Clusters | None, rows: Bool[np.ndarray, " images"]) -> Int[np.ndarray, " kept"] | None:
     """Clusters of some of the images, numbered anew."""
     return None if clusters is None else np.unique(clusters[rows], return_inverse=True)[1]
 
 
-def summed(values: Values, clusters: Clusters | None) -> Float[np.ndarray, "clusters columns"]:
+def cluster_sums(values: Values, clusters: Clusters | None) -> Float[np.ndarray, "clusters columns"]:
     """Sums over the images of each cluster.
 
-    >>> summed(np.array([[1.0], [2.0], [4.0]]), np.array([1, 0, 1]))
+    >>> cluster_sums(np.array([[1.0], [2.0], [4.0]]), np.array([1, 0, 1]))
     array([[2.],
            [5.]])
     """
@@ -56,7 +56,7 @@ def pooled(values: Values | Trained) -> Values:
     return values if values.ndim == 2 else values.mean(1)
 
 
-def defined_alike(
+def group_by_defined(
     defined: Bool[np.ndarray, "images columns"],
 ) -> Iterator[tuple[Bool[np.ndarray, " images"], Int[np.ndarray, " _"]]]:
     """Sets of columns that are defined for the same images, with those images."""
@@ -66,11 +66,11 @@ def defined_alike(
         yield defined[:, columns[0]], columns
 
 
-def parts(count: int, width: int) -> Iterator[slice]:
+def row_blocks(count: int, width: int) -> Iterator[slice]:
     """Slices of `count` rows of `width` numbers, as many at once as memory should hold.
 
-    >>> [part.stop for part in parts(3, ENTRIES)]
+    >>> [part.stop for part in row_blocks(3, _ENTRIES)]
     [1, 2, 3]
     """
-    size = max(1, ENTRIES // width)
+    size = max(1, _ENTRIES // width)
     return (slice(start, min(start + size, count)) for start in range(0, count, size))

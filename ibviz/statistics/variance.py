@@ -9,15 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ibviz.statistics.samples import Clusters, Column, Trained, Values, sizes_of, summed
+from ibviz.statistics.samples import Clusters, Column, Trained, Values, cluster_sums, sizes_of
 
 LEAST_CLUSTERS = 5  # over trainings; with fewer, intervals hold the mean in 87 to 99 % of cases
 # By how much the common part, which is in both, is taken from either before they are added. Chosen by simulation
 # (evaluation/results/coverage): intervals hold the mean in 92 to 98 % of cases for 2 to 20 trainings and any variances,
 # if there are ten clusters, and up to 98.5 % if there are five.
 QUANTILE = 0.3  # of F: trainings whose variance is below it, relative to the common part, count as equal
-SHARE = 0.15
-SMALLEST = -690.0  # logarithm of the smallest p
+COMMON_SHARE = 0.15
+_MIN_LOG_P = -690.0  # logarithm of the smallest p
 
 
 class Variance(NamedTuple):
@@ -43,7 +43,7 @@ def clustered_variance(values: Values, clusters: Clusters | None) -> tuple[Colum
     if len(sizes) < 2:
         return np.full(values.shape[1], np.nan), np.nan
     share = sizes / sizes.sum()
-    sums = summed(values - values.mean(0), clusters)
+    sums = cluster_sums(values - values.mean(0), clusters)
     variance = (sums**2 / (1 - share)[:, None]).sum(0) / sizes.sum() ** 2
     leverage = share**2 / (1 - share)
     return variance, float(1 / ((share**2).sum() + leverage.sum() ** 2 - (leverage**2).sum()))
@@ -67,7 +67,7 @@ def variance_of(values: Trained, clusters: Clusters | None) -> Variance:
     common /= trainings * (trainings - 1)
     own = by_training.var(0, ddof=1) / trainings
     unseen = _lower_quantile(float(trainings - 1), (trainings - 1) * freedom) * common
-    return Variance((images - SHARE * common).clip(0), freedom, (own - unseen).clip(0), trainings - 1)
+    return Variance((images - COMMON_SHARE * common).clip(0), freedom, (own - unseen).clip(0), trainings - 1)
 
 
 def _lower_quantile(numerator: float, denominator: float) -> float:
@@ -100,7 +100,7 @@ def p_value(mean: Column, variance: Variance) -> Column:
     >>> p_value(np.array([4.456]), Variance(np.array([4.0]), 10.0, np.array([0.0]), 0)).round(3)
     array([0.05])
     """
-    low, high = np.full(len(mean), SMALLEST), np.zeros(len(mean))
+    low, high = np.full(len(mean), _MIN_LOG_P), np.zeros(len(mean))
     for _ in range(40):  # to nine digits of the logarithm
         middle = (low + high) / 2
         beyond = margin(variance, np.exp(middle)) < np.abs(mean)

@@ -10,18 +10,18 @@ from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 
 
-def enough(images: int, config: TrainingConfig) -> bool:
+def is_large_enough(images: int, config: TrainingConfig) -> bool:
     """Whether a batch of so many can be trained on: batch norm needs two images a pass.
 
-    >>> [enough(images, TrainingConfig(accumulate=2)) for images in (3, 4)]
+    >>> [is_large_enough(images, TrainingConfig(accumulate=2)) for images in (3, 4)]
     [False, True]
     """
     return images >= 2 * config.accumulate
 
 
-def check_images(recipe: Recipe, splits: Sequence[Images], *, processes: int) -> None:
+def check_training_images(recipe: Recipe, splits: Sequence[Images], *, processes: int) -> None:
     """Refuse images or labels that the recipe cannot be trained on, or not by so many processes."""
-    width = side(splits[0])
+    width = image_side(splits[0])
     unlabelled = sum(int((split.labels < 0).sum()) for split in splits)
     if unlabelled:
         raise InputError(f"{unlabelled} training or validation images have no label (-1); leave them out of the data")
@@ -29,7 +29,7 @@ def check_images(recipe: Recipe, splits: Sequence[Images], *, processes: int) ->
     if config.crop_padding >= width:
         raise InputError(f"training.crop_padding must be below the image's {width} pixels; got {config.crop_padding}")
     sizes = min(config.batch_size, count), count % config.batch_size  # of all batches but the last; of the last
-    trained = [size for size in sizes if enough(size, config)]
+    trained = [size for size in sizes if is_large_enough(size, config)]
     if not trained:
         raise InputError(
             f"a batch needs two images a pass; got {count} images in batches of {config.batch_size},"
@@ -42,7 +42,7 @@ def check_images(recipe: Recipe, splits: Sequence[Images], *, processes: int) ->
         )
 
 
-def side(images: Images) -> int:
+def image_side(images: Images) -> int:
     """Pixels a side of the images, which must be square."""
     if isinstance(images, ImageStream):
         return images.size

@@ -20,19 +20,19 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.progress import progress
 from ibviz.training.augment import Crops
-from ibviz.training.supply import Batch, Resident, Streamed
+from ibviz.training.loaders import DeviceLoader, StreamLoader, TrainingBatch
 
-CHUNK = 64  # images that pass the stem at once
+_CHUNK_SIZE = 64  # images that pass the stem at once
 
 
-class Stored(NamedTuple):
+class FeatureLoader(NamedTuple):
     """A split as the outputs of a layer, float16 in a file that the system keeps in memory as far as it fits."""
 
     outputs: np.memmap  # (images, views, ...): views are the image and, if the recipe flips, its mirror image
     labels: Tensor
     device: torch.device
 
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[TrainingBatch]:
         """Yield the outputs and labels of each part."""
         for rows in parts:
             outputs = torch.from_numpy(self.outputs[rows.cpu().numpy()])
@@ -48,18 +48,18 @@ class Stored(NamedTuple):
         return views.contiguous(memory_format=torch.channels_last) if views.ndim == 4 else views
 
 
-Supply = Resident | Streamed | Stored  # what gives a split batch by batch
+Loader = DeviceLoader | StreamLoader | FeatureLoader  # what gives a split batch by batch
 
 
-def stored_features(
+def cached_features(
     model: IBClassifier,
     images: Images,
-    supplied: Resident | Streamed,
+    supplied: DeviceLoader | StreamLoader,
     path: Path,
     *,
     flip: bool,
     accelerator: Accelerator,
-) -> Stored:
+) -> FeatureLoader:
     """Read the outputs of the gated layer for a split from `path`, or compute them and write them there.
 
     Beside the file lies one that says of which network, input and images they are; another network, crop or data set is
@@ -87,7 +87,7 @@ def stored_features(
             f"{path} holds features of another {', '.join(wrong)}: expected {key[wrong[0]]}, got "
             f"{held.get(wrong[0])}; give another folder with --features"
         )
-    return Stored(np.load(path, mmap_mode="r"), supplied.labels, accelerator.device)
+    return FeatureLoader(np.load(path, mmap_mode="r"), supplied.labels, accelerator.device)
 
 
 def _read(note: Path) -> dict[str, Any]:
@@ -119,9 +119,9 @@ def _key(model: IBClassifier, images: Images, *, flip: bool) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _compute(model: IBClassifier, supplied: Resident | Streamed, path: Path, *, flip: bool) -> None:
+def _compute(model: IBClassifier, supplied: DeviceLoader | StreamLoader, path: Path, *, flip: bool) -> None:
     count, written, outputs = len(supplied.labels), 0, None
-    parts = torch.arange(count).split(CHUNK)
+    parts = torch.arange(count).split(_CHUNK_SIZE)
     with replacing(path) as beside, evaluating(model):
         for pixels, _ in progress(supplied.batches(parts), f"features, {path.stem}", total=len(parts)):
             views = [below_gate(model, view) for view in _views(pixels, flip=flip)]

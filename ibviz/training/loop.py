@@ -26,17 +26,27 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import Crops, draw_crops
-from ibviz.training.check import check_images, enough, side
-from ibviz.training.features import Supply, stored_features
-from ibviz.training.run import CHECKPOINT, Row, Run, holding, restore, save, saves, start, update_average
+from ibviz.training.check import check_training_images, image_side, is_large_enough
+from ibviz.training.distributed import BatchShard, WholeBatchDropout, batch_shards
+from ibviz.training.features import Loader, cached_features
+from ibviz.training.loaders import TrainingBatch, make_loader, synchronise_faults
+from ibviz.training.run import (
+    CHECKPOINT,
+    LogRow,
+    Run,
+    is_saved_epoch,
+    locked_folder,
+    restore,
+    save_run,
+    start,
+    update_average,
+)
 from ibviz.training.schedule import learning_rate, price_share
-from ibviz.training.share import Share, WholeBatchDropout, shares
-from ibviz.training.supply import Batch, supply, tell_faults
-from ibviz.training.track import accelerator_for, tracking
-from ibviz.training.validation import COLUMNS, replaces, unfit_price, validate, warning_of
+from ibviz.training.tracking import accelerator_for, tracking
+from ibviz.training.validation import REPLACEMENT_COLUMNS, is_replacement_epoch, unfit_price, validate, warning_of
 from ibviz.types import Labels
 
-CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+_CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
 
 
 def train(  # noqa: PLR0913 - what, and where
@@ -48,8 +58,8 @@ def train(  # noqa: PLR0913 - what, and where
     weights: Path | None = None,
     features: Path | None = None,
     log: str | None = None,
-    report: Callable[[Row], object] = print,
-) -> list[Row]:
+    report: Callable[[LogRow], object] = print,
+) -> list[LogRow]:
     """Train a recipe into `folder` and return its log, one row an epoch.
 
     Every `save_every` epochs and after the last, `checkpoint.safetensors` (weights, their average, optimizer, recipe),
@@ -65,26 +75,26 @@ def train(  # noqa: PLR0913 - what, and where
     if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
     accelerator = accelerator_for(log, folder)
-    with holding(folder, accelerator), tracking(accelerator, recipe):
+    with locked_folder(folder, accelerator), tracking(accelerator, recipe):
         with accelerator.main_process_first():  # which downloads, where there is something to download
             training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
-        check_images(recipe, (training, validation), processes=accelerator.num_processes)
+        check_training_images(recipe, (training, validation), processes=accelerator.num_processes)
         run = start(recipe, folder, describe_input(training), accelerator, weights=weights)
         return _train(run, training, validation, features or folder / "features", report)
 
 
 def _train(
-    run: Run, training: Images, validation: Images, features: Path, report: Callable[[Row], object]
-) -> list[Row]:
+    run: Run, training: Images, validation: Images, features: Path, report: Callable[[LogRow], object]
+) -> list[LogRow]:
     rows, config, accelerator = restore(run), run.recipe.training, run.accelerator
     supplies = _supplies(run, training, validation, features)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for epoch in range(len(rows) + 1, config.epochs + 1):
             rows.append(train_epoch(run, rows, *supplies))
             for images in (training, validation):
-                tell_faults(images, accelerator)
-            if saves(epoch, config):
-                save(run, rows)
+                synchronise_faults(images, accelerator)
+            if is_saved_epoch(epoch, config):
+                save_run(run, rows)
                 list_skipped(run, (*training.faults, *validation.faults))
             if accelerator.is_main_process:
                 report(rows[-1])
@@ -92,13 +102,13 @@ def _train(
     return rows
 
 
-def _supplies(run: Run, training: Images, validation: Images, features: Path) -> tuple[Supply, Supply]:
+def _supplies(run: Run, training: Images, validation: Images, features: Path) -> tuple[Loader, Loader]:
     """What the two splits give to the network, batch by batch."""
     device, config = run.accelerator.device, run.recipe.training
-    plain = supply(training, device), supply(validation, device)
+    plain = make_loader(training, device), make_loader(validation, device)
     if not config.cache_features:
         return plain
-    stored = partial(stored_features, run.model, accelerator=run.accelerator)
+    stored = partial(cached_features, run.model, accelerator=run.accelerator)
     return (
         stored(training, plain[0], features / "train.npy", flip=config.flip),
         stored(validation, plain[1], features / "validation.npy", flip=False),
@@ -110,7 +120,7 @@ def describe_input(images: Images) -> InputConfig:
     mean, std = input_statistics(images)
     if min(std) == 0:
         raise InputError("a colour channel has one value in all training images; such images cannot be normalised")
-    return InputConfig(size=side(images), mean=mean, std=std, class_names=images.class_names)
+    return InputConfig(size=image_side(images), mean=mean, std=std, class_names=images.class_names)
 
 
 def list_skipped(run: Run, faults: Sequence[Fault]) -> None:
@@ -120,7 +130,7 @@ def list_skipped(run: Run, faults: Sequence[Fault]) -> None:
             beside.write_text("".join(f"{fault.name}: {fault.reason}\n" for fault in faults))
 
 
-def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Supply) -> Row:
+def train_epoch(run: Run, rows: Sequence[LogRow], training: Loader, validation: Loader) -> LogRow:
     """Pass once over the training images after the epochs of the log `rows`; return the new row of the log."""
     begun, epoch = time.monotonic(), len(rows) + 1
     losses_before = [row["train_cross_entropy_nats"] for row in rows]
@@ -133,10 +143,10 @@ def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Sup
         "price_share": _price_share(run, losses_before, 1.0).item(),
     }
     config = run.recipe.training
-    judged: Row = dict.fromkeys(COLUMNS)  # None after epochs in which the attention is not replaced
-    judged |= validate(run.view(run.judged), validation, run.accelerator, replaced=replaces(epoch, config))
+    judged: LogRow = dict.fromkeys(REPLACEMENT_COLUMNS)  # None after epochs in which the attention is not replaced
+    judged |= validate(run.view(run.judged), validation, run.accelerator, replaced=is_replacement_epoch(epoch, config))
     if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
-        raise not_finite(f"on validation after epoch {epoch}", run.folder)
+        raise loss_not_finite(f"on validation after epoch {epoch}", run.folder)
     # Once, as soon as the price counts in full, and of what is left in the end.
     told = row["price_share"] == 1 and (epoch == config.epochs or not any(before.get("warning") for before in rows))
     warning = unfit_price(run.recipe) if epoch == 1 else None
@@ -151,7 +161,7 @@ def anchor_values(model: IBClassifier) -> list[float]:
     return [] if model.quantizer is None else [round(value, 6) for value in model.quantizer.anchors.tolist()]
 
 
-def _run_steps(run: Run, before: Sequence[float], training: Supply) -> Losses:
+def _run_steps(run: Run, before: Sequence[float], training: Loader) -> Losses:
     """Run every batch once, after epochs of these cross-entropies; return the mean of each term over the steps."""
     epoch, inputs = len(before) + 1, training.inputs
     run.objective.train()
@@ -166,22 +176,22 @@ def _run_steps(run: Run, before: Sequence[float], training: Supply) -> Losses:
             price = _price_share(run, before, (step - 1) / len(plan))
             seed = stream_seed(run.recipe.training.seed, epoch, step)
             block.append(_step(run, batches, passes, partial(_pass, run, inputs=inputs, price=price, seed=seed)))
-            if len(block) == CHECK_EVERY or step == len(plan):
+            if len(block) == _CHECK_EVERY or step == len(plan):
                 losses.append(_checked(run, block, f"of epoch {epoch}", step - len(block)))
                 block = []
     return Losses(*torch.cat(losses).mean(0))
 
 
-def _plan(run: Run, epoch: int, count: int) -> list[tuple[Tensor, list[Share]]]:
+def _plan(run: Run, epoch: int, count: int) -> list[tuple[Tensor, list[BatchShard]]]:
     """Row numbers of each batch, in an order that follows from seed and epoch, and this process's shares of it.
 
-    What is left over at the end of an epoch is a batch of its own if it is `enough`, however many processes there are.
+    What is left over at the end of an epoch is a batch of its own if it is large enough, however many processes there are.
     """
     config, processes, process = run.recipe.training, run.accelerator.num_processes, run.accelerator.process_index
     generator = torch.Generator().manual_seed(stream_seed(config.seed, epoch, 0))
     batches = torch.randperm(count, generator=generator).split(config.batch_size)
-    deal = partial(shares, process=process, processes=processes, passes=config.accumulate)
-    return [(rows, deal(len(rows))) for rows in batches if enough(len(rows), config)]
+    deal = partial(batch_shards, process=process, processes=processes, passes=config.accumulate)
+    return [(rows, deal(len(rows))) for rows in batches if is_large_enough(len(rows), config)]
 
 
 def _set_rate(run: Run, epoch: int, within: float) -> None:
@@ -200,7 +210,9 @@ def _price_share(run: Run, before: Sequence[float], within: float) -> Tensor:
     return torch.tensor(share, device=run.accelerator.device)
 
 
-def _step(run: Run, batches: Iterator[Batch], passes: list[Share], one_pass: Callable[..., Tensor]) -> Tensor:
+def _step(
+    run: Run, batches: Iterator[TrainingBatch], passes: list[BatchShard], one_pass: Callable[..., Tensor]
+) -> Tensor:
     """One step of the optimizer, on a batch in one or more passes; this process's part in each mean loss."""
     terms = []
     for share in passes:
@@ -215,7 +227,14 @@ def _step(run: Run, batches: Iterator[Batch], passes: list[Share], one_pass: Cal
 
 
 def _pass(  # noqa: PLR0913 - a batch, and what follows from its step
-    run: Run, pixels: Tensor, labels: Labels, share: Share, *, inputs: Callable[..., Tensor], price: Tensor, seed: int
+    run: Run,
+    pixels: Tensor,
+    labels: Labels,
+    share: BatchShard,
+    *,
+    inputs: Callable[..., Tensor],
+    price: Tensor,
+    seed: int,
 ) -> Tensor:
     """Add the gradients of one share of a batch.
 
@@ -256,11 +275,11 @@ def _checked(run: Run, block: list[Tensor], where: str, before: int) -> Tensor:
     assert isinstance(losses, Tensor)
     broken = (~losses[:, 0].isfinite()).nonzero()
     if len(broken):
-        raise not_finite(f"at step {before + int(broken[0]) + 1} {where}", run.folder)
+        raise loss_not_finite(f"at step {before + int(broken[0]) + 1} {where}", run.folder)
     return losses
 
 
-def not_finite(where: str, folder: Path) -> InputError:
+def loss_not_finite(where: str, folder: Path) -> InputError:
     """Error for a loss that became NaN or infinite."""
     return InputError(
         f"the loss is not finite {where}: lower the learning rate or beta; "

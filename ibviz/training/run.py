@@ -16,7 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ibviz.config import InputConfig, ObjectiveConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, keep_previous, owned, read_rows, write_rows
-from ibviz.models.after_gate import after_gate, trained_behind
+from ibviz.models.after_gate import after_gate, parameters_after_gate
 from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
@@ -24,9 +24,9 @@ from ibviz.models.objective import Objective
 from ibviz.progress import tell
 from ibviz.reading import shaped
 from ibviz.training.check import check_network
-from ibviz.training.share import share_batches
+from ibviz.training.distributed import use_whole_batch_layers
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 
 
@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 
 @contextmanager
-def holding(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+def locked_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     """Keep other runs out of the folder, and remove what one that was killed left half-written."""
     if not accelerator.is_main_process:  # which writes nothing
         yield
@@ -92,13 +92,15 @@ def start(
     model.to(accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
-    share_batches(model, processes=processes, passes=config.accumulate, device=accelerator.device)
+    use_whole_batch_layers(model, processes=processes, passes=config.accumulate, device=accelerator.device)
     _set_trainable(model, config)  # last: what share_batches put in is new, and would train
     view = after_gate if config.cache_features else _whole
     objective = Objective(view(model), recipe.objective)
     if config.compile:
         objective.compile()
-    wrapped, optimizer = accelerator.prepare(objective, OPTIMIZERS[config.optimizer](groups_of(model, config), config))
+    wrapped, optimizer = accelerator.prepare(
+        objective, OPTIMIZERS[config.optimizer](parameter_groups(model, config), config)
+    )
     return Run(recipe, folder, accelerator, model, average, view, wrapped, optimizer)
 
 
@@ -109,11 +111,11 @@ def _whole(model: IBClassifier) -> IBClassifier:
 def _set_trainable(model: IBClassifier, config: TrainingConfig) -> None:
     model.network.requires_grad_(config.trainable == "all")
     if config.trainable == "tail":
-        for parameter in trained_behind(model):
+        for parameter in parameters_after_gate(model):
             parameter.requires_grad_()
 
 
-def groups_of(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
     """Group all parameters that train; attention and anchors have their own shares of the learning rate.
 
     The anchors have no weight decay.
@@ -160,12 +162,12 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.copy_(new)
 
 
-def saves(epoch: int, config: TrainingConfig) -> bool:
+def is_saved_epoch(epoch: int, config: TrainingConfig) -> bool:
     """Whether a checkpoint is written after this 1-based epoch: each `save_every` of them, and the last."""
     return epoch % config.save_every == 0 or epoch == config.epochs
 
 
-def save(run: Run, rows: list[Row]) -> None:
+def save_run(run: Run, rows: list[LogRow]) -> None:
     """Write the log, then the model if it is the best of those saved, then the checkpoint that counts."""
     if not run.accelerator.is_main_process:
         return
@@ -185,17 +187,17 @@ def save(run: Run, rows: list[Row]) -> None:
     write_tensors(run.folder / CHECKPOINT, _state(run), header)
 
 
-def best_row(rows: Sequence[Row], recipe: Recipe) -> Row:
+def best_row(rows: Sequence[LogRow], recipe: Recipe) -> LogRow:
     """Return the row of the model that is kept: best on validation among the saved epochs, the latest of equals.
 
     Best is the highest accuracy or, if open attention has a price, the lowest sum of cross-entropy and price: the most
     accurate epoch would be the one that has closed least. Epochs in which the price still rose are no candidates.
     """
-    saved = [row for row in rows if saves(row["epoch"], recipe.training)]
+    saved = [row for row in rows if is_saved_epoch(row["epoch"], recipe.training)]
     return max(saved, key=lambda row: (row.get("price_share", 1.0), _merit(row, recipe.objective), row["epoch"]))
 
 
-def _merit(row: Row, config: ObjectiveConfig) -> float:
+def _merit(row: LogRow, config: ObjectiveConfig) -> float:
     if not (config.attention_price or config.capacity):
         return row["validation_accuracy"]
     price = (
@@ -204,7 +206,7 @@ def _merit(row: Row, config: ObjectiveConfig) -> float:
     return -(row["validation_cross_entropy_nats"] + price)
 
 
-def restore(run: Run) -> list[Row]:
+def restore(run: Run) -> list[LogRow]:
     """Put the last saved epoch back and return its log; nothing to restore gives an empty one."""
     path = run.folder / CHECKPOINT
     if not path.exists():
@@ -247,7 +249,7 @@ class LoggedEpoch(BaseModel):
     validation_accuracy: float
 
 
-def stored_rows(recipe: Recipe, folder: Path) -> list[Row]:
+def stored_rows(recipe: Recipe, folder: Path) -> list[LogRow]:
     """The log up to the checkpoint in `folder`, which must be of this recipe; read from its header alone."""
     path = folder / CHECKPOINT
     header = shaped(CheckpointHeader, read_header(path, "checkpoint"), f"{path} is of another version of ibviz")

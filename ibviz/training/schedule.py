@@ -6,7 +6,7 @@ from typing import Any
 
 from ibviz.config import TrainingConfig
 
-LEARNED = 0.9  # of the cross-entropy of chance: an epoch below it has begun to learn
+_LEARNED = 0.9  # of the cross-entropy of chance: an epoch below it has begun to learn
 
 
 def learning_rate(epoch: int, config: TrainingConfig, *, within: float = 0.0) -> float:
@@ -21,11 +21,11 @@ def learning_rate(epoch: int, config: TrainingConfig, *, within: float = 0.0) ->
     if epoch <= warm:
         return config.warmup[epoch - 1]
     progress = (epoch - 1 + within - warm) / (config.epochs - warm)
-    return config.lr * SHARES[config.schedule.kind](config.schedule, epoch, progress)
+    return config.lr * _SHARES[config.schedule.kind](config.schedule, epoch, progress)
 
 
 # Share of `lr` from a schedule, a 1-based epoch and the way from warm-up to end in [0, 1).
-SHARES: dict[str, Callable[[Any, int, float], float]] = {
+_SHARES: dict[str, Callable[[Any, int, float], float]] = {
     "halve": lambda schedule, epoch, _: 0.5 ** (epoch // schedule.every),
     "step": lambda schedule, epoch, _: schedule.factor ** ((epoch - 1) // schedule.every),
     "milestones": lambda schedule, epoch, _: schedule.factor ** sum(epoch > after for after in schedule.after),
@@ -52,6 +52,6 @@ def price_share(passed: float, losses: Sequence[float], classes: int, *, warmup:
     """
     if not warmup:
         return 1.0
-    learned = (epoch for epoch, loss in enumerate(losses, 1) if loss < LEARNED * math.log(classes))
+    learned = (epoch for epoch, loss in enumerate(losses, 1) if loss < _LEARNED * math.log(classes))
     start = next(learned, None)
     return 0.0 if start is None else min(1.0, max(0.0, (passed - start) / (warmup * epochs)))

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from ibviz.config import Recipe, Sweep
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
-from ibviz.settings import describe
+from ibviz.settings import describe_validation_error
 from ibviz.training.loop import train
-from ibviz.training.run import CHECKPOINT, Row, best_row, stored_rows
+from ibviz.training.run import CHECKPOINT, LogRow, best_row, stored_rows
 
-SEED = "training.seed"
+SEED_KEY = "training.seed"
 
 
 class Runs(NamedTuple):
@@ -33,8 +33,8 @@ def train_all(  # noqa: PLR0913 - what, and where
     weights: Path | None = None,
     features: Path | None = None,
     log: str | None = None,
-    report: Callable[[str, Row], object] = print,
-) -> list[Row]:
+    report: Callable[[str, LogRow], object] = print,
+) -> list[LogRow]:
     """Train every recipe in a folder of its own and write `table.parquet` and `table.md` beside them.
 
     Finished runs are read, not trained again; a run that was stopped goes on after its last saved epoch. All recipes
@@ -46,7 +46,7 @@ def train_all(  # noqa: PLR0913 - what, and where
         raise InputError(f"{folder} holds a single run; give another folder for several")
     table = []
     for name, recipe in runs.recipes.items():
-        rows = finished(recipe, folder / name)
+        rows = finished_log(recipe, folder / name)
         if rows is None:
             told = _told(name, report)
             where: dict[str, Any] = {"root": root, "weights": weights, "features": features}
@@ -54,28 +54,30 @@ def train_all(  # noqa: PLR0913 - what, and where
         table.append({key: value_of(recipe, key) for key in runs.keys} | summary(recipe, rows))
     write_rows(folder / "table.parquet", table)
     with replacing(folder / "table.md") as beside:
-        beside.write_text(markdown([*table, *(spread(table) if runs.keys == (SEED,) else [])]))
+        beside.write_text(markdown_table([*table, *(spread(table) if runs.keys == (SEED_KEY,) else [])]))
     return table
 
 
-def _told(name: str, report: Callable[[str, Row], object]) -> Callable[[Row], object]:
+def _told(name: str, report: Callable[[str, LogRow], object]) -> Callable[[LogRow], object]:
     return lambda row: report(name, row)
 
 
-def repeated(recipe: Recipe, count: int) -> Runs:
+def over_seeds(recipe: Recipe, count: int) -> Runs:
     """The recipe under `count` seeds of training, from its own upwards; its data, with the seed of [data], is the same.
 
-    >>> list(repeated(Recipe(), 3).recipes)
+    >>> list(over_seeds(Recipe(), 3).recipes)
     ['seed-0', 'seed-1', 'seed-2']
     """
     if count < 2:
         raise InputError(f"--seeds is the number of trainings, at least 2, of which to see a spread; got {count}")
     first, tree = recipe.training.seed, recipe.model_dump(exclude_unset=True)
     seeds = range(first, first + count)
-    return Runs((SEED,), {f"seed-{seed}": Recipe.model_validate(changed(tree, {SEED: seed})) for seed in seeds})
+    return Runs(
+        (SEED_KEY,), {f"seed-{seed}": Recipe.model_validate(with_values(tree, {SEED_KEY: seed})) for seed in seeds}
+    )
 
 
-def refuse_begun(runs: Runs, folder: Path) -> None:
+def refuse_started(runs: Runs, folder: Path) -> None:
     """Raise an `InputError` if one of the runs has begun."""
     for name in runs.recipes:
         if (folder / name / CHECKPOINT).exists():
@@ -95,16 +97,16 @@ def grid(sweep: Sweep) -> Runs:
     for values in product(*sweep.sweep.values()):
         name = ",".join(f"{label}={value}" for label, value in zip(labels, values, strict=True)).replace("/", "-")
         try:
-            recipes[name] = Recipe.model_validate(changed(base, dict(zip(sweep.sweep, values, strict=True))))
+            recipes[name] = Recipe.model_validate(with_values(base, dict(zip(sweep.sweep, values, strict=True))))
         except ValidationError as error:
-            raise InputError(f"run {name} of the sweep: {describe(error, Recipe)}") from error
+            raise InputError(f"run {name} of the sweep: {describe_validation_error(error, Recipe)}") from error
     return Runs(tuple(sweep.sweep), recipes)
 
 
-def changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def with_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of nested tables with the values of some dotted keys.
 
-    >>> changed({"a": {"b": 1, "c": 2}}, {"a.b": 3, "d.e": 4})
+    >>> with_values({"a": {"b": 1, "c": 2}}, {"a.b": 3, "d.e": 4})
     {'a': {'b': 3, 'c': 2}, 'd': {'e': 4}}
     """
     tables = dict(tree)
@@ -113,7 +115,7 @@ def changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
         inner = tables.get(table, {})
         if rest and not isinstance(inner, Mapping):
             raise InputError(f"the sweep names {key}, but {table} holds {inner!r} and no keys of its own")
-        tables[table] = changed(inner, {rest: value}) if rest else value
+        tables[table] = with_values(inner, {rest: value}) if rest else value
     return tables
 
 
@@ -125,7 +127,7 @@ def value_of(recipe: Recipe, key: str) -> Any:
     return value
 
 
-def finished(recipe: Recipe, folder: Path) -> list[Row] | None:
+def finished_log(recipe: Recipe, folder: Path) -> list[LogRow] | None:
     """The log of a run that has all its epochs, else None; another recipe's run is refused."""
     if not (folder / CHECKPOINT).exists():
         return None
@@ -133,7 +135,7 @@ def finished(recipe: Recipe, folder: Path) -> list[Row] | None:
     return rows if len(rows) == recipe.training.epochs else None
 
 
-def summary(recipe: Recipe, rows: list[Row]) -> Row:
+def summary(recipe: Recipe, rows: list[LogRow]) -> LogRow:
     """What a table says of a run: its kept model on validation, and the time of all epochs."""
     best = best_row(rows, recipe)
     return {
@@ -145,20 +147,20 @@ def summary(recipe: Recipe, rows: list[Row]) -> Row:
     }
 
 
-def spread(table: list[Row]) -> list[Row]:
+def spread(table: list[LogRow]) -> list[LogRow]:
     """Mean and standard deviation over runs, of n - 1 degrees of freedom, of every number in a table of seeds.
 
     >>> spread([{"training.seed": 0, "seconds": 1.0}, {"training.seed": 1, "seconds": 3.0}])[0]
     {'training.seed': 'mean', 'seconds': 2.0}
     """
-    columns = {key: [row[key] for row in table] for key in table[0] if key != SEED}
+    columns = {key: [row[key] for row in table] for key in table[0] if key != SEED_KEY}
     return [
-        {SEED: label} | {key: over(numbers) for key, numbers in columns.items()}
+        {SEED_KEY: label} | {key: over(numbers) for key, numbers in columns.items()}
         for label, over in {"mean": fmean, "standard deviation": stdev}.items()
     ]
 
 
-def markdown(table: list[Row]) -> str:
+def markdown_table(table: list[LogRow]) -> str:
     """Rows of equal keys as a Markdown table."""
     lines = [list(table[0]), ["---"] * len(table[0]), *([_text(value) for value in row.values()] for row in table)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

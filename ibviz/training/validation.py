@@ -14,34 +14,34 @@ from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier, Inspection
 from ibviz.models.gate import capacity
 from ibviz.models.hooks import evaluating
-from ibviz.models.reliance import REPLACEMENTS, answers, average_of, derangement, stand_ins
-from ibviz.training.features import Supply
-from ibviz.training.run import saves
-from ibviz.training.supply import Streamed
+from ibviz.models.reliance import REPLACEMENTS, classification_scores, derangement, mean_map, replacement_maps
+from ibviz.training.features import Loader
+from ibviz.training.loaders import StreamLoader
+from ibviz.training.run import is_saved_epoch
 from ibviz.types import Inputs, Labels, Maps
 
-BATCH = 256
-MOST = 10  # epochs of a run in which the attention is replaced
-REPLACED = [name for name in REPLACEMENTS if name != "own"]
-COLUMNS = [f"{number}_{name}_map" for name in REPLACED for number in ("accuracy", "cross_entropy_nats")]
-EDGE = 0.02  # attention whose mean is this near to 0 or 1 is saturated; if it deviates less within images, it is flat
-Read = tuple[Tensor, Inputs, Labels]  # numbers of the images of a batch, what the network takes, labels
+_BATCH_SIZE = 256
+_MAX_REPLACED_EPOCHS = 10  # epochs of a run in which the attention is replaced
+_REPLACED = [name for name in REPLACEMENTS if name != "own"]
+REPLACEMENT_COLUMNS = [f"{number}_{name}_map" for name in _REPLACED for number in ("accuracy", "cross_entropy_nats")]
+_EDGE = 0.02  # attention whose mean is this near to 0 or 1 is saturated; if it deviates less within images, it is flat
+_Batch = tuple[Tensor, Inputs, Labels]  # numbers of the images of a batch, what the network takes, labels
 
 
-def replaces(epoch: int, config: TrainingConfig) -> bool:
+def is_replacement_epoch(epoch: int, config: TrainingConfig) -> bool:
     """Whether the attention is replaced on validation after this epoch: at most ten checkpoints of a run, and the last.
 
-    >>> [epoch for epoch in range(1, 26) if replaces(epoch, TrainingConfig(epochs=25))]
+    >>> [epoch for epoch in range(1, 26) if is_replacement_epoch(epoch, TrainingConfig(epochs=25))]
     [1, 4, 7, 10, 13, 16, 19, 22, 25]
     """
-    saved = [one for one in range(1, config.epochs + 1) if saves(one, config)]
-    return epoch in saved[:: -math.ceil(len(saved) / MOST)]
+    saved = [one for one in range(1, config.epochs + 1) if is_saved_epoch(one, config)]
+    return epoch in saved[:: -math.ceil(len(saved) / _MAX_REPLACED_EPOCHS)]
 
 
 @torch.inference_mode()
 def validate(
     model: IBClassifier,
-    images: Supply,
+    images: Loader,
     accelerator: Accelerator | None = None,
     *,
     replaced: bool = False,
@@ -76,12 +76,12 @@ def validate(
         return found | (_with_other_maps(model, images, accelerator, maps) if replaced else {})
 
 
-def _batches(images: Supply, accelerator: Accelerator | None) -> Iterator[Read]:
+def _batches(images: Loader, accelerator: Accelerator | None) -> Iterator[_Batch]:
     """This process's images; those that cannot be read are left out."""
     first, step = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    parts = torch.arange(first, len(images.labels), step).split(BATCH)
+    parts = torch.arange(first, len(images.labels), step).split(_BATCH_SIZE)
     for asked, (pixels, labels) in zip(parts, images.batches(parts), strict=True):
-        rows = asked[~images.images.broken[asked]] if isinstance(images, Streamed) else asked
+        rows = asked[~images.images.broken[asked]] if isinstance(images, StreamLoader) else asked
         if len(pixels):
             yield rows.to(pixels.device), images.inputs(pixels), labels
 
@@ -102,22 +102,22 @@ def _sums(model: IBClassifier, seen: Inspection, labels: Labels) -> Tensor:
 
 def _with_other_maps(
     model: IBClassifier,
-    images: Supply,
+    images: Loader,
     accelerator: Accelerator | None,
     maps: Sequence[tuple[Tensor, Tensor]],
 ) -> dict[str, float | None]:
-    """`COLUMNS`, from the maps of this process's images."""
+    """`REPLACEMENT_COLUMNS`, from the maps of this process's images."""
     whole, place = _all_maps(len(images.labels), maps, accelerator)
     if len(whole) < 2:
-        return dict.fromkeys(COLUMNS)
-    average, others = average_of(whole), whole[derangement(len(whole), seed=0).to(whole.device)]
-    totals = torch.zeros(len(COLUMNS), dtype=torch.float64, device=whole.device)
+        return dict.fromkeys(REPLACEMENT_COLUMNS)
+    average, others = mean_map(whole), whole[derangement(len(whole), seed=0).to(whole.device)]
+    totals = torch.zeros(len(REPLACEMENT_COLUMNS), dtype=torch.float64, device=whole.device)
     for rows, pictures, labels in _batches(images, accelerator):
         here = place[rows]
-        values = stand_ins(whole[here], average, others[here])[1:]  # how it decides with its own is known
-        numbers = answers(model.with_gate(pictures, values), labels)
+        values = replacement_maps(whole[here], average, others[here])[1:]  # how it decides with its own is known
+        numbers = classification_scores(model.with_gate(pictures, values), labels)
         totals += torch.stack(numbers, dim=1).double().sum(2).flatten()
-    return dict(zip(COLUMNS, (_added(totals, accelerator) / len(whole)).tolist(), strict=True))
+    return dict(zip(REPLACEMENT_COLUMNS, (_added(totals, accelerator) / len(whole)).tolist(), strict=True))
 
 
 def _all_maps(
@@ -160,17 +160,17 @@ def warning_of(mean: float, deviation: float) -> str | None:
     >>> warning_of(0.4, 0.2), (warning_of(0.63, 0.004) or "").partition(":")[0]
     (None, 'the attention is flat, its deviation within images 0.0040')
     """
-    if mean < EDGE:
+    if mean < _EDGE:
         return (
             f"the attention is shut, its mean {mean:.4f}: lower attention_price under [objective] or let it rise "
             "later (attention_warmup), or start with more of it open (open_at_start under [model])"
         )
-    if mean > 1 - EDGE:
+    if mean > 1 - _EDGE:
         return (
             f"the attention is open everywhere, its mean {mean:.4f}: give it a price (attention_price under "
             '[objective]) with a gate that the network cannot undo (gate = "mul" under [model])'
         )
-    if deviation < EDGE:
+    if deviation < _EDGE:
         return (
             f"the attention is flat, its deviation within images {deviation:.4f}: use a gate that the network "
             'cannot undo (gate = "mul" under [model]) with a price (attention_price under [objective]), or let '

@@ -14,8 +14,8 @@ from torch import Tensor
 from ibviz.anchors import consistency as consistency_of
 from ibviz.anchors import drift, intervene
 from ibviz.anchors import usage as usage_of
-from ibviz.anchors.batches import with_attention
-from ibviz.anchors.consistency import THRESHOLDS, Consistency, summarise_edits
+from ibviz.anchors.batches import require_attention
+from ibviz.anchors.consistency import SIMILARITY_THRESHOLDS, Consistency, summarise_edits
 from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, decisions, interval, summarise_effects
 from ibviz.anchors.intervene import INTERVENTIONS, Effects
 from ibviz.anchors.usage import Usage
@@ -53,7 +53,7 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
     each image and what was done to it.
     """
     begun = time.monotonic()
-    trained = with_attention(model)
+    trained = require_attention(model)
     ensure_folder(out)
     config = data_of(trained, root)
     images = fitting(load_images(config, "test", root, count=limit, seed=seed), trained)
@@ -176,7 +176,7 @@ def page(study: Study, model: IBClassifier) -> str:
         _table(["attention is replaced by", "Δ probability", "Δ accuracy", "flips"], replaced),
         answer(lines),
         "Attention consistency (our definition): cosine similarity of the attention before and after an edit\n"
-        + _table(["edit", "cosine", *(f">= {one}" for one in THRESHOLDS), "Δ accuracy", "flips"], edited),
+        + _table(["edit", "cosine", *(f">= {one}" for one in SIMILARITY_THRESHOLDS), "Δ accuracy", "flips"], edited),
         f"{len(study.images.labels)} images; means with 95 % bootstrap intervals over images",
     ]
     return "\n\n".join(parts)

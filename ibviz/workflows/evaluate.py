@@ -25,8 +25,8 @@ from ibviz.figures import curves, panel
 from ibviz.figures.output import Panel
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, runs_in
+from ibviz.training.loaders import make_loader
 from ibviz.training.loop import train, validate
-from ibviz.training.supply import supply
 from ibviz.workflows.explain import COLUMNS, caption
 from ibviz.workflows.model import load_on
 
@@ -216,5 +216,5 @@ def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], obje
     evaluate_suite(suite, out / "results", resume=resume)
     model = load_on(str(out), None, "auto")
     assert isinstance(model, IBClassifier)
-    test = supply(load_images(DataConfig(), "test", None), next(model.parameters()).device)
+    test = make_loader(load_images(DataConfig(), "test", None), next(model.parameters()).device)
     return validate(model, test)["accuracy"]

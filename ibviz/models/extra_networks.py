@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ibviz.config import InputConfig
 
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class SameConv2d(nn.Conv2d):
@@ -77,7 +77,7 @@ def cifar_resnet(classes: int = 10, *, blocks: int) -> nn.Module:
     return nn.Sequential(OrderedDict(start | stages | end))
 
 
-class OwnNetwork(NamedTuple):
+class ExtraNetwork(NamedTuple):
     """A network by number of classes, and what it expects."""
 
     build: Callable[..., nn.Module]
@@ -92,11 +92,11 @@ def _imagenet() -> InputConfig:
 
 
 def _cifar() -> InputConfig:
-    return InputConfig(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=CIFAR10)
+    return InputConfig(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=CIFAR10_CLASSES)
 
 
-OWN = {
-    "mobilenet_v2_same": OwnNetwork(mobilenet_v2_same, _imagenet),
-    "cifar_resnet20": OwnNetwork(partial(cifar_resnet, blocks=3), _cifar),
-    "cifar_resnet56": OwnNetwork(partial(cifar_resnet, blocks=9), _cifar),
+EXTRA_NETWORKS = {
+    "mobilenet_v2_same": ExtraNetwork(mobilenet_v2_same, _imagenet),
+    "cifar_resnet20": ExtraNetwork(partial(cifar_resnet, blocks=3), _cifar),
+    "cifar_resnet56": ExtraNetwork(partial(cifar_resnet, blocks=9), _cifar),
 }

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Share(NamedTuple):
+class BatchShard(NamedTuple):
     """The rows of a whole batch that one pass of one process holds: every `step`-th from `first`."""
 
     first: int
@@ -18,7 +18,7 @@ class Share(NamedTuple):
     def rows(self, batch: Tensor, count: int | None = None) -> Tensor:
         """This share of what is there for the whole batch; its first `count`, where fewer could be read.
 
-        >>> Share(1, 2, 5).rows(torch.arange(5))
+        >>> BatchShard(1, 2, 5).rows(torch.arange(5))
         tensor([1, 3])
         """
         return batch[self.first :: self.step][:count]
@@ -33,19 +33,19 @@ class Share(NamedTuple):
     def weight(self, processes: int) -> float:
         """What a mean over this share counts in the mean over processes, summed over passes, of the whole batch.
 
-        >>> [Share(first, 2, 5).weight(2) for first in (0, 1)]
+        >>> [BatchShard(first, 2, 5).weight(2) for first in (0, 1)]
         [1.2, 0.8]
         """
         return len(range(self.first, self.whole, self.step)) * processes / self.whole
 
 
-def shares(whole: int, *, process: int, processes: int, passes: int) -> list[Share]:
+def batch_shards(whole: int, *, process: int, processes: int, passes: int) -> list[BatchShard]:
     """The shares of one process in a batch: every pass takes each `passes`-th row, every process its part of those.
 
-    >>> [list(range(5))[first::step] for first, step, _ in shares(5, process=1, processes=2, passes=2)]
+    >>> [list(range(5))[first::step] for first, step, _ in batch_shards(5, process=1, processes=2, passes=2)]
     [[2], [3]]
     """
-    return [Share(number + process * passes, processes * passes, whole) for number in range(passes)]
+    return [BatchShard(number + process * passes, processes * passes, whole) for number in range(passes)]
 
 
 class _Sum(torch.autograd.Function):
@@ -99,7 +99,7 @@ def _sum(values: Tensor) -> Tensor:
 class WholeBatchDropout(nn.Module):
     """Dropout that draws for the whole batch of `share` from torch's generator and keeps this share's rows."""
 
-    share = Share(0, 1, 0)
+    share = BatchShard(0, 1, 0)
 
     def __init__(self, probability: float) -> None:
         """Drop with `probability`, and scale what stays."""
@@ -116,7 +116,7 @@ class WholeBatchDropout(nn.Module):
         return features * self.share.rows(mask, len(features))
 
 
-def share_batches(model: nn.Module, *, processes: int, passes: int, device: torch.device) -> None:
+def use_whole_batch_layers(model: nn.Module, *, processes: int, passes: int, device: torch.device) -> None:
     """Put in the place of batch norm and dropout what trains a whole batch in several shares; parameters keep names.
 
     Layers of other types (stochastic depth, batch norms of timm with an activation inside) stay as they are. On CUDA

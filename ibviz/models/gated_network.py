@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES, Parts, conv_head
-from ibviz.models.grids import Layout, from_grid, layer_for_attention, layout_of, probe, to_grid
+from ibviz.models.extra_networks import EXTRA_NETWORKS
+from ibviz.models.grids import GridLayout, from_grid, layer_for_attention, layout_of, probe, to_grid
 from ibviz.models.hooks import evaluating, replaced_output
-from ibviz.models.own import OWN
 
-Basis = Float[Tensor, "k width"]
-REFUSALS = (RuntimeError, AssertionError, ValueError)  # what networks raise at images that they cannot take
+_Basis = Float[Tensor, "k width"]
+_FORWARD_ERRORS = (RuntimeError, AssertionError, ValueError)  # what networks raise at images that they cannot take
 
 
-class Tapped(nn.Module):
+class GatedNetwork(nn.Module):
     """A network that gives features for its classifier, gated at the output of one of its layers."""
 
-    def __init__(self, body: nn.Module, layer: str, layout: Layout) -> None:
+    def __init__(self, body: nn.Module, layer: str, layout: GridLayout) -> None:
         """Gate what the submodule `layer` of `body` gives, laid out as `layout` says."""
         super().__init__()
         self.body, self.layer, self.layout = body, layer, layout
@@ -55,7 +55,7 @@ def _what_is_kept() -> tuple[object, ...]:
     return (True, torch._C._autograd._top_saved_tensors_default_hooks(True))  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
+def build_parts(config: ModelConfig, spec: InputConfig) -> Parts:
     """The parts of a configuration, with random weights."""
     if config.backbone in BACKBONES:
         if config.layer is not None:
@@ -68,7 +68,7 @@ def parts_of(config: ModelConfig, spec: InputConfig) -> Parts:
             "this classifier was made of a module without a name, which no file can rebuild; attach to "
             "one that `ibviz.load` knows, as timm/resnet50, or tell `ibviz.wrap` its name"
         )
-    return tapped(create(config.backbone, len(spec.class_names)), config, spec)
+    return split_classifier(create(config.backbone, len(spec.class_names)), config, spec)
 
 
 def create(name: str, classes: int | None = None) -> nn.Module:
@@ -76,11 +76,11 @@ def create(name: str, classes: int | None = None) -> nn.Module:
     library, _, bare = name.partition("/")
     sized = {} if classes is None else {"num_classes": classes}
     try:
-        return CREATE[library](bare, **sized)
+        return _BUILDERS[library](bare, **sized)
     except (RuntimeError, ValueError) as error:  # what timm and torchvision raise for a name they do not know
         raise InputError(
             f"{library} has no classifier {bare!r} ({error}); expected a name such as "
-            f"{EXAMPLES[library]}; its own documentation lists them"
+            f"{_EXAMPLES[library]}; its own documentation lists them"
         ) from error
 
 
@@ -102,20 +102,20 @@ def _create_timm(name: str, **sized: Any) -> nn.Module:
 
 
 def _create_own(name: str, num_classes: int | None = None) -> nn.Module:
-    if name not in OWN:
-        raise ValueError(f"known: {', '.join(OWN)}")
-    return OWN[name].build(*([] if num_classes is None else [num_classes]))
+    if name not in EXTRA_NETWORKS:
+        raise ValueError(f"known: {', '.join(EXTRA_NETWORKS)}")
+    return EXTRA_NETWORKS[name].build(*([] if num_classes is None else [num_classes]))
 
 
-CREATE: dict[str, Callable[..., nn.Module]] = {
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "torchvision": _create_torchvision,
     "timm": _create_timm,
     "ibviz": _create_own,
 }
-EXAMPLES = {"torchvision": "torchvision/resnet50", "timm": "timm/resnet50", "ibviz": "ibviz/mobilenet_v2_same"}
+_EXAMPLES = {"torchvision": "torchvision/resnet50", "timm": "timm/resnet50", "ibviz": "ibviz/mobilenet_v2_same"}
 
 
-def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Sequence[str] = ()) -> Parts:
+def split_classifier(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Sequence[str] = ()) -> Parts:
     """Take a classifier apart: `network` is changed, its last linear layer becomes part of the decoder.
 
     A linear layer before it leads from z back to its features. Both ends of the bottleneck start as the directions
@@ -123,21 +123,21 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Se
     at one half everywhere, independent of the scale of the features. `names` are those of the network's own classes: a
     class of `spec` among them keeps its row of the last layer.
     """
-    image, classes = probe_for(network, spec), len(spec.class_names)
+    image, classes = probe_image(network, spec), len(spec.class_names)
     _refuse_compiled(network)
     with evaluating(network), _detached_head(network, image) as read:
         name = config.layer or layer_for_attention(network, image)
         layout = layout_of(network, image, name)
         directions = _directions(read)
         with torch.enable_grad():
-            Tapped(network, name, layout)(image, lambda features: features)  # refused now or never
+            GatedNetwork(network, name, layout)(image, lambda features: features)  # refused now or never
     head = read
     if read.out_features != classes:
         head, known = _head_for(read, names, spec.class_names)
         directions = _directions(head) if known else directions
     decoder = nn.Sequential(OrderedDict(restore=nn.Linear(config.latent, read.in_features), head=head))
     return Parts(
-        Tapped(network, name, layout),
+        GatedNetwork(network, name, layout),
         f"body.{name}",
         layout.channels,
         conv_head(layout.channels, config),
@@ -147,15 +147,15 @@ def tapped(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Se
     )
 
 
-def place_of(network: nn.Module) -> Tensor:
+def device_and_dtype_of(network: nn.Module) -> Tensor:
     """An empty tensor where the network's first weight lies, of its type: what `.to` takes."""
     weights = chain(network.parameters(), network.buffers())
     return next((one.new_empty(0) for one in weights if one.is_floating_point()), torch.empty(0))
 
 
-def probe_for(network: nn.Module, spec: InputConfig) -> Tensor:
+def probe_image(network: nn.Module, spec: InputConfig) -> Tensor:
     """An image to find out about a network with, of the size that it expects."""
-    return probe(spec.height_width, len(spec.mean)).to(place_of(network))
+    return probe(spec.height_width, len(spec.mean)).to(device_and_dtype_of(network))
 
 
 def _refuse_compiled(network: nn.Module) -> None:
@@ -171,14 +171,14 @@ def _refuse_compiled(network: nn.Module) -> None:
 def _detached_head(network: nn.Module, image: Tensor) -> Iterator[nn.Linear]:
     """Put an identity in the place of the layer that gives the logits; an error in the block puts the layer back."""
     with torch.no_grad():
-        logits = logits_of(network, image)
+        logits = compute_logits(network, image)
         name, module = _find_head(network, logits.shape[-1])
     parent, _, own = name.rpartition(".")
     head, owner = module if isinstance(module, nn.Linear) else _as_linear(module), network.get_submodule(parent)
     with ExitStack() as undo:
         undo.callback(setattr, owner, own, module)
         setattr(owner, own, nn.Identity())
-        if not gives(lambda: head(network(image)), logits):
+        if not reproduces(lambda: head(network(image)), logits):
             raise InputError(
                 f"{type(network).__name__} does more between its layer {name!r} and its logits than apply "
                 "that layer, or has several classifiers; it cannot take a bottleneck there"
@@ -188,20 +188,20 @@ def _detached_head(network: nn.Module, image: Tensor) -> Iterator[nn.Linear]:
 
 
 @torch.no_grad()
-def gives(compute: Callable[[], Tensor], logits: Tensor) -> bool:
+def reproduces(compute: Callable[[], Tensor], logits: Tensor) -> bool:
     """Whether a computation comes to these logits, but for rounding."""
     try:
         found = compute()
-    except REFUSALS:  # such as the sum of two classifiers' outputs
+    except _FORWARD_ERRORS:  # such as the sum of two classifiers' outputs
         return False
     return found.shape == logits.shape and bool((found - logits).abs().max() <= 1e-5 * logits.abs().max())
 
 
-def logits_of(network: nn.Module, image: Tensor) -> Tensor:
+def compute_logits(network: nn.Module, image: Tensor) -> Tensor:
     """What the network says to an image, if it is logits."""
     try:
         output = network(image)
-    except REFUSALS as error:
+    except _FORWARD_ERRORS as error:
         rows, columns = image.shape[2:]
         size = f"{rows}" if rows == columns else f"{rows}x{columns}"
         raise InputError(
@@ -246,14 +246,14 @@ def _as_linear(convolution: nn.Conv2d) -> nn.Linear:
     return linear
 
 
-def _directions(head: nn.Linear) -> Basis:
+def _directions(head: nn.Linear) -> _Basis:
     """Orthonormal directions of the features that the layer reads, the ones with most effect first."""
     weight = head.weight.detach()
     precise = weight.to(torch.promote_types(weight.dtype, torch.float32))  # half precision cannot be decomposed
     return torch.linalg.svd(precise, full_matrices=False).Vh
 
 
-def _start_with(directions: Basis, classifier: nn.Module) -> None:
+def _start_with(directions: _Basis, classifier: nn.Module) -> None:
     """Project onto the directions and back; latents beyond their number keep their random start, unread at first."""
     for parameter in cast(nn.Sequential, classifier.get_submodule("attention.head"))[-1].parameters():
         nn.init.zeros_(parameter)

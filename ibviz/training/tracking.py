@@ -13,7 +13,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from ibviz.config import Recipe
 from ibviz.errors import InputError, unknown
 
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
 def accelerator_for(name: str | None, folder: Path) -> Accelerator:
@@ -21,10 +21,10 @@ def accelerator_for(name: str | None, folder: Path) -> Accelerator:
 
     Precision, accumulation and compilation are the recipe's, whatever `accelerate launch` was told about them.
     """
-    if name is not None and name not in PACKAGES:
-        raise unknown("tracker", name, list(PACKAGES))
-    if name is not None and find_spec(PACKAGES[name]) is None:
-        raise InputError(f"--log {name} needs the package {PACKAGES[name]}: pip install 'ibviz[tracking]'")
+    if name is not None and name not in _PACKAGES:
+        raise unknown("tracker", name, list(_PACKAGES))
+    if name is not None and find_spec(_PACKAGES[name]) is None:
+        raise InputError(f"--log {name} needs the package {_PACKAGES[name]}: pip install 'ibviz[tracking]'")
     return Accelerator(
         cpu=not torch.cuda.is_available(),  # else torchrun on a machine without GPUs would not distribute
         mixed_precision="no",

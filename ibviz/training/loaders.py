@@ -16,17 +16,17 @@ from ibviz.training.augment import Crops, augment
 from ibviz.types import Images as Pictures
 from ibviz.types import Pixels
 
-Batch = tuple[Tensor, Tensor]  # pixels, labels
-MAX_WORKERS = 8
+TrainingBatch = tuple[Tensor, Tensor]  # pixels, labels
+_MAX_WORKERS = 8
 
 
-class Resident(NamedTuple):
+class DeviceLoader(NamedTuple):
     """A split on the device, as uint8."""
 
     images: Tensor
     labels: Tensor
 
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[TrainingBatch]:
         """Pixels and labels of each part."""
         for rows in _on(self.images.device, parts):
             yield self.images[rows], self.labels[rows]
@@ -36,20 +36,20 @@ class Resident(NamedTuple):
         return _pictures(pixels, crops, padding)
 
 
-class Streamed(NamedTuple):
+class StreamLoader(NamedTuple):
     """A split that workers decode ahead of the device; memory does not grow with its length."""
 
     images: ImageStream
     labels: Tensor
     device: torch.device
 
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[TrainingBatch]:
         """Pixels and labels of each part, as far as they can be read."""
         pinned = self.device.type == "cuda"
         loader = DataLoader(
             _Reads(self.images, parts),
             batch_size=None,
-            num_workers=workers(),
+            num_workers=worker_count(),
             pin_memory=pinned,
             generator=torch.Generator(),  # else it would draw from torch's own
         )
@@ -83,13 +83,13 @@ class _Reads(Dataset[tuple[Tensor, Tensor]]):
         return self.images.read(self.parts[number])
 
 
-def workers() -> int:
+def worker_count() -> int:
     """Processes that read for this one: its part of the cores, which those that torchrun started on a machine share."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
-    return min(MAX_WORKERS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return min(_MAX_WORKERS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def tell_faults(images: Images, accelerator: Accelerator) -> None:
+def synchronise_faults(images: Images, accelerator: Accelerator) -> None:
     """Tell every process which images any of them found corrupt; more than 1 % is an error in all of them alike."""
     if isinstance(images, ImageStream) and accelerator.num_processes > 1:
         met = accelerator.reduce(images.broken.to(accelerator.device, torch.int32), "sum")
@@ -103,8 +103,8 @@ def _on(device: torch.device, parts: Sequence[Tensor]) -> Iterator[Tensor]:
     yield from torch.cat(list(parts)).to(device).split([len(rows) for rows in parts])
 
 
-def supply(images: Images, device: torch.device) -> Resident | Streamed:
+def make_loader(images: Images, device: torch.device) -> DeviceLoader | StreamLoader:
     """Put a split on the device, or stream it there batch by batch if it stays on disk."""
     if isinstance(images, ImageSet):
-        return Resident(images.images.to(device), images.labels.to(device))
-    return Streamed(images, images.labels, device)
+        return DeviceLoader(images.images.to(device), images.labels.to(device))
+    return StreamLoader(images, images.labels, device)
