@@ -1,4 +1,4 @@
-"""Pydantic models for what a TOML file may say, with unknown keys refused by name, and how such a file is read."""
+"""Base class of the configuration models, and the reader of their TOML files; unknown keys are refused by name."""
 
 import re
 import tomllib
@@ -11,12 +11,12 @@ from ibviz.errors import InputError
 from ibviz.reading import parsing, read_bytes
 
 _MAX_TOML_BYTES = 2**20  # bytes
-_MAX_KEY_PARTS = 16  # parts of a key
+_MAX_KEY_PARTS = 16  # of a dotted key
 _TOO_DEEP = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{_MAX_KEY_PARTS}}}""")
 
 
 class Settings(BaseModel):
-    """Frozen; refuses unknown keys. TOML has no null: the word "none" stands for it."""
+    """Base of all configuration models: frozen, refuses unknown keys, reads "none" as None (TOML has no null)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -34,7 +34,7 @@ Config = TypeVar("Config", bound=Settings)
 
 
 def read_toml(path: Path, kind: type[Config]) -> Config:
-    """Read `path` as a `kind`; a wrong type or an unknown key is an error that names the key.
+    """Read a TOML file into the configuration model `kind`; an `InputError` names a wrong value or unknown key.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "recipe.toml"
@@ -47,7 +47,7 @@ def read_toml(path: Path, kind: type[Config]) -> Config:
     encoded = read_bytes(path, most=_MAX_TOML_BYTES)
     with parsing(f"{path} is not TOML"):
         text = encoded.decode("utf-8").replace("\r\n", "\n")
-        if deep := _TOO_DEEP.search(text):  # which would take hours
+        if deep := _TOO_DEEP.search(text):  # parsing it would take hours
             raise ValueError(f"a key of more than {_MAX_KEY_PARTS} parts, {deep[0][:20]}...")
         given = tomllib.loads(text)
     try:
@@ -57,11 +57,11 @@ def read_toml(path: Path, kind: type[Config]) -> Config:
 
 
 def describe_validation_error(error: ValidationError, kind: type[Settings]) -> str:
-    """One line for a pydantic error: every wrong key, and the known keys beside an unknown one."""
-    return "; ".join(_describe_one(one["loc"], one["type"], one["msg"], kind) for one in error.errors())
+    """Return a pydantic error in one line: every wrong key, and the known keys if a key is unknown."""
+    return "; ".join(_describe_fault(fault["loc"], fault["type"], fault["msg"], kind) for fault in error.errors())
 
 
-def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:
+def _describe_fault(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:
     key = ".".join(str(part) for part in location)
     if fault != "extra_forbidden":
         return f"{key}: {message}" if key else message
@@ -71,13 +71,13 @@ def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kin
 def _known_keys(kind: type[Settings], parents: tuple[int | str, ...]) -> list[str]:
     kinds = [kind]
     for parent in parents:
-        tagged = [one for one in kinds if parent in get_args(_annotation(one, "kind"))]  # of a union, told by `kind`
+        tagged = [model for model in kinds if parent in get_args(_annotation(model, "kind"))]  # member of a union
         if tagged:
             kinds = tagged
         elif isinstance(parent, str):
             annotation = _annotation(kinds[0], parent)
             inner = get_args(annotation) or (annotation,)
-            kinds = [one for one in inner if isinstance(one, type) and issubclass(one, Settings)] or kinds
+            kinds = [part for part in inner if isinstance(part, type) and issubclass(part, Settings)] or kinds
     return sorted(kinds[0].model_fields)
 
 
