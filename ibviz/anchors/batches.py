@@ -1,4 +1,4 @@
-"""Images of a study in batches on the model's device."""
+"""Batches of images on the model's device, for the studies of this package."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ ImageIndices = Int[Tensor, " b"]
 
 
 def index_batches(images: ImageSet, batch_size: int, label: str) -> Iterator[ImageIndices]:
-    """Numbers of the images of each batch.
+    """Yield the indices of the images of each batch, with a progress bar.
 
     >>> images = ImageSet(torch.zeros(3, 3, 1, 1, dtype=torch.uint8), torch.zeros(3).long(), ("a",), tuple("xyz"))
     >>> list(index_batches(images, 2, "count"))
@@ -26,13 +26,13 @@ def index_batches(images: ImageSet, batch_size: int, label: str) -> Iterator[Ima
     yield from progress(parts, label, total=len(parts))
 
 
-def images_at(images: ImageSet, rows: ImageIndices, model: nn.Module) -> Images:
-    """The images at `rows` in [0, 1], where the model is."""
-    return to_float(images.images[rows].to(next(model.parameters()).device))
+def images_at(images: ImageSet, indices: ImageIndices, model: nn.Module) -> Images:
+    """Return the images at `indices`, in [0, 1], on the model's device."""
+    return to_float(images.images[indices].to(next(model.parameters()).device))
 
 
 def require_attention(model: nn.Module) -> IBClassifier:
-    """The model itself, if it was trained with attention of its own."""
+    """Return the model; raise `InputError` if it has no trained attention."""
     if not isinstance(model, IBClassifier):
         raise InputError(
             f"{type(model).__name__} has no trained attention; expected a run of `ibviz train`, or a "
