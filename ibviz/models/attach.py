@@ -1,4 +1,4 @@
-"""Attention, quantiser and bottleneck put into somebody else's classifier."""
+"""Insertion of attention, quantiser and bottleneck into an existing classifier."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ from ibviz.models.backbones import BACKBONES
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.gated_network import (
     compute_logits,
-    create,
     device_and_dtype_of,
     probe_image,
     reproduces,
     split_classifier,
 )
 from ibviz.models.hooks import evaluating
-from ibviz.models.loading import WrappedClassifier, load_published, timm_input
+from ibviz.models.libraries import create, timm_input
+from ibviz.models.loading import WrappedClassifier, load_published
 from ibviz.settings import describe_validation_error
 
 _HEAD: dict[str, Any] = {  # see evaluation/results/attention
@@ -31,7 +31,7 @@ _HEAD: dict[str, Any] = {  # see evaluation/results/attention
     "smoothing": 1.5,
     "open_at_start": 0.9,
 }
-_DORMANT = 1e-3  # a last normalisation or a layer scale starts at zero or below this
+_DORMANT = 1e-3  # weights of a final normalisation or layer scale start at zero or below this
 
 
 def attach(
@@ -43,24 +43,27 @@ def attach(
     bottleneck: int = 256,
     class_names: Sequence[str] | None = None,
 ) -> IBClassifier:
-    """Return a classifier of ours, in eval mode, made of a torchvision or timm network and its weights.
+    """Build a classifier with attention from a torchvision or timm network and its weights, in eval mode.
 
-    A bare timm network brings its normalisation, a bare torchvision one counts as trained on ImageNet at 224 pixels;
-    for others `ibviz.wrap` says what they expect, and by which name a file can build them again. New parts are on the
-    network's device, in its precision.
+    A timm network brings its own normalisation; a torchvision network is assumed to be trained on ImageNet at 224
+    pixels. For other networks, first describe input and name with `ibviz.wrap`. New parts are on the network's device
+    and in its precision.
 
     Args:
-        model: Network, which becomes a part of the classifier.
+        model: Network, which becomes part of the classifier.
         layer: Name of the submodule whose output, a grid of features or of tokens, is gated. None: the last layer with
-            cells of at most 16 pixels that everything passes.
-        gate: What attention does to features: "residual" (published), "mul", "mean" or "noise" (`ibviz.models.gate`).
+            cells of at most 16 pixels through which all information passes.
+        gate: Effect of attention on features: "residual" (published), "mul", "mean" or "noise" (`ibviz.models.gate`).
         anchors: Number of levels of the attention; None: continuous.
         bottleneck: Dimensions of the Gaussian bottleneck before the last linear layer.
-        class_names: If their number is not that of the model's classes, they get a new last layer, in which those that
-            the model knows by name keep their weights.
+        class_names: Names of the classes; None: those of the model. If their number differs from the model's, the last
+            layer is replaced, and classes that the model knows by name keep their weights.
+
+    Returns:
+        The classifier with attention.
 
     Raises:
-        InputError: A layer does not fit; some that do are named, and the network is as it was.
+        InputError: The layer does not fit; the message names layers that do, and the network is unchanged.
 
     >>> from torchvision.models import resnet18
     >>> model = attach(resnet18(num_classes=4), layer="layer3", anchors=5, bottleneck=8, class_names="abcd")
@@ -85,7 +88,7 @@ def attach(
 
 
 def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -> IBClassifier:
-    """The classifier that a recipe starts from: random, or from published weights or those of a local file."""
+    """Build the classifier of a recipe with random weights, published weights, or the weights of a local file."""
     if not config.pretrained:
         if weights is not None:
             raise InputError(f"--weights {weights} is for recipes with model.pretrained = true")
@@ -103,11 +106,14 @@ def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -
     return model
 
 
-_PRETRAINED = {"vgg16": "torchvision/vgg16", "wrn50_2": "torchvision/wide_resnet50_2"}  # ours, and where they are from
+_PRETRAINED = {
+    "vgg16": "torchvision/vgg16",
+    "wrn50_2": "torchvision/wide_resnet50_2",
+}  # our backbones, and the published weights for them
 
 
 def without_attention(model: IBClassifier, images: Tensor) -> Tensor:
-    """Return the logits that the attached network gave on its own, without gate and bottleneck."""
+    """Return the logits `(b, classes)` of an attached network without gate and bottleneck."""
     if model.config.backbone in BACKBONES:
         raise InputError(f"{model.config.backbone} was built with its bottleneck; only attached networks can bypass it")
     return model.decoder.get_submodule("head")(model.network(model.normalize(images), lambda features: features))
@@ -115,12 +121,12 @@ def without_attention(model: IBClassifier, images: Tensor) -> Tensor:
 
 def _attached(network: nn.Module, config: ModelConfig, spec: InputConfig, names: Sequence[str]) -> IBClassifier:
     parts = split_classifier(network, config, spec, names)
-    found = parts.layer.removeprefix("body.")
-    return IBClassifier(config.model_copy(update={"layer": found}), spec, parts).to(device_and_dtype_of(network))
+    layer = parts.layer.removeprefix("body.")
+    return IBClassifier(config.model_copy(update={"layer": layer}), spec, parts).to(device_and_dtype_of(network))
 
 
 def _torchvision_key(name: str) -> str:
-    """`stem.layer1.0…` of the WRN and `stem.0…` of the VGG in torchvision's naming."""
+    """Convert a parameter name of our backbones (WRN `stem.layer1.0…`, VGG `stem.0…`) to torchvision's name."""
     bare = name.removeprefix("stem.").removeprefix("encoder.")
     return f"features.{bare}" if bare[0].isdigit() else bare
 
@@ -135,28 +141,28 @@ def _wrapped(model: nn.Module) -> WrappedClassifier:
 
 
 def _name(wrapped: WrappedClassifier) -> str:
-    """Name by which a checkpoint can build the network again, after a look whether that computes the same."""
+    """Return the name by which a checkpoint can rebuild the network, after a check that it computes the same."""
     if wrapped.name is None:
         return UNNAMED
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here change nobody's draws
+    with torch.random.fork_rng(devices=[]):  # leaves the global random state unchanged
         rebuilt = create(wrapped.name, len(wrapped.spec.class_names)).to(device_and_dtype_of(wrapped.network))
     image = probe_image(wrapped.network, wrapped.spec)
     return wrapped.name if _computes_the_same(rebuilt, wrapped.network, image) else UNNAMED
 
 
 def _computes_the_same(rebuilt: nn.Module, network: nn.Module, image: Tensor) -> bool:
-    """Whether both hold weights of the same shapes and, with those of `network`, come to the same logits."""
+    """Return True if both networks have weights of the same shapes and, with the same weights, equal logits."""
     held, state = rebuilt.state_dict(), {key: _awake(value) for key, value in network.state_dict().items()}
     if {key: value.shape for key, value in held.items()} != {key: value.shape for key, value in state.items()}:
         return False
     with torch.no_grad(), evaluating(rebuilt), evaluating(network):
-        compute_logits(network, image)  # or it is said why there are none
+        compute_logits(network, image)  # raises InputError if there are no logits
         expected = functional_call(network, state, (image,))
         return reproduces(lambda: functional_call(rebuilt, state, (image,)), expected)
 
 
 def _awake(weights: Tensor) -> Tensor:
-    """Noise in the place of weights near zero, behind which a branch hides that has not begun to learn."""
+    """Replace weights near zero by noise, so that a branch scaled by zero shows in the comparison."""
     if not weights.is_floating_point() or (weights.abs() > _DORMANT).any():
         return weights
     return 0.02 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)).to(weights)

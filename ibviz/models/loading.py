@@ -1,10 +1,10 @@
-"""One door to every classifier: a run, a file, a name on the Hub, in torchvision or timm; or a module of your own."""
+"""Loading of classifiers from a run, a file, the Hub, torchvision, timm or transformers, and wrapping of any module."""
 
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.error import URLError
 
 from huggingface_hub.errors import HfHubHTTPError
@@ -18,21 +18,21 @@ from ibviz.errors import InputError
 from ibviz.heads import HeadName, checked_output, find_head
 from ibviz.models.checkpoint import load_model
 from ibviz.models.classifier import IBClassifier, Normalize
-from ibviz.models.extra_networks import EXTRA_NETWORKS
-from ibviz.models.gated_network import create, device_and_dtype_of
+from ibviz.models.gated_network import device_and_dtype_of
 from ibviz.models.hooks import unsealed
 from ibviz.models.huggingface import from_transformers, is_of_transformers
+from ibviz.models.libraries import Fetch, create, input_and_weights
 from ibviz.models.official import OFFICIAL_SUFFIXES, load_official
 from ibviz.models.texts import joins_texts
 from ibviz.reading import parsing
 from ibviz.settings import describe_validation_error
 from ibviz.types import Images
 
-Output = str | int | Callable[[Any], Tensor]  # the key, the attribute or the place of the logits, or what finds them
+Output = str | int | Callable[[Any], Tensor]  # key, attribute or index of the logits, or a function that returns them
 
 
 class WrappedClassifier(nn.Module):
-    """A network with its normalisation as first layer, the facts about its input and the meaning of its output."""
+    """Network with its normalisation as first layer, a description of its input, and the meaning of its output."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class WrappedClassifier(nn.Module):
         head: HeadName = "softmax",
         output: Output | None = None,
     ) -> None:
-        """Keep the network as it is; `get_submodule("network.…")` names its layers, `name` tells how to build it."""
+        """Wrap the network unchanged; `get_submodule("network.…")` returns its layers, `name` is used to rebuild it."""
         super().__init__()
         self.spec, self.name = spec, name
         self.head = find_head(head).name
@@ -52,30 +52,30 @@ class WrappedClassifier(nn.Module):
         self.network = network
 
     def forward(self, images: Images) -> Float[Tensor, "rows classes"]:
-        """Logits of [0, 1] images: a row an image, or for each that a hook makes of it.
+        """Return the logits of [0, 1] images, one row per image (or more, if hooks repeat rows).
 
-        Raises `InputError` for an output that holds none (see `wrap`).
+        Raises `InputError` for an output without logits (see `wrap`).
         """
-        found = self.network(self.normalize(images))
+        result = self.network(self.normalize(images))
         if self.output is not None:
-            found = select_output(found, self.output)
-        single = self.head != "softmax" and isinstance(found, Tensor) and found.ndim < 2
-        return checked_output(found.reshape(-1, 1) if single else found, self)  # one number an image is one class
+            result = select_output(result, self.output)
+        single = self.head != "softmax" and isinstance(result, Tensor) and result.ndim < 2
+        return checked_output(result.reshape(-1, 1) if single else result, self)  # one number per image is one class
 
 
-def select_output(found: Any, output: Output) -> Any:
-    """The part of a network's output that `output` names, or an `InputError` that says what there is.
+def select_output(result: Any, output: Output) -> Any:
+    """Return the part of a network's result that `output` names; an `InputError` lists the parts there are.
 
     >>> select_output({"logits": 1, "loss": 2}, "logits"), select_output((1, 2), 0), select_output(1j, "imag")
     (1, 1, 1.0)
     """
     if callable(output):
-        return output(found)
+        return output(result)
     try:
-        by_name = isinstance(output, str) and not isinstance(found, Mapping)
-        return getattr(found, str(output)) if by_name else found[output]
+        by_name = isinstance(output, str) and not isinstance(result, Mapping)
+        return getattr(result, str(output)) if by_name else result[output]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        parts = ", ".join(map(repr, found)) if isinstance(found, Mapping) else type(found).__name__
+        parts = ", ".join(map(repr, result)) if isinstance(result, Mapping) else type(result).__name__
         raise InputError(
             f"output={output!r} is no part of what the network gives ({parts}); output is a key, an "
             "attribute, a place in a tuple, or a function of it"
@@ -83,9 +83,9 @@ def select_output(found: Any, output: Output) -> Any:
 
 
 Classifier = IBClassifier | WrappedClassifier
-_TRANSFORMERS = "transformers/"  # before the name of a classifier of that library
+_TRANSFORMERS = "transformers/"  # prefix of the names of that library
 MODEL_FILE = "model.safetensors"  # in a run folder
-BUNDLED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in ("digits", "photos")}  # bundled networks
+BUNDLED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in ("digits", "photos")}
 
 
 def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named apart
@@ -99,28 +99,29 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
     head: HeadName = "softmax",
     output: Output | None = None,
 ) -> WrappedClassifier:
-    """Give any network the face of ours, in eval mode, where the network lies: [0, 1] images in, logits out.
+    """Wrap any network as a classifier that takes [0, 1] images and returns logits, in eval mode.
 
     Args:
-        network: Anything that makes logits of normalised images.
-        mean: One number a channel, of the network's training, in [0, 1] pixel space.
-        std: The deviation, likewise.
-        class_names: One for each output.
-        size: Side of its square input in pixels, or height and width.
-        name: How to build it, as "torchvision/resnet50" with weights of your own: what `ibviz.attach` makes of a
-            network without one can be trained, but not saved and loaded.
-        head: What the outputs mean: "softmax" for one class of several, "sigmoid" for one class or several labels
-            that are independent of each other, "none" for the numbers of a regression. Scores, RISE, IBA, the
-            predicted class and `ibviz.predict` follow it.
-        output: Which part of a dictionary, tuple or object holds the logits: a key, an attribute, a place, or a
-            function of it; of a network of `transformers` its `logits` if None. Logits `(b,)` of a single output need
-            a head other than "softmax" alone.
+        network: Any module that maps normalised images to logits; it stays on its device.
+        mean: Mean of each channel in the network's training, in [0, 1] pixel space.
+        std: Standard deviation of each channel, likewise.
+        class_names: One name per output.
+        size: Side of the square input in pixels, or height and width.
+        name: Name by which the network can be rebuilt, such as "torchvision/resnet50", if its weights are your own.
+            Without a name, the result of `ibviz.attach` can be trained, but not saved and loaded.
+        head: Meaning of the outputs: "softmax" for one of several classes, "sigmoid" for a single class or several
+            independent labels, "none" for a regression. Scores, RISE, IBA, the predicted class and `ibviz.predict`
+            use it.
+        output: Part of the network's result that holds the logits: a key, an attribute, an index, or a function of the
+            result. None: the result itself or, for a network of `transformers`, its `logits`. Logits `(b,)` of a
+            single output need a head other than "softmax".
 
     Returns:
         A classifier for `ibviz.explain`, `ibviz.evaluate` and `ibviz.predict`.
 
     Raises:
-        InputError: For normalisation constants of different length, an unknown head or a name of no library.
+        InputError: The normalisation constants have different lengths, the head is unknown, or the name belongs to no
+            known library.
 
     >>> import torch
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
@@ -145,14 +146,24 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
 def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequence[str] | None = None) -> Classifier:
     """Load a classifier in eval mode, on the CPU.
 
-    `name` is "photos" or "digits", the bundled networks with trained attention: a MobileNetV2 for photographs of 200
-    classes, and a small network for the embedded images of 48 px. Or it is a run folder of `ibviz train`, its
-    `model.safetensors`, a `.tar` or `.pth` file of the authors, a model on the Hugging Face Hub (`owner/name`), or a
-    classifier such as `timm/resnet50.a1_in1k` or `torchvision/resnet50` (the prefix may be left out). A library's
-    network comes with its published weights, or with those of a local safetensors file given as `weights`. A folder of
-    your own that is called photos is meant by "./photos". `transformers/OWNER/NAME` is an image classifier of that
-    library, on the Hub or in a folder, whose own files say its normalisation, classes and head. With `classes` it is a
-    network of images and texts, such as CLIP and SigLIP, and they are its classes: `["a cat", "a dog"]`.
+    Args:
+        name: One of
+
+            - "photos" or "digits", the bundled networks with trained attention: a MobileNetV2 for photographs of 200
+              classes, and a small network for the embedded images of 48 px (write "./photos" for your own folder);
+            - a run folder of `ibviz train`, its `model.safetensors`, or a `.tar` or `.pth` file of the authors;
+            - OWNER/NAME of an ibviz model on the Hugging Face Hub;
+            - timm/NAME or torchvision/NAME, such as `timm/resnet50.a1_in1k` (the prefix "torchvision/" is optional);
+            - transformers/OWNER/NAME or transformers/FOLDER, whose files describe normalisation, classes and head.
+        weights: Local safetensors file for a network of timm or torchvision; None: its published weights.
+        classes: Texts that become the classes of a network of images and texts from `transformers`, such as CLIP or
+            SigLIP: `["a cat", "a dog"]`.
+
+    Returns:
+        The classifier; its `spec` describes size, normalisation and class names.
+
+    Raises:
+        InputError: There is no such network, it cannot be downloaded, or the weights do not fit.
 
     >>> load("digits").spec.size
     48
@@ -160,7 +171,7 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
     path, text = Path(BUNDLED.get(name, name) if isinstance(name, str) else name), str(name)
     if classes is not None or text.startswith(_TRANSFORMERS):
         return _from_transformers(text, weights, classes)
-    if weights is not None and os.path.exists(path):  # which, unlike `Path.exists`, takes any name
+    if weights is not None and os.path.exists(path):  # accepts any name, unlike `Path.exists`
         raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
     if os.path.isdir(path):
         if runs := runs_in(path):
@@ -176,7 +187,7 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Return the runs in a folder that is no run itself, as `ibviz train --seeds` leaves one; in the order of numbers.
+    """Return the runs inside a folder that is no run itself, such as one of `ibviz train --seeds`, in natural order.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -197,7 +208,8 @@ def runs_in(folder: Path) -> list[Path]:
 def _from_transformers(name: str, weights: str | Path | None, classes: Sequence[str] | None) -> WrappedClassifier:
     if not name.startswith(_TRANSFORMERS):
         raise InputError(
-            f"classes are the texts of a network such as {_TRANSFORMERS}openai/clip-vit-base-patch32; {name} has its own"
+            f"classes are the texts of a network such as {_TRANSFORMERS}openai/clip-vit-base-patch32; "
+            f"{name} has its own"
         )
     if weights is not None:
         raise InputError(f"{name} brings its own weights; keep others in a folder: {_TRANSFORMERS}FOLDER")
@@ -216,10 +228,9 @@ def _from_hub(name: str) -> IBClassifier:
 
 
 def load_published(name: str, weights: Path | None = None) -> WrappedClassifier:
-    """A torchvision/NAME or timm/NAME classifier with its published weights, or those of a local file."""
-    library, _, bare = name.partition("/")
+    """Load a torchvision/NAME or timm/NAME classifier with its published weights, or those of a local file."""
     network = create(name)
-    spec, fetch = _LIBRARIES[library](bare, network)
+    spec, fetch = input_and_weights(name, network)
     state = _fetched(fetch, name) if weights is None else _read(weights)
     try:
         network.load_state_dict(state)
@@ -229,63 +240,7 @@ def load_published(name: str, weights: Path | None = None) -> WrappedClassifier:
     return WrappedClassifier(network, spec, name).eval()
 
 
-_Fetch = Callable[[], dict[str, Any]]
-
-
-def _from_torchvision(name: str, network: nn.Module) -> tuple[InputConfig, _Fetch]:  # noqa: ARG001 - as timm needs it
-    from torchvision.models import get_model_weights
-
-    published = get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
-    preset = published.transforms()
-    spec = InputConfig(
-        size=preset.crop_size[0],
-        resize=preset.resize_size[0],
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        class_names=tuple(published.meta["categories"]),
-    )
-    return spec, lambda: published.get_state_dict(check_hash=True)
-
-
-def _from_timm(name: str, network: nn.Module) -> tuple[InputConfig, _Fetch]:
-    import timm
-
-    return timm_input(network), lambda: timm.create_model(name, pretrained=True).state_dict()
-
-
-def _from_own(name: str, network: nn.Module) -> tuple[InputConfig, _Fetch]:  # noqa: ARG001 - as timm needs it
-    return EXTRA_NETWORKS[name].spec(), _nowhere
-
-
-def _nowhere() -> dict[str, Any]:
-    raise OSError("nobody publishes them in this form")
-
-
-_LIBRARIES: dict[str, Callable[[str, nn.Module], tuple[InputConfig, _Fetch]]] = {
-    "ibviz": _from_own,
-    "torchvision": _from_torchvision,
-    "timm": _from_timm,
-}
-
-
-def timm_input(network: nn.Module) -> InputConfig:
-    """What a timm network expects, by its own configuration; classes of no ImageNet list have numbers for names."""
-    from timm.data.config import resolve_model_data_config
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    data, subset = resolve_model_data_config(network), infer_imagenet_subset(network)
-    count = cast(int, network.num_classes)
-    described = map(ImageNetInfo(subset).index_to_description, range(count)) if subset else map(str, range(count))
-    return InputConfig(
-        size=data["input_size"][-1],
-        resize=round(data["input_size"][-1] / data["crop_pct"]),
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-        class_names=tuple(names.split(",")[0] for names in described),
-    )
-
-
-def _fetched(fetch: _Fetch, name: str) -> dict[str, Any]:
+def _fetched(fetch: Fetch, name: str) -> dict[str, Any]:
     try:
         return fetch()
     except (URLError, OSError, RuntimeError) as error:

@@ -68,7 +68,7 @@ class WholeBatchNorm(nn.BatchNorm2d):
     What `torch.nn.SyncBatchNorm` is on CUDA; summed in double precision around the common mean, so nothing cancels.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise by the whole batch in training, by the running statistics otherwise."""
         if not self.training:
             return super().forward(input)
