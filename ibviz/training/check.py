@@ -1,4 +1,4 @@
-"""What cannot be trained, said before any work is done."""
+"""Checks that data and network can be trained, before any work is done."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from ibviz.models.classifier import IBClassifier
 
 
 def is_large_enough(images: int, config: TrainingConfig) -> bool:
-    """Whether a batch of so many can be trained on: batch norm needs two images a pass.
+    """Return True if a batch of this size can be trained on: batch norm needs two images per pass.
 
     >>> [is_large_enough(images, TrainingConfig(accumulate=2)) for images in (3, 4)]
     [False, True]
@@ -20,7 +20,7 @@ def is_large_enough(images: int, config: TrainingConfig) -> bool:
 
 
 def check_training_images(recipe: Recipe, splits: Sequence[Images], *, processes: int) -> None:
-    """Refuse images or labels that the recipe cannot be trained on, or not by so many processes."""
+    """Refuse images or labels on which the recipe cannot be trained, or not with this number of processes."""
     width = image_side(splits[0])
     unlabelled = sum(int((split.labels < 0).sum()) for split in splits)
     if unlabelled:
@@ -28,7 +28,7 @@ def check_training_images(recipe: Recipe, splits: Sequence[Images], *, processes
     config, count = recipe.training, len(splits[0].labels)
     if config.crop_padding >= width:
         raise InputError(f"training.crop_padding must be below the image's {width} pixels; got {config.crop_padding}")
-    sizes = min(config.batch_size, count), count % config.batch_size  # of all batches but the last; of the last
+    sizes = min(config.batch_size, count), count % config.batch_size  # of full batches, and of the last
     trained = [size for size in sizes if is_large_enough(size, config)]
     if not trained:
         raise InputError(
@@ -43,7 +43,7 @@ def check_training_images(recipe: Recipe, splits: Sequence[Images], *, processes
 
 
 def image_side(images: Images) -> int:
-    """Pixels a side of the images, which must be square."""
+    """Return the side of the images in pixels; they must be square."""
     if isinstance(images, ImageStream):
         return images.size
     height, width = images.images.shape[2:]

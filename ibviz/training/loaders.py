@@ -1,4 +1,4 @@
-"""Batches by row number: from a split that lies on the device, or read from disk by workers ahead of time."""
+"""Loaders that yield a split in batches: from the device, or read from disk ahead of time by workers."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,47 +21,47 @@ _MAX_WORKERS = 8
 
 
 class DeviceLoader(NamedTuple):
-    """A split on the device, as uint8."""
+    """Loader of a split that is on the device, as uint8."""
 
     images: Tensor
     labels: Tensor
 
     def batches(self, parts: Sequence[Tensor]) -> Iterator[TrainingBatch]:
-        """Pixels and labels of each part."""
-        for rows in _on(self.images.device, parts):
+        """Yield pixels and labels of each part."""
+        for rows in _on_device(self.images.device, parts):
             yield self.images[rows], self.labels[rows]
 
     def inputs(self, pixels: Pixels, crops: Crops | None = None, *, padding: int = 0) -> Pictures:
-        """Return what the network takes: the images, cropped and mirrored as `crops` says."""
+        """Return the input of the network: images in [0, 1], cropped and mirrored by `crops` if given."""
         return _pictures(pixels, crops, padding)
 
 
 class StreamLoader(NamedTuple):
-    """A split that workers decode ahead of the device; memory does not grow with its length."""
+    """Loader of a split on disk, decoded ahead of time by workers; memory does not grow with its length."""
 
     images: ImageStream
     labels: Tensor
     device: torch.device
 
     def batches(self, parts: Sequence[Tensor]) -> Iterator[TrainingBatch]:
-        """Pixels and labels of each part, as far as they can be read."""
+        """Yield pixels and labels of each part; unreadable images are left out."""
         pinned = self.device.type == "cuda"
         loader = DataLoader(
-            _Reads(self.images, parts),
+            _Parts(self.images, parts),
             batch_size=None,
             num_workers=worker_count(),
             pin_memory=pinned,
-            generator=torch.Generator(),  # else it would draw from torch's own
+            generator=torch.Generator(),  # otherwise it would draw from torch's global generator
         )
         try:
             for pixels, labels in loader:
                 yield pixels.to(self.device, non_blocking=pinned), labels.to(self.device, non_blocking=pinned)
         except InputError:
-            self.images.check()  # says it without the worker's traceback
+            self.images.check()  # raises the error without the worker's traceback
             raise
 
     def inputs(self, pixels: Pixels, crops: Crops | None = None, *, padding: int = 0) -> Pictures:
-        """Return what the network takes: the images, cropped and mirrored as `crops` says."""
+        """Return the input of the network: images in [0, 1], cropped and mirrored by `crops` if given."""
         return _pictures(pixels, crops, padding)
 
 
@@ -70,8 +70,8 @@ def _pictures(pixels: Pixels, crops: Crops | None, padding: int) -> Pictures:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-class _Reads(Dataset[tuple[Tensor, Tensor]]):
-    """Each item is a whole part, so that a worker reads it at once."""
+class _Parts(Dataset[tuple[Tensor, Tensor]]):
+    """Data set whose items are whole parts, so that a worker reads a part at once."""
 
     def __init__(self, images: ImageStream, parts: Sequence[Tensor]) -> None:
         self.images, self.parts = images, parts
@@ -84,27 +84,27 @@ class _Reads(Dataset[tuple[Tensor, Tensor]]):
 
 
 def worker_count() -> int:
-    """Processes that read for this one: its part of the cores, which those that torchrun started on a machine share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    """Number of reading workers: this process's part of the cores, which all processes of torchrun share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
     return min(_MAX_WORKERS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def synchronise_faults(images: Images, accelerator: Accelerator) -> None:
-    """Tell every process which images any of them found corrupt; more than 1 % is an error in all of them alike."""
+    """Share between processes which images are corrupt; more than 1 % raises an error in all of them."""
     if isinstance(images, ImageStream) and accelerator.num_processes > 1:
-        met = accelerator.reduce(images.broken.to(accelerator.device, torch.int32), "sum")
-        assert isinstance(met, Tensor)
-        images.broken |= met.bool().cpu()
+        broken = accelerator.reduce(images.broken.to(accelerator.device, torch.int32), "sum")
+        assert isinstance(broken, Tensor)
+        images.broken |= broken.bool().cpu()
         images.check()
 
 
-def _on(device: torch.device, parts: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Parts on the device, moved at once: a copy for each step would wait for the device."""
+def _on_device(device: torch.device, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Move the indices of all parts to the device at once; one copy per step would wait for the device each time."""
     yield from torch.cat(list(parts)).to(device).split([len(rows) for rows in parts])
 
 
 def make_loader(images: Images, device: torch.device) -> DeviceLoader | StreamLoader:
-    """Put a split on the device, or stream it there batch by batch if it stays on disk."""
+    """Return a loader: on the device for a split in memory, streamed for a split on disk."""
     if isinstance(images, ImageSet):
         return DeviceLoader(images.images.to(device), images.labels.to(device))
     return StreamLoader(images, images.labels, device)

@@ -1,4 +1,4 @@
-"""A training run: built from its recipe, saved after its epochs, restored to the bit."""
+"""A training run: building it from a recipe, saving it after an epoch, and restoring it bit for bit."""
 
 import copy
 import json
@@ -31,39 +31,39 @@ CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensor
 
 
 class Run(NamedTuple):
-    """What training changes (model, average, optimizer) and what it needs beside them."""
+    """State of a training (model, average, optimizer), and what it needs beside."""
 
     recipe: Recipe
     folder: Path
     accelerator: Accelerator
     model: IBClassifier
-    average: IBClassifier | None  # of the weights over the steps so far
-    view: Callable[[IBClassifier], IBClassifier]  # what sees a batch: a model itself, or its part after the gate
-    objective: nn.Module  # around the model; possibly wrapped for data parallelism
+    average: IBClassifier | None  # moving average of the weights over steps
+    view: Callable[[IBClassifier], IBClassifier]  # returns what sees a batch: the model, or its part after the gate
+    objective: nn.Module  # contains the model; may be wrapped for data parallelism
     optimizer: torch.optim.Optimizer
 
     @property
     def judged(self) -> IBClassifier:
-        """The weights that are validated and kept as the model."""
+        """Return the model that is validated and saved: the average if there is one."""
         return self.average or self.model
 
 
 @contextmanager
 def locked_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Keep other runs out of the folder, and remove what one that was killed left half-written."""
-    if not accelerator.is_main_process:  # which writes nothing
+    """Lock the folder of a run, remove temporary files of a killed run, and repair its checkpoint."""
+    if not accelerator.is_main_process:  # the others write nothing
         yield
         return
     ensure_folder(folder)
     with owned(folder):
-        for left in folder.glob(".*.[0-9]*.part*"):  # see `ibviz.files.replacing`
-            left.unlink()
-        _mend(folder)
+        for leftover in folder.glob(".*.[0-9]*.part*"):  # see `ibviz.files.replacing`
+            leftover.unlink()
+        _repair_checkpoint(folder)
         yield
 
 
-def _mend(folder: Path) -> None:
-    """Put the previous checkpoint into the place of one that is damaged, and say so."""
+def _repair_checkpoint(folder: Path) -> None:
+    """Replace a damaged checkpoint by the previous one, with a message."""
     path, previous = folder / CHECKPOINT, folder / PREVIOUS
     if not path.exists():
         return
@@ -80,9 +80,14 @@ def _mend(folder: Path) -> None:
 def start(
     recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelerator, *, weights: Path | None = None
 ) -> Run:
-    """Build everything anew from the recipe's seed; the global random state is left as it was.
+    """Build a run from the recipe's seed; the global random state is unchanged.
 
-    `weights` are a local file with those that a pretrained network starts from.
+    Args:
+        recipe: Model, objective and training.
+        folder: Folder of the run.
+        spec: Input of the network.
+        accelerator: Device and processes.
+        weights: Local file for a pretrained network; None: published weights.
     """
     config = recipe.training
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed reseeds
@@ -93,7 +98,7 @@ def start(
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
     use_whole_batch_layers(model, processes=processes, passes=config.accumulate, device=accelerator.device)
-    _set_trainable(model, config)  # last: what share_batches put in is new, and would train
+    _set_trainable(model, config)  # last, since the layers added above would train
     view = after_gate if config.cache_features else _whole
     objective = Objective(view(model), recipe.objective)
     if config.compile:
@@ -116,10 +121,7 @@ def _set_trainable(model: IBClassifier, config: TrainingConfig) -> None:
 
 
 def parameter_groups(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Group all parameters that train; attention and anchors have their own shares of the learning rate.
-
-    The anchors have no weight decay.
-    """
+    """Group all trainable parameters; `share` is the factor on the learning rate; anchors have no weight decay."""
     anchors = [] if model.quantizer is None else [model.quantizer.anchors]
     head = list(model.attention.parameters())
     apart = {id(parameter) for parameter in (*anchors, *head)}
@@ -132,12 +134,12 @@ def parameter_groups(model: IBClassifier, config: TrainingConfig) -> list[dict[s
 
 
 def sgd(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, not Nesterov's."""
+    """Build SGD with momentum (not Nesterov)."""
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
 
 
 def adam(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam with the recipe's momentum for its first beta."""
+    """Build Adam with the recipe's momentum as its first beta."""
     betas = (config.momentum, 0.999)
     return torch.optim.Adam(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
 
@@ -150,9 +152,9 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], TrainingConfig], torch.opt
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move every weight and running statistic a step towards the model's; counts are copied.
+    """Update an exponential moving average of the model's weights and running statistics; counts are copied.
 
-    After t steps it holds decay^t of the initial value and (1 - decay)·decay^(t - i) of that of step i.
+    After t steps, the initial value has the weight decay^t, and that of step i (1 - decay)·decay^(t - i).
     """
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     moving = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -163,15 +165,17 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def is_saved_epoch(epoch: int, config: TrainingConfig) -> bool:
-    """Whether a checkpoint is written after this 1-based epoch: each `save_every` of them, and the last."""
+    """Return True if a checkpoint is written after this 1-based epoch: every `save_every` epochs and the last."""
     return epoch % config.save_every == 0 or epoch == config.epochs
 
 
 def save_run(run: Run, rows: list[LogRow]) -> None:
-    """Write the log, then the model if it is the best of those saved, then the checkpoint that counts."""
+    """Write the log, the model if its epoch is the best so far, and last the checkpoint, from which a run resumes."""
     if not run.accelerator.is_main_process:
         return
-    write_rows(run.folder / "log.parquet", [{key: row.get(key) for key in rows[-1]} for row in rows])  # of older ones
+    write_rows(
+        run.folder / "log.parquet", [{key: row.get(key) for key in rows[-1]} for row in rows]
+    )  # older rows may have other keys
     if rows[-1] is best_row(rows, run.recipe):
         judged = {
             key.removeprefix("validation_"): value
@@ -188,10 +192,11 @@ def save_run(run: Run, rows: list[LogRow]) -> None:
 
 
 def best_row(rows: Sequence[LogRow], recipe: Recipe) -> LogRow:
-    """Return the row of the model that is kept: best on validation among the saved epochs, the latest of equals.
+    """Return the row of the saved epoch that is best on validation; the latest if several are equal.
 
-    Best is the highest accuracy or, if open attention has a price, the lowest sum of cross-entropy and price: the most
-    accurate epoch would be the one that has closed least. Epochs in which the price still rose are no candidates.
+    The criterion is accuracy or, if open attention has a price, the sum of cross-entropy and price: by accuracy alone,
+    the epoch with the most open attention would win. Epochs in which the price was still rising are considered only if
+    there are no others.
     """
     saved = [row for row in rows if is_saved_epoch(row["epoch"], recipe.training)]
     return max(saved, key=lambda row: (row.get("price_share", 1.0), _merit(row, recipe.objective), row["epoch"]))
@@ -207,7 +212,7 @@ def _merit(row: LogRow, config: ObjectiveConfig) -> float:
 
 
 def restore(run: Run) -> list[LogRow]:
-    """Put the last saved epoch back and return its log; nothing to restore gives an empty one."""
+    """Restore the last saved epoch and return the log up to it; empty if there is no checkpoint."""
     path = run.folder / CHECKPOINT
     if not path.exists():
         return []
@@ -229,13 +234,13 @@ def restore(run: Run) -> list[LogRow]:
                 f"{path} keeps {key!r} of the optimizer, which has no such parameter; it is of another run"
             )
         parameter = parameters[int(index)]
-        place = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor, device=parameter.device)
-        run.optimizer.state[parameter][name] = place.copy_(tensor)  # in the parameter's memory format
+        value = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor, device=parameter.device)
+        run.optimizer.state[parameter][name] = value.copy_(tensor)  # keeps the parameter's memory format
     return rows
 
 
 class CheckpointHeader(BaseModel):
-    """What a checkpoint says beside its tensors."""
+    """Header of a checkpoint."""
 
     recipe: dict[str, Any]
     epoch: int = Field(ge=1)
@@ -243,14 +248,14 @@ class CheckpointHeader(BaseModel):
 
 
 class LoggedEpoch(BaseModel):
-    """What is read of a line of the log."""
+    """Columns that every row of a log must have."""
 
     epoch: int
     validation_accuracy: float
 
 
 def stored_rows(recipe: Recipe, folder: Path) -> list[LogRow]:
-    """The log up to the checkpoint in `folder`, which must be of this recipe; read from its header alone."""
+    """Read the log up to the checkpoint in `folder`; raise `InputError` if the checkpoint is of another recipe."""
     path = folder / CHECKPOINT
     header = shaped(CheckpointHeader, read_header(path, "checkpoint"), f"{path} is of another version of ibviz")
     if header.recipe != json.loads(recipe.model_dump_json()):

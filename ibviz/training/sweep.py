@@ -1,6 +1,7 @@
-"""Runs that differ in a few keys of one recipe, of a grid or in their seed alone; one table in the end."""
+"""Several runs of one recipe, over a grid of values or over seeds, with one table of results."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
@@ -25,7 +26,7 @@ class Runs(NamedTuple):
     recipes: dict[str, Recipe]
 
 
-def train_all(  # noqa: PLR0913 - what, and where
+def train_all(  # noqa: PLR0913 - recipes, and the paths of their files
     runs: Runs,
     folder: Path,
     *,
@@ -35,12 +36,25 @@ def train_all(  # noqa: PLR0913 - what, and where
     log: str | None = None,
     report: Callable[[str, LogRow], object] = print,
 ) -> list[LogRow]:
-    """Train every recipe in a folder of its own and write `table.parquet` and `table.md` beside them.
+    """Train every recipe in a folder of its own, and write `table.parquet` and `table.md` beside these folders.
 
-    Finished runs are read, not trained again; a run that was stopped goes on after its last saved epoch. All recipes
-    are checked before the first is trained. `weights` are what pretrained networks start from, as in `train`. `report`
-    sees each run's name and new rows. Where only the seed differs, `table.md` ends with means and spread. `features`
-    are shared by all runs that cache them.
+    Finished runs are read instead of trained; a stopped run continues after its last saved epoch. If only the seed
+    differs, `table.md` ends with means and standard deviations.
+
+    Args:
+        runs: Recipes by name, and the keys in which they differ.
+        folder: Parent of the folders of the runs.
+        root: Folder of the data; None: its default.
+        weights: Local file for pretrained networks; None: published weights.
+        features: Folder for features of frozen layers, shared by all runs.
+        log: Tracker of each run, "tensorboard" or "wandb"; None: none.
+        report: Function that is called with the name of the run and each new row.
+
+    Returns:
+        The table, one row per run.
+
+    Raises:
+        InputError: `folder` holds a single run, or a run fails as in `train`.
     """
     if (folder / CHECKPOINT).exists():
         raise InputError(f"{folder} holds a single run; give another folder for several")
@@ -48,9 +62,8 @@ def train_all(  # noqa: PLR0913 - what, and where
     for name, recipe in runs.recipes.items():
         rows = finished_log(recipe, folder / name)
         if rows is None:
-            told = _told(name, report)
-            where: dict[str, Any] = {"root": root, "weights": weights, "features": features}
-            rows = train(recipe, folder / name, **where, resume=True, log=log, report=told)
+            paths: dict[str, Any] = {"root": root, "weights": weights, "features": features}
+            rows = train(recipe, folder / name, **paths, resume=True, log=log, report=partial(report, name))
         table.append({key: value_of(recipe, key) for key in runs.keys} | summary(recipe, rows))
     write_rows(folder / "table.parquet", table)
     with replacing(folder / "table.md") as beside:
@@ -58,12 +71,8 @@ def train_all(  # noqa: PLR0913 - what, and where
     return table
 
 
-def _told(name: str, report: Callable[[str, LogRow], object]) -> Callable[[LogRow], object]:
-    return lambda row: report(name, row)
-
-
 def over_seeds(recipe: Recipe, count: int) -> Runs:
-    """The recipe under `count` seeds of training, from its own upwards; its data, with the seed of [data], is the same.
+    """Repeat a recipe with `count` training seeds, starting at its own; the seed of its data is unchanged.
 
     >>> list(over_seeds(Recipe(), 3).recipes)
     ['seed-0', 'seed-1', 'seed-2']
@@ -78,14 +87,14 @@ def over_seeds(recipe: Recipe, count: int) -> Runs:
 
 
 def refuse_started(runs: Runs, folder: Path) -> None:
-    """Raise an `InputError` if one of the runs has begun."""
+    """Raise `InputError` if one of the runs has already started."""
     for name in runs.recipes:
         if (folder / name / CHECKPOINT).exists():
             raise InputError(f"{folder / name} already holds a run; go on with --resume or give another folder")
 
 
 def grid(sweep: Sweep) -> Runs:
-    """Every combination of the values as a recipe, under a name made of them.
+    """Build one recipe for every combination of the values, named by them.
 
     >>> list(grid(Sweep(sweep={"objective.beta": (0.1, 0.01), "model.anchors": (2, "none")})).recipes)
     ['beta=0.1,anchors=2', 'beta=0.1,anchors=none', 'beta=0.01,anchors=2', 'beta=0.01,anchors=none']
@@ -104,7 +113,7 @@ def grid(sweep: Sweep) -> Runs:
 
 
 def with_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested tables with the values of some dotted keys.
+    """Copy nested tables and set the values of some dotted keys.
 
     >>> with_values({"a": {"b": 1, "c": 2}}, {"a.b": 3, "d.e": 4})
     {'a': {'b': 3, 'c': 2}, 'd': {'e': 4}}
@@ -120,7 +129,7 @@ def with_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
 
 
 def value_of(recipe: Recipe, key: str) -> Any:
-    """The value at a dotted key, defaults included."""
+    """Return the value of a dotted key, including defaults."""
     value: Any = recipe.model_dump()
     for part in key.split("."):
         value = value[part]
@@ -128,7 +137,7 @@ def value_of(recipe: Recipe, key: str) -> Any:
 
 
 def finished_log(recipe: Recipe, folder: Path) -> list[LogRow] | None:
-    """The log of a run that has all its epochs, else None; another recipe's run is refused."""
+    """Return the log of a finished run, or None; raise `InputError` for the run of another recipe."""
     if not (folder / CHECKPOINT).exists():
         return None
     rows = stored_rows(recipe, folder)
@@ -136,7 +145,7 @@ def finished_log(recipe: Recipe, folder: Path) -> list[LogRow] | None:
 
 
 def summary(recipe: Recipe, rows: list[LogRow]) -> LogRow:
-    """What a table says of a run: its kept model on validation, and the time of all epochs."""
+    """Summarise a run: validation results of its saved model, and the time of all epochs."""
     best = best_row(rows, recipe)
     return {
         "epoch": best["epoch"],
@@ -148,7 +157,7 @@ def summary(recipe: Recipe, rows: list[LogRow]) -> LogRow:
 
 
 def spread(table: list[LogRow]) -> list[LogRow]:
-    """Mean and standard deviation over runs, of n - 1 degrees of freedom, of every number in a table of seeds.
+    """Mean and standard deviation (n - 1 degrees of freedom) over runs for every column of a table of seeds.
 
     >>> spread([{"training.seed": 0, "seconds": 1.0}, {"training.seed": 1, "seconds": 3.0}])[0]
     {'training.seed': 'mean', 'seconds': 2.0}
@@ -161,7 +170,7 @@ def spread(table: list[LogRow]) -> list[LogRow]:
 
 
 def markdown_table(table: list[LogRow]) -> str:
-    """Rows of equal keys as a Markdown table."""
+    """Format rows with the same keys as a Markdown table."""
     lines = [list(table[0]), ["---"] * len(table[0]), *([_text(value) for value in row.values()] for row in table)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

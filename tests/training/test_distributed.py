@@ -183,7 +183,7 @@ def test_dropout_of_a_share_is_its_part_of_the_whole_batch_s(layout):
     torch.manual_seed(2)
     whole = F.dropout(features, 0.3)
     dropout = WholeBatchDropout(0.3)
-    dropout.share = BatchShard(1, 2, 5)
+    dropout.shard = BatchShard(1, 2, 5)
     torch.manual_seed(2)
     torch.testing.assert_close(dropout(features[1::2].contiguous(memory_format=layout)), whole[1::2])
     assert torch.equal(dropout.eval()(features), features)
