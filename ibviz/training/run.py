@@ -173,9 +173,8 @@ def save_run(run: Run, rows: list[LogRow]) -> None:
     """Write the log, the model if its epoch is the best so far, and last the checkpoint, from which a run resumes."""
     if not run.accelerator.is_main_process:
         return
-    write_rows(
-        run.folder / "log.parquet", [{key: row.get(key) for key in rows[-1]} for row in rows]
-    )  # older rows may have other keys
+    columns = list(rows[-1])  # older rows may have others
+    write_rows(run.folder / "log.parquet", [{key: row.get(key) for key in columns} for row in rows])
     if rows[-1] is best_row(rows, run.recipe):
         judged = {
             key.removeprefix("validation_"): value
