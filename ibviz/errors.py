@@ -21,7 +21,7 @@ def unknown(kind: str, name: str, known: list[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
 
 
-def cut_off() -> InputError:
+def no_gradient_error() -> InputError:
     """Return the error for a network through which no gradient flows."""
     return InputError(
         "the target's score does not depend on the images by gradients: the network is cut by detach, "

@@ -114,7 +114,7 @@ def half_written(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Lock a folder for this process; raise an `InputError` that names the owner if another process holds it.
 
     The lock is a system lock (flock) on the file `.lock`, which names its owner. The system releases it when the
@@ -122,7 +122,7 @@ def owned(folder: Path) -> Iterator[None]:
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> with owned(folder):
+    >>> with locked(folder):
     ...     (folder / ".lock").read_text().partition(" on ")[0] == f"process {os.getpid()}"
     True
     """
@@ -137,10 +137,10 @@ def owned(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            there = _is_there(path, file)
-            if there:
+            unchanged = _is_same_file(path, file)
+            if unchanged:
                 path.unlink(missing_ok=True)  # still locked: a process that has opened it sees that it is gone
-        if not there:
+        if not unchanged:
             raise InputError(
                 f"{folder} was removed or replaced while it was written to; what is in it is no whole "
                 "result: run again into a folder that stays"
@@ -151,7 +151,7 @@ def _lock(file: TextIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The last owner may have removed the file after it was opened here: then the lock is worth nothing.
-        held = _is_there(path, file)
+        held = _is_same_file(path, file)
     except BlockingIOError:
         held = False
     except OSError as error:
@@ -164,7 +164,7 @@ def _lock(file: TextIO, path: Path) -> None:
         )
 
 
-def _is_there(path: Path, file: TextIO) -> bool:
+def _is_same_file(path: Path, file: TextIO) -> bool:
     """Check that the path still leads to the open file."""
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
@@ -212,8 +212,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     with replacing(path) as beside:
         table = pa.Table.from_pylist([dict(row) for row in rows])
-        told = {**(table.schema.metadata or {}), ROWS_DIGEST: digest_json(table.to_pylist())}
-        pq.write_table(table.replace_schema_metadata(told), beside)
+        metadata = {**(table.schema.metadata or {}), ROWS_DIGEST: digest_json(table.to_pylist())}
+        pq.write_table(table.replace_schema_metadata(metadata), beside)
 
 
 def read_rows(

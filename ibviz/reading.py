@@ -79,7 +79,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON's")
 
 
-def shaped(kind: type[_Model], held: Any, failure: str, way_out: str = "") -> _Model:
+def validated(kind: type[_Model], held: Any, failure: str, way_out: str = "") -> _Model:
     """Validate the content of a file with a pydantic model.
 
     Args:
@@ -93,7 +93,7 @@ def shaped(kind: type[_Model], held: Any, failure: str, way_out: str = "") -> _M
 
     >>> class Point(BaseModel):
     ...     x: int
-    >>> shaped(Point, {}, "point.json is no point")
+    >>> validated(Point, {}, "point.json is no point")
     Traceback (most recent call last):
     ibviz.errors.InputError: point.json is no point: x: Field required
     """

@@ -21,7 +21,7 @@ from ibviz.digests import DIGEST_KEY, seal, unseal
 from ibviz.errors import InputError
 from ibviz.figures.settings import DEFAULT, find_template, settings
 from ibviz.files import replacing
-from ibviz.reading import parsing, read_bytes, shaped
+from ibviz.reading import parsing, read_bytes, validated
 from ibviz.types import AttentionMap
 
 FORMAT = "ibviz figure"
@@ -224,7 +224,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
             "save one under another name"
         )
     told = unseal(told, path, f"restore it, or draw what it says now by deleting its line {DIGEST_KEY}")
-    shaped(Sidecar, told, f"{path} is damaged, or of another version of ibviz")
+    validated(Sidecar, told, f"{path} is damaged, or of another version of ibviz")
     return told
 
 

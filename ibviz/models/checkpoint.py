@@ -18,7 +18,7 @@ from ibviz.digests import DIGEST_KEY, changed_file_error, digest_json
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
-from ibviz.reading import parsing, shaped
+from ibviz.reading import parsing, validated
 
 _HEADER_KEY = "ibviz"  # a single metadata key, since safetensors writes several in no fixed order
 
@@ -118,7 +118,7 @@ def load_model(path: Path) -> IBClassifier:
     """Rebuild a classifier, in eval mode, from a file of `save_model`."""
     tensors, held = read_tensors(path, "model")
     other = f"{path} was written by another version of ibviz: its configuration does not fit"
-    header = shaped(ModelHeader, held, other)
+    header = validated(ModelHeader, held, other)
     smallest = header.model.latent * max(
         len(header.input.class_names), 2
     )  # lower bound on the weights of decoder and bottleneck

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ibviz.errors import InputError, cut_off
+from ibviz.errors import InputError, no_gradient_error
 from ibviz.models.hooks import replaced_output
 from ibviz.types import FeatureMaps, Grid, Images
 
@@ -151,7 +151,7 @@ def influential_layers(model: nn.Module, images: Images) -> dict[str, GridLayout
     with torch.enable_grad():
         output, outputs = _run(model, images.detach().clone().requires_grad_())
         if not output.requires_grad:
-            raise cut_off()
+            raise no_gradient_error()
         layouts = _layouts(model, images, outputs)
         layouts = {name: layout for name, layout in layouts.items() if outputs[name].requires_grad}
         tensors = [outputs[name] for name in layouts]

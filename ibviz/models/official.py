@@ -14,7 +14,7 @@ from torch import Tensor
 from ibviz.config import InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
-from ibviz.reading import reason_of, shaped
+from ibviz.reading import reason_of, validated
 
 RenameRules = tuple[tuple[str, str], ...]
 
@@ -128,8 +128,8 @@ def read_container(path: Path, weights: str = "net") -> dict[str, Tensor]:
         with torch.serialization.safe_globals([Namespace]):  # their flags: names and plain values
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling may raise anything
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {asked[1]}" if asked else reason_of(error)
+        requested = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {requested[1]}" if requested else reason_of(error)
         raise InputError(
             f"{path} is no PyTorch file, or holds more than tensors and settings and could run any code, "
             f"so it is not opened ({reason}); save its state_dict alone with "
@@ -201,7 +201,7 @@ def _config(renamed: Mapping[str, Tensor]) -> ModelConfig:
         "latent": _length(renamed, "bottleneck.project.bias") // 2,
         "head_depth": len(head) - 1 if backbone.startswith("vgg") else 0,
     }
-    return shaped(ModelConfig, sizes, "the weights are not those of a network of the authors")
+    return validated(ModelConfig, sizes, "the weights are not those of a network of the authors")
 
 
 def _backbone(renamed: Mapping[str, Tensor]) -> str:

@@ -15,14 +15,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ibviz.config import InputConfig, ObjectiveConfig, Recipe, TrainingConfig
 from ibviz.errors import InputError
-from ibviz.files import ensure_folder, keep_previous, owned, read_rows, write_rows
+from ibviz.files import ensure_folder, keep_previous, locked, read_rows, write_rows
 from ibviz.models.after_gate import after_gate, parameters_after_gate
 from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.objective import Objective
 from ibviz.progress import tell
-from ibviz.reading import shaped
+from ibviz.reading import validated
 from ibviz.training.check import check_network
 from ibviz.training.distributed import use_whole_batch_layers
 
@@ -55,7 +55,7 @@ def locked_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
         return
     ensure_folder(folder)
-    with owned(folder):
+    with locked(folder):
         for leftover in folder.glob(".*.[0-9]*.part*"):  # see `ibviz.files.replacing`
             leftover.unlink()
         _repair_checkpoint(folder)
@@ -256,14 +256,14 @@ class LoggedEpoch(BaseModel):
 def stored_rows(recipe: Recipe, folder: Path) -> list[LogRow]:
     """Read the log up to the checkpoint in `folder`; raise `InputError` if the checkpoint is of another recipe."""
     path = folder / CHECKPOINT
-    header = shaped(CheckpointHeader, read_header(path, "checkpoint"), f"{path} is of another version of ibviz")
+    header = validated(CheckpointHeader, read_header(path, "checkpoint"), f"{path} is of another version of ibviz")
     if header.recipe != json.loads(recipe.model_dump_json()):
         raise InputError(f"{folder} was trained by another recipe; resume with that one or give another folder")
     rows = read_rows(folder / "log.parquet")[: header.epoch]
     if len(rows) < header.epoch:
         raise InputError(f"{folder}/log.parquet lacks epochs of the checkpoint; train anew into another folder")
     for row in rows:
-        shaped(LoggedEpoch, row, f"{folder}/log.parquet is no log of a training", "train anew into another folder")
+        validated(LoggedEpoch, row, f"{folder}/log.parquet is no log of a training", "train anew into another folder")
     return rows
 
 

@@ -116,14 +116,14 @@ def _with_other_maps(
     maps: Sequence[tuple[Tensor, Tensor]],
 ) -> dict[str, float | None]:
     """Return the `REPLACEMENT_COLUMNS`, given the maps of this process's images."""
-    whole, place = _all_maps(len(images.labels), maps, accelerator)
+    whole, index_of = _all_maps(len(images.labels), maps, accelerator)
     if len(whole) < 2:
         return dict.fromkeys(REPLACEMENT_COLUMNS)
     average, others = mean_map(whole), whole[derangement(len(whole), seed=0).to(whole.device)]
     totals = torch.zeros(len(REPLACEMENT_COLUMNS), dtype=torch.float64, device=whole.device)
     for rows, pictures, labels in _batches(images, accelerator):
-        here = place[rows]
-        values = replacement_maps(whole[here], average, others[here])[1:]  # results with its own map are known
+        indices = index_of[rows]
+        values = replacement_maps(whole[indices], average, others[indices])[1:]  # results with its own map are known
         numbers = classification_scores(model.with_gate(pictures, values), labels)
         totals += torch.stack(numbers, dim=1).double().sum(2).flatten()
     means = _sum_over_processes(totals, accelerator) / len(whole)
@@ -135,9 +135,9 @@ def _all_maps(
 ) -> tuple[Maps, Tensor]:
     """Gather the maps of all readable images from all processes, and the index of each image's map among them."""
     rows, own = (torch.cat(column) for column in zip(*maps, strict=True))
-    whole, there = own.new_zeros(count, *own.shape[1:]), own.new_zeros(count)
-    whole[rows], there[rows] = own, 1
-    readable = _sum_over_processes(there, accelerator) > 0
+    whole, readers = own.new_zeros(count, *own.shape[1:]), own.new_zeros(count)
+    whole[rows], readers[rows] = own, 1
+    readable = _sum_over_processes(readers, accelerator) > 0
     return _sum_over_processes(whole, accelerator)[readable], readable.cumsum(0) - 1
 
 

@@ -29,7 +29,7 @@ from ibviz.files import ensure_folder, replacing, write_rows
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import REPLACEMENTS
-from ibviz.reading import shaped
+from ibviz.reading import validated
 from ibviz.statistics import Estimate, estimate
 from ibviz.workflows.model import describe
 
@@ -98,7 +98,7 @@ def data_of(model: IBClassifier, root: Path | None) -> DataConfig:
     ('digits', 'folder')
     """
     stored = model.facts.get("recipe", {}).get("data")
-    recorded = None if stored is None else shaped(DataConfig, stored, "the model's file names data that is none")
+    recorded = None if stored is None else validated(DataConfig, stored, "the model's file names data that is none")
     if recorded is not None and not (recorded.source == "digits" and root is not None):
         return recorded
     return DataConfig(source="folder", image_size=model.spec.side, resize=model.spec.resize)

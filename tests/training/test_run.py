@@ -19,7 +19,7 @@ from ibviz.config import DataConfig, ObjectiveConfig, Recipe, Sweep, TrainingCon
 from ibviz.data.image_set import ImageSet, select
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
-from ibviz.files import owned, read_rows, write_rows
+from ibviz.files import locked, read_rows, write_rows
 from ibviz.models.checkpoint import load_model, read_header, read_tensors
 from ibviz.models.objective import Objective
 from ibviz.training import loop, sweep, tracking
@@ -103,7 +103,7 @@ def test_a_cut_off_run_ends_with_the_same_bytes(training, after, tmp_path):
     cut_off(recipe, tmp_path / "broken", after)
     left = tmp_path / "broken/.checkpoint.safetensors.12345.part.safetensors"  # of a run that was killed as it saved
     left.write_bytes(b"half")
-    with owned(tmp_path / "broken"), pytest.raises(InputError, match=r"broken is in use by process \d+ on"):
+    with locked(tmp_path / "broken"), pytest.raises(InputError, match=r"broken is in use by process \d+ on"):
         train(recipe, tmp_path / "broken", resume=True, log="tensorboard", report=silent)
     assert left.exists()  # it may be the other's
     train(recipe, tmp_path / "broken", resume=True, report=silent)
