@@ -88,7 +88,7 @@ def classification_scores(logits: Float[Tensor, "v b classes"], labels: Labels) 
     """Compare logits with labels; the label -1 means unknown.
 
     >>> classification_scores(torch.zeros(1, 2, 4), torch.tensor([0, -1]))
-    Answers(correct=tensor([[1., nan]]), cross_entropy=tensor([[1.3863,    nan]]))
+    ClassificationScores(correct=tensor([[1., nan]]), cross_entropy=tensor([[1.3863,    nan]]))
     """
     logits, unknown = logits.float(), labels < 0
     nats = F.cross_entropy(logits.movedim(2, 1), labels.clamp_min(0).expand(logits.shape[:2]), reduction="none")
