@@ -65,7 +65,17 @@ def head_for(config: Any) -> HeadName:
 
 
 def input_of(config: Any, prepared: dict[str, Any], name: str, class_names: Sequence[str]) -> InputConfig:
-    """Return the input of a classifier from its configuration and the settings `prepared` of its image processor."""
+    """Return the input of a classifier from its files.
+
+    Args:
+        config: Configuration of the network.
+        prepared: Settings of its image processor.
+        name: Name of the network, for the error.
+        class_names: One name per class.
+
+    Raises:
+        InputError: The pixels are not divided by 255.
+    """
     if not prepared.get("do_rescale", True) or abs(prepared.get("rescale_factor", BYTE) - BYTE) > 1e-9:
         raise InputError(
             f"{name} does not divide its pixels by 255; load it with transformers and tell ibviz.wrap the "

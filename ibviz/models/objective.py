@@ -64,7 +64,14 @@ class Objective(nn.Module):
         self.classifier, self.config = classifier, config
 
     def forward(self, images: Inputs, labels: Labels, draw: NormalSampler, share: Scalar | float = 1.0) -> Losses:
-        """Compute the losses of one noisy pass over a batch; `share` in [0, 1] scales the attention's price."""
+        """Compute the losses of one noisy pass over a batch.
+
+        Args:
+            images: Images, or stored features for a classifier of `after_gate`.
+            labels: Class of each image.
+            draw: Source of the noise.
+            share: Factor on the attention's price, in [0, 1].
+        """
         return self.losses(self.classifier.decide(images, (1, 1), draw), labels, share)
 
     def losses(self, inspection: Inspection, labels: Labels, share: Scalar | float = 1.0) -> Losses:

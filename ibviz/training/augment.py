@@ -19,7 +19,14 @@ class Crops(NamedTuple):
 
 
 def draw_crops(count: int, generator: torch.Generator, *, padding: int, flip: bool) -> Crops:
-    """Draw corners uniformly over the padding on both sides; with `flip`, mirror half of the images."""
+    """Draw the crops of a batch.
+
+    Args:
+        count: Number of images.
+        generator: Source of the random numbers; the crops are on its device.
+        padding: Pixels of padding on each side; corners are uniform from 0 to twice the padding.
+        flip: Mirror each image with probability one half.
+    """
     device = generator.device
     top, left = torch.randint(2 * padding + 1, (2, count), generator=generator, device=device)
     return Crops(top, left, torch.rand(count, generator=generator, device=device) < (0.5 if flip else 0.0))

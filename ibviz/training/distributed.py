@@ -43,7 +43,13 @@ class BatchShard(NamedTuple):
 
 
 def batch_shards(whole: int, *, process: int, processes: int, passes: int) -> list[BatchShard]:
-    """Return the shards of one process, one per pass.
+    """Divide a batch over processes and passes, and return the shards of one process, one per pass.
+
+    Args:
+        whole: Size of the batch.
+        process: Index of the process.
+        processes: Number of processes.
+        passes: Passes per batch in each process.
 
     >>> [list(range(5))[first::step] for first, step, _ in batch_shards(5, process=1, processes=2, passes=2)]
     [[2], [3]]
