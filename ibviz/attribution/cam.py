@@ -21,17 +21,15 @@ from ibviz.models.grids import (
     GridLayout,
     from_grid,
     influential_layers,
-    is_cut,
     layout_in,
     layout_of,
     listed,
     probe,
-    reaches_output,
     spatial_layers,
-    takes_rows,
     to_grid,
 )
 from ibviz.models.hooks import graph_after, replaced_output
+from ibviz.models.layer_choice import is_cut, reaches_output, takes_rows
 from ibviz.types import FeatureMaps, Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least

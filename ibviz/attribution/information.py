@@ -13,17 +13,9 @@ from ibviz.attribution.door import guarded
 from ibviz.attribution.passes import Count, differentiable, fine, laid_out
 from ibviz.errors import InputError
 from ibviz.heads import head_of
-from ibviz.models.grids import (
-    GridLayout,
-    from_grid,
-    layer_for_attention,
-    layout_of,
-    probe,
-    reaches_output,
-    takes_rows,
-    to_grid,
-)
+from ibviz.models.grids import GridLayout, from_grid, layout_of, probe, to_grid
 from ibviz.models.hooks import as_written, evaluating, graph_after, replaced_output
+from ibviz.models.layer_choice import layer_for_attention, reaches_output, takes_rows
 from ibviz.types import FeatureMaps, Images, Labels, Maps
 
 START = 5.0  # logit of the share of signal before the first step: almost all

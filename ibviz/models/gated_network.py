@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ibviz.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.errors import InputError
 from ibviz.models.backbones import BACKBONES, Parts, conv_head
-from ibviz.models.grids import GridLayout, from_grid, layer_for_attention, layout_of, probe, to_grid
+from ibviz.models.grids import GridLayout, from_grid, layout_of, probe, to_grid
 from ibviz.models.hooks import evaluating, replaced_output
+from ibviz.models.layer_choice import layer_for_attention
 from ibviz.models.libraries import create
 
 _Basis = Float[Tensor, "k width"]

@@ -12,15 +12,13 @@ from ibviz.models.grids import (
     find_layer,
     from_grid,
     influential_layers,
-    is_cut,
-    layer_for_attention,
     layout_of,
     listed,
-    reaches_output,
     spatial_layers,
     to_grid,
 )
 from ibviz.models.hooks import replaced_output
+from ibviz.models.layer_choice import is_cut, layer_for_attention, reaches_output
 
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
