@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from ibviz.benchmark.setup import versions
 from ibviz.errors import InputError
 from ibviz.files import command, replacing
-from ibviz.reading import read_json, shaped
+from ibviz.reading import read_json, validated
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from hostile.mutate import damaged, text, twisted  # pyright: ignore[reportMissingImports]
@@ -179,7 +179,7 @@ def main() -> None:
     given_ = options.parse_args()
     campaign = Campaign()
     if given_.out.exists():
-        campaign = shaped(Campaign, read_json(given_.out), f"{given_.out} holds no campaign")
+        campaign = validated(Campaign, read_json(given_.out), f"{given_.out} holds no campaign")
     campaign.circumstances = {"command": command(), "python": platform.python_version(), **versions()}
     begun = time.monotonic()
     save(campaign, given_.out)

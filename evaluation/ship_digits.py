@@ -20,11 +20,11 @@ from ibviz.data.sources import load_images
 from ibviz.data.synthetic import SPLITS, digits
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model, read_tensors, write_tensors
-from ibviz.models.loading import BOX
+from ibviz.models.loading import BUNDLED
 from ibviz.settings import read_toml
+from ibviz.training.loaders import make_loader
 from ibviz.training.loop import train, validate
 from ibviz.training.recipe import Recipe
-from ibviz.training.supply import supply
 
 RECIPE = Path(__file__).parent / "recipes/digits.toml"
 HASHED = 200  # images of each split; one image's pixels follow from split, seed and its place alone
@@ -73,7 +73,7 @@ def data_hash(config: DataConfig) -> str:
 def test_accuracy(path: Path, config: DataConfig) -> dict[str, float]:
     """On all test images, as `ibviz.load` gives the network: half-precision weights, computed with in float32."""
     images = load_images(config, "test", None)
-    return {"n": len(images.labels), **validate(load_model(path), supply(images, torch.device("cpu")))}
+    return {"n": len(images.labels), **validate(load_model(path), make_loader(images, torch.device("cpu")))}
 
 
 def few_steps(recipe: Recipe) -> dict[str, Any]:
@@ -90,4 +90,4 @@ def few_steps(recipe: Recipe) -> dict[str, Any]:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else BOX["digits"])
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else BUNDLED["digits"])

@@ -12,7 +12,7 @@ from typing import Any
 from attention.prices import measured
 from ship_digits import ship
 
-from ibviz.models.loading import BOX
+from ibviz.models.loading import BUNDLED
 
 RECIPE = Path(__file__).parent / "attention/mobilenet.toml"
 TESTED = 2000  # test images, chosen by seed 0
@@ -50,4 +50,4 @@ def on_test_images(model: Path, data: Path, count: int) -> dict[str, Any]:
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) == 4 else BOX["photos"])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) == 4 else BUNDLED["photos"])

@@ -9,6 +9,7 @@ import typer
 
 from ibviz import __version__
 from ibviz.errors import InputError
+from ibviz.training.recipe import Recipe, Sweep
 
 app = typer.Typer(
     help="Trained spatial attention with an information bottleneck: maps, tie-aware metrics, figures.",
@@ -116,17 +117,16 @@ def train(  # noqa: PLR0913 - one parameter a flag
 def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
     """The trainings of a sweep, or of several seeds, which without --resume must be new."""
     from ibviz.settings import read_toml
-    from ibviz.training.recipe import Recipe, Sweep
-    from ibviz.training.sweep import SEED, grid, refuse_begun, repeated
+    from ibviz.training.sweep import SEED_KEY, grid, over_seeds, refuse_started
 
     if sweep and seeds is not None:
-        raise InputError(f'--seeds goes with a recipe; a sweep lists its seeds: "{SEED}" = [0, 1, 2] under [sweep]')
+        raise InputError(f'--seeds goes with a recipe; a sweep lists its seeds: "{SEED_KEY}" = [0, 1, 2] under [sweep]')
     if sweep:
         _refuse("--sweep", resume=resume)
         return grid(read_toml(recipe, Sweep))
-    runs = repeated(read_toml(recipe, Recipe), seeds or 0)
+    runs = over_seeds(read_toml(recipe, Recipe), seeds or 0)
     if not resume:
-        refuse_begun(runs, out)
+        refuse_started(runs, out)
     return runs
 
 

@@ -1,4 +1,7 @@
-"""SHA-256 by which damage is found: of JSON in itself, of files in JSON beside them; of tensors see `checkpoint`."""
+"""SHA-256 digests that reveal damaged files: stored inside a JSON file, or in a JSON file for its neighbours.
+
+Digests of tensors are in `ibviz.models.checkpoint`.
+"""
 
 import hashlib
 import json
@@ -9,47 +12,47 @@ from typing import Any
 from ibviz.errors import InputError
 from ibviz.reading import parsing, read_json
 
-KEY = "sha256"  # where what was written says its own digest; files of older versions have none and are read
+DIGEST_KEY = "sha256"  # files of older versions lack this key and are read all the same
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what JSON will hold, with its digest.
+    """Return the content of a JSON file with its digest added.
 
     >>> unseal(seal({"a": (1, 2)}), Path("a.json"), "write it anew")
     {'a': (1, 2)}
     """
-    return {**content, KEY: digest_json(content)}
+    return {**content, DIGEST_KEY: digest_json(content)}
 
 
 def unseal(held: Any, path: Path, way_out: str) -> Any:
-    """Return what a JSON file holds but its digest, which is checked where it has one.
+    """Return the content of a JSON file without its digest, which is checked if there is one.
 
     >>> unseal(seal({"a": 1}) | {"a": 2}, Path("a.json"), "write it anew")
     Traceback (most recent call last):
     ibviz.errors.InputError: a.json has changed since it was written (its SHA-256 differs); write it anew
     """
-    if not isinstance(held, dict) or KEY not in held:
+    if not isinstance(held, dict) or DIGEST_KEY not in held:
         return held
-    rest = {key: value for key, value in held.items() if key != KEY}
-    with parsing(f"cannot read {path} as JSON", way_out):  # of any depth
+    rest = {key: value for key, value in held.items() if key != DIGEST_KEY}
+    with parsing(f"cannot read {path} as JSON", way_out):  # it may be nested too deeply
         digest = digest_json(rest)
-    if held[KEY] != digest:
-        raise changed(path, way_out)
+    if held[DIGEST_KEY] != digest:
+        raise changed_file_error(path, way_out)
     return rest
 
 
 def read_sealed(path: Path, way_out: str) -> Any:
-    """Read what a JSON file holds, and check its digest where it has one."""
+    """Read a JSON file and check its digest if it has one."""
     return unseal(read_json(path, way_out), path, way_out)
 
 
-def changed(path: Path, way_out: str) -> InputError:
-    """Return the error for a file that is not what was written."""
+def changed_file_error(path: Path, way_out: str) -> InputError:
+    """Return the error for a file that has changed since it was written."""
     return InputError(f"{path} has changed since it was written (its SHA-256 differs); {way_out}")
 
 
 def digest_json(content: Any) -> str:
-    """Return the digest of what JSON can say, whatever the order of its keys; other values count by their `repr`.
+    """Return the digest of a JSON value, independent of the order of keys; other values count by their `repr`.
 
     >>> digest_json({"b": [1], "a": 2}) == digest_json({"a": 2, "b": (1,)})
     True
@@ -58,17 +61,17 @@ def digest_json(content: Any) -> str:
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the digest of each file of a folder, by its name."""
-    found = {}
+    """Return the digest of each named file of a folder."""
+    digests = {}
     for name in names:
         with (folder / name).open("rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def check_files(folder: Path, digests: Mapping[str, str], way_out: str) -> None:
-    """Refuse a folder in which a file has another digest; whether all are there is not asked."""
+    """Refuse a folder if the digest of a file differs; missing files are ignored."""
     for name, digest in digests.items():
         path = folder / Path(name).name
         if path.is_file() and digest_files(folder, [path.name]) != {path.name: digest}:
-            raise changed(path, way_out)
+            raise changed_file_error(path, way_out)

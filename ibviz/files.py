@@ -1,4 +1,4 @@
-"""Whole files or none: written beside, then renamed; and rows as Parquet."""
+"""Atomic writing of files and folders, locks on folders, and rows as Parquet."""
 
 import fcntl
 import os
@@ -15,19 +15,19 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TextIO
 
-from ibviz.digests import changed, digest_json
+from ibviz.digests import changed_file_error, digest_json
 from ibviz.errors import InputError
 from ibviz.reading import parsing
 
 ROWS_DIGEST = b"ibviz.sha256"
-HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # what stands beside until it is whole
+_HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # temporary names, see `_beside`
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path` only when the block succeeds.
+    """Yield a temporary path in the folder of `path`; it replaces `path` when the block succeeds.
 
-    A failure, a full disk included, leaves the previous file as it was and nothing beside it.
+    After a failure, a full disk included, the previous file is unchanged and the temporary one removed.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "note.txt"
@@ -53,12 +53,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path, suffix: str = "") -> Path:
-    """A name that nobody can foresee, and plant a link under, in a folder that others may write to."""
+    """Return an unpredictable temporary path, so that nobody else who may write to the folder can plant a link."""
     return path.with_name(f".{path.name}.{secrets.randbelow(10**18)}.part{suffix}")
 
 
 def keep_previous(path: Path, previous: Path) -> None:
-    """Keep a file that will be replaced under a second name, in the place of what had that name; it is never gone.
+    """Link `path` as `previous` before `path` is replaced; `path` itself exists at every moment.
 
     >>> keep_previous(Path("nowhere"), Path("before"))
     """
@@ -70,7 +70,7 @@ def keep_previous(path: Path, previous: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Link a file, or copy it where it cannot be linked."""
+    """Make a hard link, or a copy if the file system does not allow one."""
     try:
         os.link(source, target)
     except OSError:  # another file system
@@ -78,7 +78,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def ensure_folder(folder: Path) -> None:
-    """Make a folder and see that it can be written to, before long work depends on it.
+    """Make a folder and check that it is writable, before long work depends on it.
 
     >>> import tempfile
     >>> ensure_folder(Path(tempfile.mkdtemp()) / "run")
@@ -86,12 +86,12 @@ def ensure_folder(folder: Path) -> None:
     probe = folder / ".writable"
     with replacing(probe) as beside:
         beside.write_bytes(b"")
-    probe.unlink(missing_ok=True)  # of several processes one is the first
+    probe.unlink(missing_ok=True)  # another process may have removed it
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder beside `path` to fill; it becomes `path`, which is not there yet, only when the block succeeds."""
+    """Yield a temporary folder to fill; it is renamed to `path`, which must not exist, when the block succeeds."""
     beside = _beside(path)
     try:
         beside.mkdir(parents=True)
@@ -105,24 +105,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def half_written(folder: Path) -> list[Path]:
-    """What writers that were killed left in a folder; those that still write leave the like.
+    """Return the temporary files in a folder: left by writers that were killed, or still being written.
 
     >>> half_written(Path("nowhere"))
     []
     """
-    return [path for path in folder.glob(".*") if HALF_WRITTEN.fullmatch(path.name)]
+    return [path for path in folder.glob(".*") if _HALF_WRITTEN.fullmatch(path.name)]
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; while another one holds it, an `InputError` names that owner.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process; raise an `InputError` that names the owner if another process holds it.
 
-    The lock is the system's (flock), on the file `.lock` that says who holds it: it ends with its process, however that
-    ends, so that a killed run blocks nobody.
+    The lock is a system lock (flock) on the file `.lock`, which names its owner. The system releases it when the
+    process ends, so that a killed run blocks nobody.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> with owned(folder):
+    >>> with locked(folder):
     ...     (folder / ".lock").read_text().partition(" on ")[0] == f"process {os.getpid()}"
     True
     """
@@ -137,10 +137,10 @@ def owned(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            there = _is_there(path, file)
-            if there:
-                path.unlink(missing_ok=True)  # while it is held: who opened it meanwhile sees that it is gone
-        if not there:
+            unchanged = _is_same_file(path, file)
+            if unchanged:
+                path.unlink(missing_ok=True)  # still locked: a process that has opened it sees that it is gone
+        if not unchanged:
             raise InputError(
                 f"{folder} was removed or replaced while it was written to; what is in it is no whole "
                 "result: run again into a folder that stays"
@@ -150,8 +150,8 @@ def owned(folder: Path) -> Iterator[None]:
 def _lock(file: TextIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Not held is a file that its last owner has just removed.
-        held = _is_there(path, file)
+        # The last owner may have removed the file after it was opened here: then the lock is worth nothing.
+        held = _is_same_file(path, file)
     except BlockingIOError:
         held = False
     except OSError as error:
@@ -164,15 +164,15 @@ def _lock(file: TextIO, path: Path) -> None:
         )
 
 
-def _is_there(path: Path, file: TextIO) -> bool:
-    """Whether the path still leads to the open file."""
+def _is_same_file(path: Path, file: TextIO) -> bool:
+    """Check that the path still leads to the open file."""
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     return False
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse a folder with links to other folders in it, through which files would be written elsewhere."""
+    """Refuse a folder that contains links to other folders, since files would be written outside it."""
     inside = (Path(above) / name for above, names, _ in os.walk(folder) for name in names)
     if link := next((path for path in inside if path.is_symlink()), None):
         raise InputError(
@@ -183,7 +183,7 @@ def _refuse_links(folder: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """A file to read and write, there or not; a link is not followed, for it would be emptied where it leads."""
+    """Open a file to read and write, creating it if needed; links are refused, since their target would be emptied."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -199,29 +199,37 @@ def _opened(path: Path) -> Iterator[TextIO]:
 
 
 def command() -> str:
-    """The command that runs, to be typed again; that of `python -m PACKAGE` begins with the package."""
+    """Return the running command as it could be typed again; for `python -m PACKAGE` it begins with the package."""
     program = Path(sys.argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
     return shlex.join([name, *sys.argv[1:]])
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of equal keys to one Parquet file, with their digest in its metadata."""
+    """Write rows with the same keys to a Parquet file, with their SHA-256 in its metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with replacing(path) as beside:
         table = pa.Table.from_pylist([dict(row) for row in rows])
-        told = {**(table.schema.metadata or {}), ROWS_DIGEST: digest_json(table.to_pylist())}
-        pq.write_table(table.replace_schema_metadata(told), beside)
+        metadata = {**(table.schema.metadata or {}), ROWS_DIGEST: digest_json(table.to_pylist())}
+        pq.write_table(table.replace_schema_metadata(metadata), beside)
 
 
 def read_rows(
     path: Path, *, columns: Sequence[str] | None = None, filters: list[tuple[str, str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """Read the rows that `write_rows` wrote: only some `columns`, only those that pass all `filters` of pyarrow's.
+    """Read rows that `write_rows` wrote.
 
-    All rows are checked against their digest; a part of them cannot be.
+    The digest is checked if the whole file is read, without `columns` and `filters`.
+
+    Args:
+        path: The Parquet file.
+        columns: Names of the columns to read; None: all.
+        filters: Conditions of pyarrow, `(column, operator, value)`, that a row must all meet.
+
+    Raises:
+        InputError: The file is missing, is not Parquet, or has changed since it was written.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "rows.parquet"
@@ -231,12 +239,12 @@ def read_rows(
     """
     import pyarrow.parquet as pq
 
-    if not os.path.isfile(path):  # a FIFO would never end
+    if not os.path.isfile(path):  # reading a FIFO would never end
         raise InputError(f"cannot read {path} as Parquet: there is no such file")
     with parsing(f"cannot read {path} as Parquet"):
         table = pq.read_table(path, columns=columns, filters=filters)
         rows = table.to_pylist()
     digest = (table.schema.metadata or {}).get(ROWS_DIGEST) if columns is None and filters is None else None
     if digest is not None and digest.decode("latin-1") != digest_json(rows):
-        raise changed(path, "restore it, or make it anew")
+        raise changed_file_error(path, "restore it, or make it anew")
     return rows

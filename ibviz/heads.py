@@ -1,6 +1,6 @@
-"""How a network's outputs become probabilities: the one place that knows softmax, sigmoid and neither.
+"""Heads: the conversion of a network's outputs into probabilities, by softmax, by sigmoid, or not at all.
 
-Everything that turns outputs into a score, a weight, a loss or a predicted class asks `head_of(network)`.
+All code that turns outputs into a score, a weight, a loss or a predicted class uses `head_of(network)`.
 """
 
 from collections.abc import Callable
@@ -20,49 +20,49 @@ Logits = Float[Tensor, "b classes"]
 
 @dataclass(frozen=True)
 class Head:
-    """What the outputs of a network mean; all functions but the last take `(b, classes)` as the network gives them."""
+    """Meaning of a network's outputs `(b, classes)`; `present` takes probabilities, the other functions outputs."""
 
     name: HeadName
-    least: int  # number of outputs below which it says nothing
-    probability: Callable[[Logits], Logits]  # in [0, 1]; of a regression, which has none, the output itself
+    least: int  # smallest number of outputs that makes sense
+    probability: Callable[[Logits], Logits]  # in [0, 1]; the output itself for a regression
     log_probability: Callable[[Logits], Logits]  # in nats
-    log_odds: Callable[[Logits, Labels], Scores]  # of one class for each image, exact where its probability rounds to 1
-    present: Callable[[Logits], Bool[Tensor, "b classes"]]  # of probabilities: classes the network says are there
+    log_odds: Callable[[Logits, Labels], Scores]  # of one class per image; exact even if its probability rounds to 1
+    present: Callable[[Logits], Bool[Tensor, "b classes"]]  # classes that the network predicts
 
     @property
     def has_probability(self) -> bool:
-        """Whether scores are probabilities, not numbers in a unit of their own."""
+        """True if scores are probabilities, False if they have a unit of their own."""
         return self.name != "none"
 
 
 def head_of(network: object) -> Head:
-    """The head that a network states, as `ibviz.wrap` writes it down; a softmax over classes without it.
+    """Return the head of a network, as set by `ibviz.wrap`; softmax if it has none.
 
     >>> head_of(nn.Linear(3, 2)).name
     'softmax'
     """
     if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
         network = network.module
-    name = getattr(network, "head", None)  # networks of libraries keep a module under this name
+    name = getattr(network, "head", None)  # networks of other libraries may have a module of this name
     return HEADS[name if isinstance(name, str) and name in HEADS else "softmax"]
 
 
 def find_head(name: str) -> Head:
-    """The head of that name, or an `InputError` that lists the known."""
+    """Return the head with this name; an `InputError` lists the known names."""
     if name not in HEADS:
         raise unknown("head", name, list(HEADS))
     return HEADS[name]
 
 
-def checked(output: object, network: object) -> Logits:
-    """The output of a network, if it is `(b, classes)` with as many classes as its head needs.
+def checked_output(output: object, network: object) -> Logits:
+    """Return the output of a network after a check that it is `(b, classes)` with enough classes for the head.
 
-    Raises `InputError` for anything else, with what to tell `ibviz.wrap`.
+    Raises `InputError` for anything else; the message says which option of `ibviz.wrap` helps.
 
-    >>> checked(torch.zeros(2, 3), nn.Linear(1, 3)).shape
+    >>> checked_output(torch.zeros(2, 3), nn.Linear(1, 3)).shape
     torch.Size([2, 3])
     """
-    head, name = head_of(network), type(getattr(network, "network", network)).__name__  # of a wrapped one its own
+    head, name = head_of(network), type(getattr(network, "network", network)).__name__  # inside a wrapper
     if not isinstance(output, Tensor) or output.ndim != 2 or not output.is_floating_point():
         raise InputError(f"expected logits (b, classes) of {name}; got {_described(output)}; {_way_out(output)}")
     if output.shape[1] < head.least:

@@ -1,4 +1,4 @@
-"""The way to what lies in files that may hold anything: bounded, and with one error that names the file."""
+"""Reading of untrusted files: bounded in size, with one error that names the file."""
 
 import json
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from pydantic import BaseModel, ValidationError
 
 from ibviz.errors import InputError
 
-MOST_TEXT = 2**26  # bytes of a text that is read whole, 64 MiB
-Kind = TypeVar("Kind", bound=BaseModel)
+_MAX_TEXT_BYTES = 2**26  # 64 MiB, for files that are read whole
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @contextmanager
 def parsing(failure: str, way_out: str = "") -> Iterator[None]:
-    """Turn whatever the block raises into one `InputError`: `failure`, the reason, and the way out.
+    """Turn any exception of the block into one `InputError`: `failure`, the reason, and the way out.
 
-    For the call of somebody else's parser on a file that may hold anything: what such parsers raise is documented
-    nowhere. Code of our own does not belong inside, where its mistakes would look like the user's.
+    For calls of third-party parsers on untrusted files, since nothing documents what such parsers raise. Keep our own
+    code outside the block: its mistakes would look like the user's.
 
     >>> with parsing("cannot read note.json as JSON", "write it anew"):
     ...     {}["key"]
@@ -35,7 +35,7 @@ def parsing(failure: str, way_out: str = "") -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Say in one line of at most 200 letters why something failed.
+    """Return the reason of an error in one line of at most 200 letters.
 
     >>> reason_of(FileNotFoundError(2, "No such file or directory", "x.png")), reason_of(MemoryError())
     ('No such file or directory', 'MemoryError')
@@ -44,13 +44,15 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())[:200]
-    if isinstance(error, LookupError | TypeError | AttributeError):  # their texts alone do not say what is wrong
+    if isinstance(error, LookupError | TypeError | AttributeError):  # their message alone does not say what is wrong
         return f"{name}: {text}"
     return text or name
 
 
-def read_bytes(path: Path, *, most: int = MOST_TEXT, what: str = "") -> bytes:
-    """Read a file whole; what is no regular file, or has more than `most` bytes, is refused before it is opened.
+def read_bytes(path: Path, *, most: int = _MAX_TEXT_BYTES, what: str = "") -> bytes:
+    """Read a whole file; refuse one that is not regular, or has more than `most` bytes, before it is opened.
+
+    `what` names the kind of file in the error.
 
     >>> read_bytes(Path("nowhere"), what="recipe")
     Traceback (most recent call last):
@@ -59,7 +61,7 @@ def read_bytes(path: Path, *, most: int = MOST_TEXT, what: str = "") -> bytes:
     failure = f"cannot read {f'{what} ' * bool(what)}{path}"
     with parsing(failure):
         size = path.stat().st_size
-        if not path.is_file():  # a FIFO would never end
+        if not path.is_file():  # reading a FIFO would never end
             raise InputError(f"{failure}: it is no regular file")
         if size > most:
             raise InputError(f"{failure}: it has {size:,} bytes, more than {most:,}")
@@ -67,7 +69,7 @@ def read_bytes(path: Path, *, most: int = MOST_TEXT, what: str = "") -> bytes:
 
 
 def read_json(path: Path, way_out: str = "") -> Any:
-    """Read what a JSON file holds, of whatever shape; infinite numbers and NaN are refused, as JSON has none."""
+    """Read a JSON file of any structure; refuse NaN and infinite numbers, which JSON does not have."""
     encoded = read_bytes(path)
     with parsing(f"cannot read {path} as JSON", way_out):
         return json.loads(encoded.decode("utf-8"), parse_constant=_refuse_constant)
@@ -77,12 +79,21 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON's")
 
 
-def shaped(kind: type[Kind], held: Any, failure: str, way_out: str = "") -> Kind:
-    """Check what a file holds against a pydantic model; the error names the first three values that do not fit.
+def validated(kind: type[_Model], held: Any, failure: str, way_out: str = "") -> _Model:
+    """Validate the content of a file with a pydantic model.
+
+    Args:
+        kind: The pydantic model.
+        held: What was read from the file.
+        failure: First part of the error message, which names the file.
+        way_out: Last part of the error message.
+
+    Raises:
+        InputError: The content does not fit; the message names the first three values that are wrong.
 
     >>> class Point(BaseModel):
     ...     x: int
-    >>> shaped(Point, {}, "point.json is no point")
+    >>> validated(Point, {}, "point.json is no point")
     Traceback (most recent call last):
     ibviz.errors.InputError: point.json is no point: x: Field required
     """
@@ -96,5 +107,5 @@ def _first_three(error: ValidationError | RecursionError) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    said = [": ".join(filter(None, [".".join(map(str, one["loc"])), one["msg"]])) for one in faults[:3]]
-    return "; ".join(said + ["..."] * (len(faults) > 3))[:500]
+    texts = [": ".join(filter(None, [".".join(map(str, fault["loc"])), fault["msg"]])) for fault in faults[:3]]
+    return "; ".join(texts + ["..."] * (len(faults) > 3))[:500]

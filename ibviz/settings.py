@@ -1,4 +1,4 @@
-"""Pydantic models for what a TOML file may say, with unknown keys refused by name, and how such a file is read."""
+"""Base class of the configuration models, and the reader of their TOML files; unknown keys are refused by name."""
 
 import re
 import tomllib
@@ -12,18 +12,18 @@ from ibviz.errors import InputError, unknown
 from ibviz.extensions import is_outside
 from ibviz.reading import parsing, read_bytes
 
-MOST_TOML = 2**20  # bytes
-DEEPEST = 16  # parts of a key
+_MAX_TOML_BYTES = 2**20  # bytes
+_MAX_KEY_PARTS = 16  # of a dotted key
 MOST_PIXELS = 8192  # along a side
 # Bounds of numbers: a larger one is a slip of the pen, and would fill the memory or overflow.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Side = Annotated[int, Field(ge=8, le=MOST_PIXELS)]  # pixels
 Count = Annotated[int, Field(ge=1, lt=2**31)]
-DEEP = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST}}}""")
+_TOO_DEEP = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{_MAX_KEY_PARTS}}}""")
 
 
 class Settings(BaseModel):
-    """Frozen; refuses unknown keys. TOML has no null: the word "none" stands for it."""
+    """Base of all configuration models: frozen, refuses unknown keys, reads "none" as None (TOML has no null)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -41,7 +41,7 @@ Config = TypeVar("Config", bound=Settings)
 
 
 def read_toml(path: Path, kind: type[Config]) -> Config:
-    """Read `path` as a `kind`; a wrong type or an unknown key is an error that names the key.
+    """Read a TOML file into the configuration model `kind`; an `InputError` names a wrong value or unknown key.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "recipe.toml"
@@ -51,16 +51,16 @@ def read_toml(path: Path, kind: type[Config]) -> Config:
     >>> read_toml(path, Training).epochs
     3
     """
-    encoded = read_bytes(path, most=MOST_TOML)
+    encoded = read_bytes(path, most=_MAX_TOML_BYTES)
     with parsing(f"{path} is not TOML"):
         text = encoded.decode("utf-8").replace("\r\n", "\n")
-        if deep := DEEP.search(text):  # which would take hours
-            raise ValueError(f"a key of more than {DEEPEST} parts, {deep[0][:20]}...")
+        if deep := _TOO_DEEP.search(text):  # parsing it would take hours
+            raise ValueError(f"a key of more than {_MAX_KEY_PARTS} parts, {deep[0][:20]}...")
         given = tomllib.loads(text)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{path}: {describe(error, kind)}") from error
+        raise InputError(f"{path}: {describe_validation_error(error, kind)}") from error
 
 
 def name_in(kind: str, known: Callable[[], Iterable[str]], *, outside: bool = False) -> AfterValidator:
@@ -77,12 +77,12 @@ def name_in(kind: str, known: Callable[[], Iterable[str]], *, outside: bool = Fa
     return AfterValidator(check)
 
 
-def describe(error: ValidationError, kind: type[Settings]) -> str:
-    """One line for a pydantic error: every wrong key, and the known keys beside an unknown one."""
-    return "; ".join(_describe_one(one["loc"], one["type"], one["msg"], kind) for one in error.errors())
+def describe_validation_error(error: ValidationError, kind: type[Settings]) -> str:
+    """Return a pydantic error in one line: every wrong key, and the known keys if a key is unknown."""
+    return "; ".join(_describe_fault(fault["loc"], fault["type"], fault["msg"], kind) for fault in error.errors())
 
 
-def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:
+def _describe_fault(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:
     key, message = ".".join(str(part) for part in location), message.removeprefix("Value error, ")
     if fault != "extra_forbidden":
         return f"{key}: {message}" if key else message
@@ -92,13 +92,13 @@ def _describe_one(location: tuple[int | str, ...], fault: str, message: str, kin
 def _known_keys(kind: type[Settings], parents: tuple[int | str, ...]) -> list[str]:
     kinds = [kind]
     for parent in parents:
-        tagged = [one for one in kinds if parent in get_args(_annotation(one, "kind"))]  # of a union, told by `kind`
+        tagged = [model for model in kinds if parent in get_args(_annotation(model, "kind"))]  # member of a union
         if tagged:
             kinds = tagged
         elif isinstance(parent, str):
             annotation = _annotation(kinds[0], parent)
             inner = get_args(annotation) or (annotation,)
-            kinds = [one for one in inner if isinstance(one, type) and issubclass(one, Settings)] or kinds
+            kinds = [part for part in inner if isinstance(part, type) and issubclass(part, Settings)] or kinds
     return sorted(kinds[0].model_fields)
 
 

@@ -1,4 +1,4 @@
-"""The shapes every layer speaks; checked in tests, free in production."""
+"""Tensor types shared by all packages; checked in tests, without cost in production."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-Images = Float[Tensor, "b colours h w"]  # [0, 1] pixel space; the model normalises
-Inputs = Float[Tensor, "b *rest"]  # images, or what a layer of the network made of them
+Images = Float[Tensor, "b colours h w"]  # in [0, 1]; the model normalises
+Inputs = Float[Tensor, "b *rest"]  # images, or the output of a layer
+FeatureMaps = Float[Tensor, "b c gh gw"]  # output of a layer, channels first
 Pixels = UInt8[Tensor, "b 3 h w"]  # as stored
 Labels = Int[Tensor, " b"]
 Scores = Float[Tensor, " b"]
@@ -17,17 +18,14 @@ Maps = Float[Tensor, "b gh gw"]  # native grid, signed, unnormalised
 Masks = Bool[Tensor, "b h w"]
 Boxes = Float[Tensor, "b 4"]  # x0, y0, x1, y1 in pixels of the image as the model sees it
 Grid = tuple[int, int]  # rows, columns
-Given = Tensor | NDArray[Any]  # what `explain`, `evaluate` and `predict` take and make tensors of
-# One number for each masked image; the second argument says which image of the comparison each was made from.
+Given = Tensor | NDArray[Any]  # arrays that `explain`, `evaluate` and `predict` accept
+# Returns one number per masked image; the second argument is the index of the image that each was made from.
 Score = Callable[[Images, Int[Tensor, " b"]], Scores]
 
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """Deterministic attention of a batch on its native grid.
-
-    `index` and `anchors` are None for a continuous model.
-    """
+    """Deterministic attention of a batch on its native grid; `index` and `anchors` are None for a continuous model."""
 
     mean: Maps
     deviation: Maps
@@ -35,11 +33,11 @@ class AttentionMap:
     anchors: Float[Tensor, " q"] | None
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.mean)
 
     def __getitem__(self, places: slice | Tensor) -> "AttentionMap":
-        """The attention of some of the images, as a tensor of maps gives it: a slice, or the numbers of their places.
+        """Return the attention of some images, given by a slice or by a tensor of indices.
 
         >>> import torch
         >>> maps = AttentionMap(torch.rand(3, 2, 2), torch.rand(3, 2, 2), None, None)
@@ -50,7 +48,7 @@ class AttentionMap:
         return AttentionMap(self.mean[places], self.deviation[places], index, self.anchors)
 
     def values(self) -> Maps:
-        """Anchor value of every cell, or the mean where the model is continuous.
+        """Return the anchor value of every cell, or the mean for a continuous model.
 
         >>> import torch
         >>> mean = torch.tensor([[[0.1, 0.8]]])

@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ibviz.models.backbones import Parts, Split
+from ibviz.models.backbones import Parts, SplitNetwork
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.models.loading import WrappedClassifier, wrap
@@ -98,7 +98,7 @@ def cell_reader(*, blind: bool = False) -> IBClassifier:
     """
     stem, flat = nn.Conv2d(3, 1, 1), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     head, decoder = nn.Conv2d(1, 1, 1), nn.Identity()
-    network = Blind(nn.Sequential(stem, flat)) if blind else Split(stem, flat)
+    network = Blind(nn.Sequential(stem, flat)) if blind else SplitNetwork(stem, flat)
     config = ModelConfig(anchors=len(ANCHORS), latent=3, gate="mul")
     model = IBClassifier(config, CELL_SPEC, Parts(network, "stem", 3, head, 3, decoder)).eval()
     with torch.no_grad():

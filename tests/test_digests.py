@@ -16,7 +16,7 @@ from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
 from ibviz.errors import InputError
 from ibviz.figures.sidecar import read_sidecar
-from ibviz.files import owned, read_rows, write_rows
+from ibviz.files import locked, read_rows, write_rows
 from ibviz.models.checkpoint import read_tensors, write_tensors
 from ibviz.training.loop import train
 from ibviz.training.recipe import Recipe
@@ -134,5 +134,5 @@ def test_a_flipped_bit_in_a_sidecar_is_named(tmp_path):
 
 def test_a_folder_that_goes_away_is_an_error(tmp_path):
     folder = tmp_path / "run"
-    with pytest.raises(InputError, match="was removed or replaced while it was written to"), owned(folder):
+    with pytest.raises(InputError, match="was removed or replaced while it was written to"), locked(folder):
         shutil.rmtree(folder)

@@ -7,7 +7,7 @@ import pytest
 
 from ibviz.benchmark.runner.result import commit
 from ibviz.errors import InputError
-from ibviz.files import command, owned, read_rows, replacing, replacing_folder, write_rows
+from ibviz.files import command, locked, read_rows, replacing, replacing_folder, write_rows
 
 
 def full(*_: object, **__: object) -> None:
@@ -67,19 +67,19 @@ def canary(tmp_path):
 def test_a_lock_that_is_a_link_is_refused_and_empties_nothing(tmp_path, canary, plant):
     (tmp_path / "run").mkdir()
     plant(canary, tmp_path / "run" / ".lock")
-    with pytest.raises(InputError, match=r"cannot write .*run/\.lock"), owned(tmp_path / "run"):
+    with pytest.raises(InputError, match=r"cannot write .*run/\.lock"), locked(tmp_path / "run"):
         pass
 
 
 def test_a_lock_that_is_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / ".lock")
-    with pytest.raises(InputError, match="no file of its own"), owned(tmp_path):
+    with pytest.raises(InputError, match="no file of its own"), locked(tmp_path):
         pass
 
 
 def test_a_lock_of_strange_bytes_is_taken_over(tmp_path):
     (tmp_path / ".lock").write_bytes(b"\xff\xfe")
-    with owned(tmp_path):
+    with locked(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
@@ -87,7 +87,7 @@ def test_a_linked_folder_inside_is_refused(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run" / "maps").mkdir(parents=True)
     (tmp_path / "run" / "maps" / "net").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="maps/net is a link"), owned(tmp_path / "run"):
+    with pytest.raises(InputError, match="maps/net is a link"), locked(tmp_path / "run"):
         pass
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -95,7 +95,7 @@ def test_a_linked_folder_inside_is_refused(tmp_path):
 def test_a_folder_that_is_named_by_a_link_is_used(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")
-    with owned(tmp_path / "run"), replacing(tmp_path / "run" / "file") as beside:
+    with locked(tmp_path / "run"), replacing(tmp_path / "run" / "file") as beside:
         beside.write_text("x")
     assert (tmp_path / "disk" / "file").read_text() == "x"
 

@@ -50,7 +50,7 @@ def test_intervals_are_those_of_scipy_on_the_defined_values(method, fields):
 def test_blocks_of_draws_are_one_stream(monkeypatch):
     values = drawn(50, 2)
     whole, pairs = estimates(values), sign_flip(values).p
-    monkeypatch.setattr("ibviz.statistics.samples.ENTRIES", 333)
+    monkeypatch.setattr("ibviz.statistics.samples._ENTRIES", 333)
     assert np.array(estimates(values)) == pytest.approx(np.array(whole))
     assert sign_flip(values).p == pytest.approx(pairs)
 

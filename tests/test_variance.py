@@ -10,7 +10,7 @@ from scipy import stats
 from ibviz.errors import InputError
 from ibviz.statistics import clusters_of, estimate, estimates, ranks, separation, sign_flip
 from ibviz.statistics.pairs import FLIPS, least_p, tail_bound
-from ibviz.statistics.variance import QUANTILE, SHARE, clustered_variance, margin, p_value, variance_of
+from ibviz.statistics.variance import COMMON_SHARE, QUANTILE, clustered_variance, margin, p_value, variance_of
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:
@@ -97,7 +97,7 @@ def test_parts_of_the_variance_are_those_of_the_two_way_analysis():
         squares["trainings"] += n * (values[:, j].mean() - grand) ** 2 / (m - 1)
     quantile = stats.f.ppf(QUANTILE, m - 1, (m - 1) * (n - 1))
     found = variance_of(values, None)
-    assert found.images[0] == pytest.approx((squares["images"] - SHARE * squares["rest"]) / (n * m))
+    assert found.images[0] == pytest.approx((squares["images"] - COMMON_SHARE * squares["rest"]) / (n * m))
     assert found.trainings[0] == pytest.approx((squares["trainings"] - quantile * squares["rest"]) / (n * m))
     assert (found.images_freedom, found.trainings_freedom) == (pytest.approx(n - 1), m - 1)
     parts = [stats.t.isf(0.02, n - 1) * found.images, stats.t.isf(0.02, m - 1) * found.trainings]

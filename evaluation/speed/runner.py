@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from ibviz.benchmark.config import MethodConfig, ProtocolConfig, SuiteConfig
-from ibviz.benchmark.runner import loop
+from ibviz.benchmark.runner import loop, maps
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import Chosen
 from ibviz.files import replacing
@@ -34,7 +34,7 @@ from ibviz.models.loading import wrap
 
 SIDE, CLASSES, BATCH = 16, 4, 250
 # Maps, metrics, the network's answers, and the drawing of the data.
-WORK = ((explaining, "_computed"), (loop, "judge"), (loop, "view"), (loop, "choose_images"))
+WORK = ((maps, "_computed"), (loop, "judge"), (loop, "as_seen"), (loop, "choose_images"))
 
 
 def timed(module: Any, name: str, spent: dict[str, float]) -> None:

@@ -36,10 +36,10 @@ from ibviz.models.config import InputConfig
 from ibviz.models.objective import Objective
 from ibviz.settings import read_toml
 from ibviz.training import loop
+from ibviz.training.distributed import batch_shards
+from ibviz.training.loaders import DeviceLoader
 from ibviz.training.recipe import Recipe
 from ibviz.training.run import Run, start
-from ibviz.training.share import shares
-from ibviz.training.supply import Resident
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NETWORKS = {"vgg32": 32, "wrn28_10": 32, "digits": 48}
@@ -61,8 +61,8 @@ def ours(recipe: Recipe, size: int, accelerator: Accelerator) -> Block:
     run.objective.train()
     batch, passes = recipe.training.batch_size, recipe.training.accumulate
     labels = torch.arange(8 * batch) % len(CLASSES)
-    resident = Resident(pixels_of(8 * batch, size).to(accelerator.device), labels.to(accelerator.device))
-    held = shares(batch, process=0, processes=1, passes=passes)
+    resident = DeviceLoader(pixels_of(8 * batch, size).to(accelerator.device), labels.to(accelerator.device))
+    held = batch_shards(batch, process=0, processes=1, passes=passes)
 
     def block(steps: int) -> None:
         order = torch.randint(8 * batch, (steps, batch))

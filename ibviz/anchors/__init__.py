@@ -1,4 +1,4 @@
-"""What anchor values are worth: how they are used, what the network does without them, and whether they hold still.
+"""Studies of anchors: their usage, interventions on the attention and their effects, and consistency under edits.
 
 `INTERVENTIONS` names the edits of the attention that `intervene` tries.
 """

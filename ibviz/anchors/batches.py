@@ -1,4 +1,4 @@
-"""Images of a study in batches on the model's device."""
+"""Batches of images on the model's device, for the studies of this package."""
 
 from collections.abc import Iterator
 
@@ -12,27 +12,27 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.progress import progress
 from ibviz.types import Images
 
-Rows = Int[Tensor, " b"]
+ImageIndices = Int[Tensor, " b"]
 
 
-def batches(images: ImageSet, batch_size: int, label: str) -> Iterator[Rows]:
-    """Numbers of the images of each batch.
+def index_batches(images: ImageSet, batch_size: int, label: str) -> Iterator[ImageIndices]:
+    """Yield the indices of the images of each batch, with a progress bar.
 
     >>> images = ImageSet(torch.zeros(3, 3, 1, 1, dtype=torch.uint8), torch.zeros(3).long(), ("a",), tuple("xyz"))
-    >>> list(batches(images, 2, "count"))
+    >>> list(index_batches(images, 2, "count"))
     [tensor([0, 1]), tensor([2])]
     """
     parts = torch.arange(len(images.labels)).split(batch_size)
     yield from progress(parts, label, total=len(parts))
 
 
-def pictures(images: ImageSet, rows: Rows, model: nn.Module) -> Images:
-    """The images at `rows` in [0, 1], where the model is."""
-    return to_float(images.images[rows].to(next(model.parameters()).device))
+def images_at(images: ImageSet, indices: ImageIndices, model: nn.Module) -> Images:
+    """Return the images at `indices`, in [0, 1], on the model's device."""
+    return to_float(images.images[indices].to(next(model.parameters()).device))
 
 
-def with_attention(model: nn.Module) -> IBClassifier:
-    """The model itself, if it was trained with attention of its own."""
+def require_attention(model: nn.Module) -> IBClassifier:
+    """Return the model; raise `InputError` if it has no trained attention."""
     if not isinstance(model, IBClassifier):
         raise InputError(
             f"{type(model).__name__} has no trained attention; expected a run of `ibviz train`, or a "

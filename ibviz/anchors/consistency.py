@@ -1,7 +1,7 @@
-"""Whether attention stays the same when an image changes in ways that leave its object: a study of ours.
+"""Consistency of attention under edits of the image that leave its object intact.
 
 The authors' code hints at such a study (low frequencies, patches, cosine similarity at 0.85, 0.90, 0.95) but does not
-hold it, and no number of theirs is known. What is measured here is our own definition.
+contain it, and they published no numbers. The definition used here is our own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibviz.anchors.batches import batches, pictures, with_attention
+from ibviz.anchors.batches import images_at, index_batches, require_attention
 from ibviz.data.image_set import ImageSet
 from ibviz.metrics.grid import enlarged
 from ibviz.models.classifier import Inspection
@@ -22,23 +22,23 @@ from ibviz.statistics import Estimate, estimate
 from ibviz.types import Images, Labels, Maps, Scores
 
 Corners = Int[Tensor, "b 2"]  # row and column of a patch's first pixel
-THRESHOLDS = (0.85, 0.9, 0.95)
-RADII = (4, 6, 8, 10, 12)  # cycles an image
-PATCH = 4  # a side of the image in sides of the patch: 8 pixels of 32
+SIMILARITY_THRESHOLDS = (0.85, 0.9, 0.95)
+LOW_PASS_RADII = (4, 6, 8, 10, 12)  # cycles per image
+_SIDES_PER_PATCH = 4  # a patch is a quarter of the image's side: 8 of 32 pixels
 
 
-class Material(NamedTuple):
-    """What edits of a batch are made from."""
+class EditInputs(NamedTuple):
+    """Inputs from which the edits of a batch are made; random numbers are uniform in [0, 1)."""
 
-    attention: Maps  # mean, of the images as they are
-    others: Images  # another image for each
-    place: Float[Tensor, "b 2"]  # uniform: where a free patch goes
-    source: Float[Tensor, "b 2"]  # uniform: from where in the other image a patch comes
-    colour: Float[Tensor, "b 3"]  # uniform
+    attention: Maps  # mean attention of the unedited images
+    others: Images  # another image for each image
+    place: Float[Tensor, "b 2"]  # random position of a patch
+    source: Float[Tensor, "b 2"]  # random position in the other image from which a patch is cut
+    colour: Float[Tensor, "b 3"]  # random colour of a patch
 
 
 def low_pass(images: Images, radius: int) -> Images:
-    """Keep waves of at most `radius` cycles an image, in any direction; back in [0, 1] by cutting off.
+    """Keep frequencies of at most `radius` cycles per image in any direction, and clip to [0, 1].
 
     >>> stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 3, 16, 16)  # 8 cycles
     >>> low_pass(stripes, 4).unique(), low_pass(stripes, 8).unique()
@@ -52,7 +52,7 @@ def low_pass(images: Images, radius: int) -> Images:
 
 
 def paste(images: Images, patches: Float[Tensor, "b 3 s s"], corners: Corners) -> Images:
-    """Each image with its patch at its corner.
+    """Paste a patch into each image, with the patch's first pixel at its corner.
 
     >>> paste(torch.zeros(1, 3, 2, 3), torch.ones(1, 3, 1, 1), torch.tensor([[1, 2]]))[0, 0]
     tensor([[0., 0., 0.],
@@ -64,7 +64,7 @@ def paste(images: Images, patches: Float[Tensor, "b 3 s s"], corners: Corners) -
 
 
 def crop(images: Images, corners: Corners, side: int) -> Float[Tensor, "b 3 s s"]:
-    """A square of `side` pixels of each image, at its corner.
+    """Cut a square of `side` pixels out of each image, with its first pixel at the corner.
 
     >>> crop(torch.arange(4.0).view(1, 1, 2, 2).expand(1, 3, 2, 2), torch.tensor([[1, 0]]), 1)[0, 0]
     tensor([[2.]])
@@ -78,72 +78,72 @@ def _window(corners: Corners, side: int) -> tuple[Tensor, Tensor, Tensor]:
     return batch, rows[:, :, None], columns[:, None, :]
 
 
-def side_of(images: Images) -> int:
-    """Side of a patch in pixels: a quarter of the image's shorter one.
+def patch_side(images: Images) -> int:
+    """Side of a patch in pixels: a quarter of the image's shorter side.
 
-    >>> side_of(torch.zeros(1, 3, 32, 32))
+    >>> patch_side(torch.zeros(1, 3, 32, 32))
     8
     """
-    return max(1, round(min(images.shape[2:]) / PATCH))
+    return max(1, round(min(images.shape[2:]) / _SIDES_PER_PATCH))
 
 
-def anywhere(images: Images, uniform: Float[Tensor, "b 2"]) -> Corners:
-    """Corners of a patch, each as likely as any other, from numbers in [0, 1)."""
-    free = [size - side_of(images) + 1 for size in images.shape[2:]]
+def random_corners(images: Images, uniform: Float[Tensor, "b 2"]) -> Corners:
+    """Corners of patches, uniform over all positions inside the image, from numbers in [0, 1)."""
+    free = [size - patch_side(images) + 1 for size in images.shape[2:]]
     return (uniform * uniform.new_tensor(free)).long()
 
 
-def by_attention(images: Images, attention: Maps, *, most: bool) -> Corners:
-    """Corners where a patch covers the most attention, or the least.
+def corners_by_attention(images: Images, attention: Maps, *, most: bool) -> Corners:
+    """Corners at which a patch covers the most attention, or the least.
 
     >>> attention = torch.tensor([[[0.1, 0.2], [0.9, 0.3]]])
-    >>> by_attention(torch.zeros(1, 3, 4, 4), attention, most=True).tolist()
+    >>> corners_by_attention(torch.zeros(1, 3, 4, 4), attention, most=True).tolist()
     [[2, 0]]
     """
     pixels = enlarged(attention, (images.shape[2], images.shape[3]), "nearest")
-    covered = F.avg_pool2d(pixels.unsqueeze(1), side_of(images), stride=1)
+    covered = F.avg_pool2d(pixels.unsqueeze(1), patch_side(images), stride=1)
     best = covered.flatten(1).argmax(1) if most else covered.flatten(1).argmin(1)
     return torch.stack([best // covered.shape[-1], best % covered.shape[-1]], dim=1)
 
 
-def _colour(images: Images, material: Material) -> Float[Tensor, "b 3 s s"]:
-    return material.colour[:, :, None, None].expand(-1, -1, *[side_of(images)] * 2)
+def _colour(images: Images, inputs: EditInputs) -> Float[Tensor, "b 3 s s"]:
+    return inputs.colour[:, :, None, None].expand(-1, -1, *[patch_side(images)] * 2)
 
 
-def _cut_out(images: Images, material: Material) -> Float[Tensor, "b 3 s s"]:
-    return crop(material.others, anywhere(images, material.source), side_of(images))
+def _cut_out(images: Images, inputs: EditInputs) -> Float[Tensor, "b 3 s s"]:
+    return crop(inputs.others, random_corners(images, inputs.source), patch_side(images))
 
 
-PATCHES: dict[str, Callable[[Images, Material], Tensor]] = {"one colour": _colour, "another image": _cut_out}
-PLACES: dict[str, Callable[[Images, Material], Corners]] = {
-    "anywhere": lambda images, material: anywhere(images, material.place),
-    "on the most attention": lambda images, material: by_attention(images, material.attention, most=True),
-    "on the least attention": lambda images, material: by_attention(images, material.attention, most=False),
+_PATCHES: dict[str, Callable[[Images, EditInputs], Tensor]] = {"one colour": _colour, "another image": _cut_out}
+_PLACES: dict[str, Callable[[Images, EditInputs], Corners]] = {
+    "anywhere": lambda images, inputs: random_corners(images, inputs.place),
+    "on the most attention": lambda images, inputs: corners_by_attention(images, inputs.attention, most=True),
+    "on the least attention": lambda images, inputs: corners_by_attention(images, inputs.attention, most=False),
 }
-CONTROL = "another image altogether"  # what similarity means where nothing is the same
+_CONTROL = "another image altogether"  # similarity if nothing is the same
 
 
-def edits(images: Images, material: Material) -> Iterator[tuple[str, Images]]:
-    """Every edit of a batch under its name, the control last."""
-    for radius in RADII:
+def edits(images: Images, inputs: EditInputs) -> Iterator[tuple[str, Images]]:
+    """Yield the name and the images of every edit of a batch, the control last."""
+    for radius in LOW_PASS_RADII:
         yield f"low-pass, {radius} cycles", low_pass(images, radius)
-    for filling, patch in PATCHES.items():
-        for place, corners in PLACES.items():
-            yield f"patch of {filling}, {place}", paste(images, patch(images, material), corners(images, material))
-    yield CONTROL, material.others
+    for filling, patch in _PATCHES.items():
+        for place, corners in _PLACES.items():
+            yield f"patch of {filling}, {place}", paste(images, patch(images, inputs), corners(images, inputs))
+    yield _CONTROL, inputs.others
 
 
 class Consistency(NamedTuple):
-    """One number for each edit and image; `correct` is of the images as they are, NaN without a label."""
+    """Results per edit and image; `correct` is for the unedited images, NaN without a label."""
 
     edits: tuple[str, ...]
     correct: Scores
-    cosine: Float[Tensor, "e n"]  # of the attention means before and after, in [0, 1]
-    accuracy: Float[Tensor, "e n"]  # change of 1 for right and 0 for wrong; NaN without a label
-    flipped: Float[Tensor, "e n"]  # 1 where another class is predicted
+    cosine: Float[Tensor, "e n"]  # similarity of the mean attention before and after, in [0, 1]
+    accuracy: Float[Tensor, "e n"]  # change of correctness (1 or 0); NaN without a label
+    flipped: Float[Tensor, "e n"]  # 1 if another class is predicted
 
     def rows(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """One row for each edit and image, the images under their names."""
+        """Return one row per edit and image; `names` are those of the images."""
         columns = {name: part.tolist() for name, part in zip(self._fields[2:], self[2:], strict=True)}
         return [
             {"image": image, "name": names[image], "edit": edit}
@@ -154,61 +154,70 @@ class Consistency(NamedTuple):
 
 
 def consistency(model: nn.Module, images: ImageSet, *, seed: int = 0, batch_size: int = 64) -> Consistency:
-    """Compare the attention of every image with that of its edits.
+    """Compare the attention of every image with the attention of its edits.
 
-    Low-pass filters; patches of a quarter of the side, of a random colour or cut out of another image, anywhere, where
-    they cover the most attention, and where they cover the least; and as a control another image altogether. Where
-    attention is nearly constant every similarity is near 1, the control's as well. All draws follow from `seed`.
+    The edits are low-pass filters; patches of a quarter of the side, of a random colour or cut out of another image, at
+    a random position, on the most attention and on the least; and as a control a different image. If attention is
+    nearly constant, every similarity is near 1, including that of the control.
+
+    Args:
+        model: Classifier with trained attention.
+        images: Images to edit, at least two.
+        seed: Seed of all random draws.
+        batch_size: Images per batch; the result does not depend on it.
+
+    Raises:
+        InputError: The model has no trained attention, or there are fewer than two images.
     """
-    model = with_attention(model)
+    model = require_attention(model)
     count = len(images.labels)
     partners = derangement(count, seed)
     drawn = torch.rand(count, 7, generator=torch.Generator().manual_seed(seed))
     names: tuple[str, ...] = ()
     parts = []
     with evaluating(model), torch.inference_mode():
-        for rows in batches(images, batch_size, "editing images"):
-            own, others = (pictures(images, some, model) for some in (rows, partners[rows]))
-            seen = model.inspect(own)
+        for rows in index_batches(images, batch_size, "editing images"):
+            own, others = (images_at(images, indices, model) for indices in (rows, partners[rows]))
+            before = model.inspect(own)
             place, source, colour = drawn[rows].to(own.device).split([2, 2, 3], dim=1)
-            material = Material(seen.attention.mean, others, place, source, colour)
-            after = {name: model.inspect(changed) for name, changed in edits(own, material)}
-            parts.append(_compared(seen, list(after.values()), images.labels[rows].to(own.device)))
+            inputs = EditInputs(before.attention.mean, others, place, source, colour)
+            after = {name: model.inspect(edited) for name, edited in edits(own, inputs)}
+            parts.append(_compared(before, list(after.values()), images.labels[rows].to(own.device)))
             names = tuple(after)
     return Consistency(names, *(torch.cat(columns, dim=-1).cpu() for columns in zip(*parts, strict=True)))
 
 
-def _compared(seen: Inspection, after: Sequence[Inspection], labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    best = torch.stack([one.logits.argmax(1) for one in (seen, *after)])
+def _compared(before: Inspection, after: Sequence[Inspection], labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    best = torch.stack([inspection.logits.argmax(1) for inspection in (before, *after)])
     right = (best == labels).float().masked_fill(labels < 0, torch.nan)
-    maps = torch.stack([one.attention.mean.float().flatten(1) for one in (seen, *after)])
+    maps = torch.stack([inspection.attention.mean.float().flatten(1) for inspection in (before, *after)])
     flipped = (best[1:] != best[0]).float()
     return right[0], F.cosine_similarity(maps[1:], maps[:1], dim=-1), right[1:] - right[0], flipped
 
 
-class Line(NamedTuple):
-    """One edit over all images: shares of them whose attention is at least so similar, by threshold."""
+class ConsistencySummary(NamedTuple):
+    """Summary of one edit over all images; `similar` is the share of images at or above each cosine threshold."""
 
     edit: str
     cosine: Estimate
     similar: dict[float, Estimate]
-    similar_of_correct: dict[float, Estimate]  # of the images that are right as they are
-    accuracy: Estimate  # change of it
-    flips: Estimate
+    similar_of_correct: dict[float, Estimate]  # over images that are classified correctly before the edit
+    accuracy: Estimate  # change of accuracy
+    flips: Estimate  # share of images with another predicted class
 
 
-def summarise_edits(found: Consistency) -> list[Line]:
-    """One line for each edit, with 95 % bootstrap intervals over images."""
-    return [_line(*one, found.correct == 1) for one in zip(found.edits, *found[2:], strict=True)]
+def summarise_edits(results: Consistency) -> list[ConsistencySummary]:
+    """Summarise each edit over images, with 95 % bootstrap intervals."""
+    return [_summary(*columns, results.correct == 1) for columns in zip(results.edits, *results[2:], strict=True)]
 
 
-def _line(edit: str, cosine: Tensor, accuracy: Tensor, flipped: Tensor, right: Tensor) -> Line:
-    above = {threshold: (cosine >= threshold).float() for threshold in THRESHOLDS}
-    return Line(
+def _summary(edit: str, cosine: Tensor, accuracy: Tensor, flipped: Tensor, right: Tensor) -> ConsistencySummary:
+    above = {threshold: (cosine >= threshold).float() for threshold in SIMILARITY_THRESHOLDS}
+    return ConsistencySummary(
         edit,
         _estimate(cosine),
-        {threshold: _estimate(one) for threshold, one in above.items()},
-        {threshold: _estimate(one[right]) for threshold, one in above.items()},
+        {threshold: _estimate(similar) for threshold, similar in above.items()},
+        {threshold: _estimate(similar[right]) for threshold, similar in above.items()},
         _estimate(accuracy),
         _estimate(flipped),
     )

@@ -1,4 +1,4 @@
-"""What a network decides when its attention is replaced: interventions on the gate, not on the image."""
+"""Interventions on the gate: predictions of a network when its attention is replaced and the image is unchanged."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,68 +7,75 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.anchors.batches import batches, pictures, with_attention
+from ibviz.anchors.batches import images_at, index_batches, require_attention
 from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError, unknown
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
-from ibviz.models.reliance import REPLACEMENTS, answers, at_mean, average_of, derangement, turned
+from ibviz.models.reliance import (
+    REPLACEMENTS,
+    at_mean,
+    classification_scores,
+    derangement,
+    mean_map,
+    reversed_values,
+)
 from ibviz.types import AttentionMap, Images, Labels, Maps
 
-MAPS = 8  # in one pass behind the gate, for each image of a batch; bounds the memory
+_MAPS_PER_PASS = 8  # maps per image in one pass behind the gate; bounds the memory
 
 
 class Donors(NamedTuple):
-    """Maps that do not come from an image itself, as they enter the network."""
+    """Maps from other images, to replace an image's own."""
 
-    other: Maps  # of another image for each
-    average: Float[Tensor, "1 gh gw"]  # over all images of the study
+    other: Maps  # the map of another image, for each image
+    average: Float[Tensor, "1 gh gw"]  # mean over all images of the study
 
 
-def mean(own: AttentionMap, donors: Donors) -> Maps:
-    """Every cell at the mean of its map: the level stays, the places are lost."""
+def flatten_to_mean(own: AttentionMap, donors: Donors) -> Maps:
+    """Set every cell to the mean of its map, which keeps the level and removes the location."""
     del donors
     return at_mean(own.values())
 
 
-def average(own: AttentionMap, donors: Donors) -> Maps:
-    """The average map of all images: where attention usually lies, the same for every image."""
+def use_average(own: AttentionMap, donors: Donors) -> Maps:
+    """Return the average map of all images, the same for every image."""
     return donors.average.expand_as(own.mean)
 
 
 def swap(own: AttentionMap, donors: Donors) -> Maps:
-    """The map of another image: attention of the usual kind, at places that are another's."""
+    """Return the map of another image: typical attention at the wrong location."""
     del own
     return donors.other
 
 
 def reverse(own: AttentionMap, donors: Donors) -> Maps:
-    """The order of the cells reversed within the map's range; off the distribution, see `turned`."""
+    """Reverse the order of the cells within the map's range; off the distribution, see `reversed_values`."""
     del donors
-    return turned(own.values())
+    return reversed_values(own.values())
 
 
 def unquantised(own: AttentionMap, donors: Donors) -> Maps:
-    """Attention as it was before the quantiser; for a continuous model as it is."""
+    """Return the attention before the quantiser; for a continuous model, the attention itself."""
     del donors
     return own.mean
 
 
-def uniform(own: AttentionMap, donors: Donors, *, anchor: int) -> Maps:
-    """Every cell at one anchor."""
+def set_to_anchor(own: AttentionMap, donors: Donors, *, anchor: int) -> Maps:
+    """Set every cell to one anchor."""
     del donors
     return _anchors(own)[anchor].expand_as(own.mean)
 
 
 def keep(own: AttentionMap, donors: Donors, *, anchor: int) -> Maps:
-    """Cells whose value is below the anchor's drop to the lowest anchor; the rest stay."""
+    """Set cells below the anchor's value to the lowest anchor, and keep the rest."""
     del donors
     values, anchors = own.values(), _anchors(own)
     return values.where(values >= anchors[anchor], anchors.min())
 
 
 def erase(own: AttentionMap, donors: Donors, *, anchor: int) -> Maps:
-    """Cells at one anchor go to the mean of their map; the rest stay."""
+    """Set cells at one anchor to the mean of their map, and keep the rest."""
     del donors
     values = own.values()
     return values.where(own.index != anchor, at_mean(values))
@@ -80,50 +87,54 @@ def _anchors(own: AttentionMap) -> Float[Tensor, " q"]:
 
 
 class Intervention(NamedTuple):
-    """A function `(own, donors, **options)` from the attention of images, and maps of other images, to values."""
+    """An intervention: `function(own, donors, **options)` returns the values that replace the attention `own`."""
 
     function: Callable[..., Maps]
     label: str
-    by_anchor: bool = False  # takes `anchor`, a place in the table of anchors
+    by_anchor: bool = False  # takes `anchor`, an index into the table of anchors
 
 
 INTERVENTIONS: dict[str, Intervention] = {
-    "mean": Intervention(mean, REPLACEMENTS["mean"]),
-    "average": Intervention(average, REPLACEMENTS["average"]),
+    "mean": Intervention(flatten_to_mean, REPLACEMENTS["mean"]),
+    "average": Intervention(use_average, REPLACEMENTS["average"]),
     "swap": Intervention(swap, REPLACEMENTS["other"]),
     "reversed": Intervention(reverse, REPLACEMENTS["reversed"]),
     "unquantised": Intervention(unquantised, "without the quantiser"),
-    "uniform": Intervention(uniform, "every cell at anchor k", by_anchor=True),
+    "uniform": Intervention(set_to_anchor, "every cell at anchor k", by_anchor=True),
     "keep": Intervention(keep, "only anchors >= k, the rest at the lowest", by_anchor=True),
     "erase": Intervention(erase, "cells of anchor k at their map's mean", by_anchor=True),
 }
 
 
 class Variant(NamedTuple):
-    """An intervention by name, and the anchor it is about."""
+    """Name of an intervention and, if it has one, the index of its anchor."""
 
     name: str
     anchor: int | None = None
 
 
 def variants(anchors: int | None) -> list[Variant]:
-    """Every intervention on a model of so many anchors, once for each where it is about one; None: continuous.
+    """List all interventions on a model with this number of anchors, those with an anchor once for each.
+
+    For a continuous model, `anchors` is None.
 
     >>> len(variants(20)), [variant.name for variant in variants(None)]
     (65, ['mean', 'average', 'swap', 'reversed', 'unquantised'])
     """
-    free = [Variant(name) for name, one in INTERVENTIONS.items() if not one.by_anchor]
-    about = [name for name, one in INTERVENTIONS.items() if one.by_anchor]
-    return free + [Variant(name, anchor) for name in about for anchor in range(anchors or 0)]
+    whole = [Variant(name) for name, intervention in INTERVENTIONS.items() if not intervention.by_anchor]
+    by_anchor = [name for name, intervention in INTERVENTIONS.items() if intervention.by_anchor]
+    return whole + [Variant(name, anchor) for name in by_anchor for anchor in range(anchors or 0)]
 
 
 def edited(own: AttentionMap, donors: Donors, variant: Variant) -> Maps:
-    """Values that enter the network instead of `own`; raises `InputError` for what does not fit the attention.
+    """Return the values that enter the network instead of `own`.
+
+    Raises `InputError` for an unknown intervention, or an anchor that the attention does not have.
 
     >>> values = torch.tensor([[[0.0, 1.0]]])
-    >>> seen = AttentionMap(values, values, values.long(), torch.tensor([0.0, 1.0]))
+    >>> attention = AttentionMap(values, values, values.long(), torch.tensor([0.0, 1.0]))
     >>> donors = Donors(other=values.flip(2), average=values)
-    >>> edited(seen, donors, Variant("mean")), edited(seen, donors, Variant("uniform", 1))
+    >>> edited(attention, donors, Variant("mean")), edited(attention, donors, Variant("uniform", 1))
     (tensor([[[0.5000, 0.5000]]]), tensor([[[1., 1.]]]))
     """
     name, anchor = variant
@@ -141,32 +152,32 @@ def edited(own: AttentionMap, donors: Donors, variant: Variant) -> Maps:
 
 
 class Effects(NamedTuple):
-    """What each variant does to each image: one number for each image, below `nats` one for each variant as well."""
+    """Effects of each variant on each image: the fields up to `nats` are per image, the rest per variant and image."""
 
     variants: tuple[Variant, ...]
     labels: Labels  # -1: unknown
-    predicted: Labels  # from the attention as it is
+    predicted: Labels  # with the unchanged attention
     probability: Float[Tensor, " n"]  # of the predicted class
-    nats: Float[Tensor, " n"]  # cross-entropy against the label; NaN without one
-    cells: Float[Tensor, "v n"]  # whose value is another one now
-    change: Float[Tensor, "v n"]  # of that probability: with the intervention less without
-    correct: Float[Tensor, "v n"]  # change of 1 for right and 0 for wrong; NaN without a label
-    flipped: Float[Tensor, "v n"]  # 1 where another class is predicted
+    nats: Float[Tensor, " n"]  # cross-entropy against the label; NaN without a label
+    cells: Float[Tensor, "v n"]  # number of cells whose value changes
+    change: Float[Tensor, "v n"]  # of the predicted class's probability: after minus before
+    correct: Float[Tensor, "v n"]  # change of correctness (1 or 0); NaN without a label
+    flipped: Float[Tensor, "v n"]  # 1 if another class is predicted
     cross_entropy: Float[Tensor, "v n"]  # change of `nats`
 
     def of(self, name: str) -> "Effects":
-        """The variants of one intervention."""
-        kept = [place for place, variant in enumerate(self.variants) if variant.name == name]
-        chosen = tuple(self.variants[place] for place in kept)
+        """Select the variants of one intervention."""
+        kept = [number for number, variant in enumerate(self.variants) if variant.name == name]
+        chosen = tuple(self.variants[number] for number in kept)
         return Effects(chosen, *self[1:5], *(part[kept] for part in self[5:]))
 
     def rows(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """One row for each variant and image, the images under their names."""
+        """Return one row per variant and image; `names` are those of the images."""
         columns = [part.tolist() for part in self[5:]]
         return [
             {"image": image, "name": names[image], "intervention": variant.name, "anchor": variant.anchor}
-            | {key: column[place][image] for key, column in zip(self._fields[5:], columns, strict=True)}
-            for place, variant in enumerate(self.variants)
+            | {key: column[number][image] for key, column in zip(self._fields[5:], columns, strict=True)}
+            for number, variant in enumerate(self.variants)
             for image in range(len(names))
         ]
 
@@ -179,11 +190,23 @@ def intervene(
     seed: int = 0,
     batch_size: int = 32,
 ) -> Effects:
-    """Replace the attention of each image in every way, or in those `chosen`, and see what the network says.
+    """Replace the attention of each image by every intervention, and measure the effect on the prediction.
 
-    All but the attention stays as it is: features, latent mean, decoder. `seed` decides whose map an image gets in a
-    swap; the average map is over all `images`; the result does not depend on `batch_size`. The predicted class was
-    chosen for its probability, so a change of any kind tends to lower it; the change of accuracy has no such bias.
+    Features, latent mean and decoder are unchanged. The predicted class is the one with the highest probability, so any
+    change tends to lower it; the change of accuracy has no such bias.
+
+    Args:
+        model: Classifier with trained attention.
+        images: Images of the study, at least two; the average map is over all of them.
+        chosen: Variants to try; None: all of `variants`.
+        seed: Seed that decides which other image's map each image gets in a swap.
+        batch_size: Images per batch; the result does not depend on it.
+
+    Returns:
+        Effects per variant and image, on the CPU.
+
+    Raises:
+        InputError: The model has no trained attention, a variant does not fit it, or there are fewer than two images.
 
     >>> from ibviz.models.config import InputConfig, ModelConfig
     >>> from ibviz.data import digits
@@ -191,15 +214,17 @@ def intervene(
     >>> intervene(IBClassifier(ModelConfig(anchors=5), spec), digits("test", count=3, seed=0)).change.shape
     torch.Size([20, 3])
     """
-    model = with_attention(model)
+    model = require_attention(model)
     tried = tuple(variants(model.config.anchors) if chosen is None else chosen)
     partners, parts = derangement(len(images.labels), seed), []
     with evaluating(model), torch.inference_mode():
-        looks = (pictures(images, rows, model) for rows in batches(images, batch_size, "looking at the attention"))
-        maps = torch.cat([model.inspect(own).attention.values() for own in looks])
-        usual = average_of(maps)
-        for rows in batches(images, batch_size, "intervening"):
-            own, donors = pictures(images, rows, model), Donors(maps[partners[rows].to(maps.device)], usual)
+        inputs = (
+            images_at(images, rows, model) for rows in index_batches(images, batch_size, "looking at the attention")
+        )
+        maps = torch.cat([model.inspect(own).attention.values() for own in inputs])
+        usual = mean_map(maps)
+        for rows in index_batches(images, batch_size, "intervening"):
+            own, donors = images_at(images, rows, model), Donors(maps[partners[rows].to(maps.device)], usual)
             parts.append(_effects(model, own, donors, images.labels[rows].to(own.device), tried))
     joined = [torch.cat(columns, dim=-1).cpu() for columns in zip(*(part[1:] for part in parts), strict=True)]
     return Effects(tried, *joined)
@@ -210,10 +235,10 @@ def _effects(
 ) -> Effects:
     own = model.inspect(images).attention
     values = torch.stack([own.values(), *(edited(own, donors, variant) for variant in tried)])
-    logits = torch.cat([model.with_gate(images, part) for part in values.split(MAPS)]).float()
+    logits = torch.cat([model.with_gate(images, part) for part in values.split(_MAPS_PER_PASS)]).float()
     best, (predicted, *_) = logits.argmax(-1), logits.argmax(-1)
     probability = logits.softmax(-1).gather(-1, predicted.expand_as(best).unsqueeze(-1)).squeeze(-1)
-    right, nats = answers(logits, labels)
+    right, nats = classification_scores(logits, labels)
     return Effects(
         tried,
         labels,

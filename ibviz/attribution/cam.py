@@ -18,22 +18,19 @@ from ibviz.attribution.passes import Count, differentiable, rows_a_pass
 from ibviz.attribution.perturbation import asked, enlarged, logits_of
 from ibviz.errors import InputError, NoMapError, not_finite
 from ibviz.models.grids import (
-    Features,
-    Layout,
+    GridLayout,
     from_grid,
     influential_layers,
-    is_cut,
     layout_in,
     layout_of,
     listed,
     probe,
-    reaches_output,
     spatial_layers,
-    takes_rows,
     to_grid,
 )
 from ibviz.models.hooks import graph_after, replaced_output
-from ibviz.types import Images, Labels, Maps
+from ibviz.models.layer_choice import is_cut, reaches_output, takes_rows
+from ibviz.types import FeatureMaps, Images, Labels, Maps
 
 LEAST_SIDE = 4  # cells a side that a layer chosen automatically has at least
 ROUNDING = 1e-3  # of a logit: a channel that takes no larger share of it along may take nothing
@@ -43,8 +40,8 @@ Weights = Float[Tensor, "b c"]
 class Seen(NamedTuple):
     """One pass of a batch: the features of a layer and the gradient of the target's logit there, both float32."""
 
-    features: Features
-    gradient: Features
+    features: FeatureMaps
+    gradient: FeatureMaps
 
 
 def grad_cam(model: nn.Module, images: Images, targets: Labels, *, layer: str | None = None) -> Maps:
@@ -168,7 +165,7 @@ def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.
     if module is model or not any(True for _ in module.parameters()):  # unknown, or perhaps an attention matrix
         layouts = [layout_of(model, images[:1], name)]
     else:
-        layouts: list[Layout] = []
+        layouts: list[GridLayout] = []
     grid, runs, looking = nn.Identity(), 0, False
 
     def through(output: Tensor) -> Tensor:
@@ -216,13 +213,13 @@ def features_and_gradient(model: nn.Module, images: Images, targets: Labels, lay
     return Seen(kept[0].detach().float(), _depending(gradient, model, images, layer).float())
 
 
-def _activations(model: nn.Module, images: Images, grid: nn.Module) -> Features:
+def _activations(model: nn.Module, images: Images, grid: nn.Module) -> FeatureMaps:
     with torch.no_grad(), _kept(grid) as kept:
         model(images)
     return _finite(kept[0])
 
 
-def _finite(features: Features) -> Features:
+def _finite(features: FeatureMaps) -> FeatureMaps:
     if not features.isfinite().all():
         raise not_finite("features of the layer")
     return features.float()
@@ -256,7 +253,7 @@ def _kept(grid: nn.Module) -> Iterator[list[Tensor]]:
         yield kept
 
 
-def _layers_that_matter(model: nn.Module, image: Images) -> dict[str, Layout]:
+def _layers_that_matter(model: nn.Module, image: Images) -> dict[str, GridLayout]:
     try:
         layers = influential_layers(model, image)
     except InputError:  # no gradients: methods without them take any layer, the others say what is wrong
@@ -281,7 +278,7 @@ def _logits_without(
         return model(image if once else image.expand(len(channels), -1, -1, -1)).float()
 
 
-def _weighted(features: Features, weights: Weights) -> Maps:
+def _weighted(features: FeatureMaps, weights: Weights) -> Maps:
     return (weights[..., None, None] * features).sum(1)  # not as a product of matrices, which autocast would round
 
 

@@ -6,7 +6,7 @@ functions that no module stands for, is not checked here.
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -142,7 +142,7 @@ def _arguments(run: Any, options: dict[str, Any], images: Images, targets: Label
     return arguments
 
 
-def _constant(values: list[float], images: Images, several: bool) -> Any:
+def _constant(values: Sequence[float], images: Images, several: bool) -> Any:
     """Return images of one brightness each, or the brightness itself if there is a single baseline for all."""
     if not several:
         if len(values) != 1:

@@ -12,7 +12,7 @@ from ibviz.attribution.intrinsic import attention
 from ibviz.attribution.passes import fine
 from ibviz.errors import InputError, NoMapError
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.reliance import average_of
+from ibviz.models.reliance import mean_map
 from ibviz.types import Grid, Images, Maps
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
@@ -104,7 +104,7 @@ def average_map(
     if len(images) < 2:
         raise NoMapError("the average map needs at least 2 images, or cells; got 1 image")
     maps = [attention(model, part).values() for part in images.split(batch_size)]
-    return average_of(torch.cat(maps).float()).expand(len(images), -1, -1)
+    return mean_map(torch.cat(maps).float()).expand(len(images), -1, -1)
 
 
 def _own_map(model: nn.Module, images: Images) -> Maps:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ibviz.errors import InputError
-from ibviz.heads import checked
+from ibviz.heads import checked_output
 from ibviz.metrics.grid import in_range
 from ibviz.models.config import InputConfig
+from ibviz.models.gated_network import device_and_dtype_of
 from ibviz.models.hooks import replaced_output
-from ibviz.models.tapped import place_of
 from ibviz.types import Given, Images, Labels
 
 GivenTargets = Given | Sequence[int] | int | np.integer[Any]  # a class for all images, or one for each
@@ -104,7 +104,7 @@ def guarded(model: nn.Module, images: Images) -> Iterator[None]:
 
     handle = model.register_forward_pre_hook(own)
     try:
-        with replaced_output(model, lambda output: checked(output, model)):
+        with replaced_output(model, lambda output: checked_output(output, model)):
             try:
                 yield
             except REFUSALS as error:
@@ -128,7 +128,7 @@ def _say_what_is_refused(model: nn.Module, images: Images, error: Exception) -> 
 
 
 def _refusal(model: nn.Module, images: Images, refusal: Exception) -> str:
-    weights, spec = place_of(model), getattr(model, "spec", None)
+    weights, spec = device_and_dtype_of(model), getattr(model, "spec", None)
     made = f", made for {spec.height_width[0]}x{spec.height_width[1]} pixels" if isinstance(spec, InputConfig) else ""
     said = str(refusal).strip().splitlines() or [type(refusal).__name__]
     return (

@@ -4,7 +4,6 @@ import warnings
 from functools import cache
 from typing import Any, Literal
 
-import torch
 from captum.attr import Attribution
 from captum.log import log_usage  # pyright: ignore[reportAttributeAccessIssue] - chosen when imported
 from jaxtyping import Float
@@ -44,7 +43,7 @@ class IBAttention(Attribution):
         if target is not None:
             _warn_of_target()
         with evaluating(self.model):
-            maps = attention(self.model, inputs, torch.zeros(len(inputs), dtype=torch.long)).values().unsqueeze(1)
+            maps = attention(self.model, inputs).values().unsqueeze(1)
         return maps if upsample is None else F.interpolate(maps, inputs.shape[2:], mode=upsample)
 
 

@@ -13,19 +13,10 @@ from ibviz.attribution.door import guarded
 from ibviz.attribution.passes import Count, differentiable, fine, laid_out
 from ibviz.errors import InputError
 from ibviz.heads import head_of
-from ibviz.models.grids import (
-    Features,
-    Layout,
-    from_grid,
-    layer_for_attention,
-    layout_of,
-    probe,
-    reaches_output,
-    takes_rows,
-    to_grid,
-)
+from ibviz.models.grids import GridLayout, from_grid, layout_of, probe, to_grid
 from ibviz.models.hooks import as_written, evaluating, graph_after, replaced_output
-from ibviz.types import Images, Labels, Maps
+from ibviz.models.layer_choice import layer_for_attention, reaches_output, takes_rows
+from ibviz.types import FeatureMaps, Images, Labels, Maps
 
 START = 5.0  # logit of the share of signal before the first step: almost all
 RATE = 1.0  # Adam's learning rate
@@ -40,9 +31,9 @@ Noise = Float[Tensor, "s 1 c gh gw"]  # draws for all images
 class FeatureStatistics(NamedTuple):
     """Facts about a layer's features: of every unit or, with one cell a side, of every channel."""
 
-    mean: Features
-    deviation: Features
-    active: Features  # 1 where more than 1 % of the values are not 0, else 0: the unit is taken out
+    mean: FeatureMaps
+    deviation: FeatureMaps
+    active: FeatureMaps  # 1 where more than 1 % of the values are not 0, else 0: the unit is taken out
 
 
 class Tap(NamedTuple):
@@ -50,7 +41,7 @@ class Tap(NamedTuple):
 
     model: nn.Module
     module: nn.Module
-    layout: Layout
+    layout: GridLayout
     multiplies: bool  # whether the layers after it take several rows of features for one image
 
 
@@ -60,7 +51,7 @@ class Given(NamedTuple):
     tap: Tap
     images: Images
     targets: Labels
-    features: Features
+    features: FeatureMaps
     statistics: FeatureStatistics
 
 
@@ -105,7 +96,7 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
     return torch.cat(maps).float()
 
 
-def information(features: Features, share: Features, statistics: FeatureStatistics) -> Features:
+def information(features: FeatureMaps, share: FeatureMaps, statistics: FeatureStatistics) -> FeatureMaps:
     """KL in nats of every unit, blended with a share of noise, to the noise alone: closed form of two normals.
 
     It is 0 for inactive units.
@@ -145,14 +136,14 @@ def feature_statistics(
     return FeatureStatistics(mean, _floored(deviation), active)
 
 
-def own_statistics(features: Features) -> FeatureStatistics:
+def own_statistics(features: FeatureMaps) -> FeatureStatistics:
     """Mean, deviation and activity of every channel over the cells of each image."""
     cells = {"dim": (2, 3), "keepdim": True}
     active = (features != 0).to(features).mean(**cells) > ACTIVE
     return FeatureStatistics(features.mean(**cells), _floored(features.std(correction=0, **cells)), active.to(features))
 
 
-def _floored(deviation: Features) -> Features:
+def _floored(deviation: FeatureMaps) -> FeatureMaps:
     least = FLOOR * deviation.flatten(1).mean(1).view(-1, 1, 1, 1)
     return torch.maximum(deviation, least).clamp(min=torch.finfo(deviation.dtype).tiny)
 
@@ -171,7 +162,7 @@ def tap_at(model: nn.Module, images: Images, layer: str | None) -> Tap:
     return Tap(model, module, layout, multiplies=takes_rows(model, image.repeat(2, 1, 1, 1), module))
 
 
-def read(tap: Tap, images: Images) -> Features:
+def read(tap: Tap, images: Images) -> FeatureMaps:
     """Features of a layer, float32 or finer, out of reach of later layers that work in place."""
     kept: list[Tensor] = []
 
@@ -195,7 +186,7 @@ def run_with(tap: Tap, images: Images, features: Float[Tensor, "rows c gh gw"]) 
         return tap.model(given)
 
 
-def optimise(given: Given, noise: list[Noise], *, beta: float, rows: int) -> Features:
+def optimise(given: Given, noise: list[Noise], *, beta: float, rows: int) -> FeatureMaps:
     """Share of noise in every unit after a step for each of `noise`; a pass has at most `rows` images, or one draw."""
     logit = torch.full_like(given.features, START).requires_grad_()
     optimizer = torch.optim.Adam([logit], lr=RATE)
@@ -208,7 +199,7 @@ def optimise(given: Given, noise: list[Noise], *, beta: float, rows: int) -> Fea
     return noise_share(logit.detach())
 
 
-def _misfit(given: Given, logit: Features, noise: Noise) -> Float[Tensor, ""]:
+def _misfit(given: Given, logit: FeatureMaps, noise: Noise) -> Float[Tensor, ""]:
     """Minus log-probability of the targets under some draws of noise, summed over draws and images."""
     share, (mean, deviation, active) = noise_share(logit), given.statistics
     blended = active * ((1 - share) * given.features + share * (mean + deviation * noise))
@@ -217,7 +208,7 @@ def _misfit(given: Given, logit: Features, noise: Noise) -> Float[Tensor, ""]:
     return -likelihood.gather(1, given.targets.repeat(len(noise)).unsqueeze(1)).sum()
 
 
-def noise_share(logit: Features) -> Features:
+def noise_share(logit: FeatureMaps) -> FeatureMaps:
     """Share of noise, from the logit of the share of signal, smoothed over neighbouring cells; borders are mirrors."""
     bell = [math.exp(-(cells**2) / 2) for cells in range(-REACH, REACH + 1)]
     weights = [one / sum(bell) for one in bell]

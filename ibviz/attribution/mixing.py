@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ibviz.attribution.passes import differentiable
 from ibviz.attribution.softmax import WAY_OUT, Softmaxes, by_heads, readers_in, spelled_out, values_of
-from ibviz.errors import InputError, cut_off, not_finite
+from ibviz.errors import InputError, no_gradient_error, not_finite
 from ibviz.models.grids import token_grid
 from ibviz.models.hooks import replaced_output
 from ibviz.types import Grid, Images
@@ -134,7 +134,7 @@ def _run(model: nn.Module, image: Images, *, width: int, rows: int) -> _Probe:
         mode = stack.enter_context(Softmaxes(partial(_fixed, width=width, rows=rows)))
         logits = model(noise)
     if logits.grad_fn is None:
-        raise cut_off()
+        raise no_gradient_error()
     if not logits.isfinite().all():
         raise not_finite("logits of the network for noise")
     return _Probe(noise, logits, mode.seen, mode.asked, tokens)

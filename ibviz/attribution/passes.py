@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from ibviz.errors import cut_off
+from ibviz.errors import no_gradient_error
 from ibviz.types import Images
 
 Count = Annotated[int, Field(ge=1)]
@@ -67,4 +67,4 @@ def differentiable(images: Images) -> Iterator[Images]:
             sign in str(error) for sign in ("does not require grad", "doesn't require grad", "used in the graph")
         ):
             raise
-        raise cut_off() from error
+        raise no_gradient_error() from error

@@ -12,7 +12,7 @@ from ibviz.benchmark.runner.parts import schemas
 from ibviz.benchmark.tables import tabulate, write_tables
 from ibviz.digests import check_files, read_sealed
 from ibviz.errors import InputError
-from ibviz.reading import parsing, shaped
+from ibviz.reading import parsing, validated
 from ibviz.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def read_circumstances(folder: Path) -> dict[str, Any]:
     """Read how a result came about; one whose files have changed since they were written is refused."""
     path = folder / CIRCUMSTANCES
     facts = read_sealed(path, ANEW)
-    held = shaped(Circumstances, facts, f"{path} does not hold the circumstances of a run", ANEW)
+    held = validated(Circumstances, facts, f"{path} does not hold the circumstances of a run", ANEW)
     check_files(folder, held.files, ANEW)
     return facts
 

@@ -27,7 +27,7 @@ from ibviz.attribution.methods import concatenate, values
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.checkpoint import encode, read_header
-from ibviz.reading import parsing, shaped
+from ibviz.reading import parsing, validated
 from ibviz.types import AttentionMap, Maps
 
 FOLDER = "maps"
@@ -131,7 +131,7 @@ def shards(folder: Path) -> dict[int, list[Path]]:
 
 def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
     """A shard and its header; a file that is not what its name says is refused."""
-    header = shaped(ShardHeader, read_header(path, "maps"), f"{path} does not hold maps as ibviz stores them", ANEW)
+    header = validated(ShardHeader, read_header(path, "maps"), f"{path} does not hold maps as ibviz stores them", ANEW)
     encoded = path.read_bytes()
     if hashlib.sha256(encoded).hexdigest()[:DIGITS] != path.stem.partition("-")[2]:
         raise InputError(

@@ -18,7 +18,7 @@ from ibviz.metrics.baselines import BASELINES, baseline_of
 from ibviz.metrics.catalogue import METRICS, MetricFacts, metric_of
 from ibviz.metrics.protocol import CurveProtocol, preset
 from ibviz.models.loading import Classifier
-from ibviz.settings import describe
+from ibviz.settings import describe_validation_error
 from ibviz.types import Grid
 
 Listed = TypeVar("Listed")
@@ -103,7 +103,9 @@ def _protocol(config: ProtocolConfig, suite: SuiteConfig, model: Classifier, gri
     try:
         protocol = CurveProtocol.model_validate(usual.model_dump() | changes)
     except ValidationError as error:
-        raise InputError(f"protocol {config.label or config.preset!r}: {describe(error, CurveProtocol)}") from error
+        raise InputError(
+            f"protocol {config.label or config.preset!r}: {describe_validation_error(error, CurveProtocol)}"
+        ) from error
     protocol = protocol.judging(head_of(model))
     return protocol if grid is None else protocol.on(grid)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ibviz.data.listing import Indices, Listing, Sample, checked
+from ibviz.data.listing import Indices, Listing, Sample, checked_listing
 from ibviz.data.objects import Objects, annotate
 from ibviz.errors import InputError
 
@@ -39,7 +39,7 @@ def list_dataset(dataset: Any, name: str) -> Listing:
             )
 
     names = tuple(str(row) for row in range(len(labels)))
-    return checked(Listing(torch.tensor(labels), tuple(map(str, classes)), names, samples), name)
+    return checked_listing(Listing(torch.tensor(labels), tuple(map(str, classes)), names, samples), name)
 
 
 def _item(dataset: Any, row: int, name: str) -> tuple[Any, ...]:
@@ -51,5 +51,5 @@ def _item(dataset: Any, row: int, name: str) -> tuple[Any, ...]:
 
 
 def _objects(boxes: Any, label: int, image: Image.Image) -> Objects:
-    edges = [tuple(map(float, box)) for box in boxes]
+    edges = [(float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in boxes]
     return annotate(image, edges, [label] * len(edges))

@@ -18,7 +18,7 @@ from ibviz.data.decode import decode
 from ibviz.data.listing import Indices, Listing, Sample, checked_listing
 from ibviz.data.objects import Objects, annotate, box_corners
 from ibviz.errors import InputError
-from ibviz.reading import parsing, shaped
+from ibviz.reading import parsing, validated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -198,11 +198,11 @@ def _class_names(schema: "pa.Schema", label: str, file: Path) -> tuple[str, ...]
     with parsing(failure):
         own, hub = (json.loads(metadata.get(key, b"{}")) for key in (b"class_names", b"huggingface"))
     if b"class_names" in metadata:
-        return shaped(ClassNames, {"names": own}, failure).names
-    feature = shaped(HubMetadata, hub, failure).info.features.get(label)
+        return validated(ClassNames, {"names": own}, failure).names
+    feature = validated(HubMetadata, hub, failure).info.features.get(label)
     if not isinstance(feature, dict) or not feature.get("names"):
         return None
-    return shaped(ClassNames, feature, failure).names
+    return validated(ClassNames, feature, failure).names
 
 
 def _groups(files: list[Path]) -> tuple[Group, ...]:
@@ -276,7 +276,7 @@ class Record(BaseModel):
 
 def read_objects(record: Any, label: int, image: Image.Image) -> Objects:
     """Read the objects of a row of class `label` from its lists `bbox`, `category` or `imagenet`, and `difficult`."""
-    held = shaped(
+    held = validated(
         Record, record, "the column objects should hold lists: bbox of four numbers each, and as many of others"
     )
     boxes = [box_corners(box) for box in held.bbox or []]

@@ -17,11 +17,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, float32, uint8
 
-from ibviz.digests import KEY, seal, unseal
+from ibviz.digests import DIGEST_KEY, seal, unseal
 from ibviz.errors import InputError
 from ibviz.figures.settings import DEFAULT_TEMPLATE, find_template, settings
 from ibviz.files import replacing
-from ibviz.reading import parsing, read_bytes, shaped
+from ibviz.reading import parsing, read_bytes, validated
 from ibviz.types import AttentionMap
 
 FORMAT = "ibviz figure"
@@ -239,8 +239,8 @@ def read_sidecar(path: Path) -> dict[str, Any]:
             f"{path} is not the sidecar of a figure and is left alone; give the .json beside a figure, or "
             "save one under another name"
         )
-    told = unseal(told, path, f"restore it, or draw what it says now by deleting its line {KEY}")
-    shaped(Sidecar, told, f"{path} is damaged, or of another version of ibviz")
+    told = unseal(told, path, f"restore it, or draw what it says now by deleting its line {DIGEST_KEY}")
+    validated(Sidecar, told, f"{path} is damaged, or of another version of ibviz")
     return told
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ibviz.errors import InputError, unknown
-from ibviz.heads import HEADS, Head, Logits, checked, head_of
+from ibviz.heads import HEADS, Head, Logits, checked_output, head_of
 from ibviz.settings import name_in
 from ibviz.types import Images, Labels, Score, Scores
 
@@ -53,7 +53,7 @@ def scorer(
             torch.inference_mode(),
             torch.autocast(states.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
         ):
-            logits = checked(network(states), network).float()
+            logits = checked_output(network(states), network).float()
         found = measure(logits, classes[rows], head)
         return found if against is None else found - measure(logits, against[rows], head)
 

@@ -1,6 +1,6 @@
-"""Classifiers: networks cut at an attended feature, their objective, their checkpoints, other people's weights.
+"""Classifiers: networks with an attention gate, their training objective, checkpoints, and published weights.
 
-`ibviz.load`, `ibviz.wrap` and `ibviz.attach` make them.
+`ibviz.load`, `ibviz.wrap` and `ibviz.attach` build them.
 """
 
 from ibviz.models.attach import without_attention

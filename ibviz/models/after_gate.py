@@ -1,4 +1,4 @@
-"""A classifier from its gate on: it takes what the layer below gave, so that a frozen stem runs only once."""
+"""The part of a classifier after its gate: it takes stored features, so that a frozen stem runs only once."""
 
 import copy
 from collections.abc import Mapping
@@ -8,30 +8,29 @@ import torch
 from torch import Tensor, fx, nn
 
 from ibviz.errors import InputError
-from ibviz.models.backbones import Split
+from ibviz.models.backbones import SplitNetwork
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.gate import Features
-from ibviz.models.grids import Layout, from_grid, to_grid
+from ibviz.models.gated_network import GatedNetwork, probe_image, reproduces
+from ibviz.models.grids import GridLayout, from_grid, to_grid
 from ibviz.models.hooks import evaluating, replaced_output
-from ibviz.models.tapped import Tapped, gives, probe_for
-from ibviz.types import Images
+from ibviz.types import FeatureMaps, Images
 
 
-class Rest(nn.Module):
-    """The layers of a network behind its gate; they are those of the network itself, not copies."""
+class NetworkAfterGate(nn.Module):
+    """Layers of a network after its gate, shared with the network, not copied."""
 
-    def __init__(self, layers: nn.Module, layout: Layout) -> None:
-        """Gate an output that is laid out as `layout` says, and run `layers` on it."""
+    def __init__(self, layers: nn.Module, layout: GridLayout) -> None:
+        """Apply `layers` to a gated output whose grid is described by `layout`."""
         super().__init__()
         self.layers, self.layout = layers, layout
 
     def forward(self, output: Tensor, gate: Any) -> Tensor:
-        """Return the features for the classifier, one row for each row that the gate returns."""
+        """Return the features for the classifier, one row per row that the gate returns."""
         return self.layers(from_grid(gate(to_grid(output, self.layout)), output, self.layout))
 
 
 def below_gate(model: IBClassifier, images: Images) -> Tensor:
-    """Return what the gated layer gives for `images`, before the gate."""
+    """Return the output of the gated layer for `images`, before the gate."""
     outputs: list[Tensor] = []
 
     def keep(output: Tensor) -> Tensor:
@@ -44,10 +43,10 @@ def below_gate(model: IBClassifier, images: Images) -> Tensor:
 
 
 def after_gate(model: IBClassifier) -> IBClassifier:
-    """Return a classifier that takes what `below_gate` gives in the place of images, and shares every weight.
+    """Return a classifier that takes the output of `below_gate` instead of images, and shares all weights.
 
-    The network is cut with `torch.fx`; one that it cannot follow, or in which a way leads past the gated layer, is
-    refused with an `InputError`. Layers that behave otherwise in training (dropout, batch norm) stay in eval mode.
+    The network is cut with `torch.fx`. Raises `InputError` if the network cannot be traced, or if a path bypasses the
+    gated layer. Layers that behave differently in training (dropout, batch norm) stay in eval mode.
 
     >>> from ibviz.models.config import InputConfig, ModelConfig
     >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
@@ -56,17 +55,17 @@ def after_gate(model: IBClassifier) -> IBClassifier:
     True
     """
     network, view = model.network, copy.copy(model)
-    image = probe_for(network, model.spec)
-    if isinstance(network, Split):
-        rest = Rest(network.encoder, Layout("bchw", (0, 0), 0))
-    elif isinstance(network, Tapped):
+    image = probe_image(network, model.spec)
+    if isinstance(network, SplitNetwork):
+        rest = NetworkAfterGate(network.encoder, GridLayout("bchw", (0, 0), 0))
+    elif isinstance(network, GatedNetwork):
         with evaluating(network):
-            rest = Rest(_behind(network.body, network.layer), network.layout)
+            rest = NetworkAfterGate(_behind(network.body, network.layer), network.layout)
     else:
         raise InputError(f"a {type(network).__name__} cannot be cut at its gate: leave cache_features out")
     view._modules = {**model._modules, "normalize": nn.Identity(), "network": rest}
     with torch.no_grad(), evaluating(model), evaluating(view):
-        if not gives(lambda: view(below_gate(model, image)), model(image)):
+        if not reproduces(lambda: view(below_gate(model, image)), model(image)):
             raise InputError(
                 f"layers behind {network_layer(model)} compute something else when they run on their own: "
                 "leave cache_features out"
@@ -75,21 +74,21 @@ def after_gate(model: IBClassifier) -> IBClassifier:
 
 
 def network_layer(model: IBClassifier) -> str:
-    """Return the name of the gated layer, as `layer` in a recipe has it."""
+    """Return the name of the gated layer, as written under `layer` in a recipe."""
     return model.layer.removeprefix("network.").removeprefix("body.")
 
 
-def trained_behind(model: IBClassifier) -> list[nn.Parameter]:
-    """Return the weights of the network that only act behind its gate."""
+def parameters_after_gate(model: IBClassifier) -> list[nn.Parameter]:
+    """Return the network's parameters after its gate."""
     return list(after_gate(model).network.parameters())
 
 
-def _open(features: Features) -> Features:
+def _open(features: FeatureMaps) -> FeatureMaps:
     return features
 
 
 class _Whole(fx.Tracer):
-    """Traces a network, with one of its layers, and every module without parts, as a single step."""
+    """Tracer that treats one given layer, and every module without children, as a single step."""
 
     def __init__(self, layer: str) -> None:
         super().__init__()
@@ -101,10 +100,10 @@ class _Whole(fx.Tracer):
 
 
 def _behind(body: nn.Module, layer: str) -> fx.GraphModule:
-    """The steps of a network after one of its layers, as a module of the output of that layer."""
+    """Build a module from the steps of a network after a layer; its input is the output of that layer."""
     try:
         nodes = list(_Whole(layer).trace(body).nodes)
-    except Exception as error:  # whatever a network's own code raises at a symbol in the place of a tensor
+    except Exception as error:  # a network's code may raise anything when it is traced
         raise InputError(
             f"{type(body).__name__} cannot be followed by torch.fx ({str(error).splitlines()[0]}): leave "
             "cache_features out"

@@ -1,4 +1,4 @@
-"""Variational spatial attention: a mean and a deviation for each cell of a feature grid."""
+"""Variational spatial attention: a mean and a standard deviation for each cell of a feature grid."""
 
 import math
 from typing import cast
@@ -15,7 +15,7 @@ DEVIATION_SHIFT = 5.0  # softplus(raw - 5): deviations start near 0.007
 
 
 def gaussian(deviation: float) -> Float[Tensor, "1 1 side side"]:
-    """Return the weights of a Gaussian on a grid of cells, cut off at twice its deviation.
+    """Return the weights of a Gaussian on a grid of cells, truncated at twice its deviation.
 
     >>> gaussian(0.5).squeeze().round(decimals=2)
     tensor([[0.0200, 0.1400, 0.0200],
@@ -28,7 +28,7 @@ def gaussian(deviation: float) -> Float[Tensor, "1 1 side side"]:
 
 
 def smooth(values: Float[Tensor, "b 1 gh gw"], kernel: Float[Tensor, "1 1 side side"]) -> Float[Tensor, "b 1 gh gw"]:
-    """Replace each cell by the weighted mean of its neighbourhood, as far as that lies on the grid."""
+    """Replace each cell by the weighted mean of its neighbourhood inside the grid."""
     reach = kernel.shape[-1] // 2
     return F.conv2d(values, kernel, padding=reach) / F.conv2d(torch.ones_like(values[:1]), kernel, padding=reach)
 
@@ -36,16 +36,16 @@ def smooth(values: Float[Tensor, "b 1 gh gw"], kernel: Float[Tensor, "1 1 side s
 class SpatialAttention(nn.Module):
     """q(a | x) = N(m, s²) for each cell, with m = sigmoid(head(f)) and s = softplus(conv(m) - 5).
 
-    `head` maps features `(b, c, h, w)` to one channel. The deviation is read off the mean map, as in the authors'
-    networks, so its gradient flows into the head as well.
+    `head` maps features `(b, c, h, w)` to one channel. The deviation is computed from the mean map, as in the authors'
+    networks, so that its gradient reaches the head as well.
     """
 
     kernel: Float[Tensor, "1 1 side side"] | None
 
     def __init__(self, head: nn.Module, smoothing: float = 0.0) -> None:
-        """Take the mean head; the deviation head is one 3x3 convolution.
+        """Use `head` for the mean, and one 3x3 convolution for the deviation.
 
-        `smoothing` is the deviation, in cells, of a Gaussian over what the head gives; 0: as published.
+        `smoothing` is the deviation, in cells, of a Gaussian filter on the output of the head; 0 (published): none.
         """
         super().__init__()
         self.head = head
@@ -54,7 +54,7 @@ class SpatialAttention(nn.Module):
 
     @torch.no_grad()
     def open_at(self, attention: float) -> None:
-        """Set the mean of every cell to one value, whatever the features: the last layer of the head starts at it."""
+        """Initialise the last layer of the head so that the mean of every cell is `attention` for any features."""
         last = cast(nn.Conv2d | nn.BatchNorm2d, list(self.head.modules())[-1])
         if last.bias is None:
             raise InputError("open_at_start needs an attention head whose last layer has a bias; leave it out")
@@ -62,8 +62,8 @@ class SpatialAttention(nn.Module):
         nn.init.constant_(last.bias, math.log(attention / (1 - attention)))
 
     def forward(self, features: Float[Tensor, "b c gh gw"]) -> tuple[Maps, Maps]:
-        """Mean in (0, 1) and deviation above 0."""
-        precision = self.scale.weight.dtype  # where autocast rounds the convolutions, it rounds nothing after them
+        """Return the mean in (0, 1) and the positive deviation."""
+        precision = self.scale.weight.dtype  # autocast may round the convolutions, but nothing after them
         raw = self.head(features).to(precision)
         mean = (raw if self.kernel is None else smooth(raw, self.kernel)).sigmoid()
         deviation = F.softplus(self.scale(mean).to(precision) - DEVIATION_SHIFT)

@@ -1,4 +1,4 @@
-"""The authors' networks, and ours for the embedded images: cut at the attended feature, with head and decoder."""
+"""Backbones of the authors, and ours for the embedded images: split at the gate, with attention head and decoder."""
 
 import math
 from collections import OrderedDict
@@ -14,11 +14,11 @@ from ibviz.models.config import InputConfig, ModelConfig
 
 
 class Parts(NamedTuple):
-    """What `IBClassifier` is put together from.
+    """Parts of an `IBClassifier`.
 
     `network` takes normalised images and a gate, which it calls once with its features `(b, channels, h, w)`, and
-    gives `(b, width)`; `head` makes one channel of the same grid; `decoder` makes logits of z. `layer` is the name of
-    the submodule of `network` whose output is gated.
+    returns `(b, width)`. `head` maps these features to one channel on the same grid, `decoder` maps z to logits.
+    `layer` is the name of the submodule of `network` whose output is gated.
     """
 
     network: nn.Module
@@ -27,32 +27,32 @@ class Parts(NamedTuple):
     head: nn.Module
     width: int
     decoder: nn.Module
-    initialise: Callable[[nn.Module], object] | None = None  # of the whole classifier; None: as PyTorch does it
+    initialise: Callable[[nn.Module], object] | None = None  # applied to the whole classifier; None: PyTorch's default
 
 
-class Split(nn.Module):
+class SplitNetwork(nn.Module):
     """A network in two parts, with the gate between them."""
 
     def __init__(self, stem: nn.Module, encoder: nn.Module) -> None:
-        """Gate what `stem` gives."""
+        """Gate the output of `stem`, and run `encoder` on it."""
         super().__init__()
         self.stem, self.encoder = stem, encoder
 
     def forward(self, images: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
-        """Encoded features, one row for each row that the gate returns."""
+        """Return encoded features, one row per row that the gate returns."""
         return self.encoder(gate(self.stem(images)))
 
 
-def split(stem: nn.Module, encoder: nn.Module, *others: Any) -> Parts:
-    """Parts of a network that is gated after its stem."""
-    return Parts(Split(stem, encoder), "stem", *others)
+def split_parts(stem: nn.Module, encoder: nn.Module, *others: Any) -> Parts:
+    """Build the parts of a network that is gated after its stem."""
+    return Parts(SplitNetwork(stem, encoder), "stem", *others)
 
 
 def conv_head(channels: int, config: ModelConfig) -> nn.Sequential:
     """Build the VGG networks' attention head: `head_depth` convolutions with ReLU, then one to a single channel.
 
-    Hidden layers have as many channels as the features, or `head_width` and a batch norm before each ReLU, which is
-    ours.
+    Hidden layers have as many channels as the features. With `head_width` (our addition) they have that many, and batch
+    norm before each ReLU.
     """
     width, hidden = config.head_width or channels, list[nn.Module]()
     for inputs in [channels, *[width] * (config.head_depth - 1)][: config.head_depth]:
@@ -61,33 +61,33 @@ def conv_head(channels: int, config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(*hidden, nn.Conv2d(width if hidden else channels, 1, 3, padding=1))
 
 
-def fixed_head(config: ModelConfig) -> None:
-    """Refuse `head_depth` and `head_width` where the attention head is part of the architecture."""
+def refuse_head_options(config: ModelConfig) -> None:
+    """Refuse `head_depth` and `head_width` for a backbone whose attention head is fixed."""
     if config.head_depth or config.head_width:
         raise InputError(f"the attention head of {config.backbone} is fixed; leave head_depth and head_width out")
 
 
 def conv_bn_relu(inputs: int, outputs: int, *, stride: int = 1, bias: bool = True) -> list[nn.Module]:
-    """Convolution 3x3, batch norm, ReLU."""
+    """Build a 3x3 convolution, batch norm and ReLU."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def conv_block(inputs: int, outputs: int, layers: int) -> nn.Sequential:
-    """`layers` convolutions at one size, the first of which changes the channels."""
+    """Build `layers` convolutions at one resolution; the first changes the number of channels."""
     widths = [inputs] + [outputs] * layers
     return nn.Sequential(*(part for a, b in pairwise(widths) for part in conv_bn_relu(a, b)))
 
 
 def two_layer_decoder(config: ModelConfig, spec: InputConfig) -> nn.Sequential:
-    """The decoder of the VGG networks."""
+    """Build the decoder of the VGG networks."""
     latent, classes = config.latent, len(spec.class_names)
     return nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, classes))
 
 
-def digits(config: ModelConfig, spec: InputConfig) -> Parts:
-    """A small network for the embedded 48 px images, 0.4 M parameters; attention on 12 x 12 cells of 4 px."""
-    fixed_head(config)
+def digits_network(config: ModelConfig, spec: InputConfig) -> Parts:
+    """Build a small network for the embedded 48 px images: 0.4 M parameters, attention on 12 x 12 cells of 4 px."""
+    refuse_head_options(config)
     stem = nn.Sequential(
         *conv_bn_relu(3, 24, stride=2, bias=False),
         *conv_bn_relu(24, 32, bias=False),
@@ -101,13 +101,13 @@ def digits(config: ModelConfig, spec: InputConfig) -> Parts:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    return split(stem, encoder, 64, head, 128, two_layer_decoder(config, spec))
+    return split_parts(stem, encoder, 64, head, 128, two_layer_decoder(config, spec))
 
 
 def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
-    """The authors' VGG for 32 px, attention on 16 x 16 cells, 20 M parameters, with their initialisation.
+    """Build the authors' VGG for 32 px: attention on 16 x 16 cells, 20 M parameters, their initialisation.
 
-    At 64 px and more its convolutions end on several cells, and the layer to the latents widens with their number.
+    For images of 64 px and more, its convolutions end on several cells, and the layer to the latents is wider.
     """
     if spec.side < 32:
         raise InputError(f"backbone vgg32 cannot take images of {spec.side} pixels but 32 and more: set image_size")
@@ -125,24 +125,27 @@ def vgg32(config: ModelConfig, spec: InputConfig) -> Parts:
     )
     head, decoder = conv_head(256, config), two_layer_decoder(config, spec)
     width = 512 * (spec.side // 32) ** 2
-    return split(stem, encoder, 256, head, width, decoder, partial(_on_modules, _initialise_vgg))
+    return split_parts(stem, encoder, 256, head, width, decoder, partial(_on_modules, _initialise_vgg))
 
 
 def vgg16(config: ModelConfig, spec: InputConfig) -> Parts:
-    """The authors' VGG-16 for 224 px, without batch norm: attention on its last features, 14 x 14 cells."""
+    """Build the authors' VGG-16 for 224 px, without batch norm: attention on its last features, 14 x 14 cells."""
     from torchvision import models
 
     stem = cast(nn.Sequential, models.vgg16().features)[:-1]
     encoder = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten())
     head, decoder = conv_head(512, config), two_layer_decoder(config, spec)
-    return split(stem, encoder, 512, head, 4608, decoder, partial(_on_modules, _initialise_vgg))
+    return split_parts(stem, encoder, 512, head, 4608, decoder, partial(_on_modules, _initialise_vgg))
 
 
 def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
-    """The authors' WRN-50-2 for 224 px: attention on layer 3 (14 x 14 cells), read by a copy of layer 4 at stride 1."""
+    """Build the authors' WRN-50-2 for 224 px: attention on layer 3 (14 x 14 cells).
+
+    Its attention head is a copy of layer 4 at stride 1.
+    """
     from torchvision import models
 
-    fixed_head(config)
+    refuse_head_options(config)
     resnet, reader = models.wide_resnet50_2(), models.wide_resnet50_2().layer4
     for module in reader.modules():
         if isinstance(module, nn.Conv2d):
@@ -152,7 +155,7 @@ def wrn50_2(config: ModelConfig, spec: InputConfig) -> Parts:
     encoder = nn.Sequential(OrderedDict(layer4=resnet.layer4, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     head = nn.Sequential(reader, nn.Conv2d(2048, 1, 3, padding=1))
     decoder = two_layer_decoder(config, spec)
-    return split(stem, encoder, 1024, head, 2048, decoder, partial(_on_modules, _initialise_resnet))
+    return split_parts(stem, encoder, 1024, head, 2048, decoder, partial(_on_modules, _initialise_resnet))
 
 
 def _on_modules(initialise: Callable[[nn.Module], None], classifier: nn.Module) -> None:
@@ -177,7 +180,7 @@ class WideBlock(nn.Module):
     """Pre-activation residual block; the shortcut of a widening block starts after the first ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, dropout: float) -> None:
-        """Widen and stride in the first convolution."""
+        """Apply width and stride in the first convolution."""
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
@@ -187,21 +190,21 @@ class WideBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features at the block's stride."""
+        """Return features at the block's stride."""
         active = self.bn1(images).relu()
         inner = self.conv2(self.dropout(self.bn2(self.conv1(active)).relu()))
         return inner + (images if self.shortcut is None else self.shortcut(active))
 
 
 def wide_group(inputs: int, outputs: int, *, blocks: int, stride: int) -> nn.Sequential:
-    """`blocks` wide blocks, the first of which strides."""
+    """Build `blocks` wide blocks; the first has the stride."""
     first = WideBlock(inputs, outputs, stride=stride, dropout=0.3)
     return nn.Sequential(first, *(WideBlock(outputs, outputs, stride=1, dropout=0.3) for _ in range(blocks - 1)))
 
 
 def wide_resnet(config: ModelConfig, spec: InputConfig, *, depth: int, widen: int) -> Parts:
-    """The authors' wide ResNet for 32 px, attention on the raw sums of group 2 (16 x 16 cells, signed)."""
-    fixed_head(config)
+    """Build the authors' wide ResNet for 32 px: attention on the raw sums of group 2 (16 x 16 cells, signed)."""
+    refuse_head_options(config)
     classes = len(spec.class_names)
     blocks, (w1, w2, w3) = (depth - 4) // 6, (16 * widen, 32 * widen, 64 * widen)
     stem = nn.Sequential(
@@ -221,7 +224,7 @@ def wide_resnet(config: ModelConfig, spec: InputConfig, *, depth: int, widen: in
     last = wide_group(w2, w3, blocks=blocks, stride=2)
     encoder = nn.Sequential(last, nn.BatchNorm2d(w3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     decoder = nn.Sequential(nn.ReLU(), nn.Linear(config.latent, len(spec.class_names)))
-    return split(stem, encoder, w2, head, w3, decoder, partial(_on_modules, _initialise_wide))
+    return split_parts(stem, encoder, w2, head, w3, decoder, partial(_on_modules, _initialise_wide))
 
 
 def _initialise_wide(module: nn.Module) -> None:
@@ -232,7 +235,7 @@ def _initialise_wide(module: nn.Module) -> None:
 
 
 BACKBONES: dict[str, Callable[[ModelConfig, InputConfig], Parts]] = {
-    "digits": digits,
+    "digits": digits_network,
     "vgg32": vgg32,
     "vgg16": vgg16,
     "wrn50_2": wrn50_2,

@@ -1,4 +1,4 @@
-"""Weights with everything needed to rebuild the classifier, in one safetensors file; nothing is unpickled."""
+"""Checkpoints: weights and configuration of a classifier in one safetensors file; nothing is unpickled."""
 
 import hashlib
 import json
@@ -13,31 +13,31 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, uint8
 
-from ibviz.digests import KEY, changed, digest_json
+from ibviz.digests import DIGEST_KEY, changed_file_error, digest_json
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import UNNAMED, InputConfig, ModelConfig
-from ibviz.reading import parsing, shaped
+from ibviz.reading import parsing, validated
 
-HEADER = "ibviz"  # the one metadata key: safetensors writes several in no fixed order
+_HEADER_KEY = "ibviz"  # a single metadata key, since safetensors writes several in no fixed order
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors under a JSON header; the same input gives the same bytes, and a failure keeps the old file."""
+    """Write tensors with a JSON header; equal input gives equal bytes, and a failure keeps the old file."""
     with replacing(path) as beside:
         beside.write_bytes(encode(tensors, header))
 
 
 def encode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
-    """What `write_tensors` writes."""
+    """Return the bytes that `write_tensors` writes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = _digest(plain, json.loads(json.dumps(header)))
-    return save(plain, metadata={HEADER: json.dumps({**header, KEY: digest}, sort_keys=True)})
+    return save(plain, metadata={_HEADER_KEY: json.dumps({**header, DIGEST_KEY: digest}, sort_keys=True)})
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """The digest of tensors on the CPU with their names, shapes and types, and of the header they are written under."""
+    """Compute the SHA-256 of tensors on the CPU, with their names, shapes and types, and of their header."""
     digest = hashlib.sha256(digest_json(header).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode(errors="surrogatepass"))
@@ -46,36 +46,37 @@ def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of `write_tensors` whose header says it is a `kind`; one that has changed since is refused."""
+    """Read tensors and header of a file from `write_tensors`; refuse another kind of file, or one that has changed."""
     header = _read_header(path, kind)
     with parsing(f"{path} is damaged", "restore it"), safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-    digest = header.pop(KEY, None)  # older versions wrote none
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
+    digest = header.pop(DIGEST_KEY, None)  # missing in files of older versions
     if digest is not None and digest != _digest(tensors, header):
-        raise changed(path, "restore it, or write it anew")
+        raise changed_file_error(path, "restore it, or write it anew")
     return tensors, header
 
 
 def read_header(path: Path, kind: str) -> dict[str, Any]:
-    """Read the header alone, unchecked, since its digest is that of the tensors as well; another kind is refused."""
+    """Read the header alone; its digest, which covers the tensors, is not checked; another kind of file is refused."""
     header = _read_header(path, kind)
-    header.pop(KEY, None)
+    header.pop(DIGEST_KEY, None)
     return header
 
 
 def _read_header(path: Path, kind: str) -> dict[str, Any]:
-    if not os.path.isfile(path):  # unlike `Path.is_file`, of any name
+    if not os.path.isfile(path):  # accepts any name, unlike `Path.is_file`
         raise InputError(f"no such file: {path}")
     with parsing(f"{path} is not a safetensors file", f"expected an ibviz {kind}"), safe_open(path, "pt") as file:
-        header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+        header = json.loads((file.metadata() or {}).get(_HEADER_KEY, "{}"))
     given = header.get("kind", "tensors without an ibviz header") if isinstance(header, dict) else "another header"
     if given != kind:
         raise InputError(f"{path} holds {str(given)[:100]}; expected an ibviz {kind}, as `ibviz train` writes it")
     return header
 
 
-class Facts(BaseModel, extra="allow", frozen=True):
-    """What a model's file says of its training, as far as somebody reads it."""
+class TrainingFacts(BaseModel, extra="allow", frozen=True):
+    """Facts about the training in a model's file, as far as they are read."""
 
     recipe: dict[str, dict[str, Any]] = {}
     epoch: int | None = None
@@ -90,7 +91,7 @@ class ModelHeader(BaseModel, frozen=True):
 
     model: ModelConfig
     input: InputConfig
-    facts: Facts = Facts()
+    facts: TrainingFacts = TrainingFacts()
 
     @model_validator(mode="after")
     def _anchors_are_logged_whole(self) -> "ModelHeader":
@@ -100,9 +101,9 @@ class ModelHeader(BaseModel, frozen=True):
 
 
 def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> None:
-    """Write a classifier; `facts` (recipe, epoch, accuracy) are kept beside its configuration.
+    """Write a classifier with `facts` about its training (recipe, epoch, accuracy).
 
-    Raises `InputError` for one attached to a module without a name, which no file could rebuild.
+    Raises `InputError` if the classifier is attached to a module without a name, which cannot be rebuilt from a file.
     """
     if model.config.backbone == UNNAMED:
         raise InputError(
@@ -114,11 +115,13 @@ def save_model(path: Path, model: IBClassifier, facts: Mapping[str, Any]) -> Non
 
 
 def load_model(path: Path) -> IBClassifier:
-    """Rebuild a classifier in eval mode from a file of `save_model`."""
+    """Rebuild a classifier, in eval mode, from a file of `save_model`."""
     tensors, held = read_tensors(path, "model")
     other = f"{path} was written by another version of ibviz: its configuration does not fit"
-    header = shaped(ModelHeader, held, other)
-    smallest = header.model.latent * max(len(header.input.class_names), 2)  # of the decoder, and of the bottleneck
+    header = validated(ModelHeader, held, other)
+    smallest = header.model.latent * max(
+        len(header.input.class_names), 2
+    )  # lower bound on the weights of decoder and bottleneck
     if smallest > sum(tensor.numel() for tensor in tensors.values()):
         raise InputError(
             f"{path} does not hold the weights its configuration asks for: {header.model.latent} latents "
@@ -131,7 +134,7 @@ def load_model(path: Path) -> IBClassifier:
 
 
 def model_card(model: IBClassifier) -> ModelCard:
-    """What a reader on the Hugging Face Hub should know: architecture, recipe, data, accuracy, anchor usage."""
+    """Return the model card for the Hugging Face Hub: architecture, recipe, data, accuracy, anchors."""
     recipe = model.facts.get("recipe", {})
     data = ModelCardData(
         library_name="ibviz",
@@ -148,13 +151,15 @@ def model_card(model: IBClassifier) -> ModelCard:
     }
     notes = "".join(f"- {note}\n" for note in model.facts.get("notes", []))
     tables = [f"## {title}\n\n{_table(values)}" for title, values in sections.items() if values]
-    anchors = [] if model.quantizer is None else sorted(round(one, 4) for one in model.quantizer.anchors.tolist())
-    text = "\n\n".join([CARD, *tables, f"## Anchors\n\n{', '.join(map(str, anchors)) or 'none: continuous attention'}"])
+    anchors = [] if model.quantizer is None else sorted(round(anchor, 4) for anchor in model.quantizer.anchors.tolist())
+    text = "\n\n".join(
+        [_CARD, *tables, f"## Anchors\n\n{', '.join(map(str, anchors)) or 'none: continuous attention'}"]
+    )
     limits = f"\n## Source and limits\n\n{notes}" if notes else ""
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n{limits}")
 
 
-CARD = """# Image classifier with attention through an information bottleneck
+_CARD = """# Image classifier with attention through an information bottleneck
 
 Trained with ibviz. Its attention over a grid of cells is snapped to the anchor values below;
 `model.inspect(images)` gives it beside the logits.
@@ -175,7 +180,7 @@ def _table(values: Mapping[str, Any]) -> str:
 
 
 def load_state(model: IBClassifier, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put tensors into a model; those of another architecture are refused."""
+    """Load tensors into a model; refuse those of another architecture."""
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

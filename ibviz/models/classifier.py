@@ -16,26 +16,26 @@ from ibviz.models.attention import SpatialAttention
 from ibviz.models.backbones import Parts
 from ibviz.models.bottleneck import GaussianBottleneck, kl_exact
 from ibviz.models.config import InputConfig, ModelConfig
-from ibviz.models.gate import Draw, FeatureGate
+from ibviz.models.gate import FeatureGate, NormalSampler
+from ibviz.models.gated_network import build_parts
 from ibviz.models.quantizer import AnchorQuantizer, nearest_anchor
-from ibviz.models.tapped import parts_of
 from ibviz.types import AttentionMap, Images, Inputs, Scores
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Attention as it entered the network, one slice a draw; `index` is None for a continuous model."""
+    """Attention as it entered the network, one slice per draw; `index` is None for a continuous model."""
 
     values: Float[Tensor, "s b gh gw"]  # before the quantiser
     index: Int[Tensor, "s b gh gw"] | None
-    entered: Float[Tensor, "s b gh gw"]  # after it, with the gradient of what was before
+    entered: Float[Tensor, "s b gh gw"]  # after the quantiser, with the gradient of `values`
 
 
 class Inspection(NamedTuple):
-    """Everything a forward pass knows; the latents have one row for each attention draw and image."""
+    """All results of a forward pass; the latents have one row per attention draw and image."""
 
     logits: Float[Tensor, "b classes"]  # mean over all draws
-    attention: AttentionMap  # deterministic, also when the pass sampled
+    attention: AttentionMap  # deterministic, even if the pass samples
     gate: Gate
     latent_mean: Float[Tensor, "s b k"]
     latent_deviation: Float[Tensor, "s b k"]
@@ -43,19 +43,19 @@ class Inspection(NamedTuple):
 
 
 class Normalize(nn.Module):
-    """[0, 1] pixels to the network's own range and precision; constants travel in the checkpoint."""
+    """Normalisation of [0, 1] pixels to the network's range and precision; its constants are in the checkpoint."""
 
     mean: Float[Tensor, "colours 1 1"]
     std: Float[Tensor, "colours 1 1"]
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """Keep one mean and deviation a channel."""
+        """Store one mean and deviation per channel."""
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, images: Images) -> Images:
-        """Subtract the mean, divide by the deviation; float32 images enter a network of half precision as such."""
+        """Subtract the mean, divide by the deviation, and convert to the precision of the network."""
         return ((images - self.mean) / self.std).to(self.mean.dtype)
 
 
@@ -63,7 +63,7 @@ HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "t
 
 
 class Attended(NamedTuple):
-    """Attention of a batch, and its features after the gate."""
+    """Attention of a batch, and its gated features."""
 
     attention: AttentionMap
     gate: Gate
@@ -71,25 +71,25 @@ class Attended(NamedTuple):
 
 
 class IBClassifier(nn.Module, ModelHubMixin):
-    """Logits of [0, 1] images, through attention and a Gaussian bottleneck.
+    """Classifier of [0, 1] images with spatial attention and a Gaussian bottleneck.
 
-    `forward` gives logits alone, `inspect` the named parts. In `eval()` both are deterministic: the attention mean is
+    `forward` returns logits alone, `inspect` all parts. In `eval()` both are deterministic: the attention mean is
     quantised and the latent mean decoded. In `train()` one draw of each is taken. `layer` names the submodule whose
     output is gated.
 
     >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
     >>> model = IBClassifier(ModelConfig(anchors=5), spec).eval()
-    >>> seen = model.inspect(torch.rand(2, 3, 48, 48))
-    >>> seen.attention.values().shape, seen.logits.shape
+    >>> inspection = model.inspect(torch.rand(2, 3, 48, 48))
+    >>> inspection.attention.values().shape, inspection.logits.shape
     (torch.Size([2, 12, 12]), torch.Size([2, 10]))
     """
 
     def __init__(self, config: ModelConfig, spec: InputConfig, parts: Parts | None = None) -> None:
-        """Build from what a checkpoint stores, or around given parts (see `ibviz.attach`)."""
+        """Build from the configuration of a checkpoint, or around given parts (see `ibviz.attach`)."""
         super().__init__()
-        parts = parts or parts_of(config, spec)
+        parts = parts or build_parts(config, spec)
         self.config, self.spec, self.layer = config, spec, f"network.{parts.layer}"
-        self.facts: Mapping[str, Any] = {}  # what its file says of its training
+        self.facts: Mapping[str, Any] = {}  # about its training, from its file
         self.normalize = Normalize(spec.mean, spec.std)
         self.network = parts.network
         self.attention = SpatialAttention(parts.head, config.smoothing)
@@ -105,25 +105,25 @@ class IBClassifier(nn.Module, ModelHubMixin):
     def forward(
         self, images: Inputs, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None
     ) -> Float[Tensor, "rows classes"]:
-        """Logits, averaged over draws where `samples` asks for them: a row an image, or for each a hook makes of it."""
+        """Return logits, averaged over draws if `samples` is given; one row per image (more if hooks repeat rows)."""
         return self.inspect(images, samples=samples, generator=generator).logits
 
     def inspect(
         self, images: Inputs, *, samples: tuple[int, int] | None = None, generator: torch.Generator | None = None
     ) -> Inspection:
-        """Run the network and keep its parts.
+        """Run the network and return all its results.
 
-        `samples=(S_a, S_z)` draws S_a attention maps and S_z latents for each from `generator` (None: torch's own).
+        `samples=(S_a, S_z)` draws S_a attention maps, and S_z latents for each, from `generator` (None: torch's own).
         """
         if samples is None and self.training:
             samples = (1, 1)
         return self.decide(images, samples, partial(torch.randn, generator=generator, device=images.device))
 
-    def decide(self, images: Inputs, samples: tuple[int, int] | None, draw: Draw) -> Inspection:
-        """One pass, deterministic where `samples` is None; `draw` gives the noise, recorded or new.
+    def decide(self, images: Inputs, samples: tuple[int, int] | None, draw: NormalSampler) -> Inspection:
+        """Run one pass, deterministic if `samples` is None; `draw` returns noise of a given shape, recorded or new.
 
-        It is asked for the attention's `(S_a, b, gh, gw)` first, then for the latent's `(S_z, S_a·b, k)`; in between,
-        for the gate "noise" in training, for that of the features, `(S_a, b, c, gh, gw)`.
+        The noise of the attention `(S_a, b, gh, gw)` is drawn first and that of the latents `(S_z, S_a·b, k)` last; in
+        training with the gate "noise", that of the features `(S_a, b, c, gh, gw)` is drawn in between.
         """
         kept: list[Attended] = []
 
@@ -135,7 +135,7 @@ class IBClassifier(nn.Module, ModelHubMixin):
         latent = latent_mean.unsqueeze(0)
         if samples is not None:
             latent = latent_mean + latent_deviation * draw((samples[1], *latent_mean.shape))
-        rows = (1 if samples is None else samples[0], -1)  # images, or what a hook at a layer made of them
+        rows = (1 if samples is None else samples[0], -1)  # images, or more rows if a hook repeats them
         latent_mean, latent_deviation = latent_mean.unflatten(0, rows), latent_deviation.unflatten(0, rows)
         return Inspection(
             logits=self.decoder(latent).unflatten(1, rows).mean((0, 1)),
@@ -147,10 +147,10 @@ class IBClassifier(nn.Module, ModelHubMixin):
         )
 
     def with_gate(self, images: Inputs, values: Float[Tensor, "s b gh gw"]) -> Float[Tensor, "s b classes"]:
-        """Logits with given values in the place of the attention: `s` maps for each image, through the latent mean.
+        """Return logits with given values instead of the attention, `s` maps per image, through the latent mean.
 
-        The network runs once up to the gate. With `inspect(images).attention.values()[None]` these are the logits
-        of `model(images)` in eval mode. Raises `InputError` for values on another grid or of other images.
+        The network runs once up to the gate. With `inspect(images).attention.values()[None]` these are the logits of
+        `model(images)` in eval mode. Raises `InputError` if the grid or the number of images differs.
         """
 
         def gate(features: Tensor) -> Tensor:
@@ -179,13 +179,13 @@ class IBClassifier(nn.Module, ModelHubMixin):
         kept = {name: value for name, value in where.items() if name in HUB_OPTIONS}
         return load_model(Path(hf_hub_download(model_id, "model.safetensors", **kept)))
 
-    def generate_model_card(self, *args: Any, **choices: Any) -> ModelCard:  # noqa: ARG002 - the mixin's signature
-        """The README of a saved model: recipe, data, accuracy, anchor usage, as far as they are known."""
+    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """Return the README of a saved model: recipe, data, accuracy and anchors, as far as they are known."""
         from ibviz.models.checkpoint import model_card
 
         return model_card(self)
 
-    def _attend(self, features: Tensor, samples: tuple[int, int] | None, draw: Draw) -> Attended:
+    def _attend(self, features: Tensor, samples: tuple[int, int] | None, draw: NormalSampler) -> Attended:
         mean, deviation = self.attention(features)
         values = mean.unsqueeze(0) if samples is None else mean + deviation * draw((samples[0], *mean.shape))
         entered, index = (values, None) if self.quantizer is None else self.quantizer(values)

@@ -1,13 +1,13 @@
-"""Gates: what attention does to the features of a cell, from open (1) to closed (0).
+"""Gates: the effect of attention on the features of a cell, from open (1) to closed (0).
 
 | gate | features after it | source |
 | --- | --- | --- |
-| residual | f·(1 + a) | published (Lai et al. 2021); the layers behind can undo it |
+| residual | f·(1 + a) | published (Lai et al. 2021); later layers can undo it |
 | mul | f·a | ours |
 | mean | a·f + (1 - a)·m, with m the mean of each channel over images and cells | ours |
-| noise | a·f + (1 - a)·e, with e normal of that mean and the channel's deviation | amortised IBA (Schulz 2020) |
+| noise | a·f + (1 - a)·e, with e normal with the channel's mean and deviation | amortised IBA (Schulz 2020) |
 
-In `eval()` the noise is left out, and the gate "noise" is the gate "mean".
+In `eval()` there is no noise, and the gate "noise" equals the gate "mean".
 """
 
 from collections.abc import Callable
@@ -17,16 +17,17 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Features = Float[Tensor, "b c gh gw"]
-Draw = Callable[[tuple[int, ...]], Tensor]  # standard normal numbers of a shape, on the images' device
-SLOWEST = 0.01  # weight of a new batch in the running statistics once many were seen
+from ibviz.types import FeatureMaps
+
+NormalSampler = Callable[[tuple[int, ...]], Tensor]  # returns standard normal numbers of a shape, on the images' device
+_MIN_WEIGHT = 0.01  # weight of a new batch in the running statistics after the first hundred
 
 
 def capacity(attention: Float[Tensor, "*cells"]) -> Float[Tensor, "*cells"]:
-    """Return the nats that a unit of the noise gate can pass: KL(N(a·r, (1 - a)²) || N(0, 1)) with the mean of r² at 1.
+    """Compute the capacity of a unit of the noise gate in nats: KL(N(a·r, (1 - a)²) || N(0, 1)) for a mean r² of 1.
 
-    That is ½[(1 - a)² + a² - 1] - ln(1 - a) (the price of Schulz et al. 2020, with features taken as of unit variance:
-    their own r² would charge cells of bright objects more). Attention above 0.999 counts as 0.999.
+    This is ½[(1 - a)² + a² - 1] - ln(1 - a), the cost of Schulz et al. (2020) for features of unit variance: with the
+    actual r², cells of bright objects would cost more. Attention is clipped at 0.999.
 
     >>> capacity(torch.tensor([0.0, 0.5]))
     tensor([0.0000, 0.4431])
@@ -37,10 +38,10 @@ def capacity(attention: Float[Tensor, "*cells"]) -> Float[Tensor, "*cells"]:
 
 
 class ChannelStatistics(nn.Module):
-    """Running mean and deviation of each channel over images and cells, kept in the checkpoint.
+    """Running mean and deviation of each channel over images and cells, stored in the checkpoint.
 
-    The first hundred batches count alike; after them the weight of a new one is 0.01. No gradient passes. With several
-    processes the statistics are those of all their images.
+    The first hundred batches have equal weight; later, a new batch has the weight 0.01. No gradient passes. With
+    several processes, the statistics cover the images of all.
     """
 
     mean: Float[Tensor, " c"]
@@ -55,8 +56,8 @@ class ChannelStatistics(nn.Module):
         self.register_buffer("batches", torch.tensor(0))
 
     @torch.no_grad()
-    def update(self, features: Features) -> None:
-        """Take a batch into account."""
+    def update(self, features: FeatureMaps) -> None:
+        """Update the statistics with a batch."""
         values = features.double()
         sums = [values.sum((0, 2, 3)), values.square().sum((0, 2, 3))]
         totals = torch.cat([*sums, values.new_tensor([values.numel() / values.shape[1]])])
@@ -64,28 +65,28 @@ class ChannelStatistics(nn.Module):
             dist.all_reduce(totals)
         mean, square = (totals[:-1] / totals[-1]).chunk(2)
         self.batches.add_(1)
-        weight = (1 / self.batches).clamp(min=SLOWEST)
+        weight = (1 / self.batches).clamp(min=_MIN_WEIGHT)
         self.mean.lerp_(mean.to(self.mean), weight.to(self.mean))
         deviation = (square - mean.square()).clamp(min=0).sqrt()
         self.deviation.lerp_(deviation.to(self.deviation), weight.to(self.deviation))
 
 
 class FeatureGate(nn.Module):
-    """Gates the features of each image by maps of attention, in one of four ways (see the module).
+    """Gate of the features by attention maps, in one of four ways (see the module).
 
-    It has no `forward`: methods that look for layers with a grid must not take it for one.
+    It has no `forward`, so that methods that search for layers with a grid do not find it.
     """
 
     def __init__(self, kind: str, channels: int) -> None:
-        """Keep statistics of the channels if the gate needs them."""
+        """Create the statistics of the channels if the gate needs them."""
         super().__init__()
         self.kind = kind
         self.statistics = ChannelStatistics(channels) if kind in ("mean", "noise") else None
 
     def gated(
-        self, features: Features, attention: Float[Tensor, "s b gh gw"], draw: Draw | None = None
+        self, features: FeatureMaps, attention: Float[Tensor, "s b gh gw"], draw: NormalSampler | None = None
     ) -> Float[Tensor, "sb c gh gw"]:
-        """Return the features under each of `s` maps per image; `draw` makes the noise of the gate "noise"."""
+        """Return the features gated by each of `s` maps per image; `draw` returns noise for the gate "noise"."""
         attention = attention.unsqueeze(2)
         if self.statistics is None:
             return (features * (1 + attention if self.kind == "residual" else attention)).flatten(0, 1)

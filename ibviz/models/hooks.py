@@ -1,4 +1,4 @@
-"""Changes of a network that are undone after their block: its mode, what a module gives, where gradients start."""
+"""Context managers that change a network and undo it: its mode, the output of a module, the start of gradients."""
 
 import sys
 import threading
@@ -13,24 +13,25 @@ from torch.utils import checkpoint
 
 from ibviz.errors import InputError, NoMapError
 
-IN_TRAINING = ("training", "train")  # arguments of operations in an exported graph
-CONSTANTS = {"aten::batch_norm": 5, "aten::dropout": 2, "aten::feature_dropout": 2}  # the same, in a traced one
+IN_TRAINING = ("training", "train")  # names of the training argument in an exported graph
+CONSTANTS = {"aten::batch_norm": 5, "aten::dropout": 2, "aten::feature_dropout": 2}  # its position in a traced graph
 _ALONE = threading.RLock()
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; every module's own mode and weights again after it, also after an error.
+    """Set eval mode inside the block; restore the mode and weights of every module after it, even after an error.
 
-    The modes change by `train` and `eval`, in which some layers, as LoRA's, change their weights. One thread at a time
-    is inside: hooks, modes and PyTorch's own switches belong to all threads. Raises `InputError` where images of a
-    batch would change one another. Outside the network, PyTorch's default dtype is float32, as draws depend on it.
+    The mode is changed with `train` and `eval`, in which some layers, such as LoRA's, change their weights. Only one
+    thread at a time can be inside, since hooks, modes and PyTorch's switches are shared by all threads. Outside the
+    network, PyTorch's default dtype is float32, on which random draws depend. Raises `InputError` if the images of a
+    batch would affect each other.
     """
     with _ALONE:
         modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
         kept = _weights_that_modes_change(model) if any(training for _, training in modes) else []
         try:
-            for module, _ in modes:  # parents first, which take their children along
+            for module, _ in modes:  # parents come first and switch their children
                 _switch(module, training=False)
             _refuse_training_for_good(model)
             with _float32_by_default(model):
@@ -39,17 +40,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             for module, training in modes:
                 _switch(module, training=training)
             for module, training in modes:
-                module.training = training  # where a `train` of the module's own thinks otherwise
+                module.training = training  # in case the module overrides `train`
             for weights, before in kept:
                 weights.data.copy_(before)
 
 
 @contextmanager
 def as_written(model: nn.Module) -> Iterator[None]:
-    """Inside the block, a network runs as its code says: nothing is compiled, nothing computed again to save memory.
+    """Switch off compilation and activation checkpointing inside the block.
 
-    Compiled code leaves hooks out, and a checkpointed part has no gradients until it is computed again. Raises
-    `InputError` for a network that is spread over devices or processes, or whose weights no gradient can pass.
+    Compiled code skips hooks, and a checkpointed part has no gradients until it is recomputed. Raises `InputError` for
+    a network that is spread over devices or processes, or whose weights were made in inference mode.
     """
     for module in model.modules():
         spread = isinstance(module, nn.DataParallel) and len(module.device_ids) > 1
@@ -59,7 +60,7 @@ def as_written(model: nn.Module) -> Iterator[None]:
                 "gradients do not follow; give what it wraps, model.module"
             )
     with ExitStack() as changes:
-        if "torch._dynamo" in sys.modules:  # or else nothing is compiled, and the import takes seconds
+        if "torch._dynamo" in sys.modules:  # otherwise nothing is compiled, and its import takes seconds
             changes.enter_context(torch.compiler.set_stance("force_eager"))
         for name, plain in NOT_CHECKPOINTED.items():
             changes.enter_context(_replaced(checkpoint, name, plain))
@@ -75,49 +76,49 @@ def as_written(model: nn.Module) -> Iterator[None]:
 
 
 class _CalledAsIs:
-    """In the place of `torch.utils.checkpoint.CheckpointFunction`."""
+    """Replacement of `torch.utils.checkpoint.CheckpointFunction` that runs the function without checkpointing."""
 
     @staticmethod
-    def apply(function: Callable[..., Any], preserve: bool, *inputs: Any) -> Any:  # noqa: ARG004 - its signature
+    def apply(function: Callable[..., Any], _preserve_rng_state: bool, *inputs: Any) -> Any:
         return function(*inputs)
 
 
 def _nothing_around(*_: Any, **__: Any) -> Iterator[None]:
-    """In the place of the generator whose two halves PyTorch runs before and after a checkpointed part."""
+    """Replacement of the generator whose halves PyTorch runs before and after a checkpointed part."""
     yield
 
 
 NOT_CHECKPOINTED: dict[str, Any] = {
     "CheckpointFunction": _CalledAsIs,  # use_reentrant=True
-    "_checkpoint_without_reentrant_generator": _nothing_around,  # use_reentrant=False, by PyTorch's version
-    "_checkpoint_without_reentrant_generator_impl": _nothing_around,
+    "_checkpoint_without_reentrant_generator": _nothing_around,  # use_reentrant=False, older PyTorch
+    "_checkpoint_without_reentrant_generator_impl": _nothing_around,  # newer PyTorch
 }
 
 
 def is_sealed(module: nn.Module) -> bool:
-    """Whether a module is scripted, traced or exported: it runs as a whole, and its parts cannot be watched."""
+    """Return True if a module is scripted, traced or exported, so that hooks on its submodules do not run."""
     if isinstance(module, torch.fx.GraphModule):
         return any(isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes)
     return isinstance(module, torch.jit.ScriptModule)
 
 
 class Sealed(nn.Module):
-    """A scripted, traced or exported network, with what it raises at images of another kind than it was made for."""
+    """Wrapper of a scripted, traced or exported network that explains errors at images of an unexpected shape."""
 
     def __init__(self, network: nn.Module) -> None:
-        """Keep the network as it is."""
+        """Wrap the network without changing it."""
         super().__init__()
         self.network = network
 
     def train(self, mode: bool = True) -> "Sealed":
-        """Switch what can be switched: the mode of an exported network is fixed."""
+        """Set the mode, unless the network is exported and its mode is fixed."""
         self.training = mode
         with suppress(NotImplementedError):
             self.network.train(mode)
         return self
 
     def forward(self, images: torch.Tensor) -> Any:
-        """What the network gives."""
+        """Return the network's output."""
         try:
             return self.network(images)
         except torch.OutOfMemoryError:
@@ -131,19 +132,19 @@ class Sealed(nn.Module):
 
 
 def unsealed(network: nn.Module) -> nn.Module:
-    """The network, with a face to which hooks can be put where it has none of its own."""
+    """Return the network, inside a `Sealed` wrapper that accepts hooks if it is scripted, traced or exported."""
     return Sealed(network) if is_sealed(network) else network
 
 
 @contextmanager
 def replaced_output(module: nn.Module, replace: Callable[[Any], Any]) -> Iterator[None]:
-    """Inside the block, what `replace` makes of the module's output stands in its place."""
+    """Replace the output of a module by `replace(output)` inside the block."""
     if is_sealed(module):
         raise NoMapError(
             "this network is scripted, traced or exported, so that its layers cannot be watched; give the "
             "original module, or choose a method on whole passes, such as saliency or rise"
         )
-    handle = module.register_forward_hook(lambda module, inputs, output: replace(output))  # noqa: ARG005
+    handle = module.register_forward_hook(lambda _module, _inputs, output: replace(output))
     try:
         yield
     finally:
@@ -152,27 +153,27 @@ def replaced_output(module: nn.Module, replace: Callable[[Any], Any]) -> Iterato
 
 @contextmanager
 def graph_after(model: nn.Module, module: nn.Module) -> Iterator[None]:
-    """Inside the block, a pass keeps nothing for gradients before a module's output, and everything after it."""
+    """Record a graph for gradients only after a module's output, inside the block."""
 
-    def leave(model: nn.Module, inputs: object) -> None:  # noqa: ARG001 - a hook's signature
+    def disable(*_: object) -> None:
         torch.set_grad_enabled(False)
 
-    def enter(output: Any) -> Any:
+    def enable(output: Any) -> Any:
         torch.set_grad_enabled(True)
         return output
 
     with (
         torch.enable_grad(),
-        model.register_forward_pre_hook(leave),
-        replaced_output(module, enter),
-        replaced_output(model, enter),  # a block of the network's own may have ended with gradients off
+        model.register_forward_pre_hook(disable),
+        replaced_output(module, enable),
+        replaced_output(model, enable),  # a block inside the network may have ended with gradients off
     ):
         yield
 
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Inside the block, another value of an attribute, if the owner has it."""
+    """Replace the value of an attribute inside the block, if the owner has it."""
     if not hasattr(owner, name):
         yield
         return
@@ -186,20 +187,20 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def _float32_by_default(model: nn.Module) -> Iterator[None]:
-    """Inside the block, tensors made without a dtype are float32; the network itself keeps the caller's default."""
+    """Set the default dtype to float32 inside the block; the network itself runs with the caller's default."""
     before = torch.get_default_dtype()
     if before == torch.float32 or is_sealed(model):
         yield
         return
-    theirs = model.register_forward_pre_hook(lambda *_: torch.set_default_dtype(before))
-    ours = model.register_forward_hook(lambda *_: torch.set_default_dtype(torch.float32), always_call=True)
+    restore = model.register_forward_pre_hook(lambda *_: torch.set_default_dtype(before))
+    reset = model.register_forward_hook(lambda *_: torch.set_default_dtype(torch.float32), always_call=True)
     torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
         torch.set_default_dtype(before)
-        theirs.remove()
-        ours.remove()
+        restore.remove()
+        reset.remove()
 
 
 def _switch(module: nn.Module, *, training: bool) -> None:
@@ -209,14 +210,14 @@ def _switch(module: nn.Module, *, training: bool) -> None:
 
 
 def _weights_that_modes_change(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Weights of modules with a `train` of their own, and copies, since what is added and taken away is rounded."""
+    """Return the weights of modules that override `train`, with copies: merging and unmerging LoRA rounds them."""
     changing = [module for module in model.modules() if type(module).train is not nn.Module.train]
-    weights = {id(one): one for module in changing for one in [*module.parameters(), *module.buffers()]}
-    return [(one, one.detach().clone()) for one in weights.values()]
+    weights = {id(tensor): tensor for module in changing for tensor in [*module.parameters(), *module.buffers()]}
+    return [(tensor, tensor.detach().clone()) for tensor in weights.values()]
 
 
 def _refuse_training_for_good(model: nn.Module) -> None:
-    """Raise `InputError` where images of a batch change one another, or chance changes them, although in eval mode."""
+    """Raise `InputError` if, even in eval mode, images of a batch affect each other or the output is random."""
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise InputError(
@@ -239,12 +240,12 @@ def _was_sealed_in_training(module: Any) -> bool:
             if isinstance(node.target, torch._ops.OpOverload)
         ]
         return any(
-            one.name in IN_TRAINING and value is True
-            for names, values in given
-            for one, value in zip(names, values, strict=False)
+            argument.name in IN_TRAINING and value is True
+            for arguments, values in given
+            for argument, value in zip(arguments, values, strict=False)
         )
     if not hasattr(module, "inlined_graph"):
         return False
-    graph = module.inlined_graph  # to which the nodes belong
-    nodes = [(node, place) for kind, place in CONSTANTS.items() for node in graph.findAllNodes(kind)]
-    return any(list(node.inputs())[place].toIValue() is True for node, place in nodes)
+    graph = module.inlined_graph  # keep a reference: the nodes belong to it
+    nodes = [(node, position) for kind, position in CONSTANTS.items() for node in graph.findAllNodes(kind)]
+    return any(list(node.inputs())[position].toIValue() is True for node, position in nodes)

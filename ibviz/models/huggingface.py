@@ -1,4 +1,4 @@
-"""Image classifiers of the library `transformers`: the network, and what its own files say of input and output."""
+"""Image classifiers of the library `transformers`: loading, with the input and head that their files describe."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from ibviz.heads import HeadName
 from ibviz.models.config import InputConfig
 from ibviz.models.texts import head_for_texts, texts_as_classes
 
-BYTE = 1 / 255  # by which pixels are rescaled, as those of ibviz are
+BYTE = 1 / 255  # rescaling of pixels to [0, 1], as in ibviz
 HEADS_BY_PROBLEM: dict[str | None, HeadName] = {
     "single_label_classification": "softmax",
     "multi_label_classification": "sigmoid",
@@ -19,7 +19,7 @@ HEADS_BY_PROBLEM: dict[str | None, HeadName] = {
 
 
 def is_of_transformers(network: nn.Module) -> bool:
-    """Whether a network is one of `transformers`, whose outputs hold their logits under that name.
+    """Return True for a network of `transformers`, whose outputs have an attribute `logits`.
 
     >>> is_of_transformers(nn.Linear(2, 2))
     False
@@ -30,9 +30,9 @@ def is_of_transformers(network: nn.Module) -> bool:
 def from_transformers(name: str, classes: Sequence[str] | None = None) -> tuple[nn.Module, InputConfig, HeadName]:
     """Load an image classifier by OWNER/NAME on the Hub or by its folder, with its input and its head.
 
-    With `classes` it is a network of images and texts, as CLIP and SigLIP, and they are the texts. Raises `InputError`
-    if `transformers` is not installed, if there is no such network, and for images that are prepared in another way
-    than resized, cropped, divided by 255 and normalised.
+    With `classes`, the network is one of images and texts, such as CLIP or SigLIP, and these are the texts. Raises
+    `InputError` if `transformers` is not installed, if there is no such network, or if its images are prepared in
+    another way than resizing, cropping, division by 255 and normalisation.
     """
     try:
         import transformers
@@ -45,9 +45,9 @@ def from_transformers(name: str, classes: Sequence[str] | None = None) -> tuple[
         prepared = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
         tokenizer: Any = None if classes is None else transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"transformers has no {kind} {name} ({said[0]}); expected OWNER/NAME on the Hub, or "
+            f"transformers has no {kind} {name} ({lines[0]}); expected OWNER/NAME on the Hub, or "
             "a folder with its config.json, preprocessor_config.json and weights"
         ) from error
     if classes is None:
@@ -59,13 +59,23 @@ def from_transformers(name: str, classes: Sequence[str] | None = None) -> tuple[
 
 
 def head_for(config: Any) -> HeadName:
-    """What the outputs mean: as the configuration says or, where it does not, as `transformers` itself trains it."""
+    """Return the head that the configuration names, or by default the one with which `transformers` trains."""
     usual = "regression" if config.num_labels == 1 else "single_label_classification"
     return HEADS_BY_PROBLEM[config.problem_type or usual]
 
 
 def input_of(config: Any, prepared: dict[str, Any], name: str, class_names: Sequence[str]) -> InputConfig:
-    """The input of a classifier, from its configuration and from how its image processor prepares images."""
+    """Return the input of a classifier from its files.
+
+    Args:
+        config: Configuration of the network.
+        prepared: Settings of its image processor.
+        name: Name of the network, for the error.
+        class_names: One name per class.
+
+    Raises:
+        InputError: The pixels are not divided by 255.
+    """
     if not prepared.get("do_rescale", True) or abs(prepared.get("rescale_factor", BYTE) - BYTE) > 1e-9:
         raise InputError(
             f"{name} does not divide its pixels by 255; load it with transformers and tell ibviz.wrap the "
@@ -88,7 +98,7 @@ def _constants(given: Any, channels: int) -> tuple[float, ...]:
 
 
 def _sizes(config: Any, prepared: dict[str, Any]) -> tuple[int | tuple[int, int], int | None]:
-    """Size of the input, and the short side of an image before the crop."""
+    """Return the size of the input, and the short side of an image before the crop (None: no crop)."""
     size, crop = dict(prepared.get("size") or {}), dict(prepared.get("crop_size") or {})
     short = size.get("shortest_edge")
     if prepared.get("do_center_crop") and crop:

@@ -1,4 +1,4 @@
-"""The authors' released weights, renamed onto our modules (github ashleylqx/AIB at 77e418c)."""
+"""Conversion of the authors' released weights to our module names (github ashleylqx/AIB at 77e418c)."""
 
 import os
 import re
@@ -14,19 +14,19 @@ from torch import Tensor
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig, ModelConfig
-from ibviz.reading import reason_of, shaped
+from ibviz.reading import reason_of, validated
 
-Rules = tuple[tuple[str, str], ...]
+RenameRules = tuple[tuple[str, str], ...]
 
-LONGEST = 2**16  # side of a tensor of theirs
-SUFFIXES = (".tar", ".pth", ".pt")
-VGG32: Rules = (
+_MAX_SIDE = 2**16  # largest side of a tensor in their files
+OFFICIAL_SUFFIXES = (".tar", ".pth", ".pt")
+_VGG32: RenameRules = (
     (r"features\.(\d)\.op\.", r"network.stem.\1."),
     (r"encode\.(\d)\.op\.", r"network.encoder.\1."),
     (r"encode\.5\.", "network.encoder.5."),
     (r"encode\.8\.", "bottleneck.project."),
 )
-WIDE: Rules = (
+_WIDE: RenameRules = (
     (r"conv1\.", "network.stem.0."),
     (r"block([12])\.layer\.", r"network.stem.\1."),
     (r"encode\.0\.layer\.", "network.encoder.0."),
@@ -34,30 +34,30 @@ WIDE: Rules = (
     (r"encode\.5\.", "bottleneck.project."),
     (r"att_module_mu\.0\.layer\.", "attention.head.0."),
 )
-VGG16: Rules = (
+_VGG16: RenameRules = (
     (r"features\.", "network.stem."),
     (r"encode\.2\.", "bottleneck.project."),
 )
-WRN50: Rules = (
+_WRN50: RenameRules = (
     (r"(conv1|bn1|layer[123])\.", r"network.stem.\1."),
     (r"encode\.0\.", "network.encoder.layer4."),
     (r"encode\.3\.", "bottleneck.project."),
 )
-SHARED: Rules = (
+_SHARED: RenameRules = (
     (r"att_module_mu\.", "attention.head."),
     (r"att_module_std\.0\.", "attention.scale."),
     (r"decode\.", "decoder."),
     (r"emb\.weight$", "quantizer.anchors"),
 )
-# By a tensor that only this family has; with its rules, and the modules that are registered a second time under another
-# name or, `tmp_layer`, never used.
-FAMILIES: dict[str, tuple[Rules, str]] = {
-    "features.0.op.0.weight": (VGG32, r"^$"),
-    "att_block3.layer.0.conv1.weight": (WIDE, r"(att_block3|bn_att\d?|att_conv\d?|block3|bn1)\."),
-    "features.28.weight": (VGG16, r"^$"),
-    "att_layer4.0.conv1.weight": (WRN50, r"(att_layer4|layer4|tmp_layer)\."),
+# Key: a tensor that only this family has. Value: its rules, and a pattern of modules to drop, which are registered a
+# second time under another name or never used (`tmp_layer`).
+_FAMILIES: dict[str, tuple[RenameRules, str]] = {
+    "features.0.op.0.weight": (_VGG32, r"^$"),
+    "att_block3.layer.0.conv1.weight": (_WIDE, r"(att_block3|bn_att\d?|att_conv\d?|block3|bn1)\."),
+    "features.28.weight": (_VGG16, r"^$"),
+    "att_layer4.0.conv1.weight": (_WRN50, r"(att_layer4|layer4|tmp_layer)\."),
 }
-# Normalisation of their training: constants of CIFAR-100 for both CIFAR sets, others in the WRN code, ImageNet's.
+# Normalisation of their training: CIFAR-100 constants for both CIFAR sets, other constants in the WRN code, ImageNet's.
 NORMALISATION = {
     "vgg32": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     "wrn28_10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -68,9 +68,9 @@ NORMALISATION = {
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a state_dict of the authors; aliases are dropped, normalisation is not in it."""
+    """Rename the tensors of a state_dict of the authors and drop aliases; the normalisation is not included."""
     state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    family = next((known for key, known in FAMILIES.items() if key in state), None)
+    family = next((known for key, known in _FAMILIES.items() if key in state), None)
     if family is None:
         raise InputError(
             f"these tensors ({', '.join(list(state)[:3])}, ...) are of none of the authors' networks: "
@@ -78,13 +78,13 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         )
     rules, aliases = family
     kept = {key: tensor for key, tensor in state.items() if not re.match(aliases, key)}
-    renamed = {_rename(key, rules + SHARED): tensor for key, tensor in kept.items()}
+    renamed = {_rename(key, rules + _SHARED): tensor for key, tensor in kept.items()}
     if "quantizer.anchors" in renamed:
         renamed["quantizer.anchors"] = renamed["quantizer.anchors"].flatten()
     return renamed
 
 
-def _rename(key: str, rules: Rules) -> str:
+def _rename(key: str, rules: RenameRules) -> str:
     for pattern, replacement in rules:
         name, hits = re.subn(f"^{pattern}", replacement, key)
         if hits:
@@ -93,7 +93,7 @@ def _rename(key: str, rules: Rules) -> str:
 
 
 def from_official(state: Mapping[str, Tensor], spec: InputConfig) -> IBClassifier:
-    """A classifier with the authors' weights; sizes are read off the tensors, input and classes come from `spec`."""
+    """Build a classifier with the authors' weights; sizes come from the tensors, input and classes from `spec`."""
     renamed = convert(state)
     with torch.device("meta"):  # only the names and shapes of its own weights matter
         model = IBClassifier(_config(renamed), spec)
@@ -110,35 +110,35 @@ def from_official(state: Mapping[str, Tensor], spec: InputConfig) -> IBClassifie
 def load_official(
     path: Path, spec: InputConfig | None = None, *, weights: Literal["net", "net_ema"] = "net"
 ) -> IBClassifier:
-    """A classifier from a `.tar` or `.pth` file of the authors; nothing but tensors and plain settings is unpickled.
+    """Load a classifier from a `.tar` or `.pth` file of the authors; only tensors and plain settings are unpickled.
 
-    Without `spec` the input is normalised as in their training of that network on CIFAR or CUB, and classes are
-    numbers; their SVHN networks want 0.5 for all means and deviations. `weights` chooses between the live and the
-    averaged weights where a file holds both.
+    Without `spec`, the input is normalised as in their training on CIFAR or CUB, and classes are numbers; their SVHN
+    networks need 0.5 for all means and deviations. If a file has both, `weights` chooses between the weights ("net")
+    and their moving average ("net_ema").
     """
     state = read_container(path, weights)
     return from_official(state, spec or _usual_input(convert(state)))
 
 
 def read_container(path: Path, weights: str = "net") -> dict[str, Tensor]:
-    """The tensors of a file of the authors, whichever way it wraps them."""
+    """Read the tensors of a file of the authors, in any of the layouts that they use."""
     if not os.path.isfile(path):
         raise InputError(f"cannot read {path}: No such file")
     try:
         with torch.serialization.safe_globals([Namespace]):  # their flags: names and plain values
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # no pickle says what it raises
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {asked[1]}" if asked else reason_of(error)
+    except Exception as error:  # unpickling may raise anything
+        requested = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {requested[1]}" if requested else reason_of(error)
         raise InputError(
             f"{path} is no PyTorch file, or holds more than tensors and settings and could run any code, "
             f"so it is not opened ({reason}); save its state_dict alone with "
             "torch.save, on a machine that may run it"
         ) from error
     for keys in (("model_states", weights), ("state_dict",), ()):
-        found = _descend(content, keys)
-        if _are_weights(found):
-            return dict(found)
+        candidate = _descend(content, keys)
+        if _are_weights(candidate):
+            return dict(candidate)
     held = str(list(islice(content, 5))) if isinstance(content, Mapping) else type(content).__name__
     raise InputError(
         f"{path} holds no weights where the authors' files have them (model_states.{weights}, "
@@ -146,18 +146,18 @@ def read_container(path: Path, weights: str = "net") -> dict[str, Tensor]:
     )
 
 
-def _are_weights(found: Any) -> bool:
-    """Whether these are plain tensors by their names."""
+def _are_weights(candidate: Any) -> bool:
+    """Return True for a non-empty mapping from names to plain tensors."""
     return (
-        isinstance(found, Mapping)
-        and len(found) > 0
-        and all(isinstance(name, str) for name in found)
-        and all(isinstance(one, Tensor) and _is_plain(one) for one in found.values())
+        isinstance(candidate, Mapping)
+        and len(candidate) > 0
+        and all(isinstance(name, str) for name in candidate)
+        and all(isinstance(value, Tensor) and _is_plain(value) for value in candidate.values())
     )
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor holds real numbers, each of them stored: an expanded one may claim any size."""
+    """Return True if a tensor has real numbers that are all stored; an expanded tensor could claim any size."""
     real = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())
     return real and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
@@ -181,12 +181,12 @@ def _classes(renamed: Mapping[str, Tensor]) -> int:
 
 
 def _length(renamed: Mapping[str, Tensor], name: str, axis: int = 0) -> int:
-    """One side of a tensor; what is not there, or has no such side, or one that no network has, is refused."""
+    """Return the length of a tensor along an axis; raise `InputError` if either is missing, or the length too large."""
     shape = tuple(renamed[name].shape) if name in renamed else ()
-    if len(shape) <= axis or not 0 < shape[axis] <= LONGEST:
+    if len(shape) <= axis or not 0 < shape[axis] <= _MAX_SIDE:
         held = f"is {shape}" if name in renamed else "is not there"
         raise InputError(
-            f"the weights are not those of a network of the authors: {name} should have 1 to {LONGEST:,} "
+            f"the weights are not those of a network of the authors: {name} should have 1 to {_MAX_SIDE:,} "
             f"values along axis {axis}; it {held}"
         )
     return shape[axis]
@@ -201,7 +201,7 @@ def _config(renamed: Mapping[str, Tensor]) -> ModelConfig:
         "latent": _length(renamed, "bottleneck.project.bias") // 2,
         "head_depth": len(head) - 1 if backbone.startswith("vgg") else 0,
     }
-    return shaped(ModelConfig, sizes, "the weights are not those of a network of the authors")
+    return validated(ModelConfig, sizes, "the weights are not those of a network of the authors")
 
 
 def _backbone(renamed: Mapping[str, Tensor]) -> str:

@@ -1,8 +1,8 @@
-"""How much a classifier relies on its attention: what it decides with other maps in the place of its own.
+"""Reliance of a classifier on its attention: accuracy and cross-entropy when its maps are replaced by other maps.
 
-Features, latent mean and decoder stay as they are; only the values that enter the gate are replaced. A network that
-decides as well with the average map of a data set uses where objects usually lie, not what it sees; one that decides
-as well with every map at its mean does not use its attention at all.
+Features, latent mean and decoder are unchanged; only the values that enter the gate are replaced. If a network is as
+accurate with the average map of a data set, it uses the usual location of objects instead of the image; if it is as
+accurate with every map replaced by its mean, it does not use its attention at all.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ from ibviz.models.hooks import evaluating
 from ibviz.statistics import estimate
 from ibviz.types import Images, Labels, Maps
 
-# Maps that enter the gate, by name, in the order of `stand_ins`.
+# Labels of the maps that enter the gate, in the order of `replacement_maps`.
 REPLACEMENTS = {
     "own": "its own map",
     "mean": "every cell at its map's mean",
@@ -27,11 +27,11 @@ REPLACEMENTS = {
     "other": "another image's map",
     "reversed": "the reversed map (off the distribution)",
 }
-Numbers = Float[Tensor, "v b"]  # one for each map in the place of the own and each image
+_ByMapAndImage = Float[Tensor, "v b"]  # one value per kind of map and image
 
 
 def at_mean(values: Maps) -> Maps:
-    """Every cell at the mean of its map: the level stays, the places are lost.
+    """Set every cell to the mean of its map, which keeps the level and removes the location.
 
     >>> at_mean(torch.tensor([[[0.0, 0.5, 1.0]]]))
     tensor([[[0.5000, 0.5000, 0.5000]]])
@@ -39,34 +39,34 @@ def at_mean(values: Maps) -> Maps:
     return values.mean((1, 2), keepdim=True).expand_as(values)
 
 
-def turned(values: Maps) -> Maps:
-    """The order of the cells reversed within the range of each map: v becomes maximum + minimum - v.
+def reversed_values(values: Maps) -> Maps:
+    """Reverse the order of the cells within the range of each map: v becomes maximum + minimum - v.
 
-    The level and the distribution of the values change with it: no attention the network was trained with looks so,
-    and what it then decides is the answer to an input off its distribution.
+    This changes the level and the distribution of the values, so that the network is tested off its training
+    distribution.
 
-    >>> turned(torch.tensor([[[0.25, 0.5, 1.0]]]))
+    >>> reversed_values(torch.tensor([[[0.25, 0.5, 1.0]]]))
     tensor([[[1.0000, 0.7500, 0.2500]]])
     """
     return values.amax((1, 2), keepdim=True) + values.amin((1, 2), keepdim=True) - values
 
 
-def average_of(maps: Maps) -> Float[Tensor, "1 gh gw"]:
-    """The mean of maps over images, cell by cell.
+def mean_map(maps: Maps) -> Float[Tensor, "1 gh gw"]:
+    """Compute the mean of maps over images, cell by cell.
 
-    >>> average_of(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]))
+    >>> mean_map(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]))
     tensor([[[0.5000, 1.0000]]])
     """
     return maps.double().mean(0, keepdim=True).to(maps.dtype)
 
 
-def stand_ins(own: Maps, average: Float[Tensor, "1 gh gw"], other: Maps) -> Float[Tensor, "v b gh gw"]:
-    """The maps of `REPLACEMENTS`, in their order."""
-    return torch.stack([own, at_mean(own), average.expand_as(own), other, turned(own)])
+def replacement_maps(own: Maps, average: Float[Tensor, "1 gh gw"], other: Maps) -> Float[Tensor, "v b gh gw"]:
+    """Stack the maps of `REPLACEMENTS`, in their order."""
+    return torch.stack([own, at_mean(own), average.expand_as(own), other, reversed_values(own)])
 
 
 def derangement(count: int, seed: int) -> Int[Tensor, " {count}"]:
-    """For each of `count` images another one, each once: a random cycle through all of them (Sattolo 1986).
+    """Draw a random cyclic permutation, which assigns to each image another image, each once (Sattolo 1986).
 
     >>> derangement(4, seed=0)
     tensor([1, 3, 0, 2])
@@ -77,37 +77,34 @@ def derangement(count: int, seed: int) -> Int[Tensor, " {count}"]:
     return torch.empty_like(order).scatter(0, order, order.roll(-1))
 
 
-class Answers(NamedTuple):
-    """What a network decides with each map; NaN for images without a label."""
+class ClassificationScores(NamedTuple):
+    """Scores of predictions with each kind of map; NaN for images without a label."""
 
-    correct: Numbers  # 1 for right, 0 for wrong
-    cross_entropy: Numbers  # nats
+    correct: _ByMapAndImage  # 1 for a correct prediction, else 0
+    cross_entropy: _ByMapAndImage  # nats
 
 
-def answers(logits: Float[Tensor, "v b classes"], labels: Labels) -> Answers:
-    """Hold logits against labels, -1 for none.
+def classification_scores(logits: Float[Tensor, "v b classes"], labels: Labels) -> ClassificationScores:
+    """Compare logits with labels; the label -1 means unknown.
 
-    >>> answers(torch.zeros(1, 2, 4), torch.tensor([0, -1]))
-    Answers(correct=tensor([[1., nan]]), cross_entropy=tensor([[1.3863,    nan]]))
+    >>> classification_scores(torch.zeros(1, 2, 4), torch.tensor([0, -1]))
+    ClassificationScores(correct=tensor([[1., nan]]), cross_entropy=tensor([[1.3863,    nan]]))
     """
     logits, unknown = logits.float(), labels < 0
     nats = F.cross_entropy(logits.movedim(2, 1), labels.clamp_min(0).expand(logits.shape[:2]), reduction="none")
     right = (logits.argmax(-1) == labels).float()
-    return Answers(right.masked_fill(unknown, torch.nan), nats.masked_fill(unknown, torch.nan))
+    return ClassificationScores(right.masked_fill(unknown, torch.nan), nats.masked_fill(unknown, torch.nan))
 
 
 class Reliance(NamedTuple):
-    """What a network decides about images with each map of `REPLACEMENTS`, and the average map of these images."""
+    """Scores of a network's predictions with each map of `REPLACEMENTS`, and the average map of the images."""
 
     correct: Float[Tensor, "v n"]
     cross_entropy: Float[Tensor, "v n"]
     average: Float[Tensor, "gh gw"]
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Accuracy and cross-entropy in nats as estimates over labelled images, by the name of the map.
-
-        Of images without any label there is nothing to say: then it is empty.
-        """
+        """Return accuracy and cross-entropy (nats) over labelled images by name of the map; empty without labels."""
         if self.correct.isnan().all():
             return {}
         columns = zip(REPLACEMENTS, self.correct, self.cross_entropy, strict=True)
@@ -118,11 +115,10 @@ class Reliance(NamedTuple):
 
 
 def reliance(model: IBClassifier, batches: Callable[[], Iterable[tuple[Images, Labels]]], *, seed: int = 0) -> Reliance:
-    """Replace the attention of images in every way of `REPLACEMENTS`, in two passes over the `batches`.
+    """Replace the attention of images by each map of `REPLACEMENTS`, in two passes over `batches()`.
 
-    The average is over all images; `seed` decides whose map each of them gets. The maps of all images are kept in
-    memory. The result does not depend on how the images are dealt into batches. Raises `InputError` for less than two
-    images.
+    The average map is over all images; `seed` decides which other image's map each image gets. The maps of all images
+    are kept in memory. The result does not depend on the batch size. Raises `InputError` for fewer than two images.
 
     >>> from ibviz.models.config import InputConfig, ModelConfig
     >>> spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
@@ -132,12 +128,12 @@ def reliance(model: IBClassifier, batches: Callable[[], Iterable[tuple[Images, L
     """
     with evaluating(model), torch.inference_mode():
         maps = torch.cat([model.inspect(images).attention.values() for images, _ in batches()])
-        average, others = average_of(maps), maps[derangement(len(maps), seed).to(maps.device)]
+        average, others = mean_map(maps), maps[derangement(len(maps), seed).to(maps.device)]
         parts, begin = [], 0
         for images, labels in batches():
             here = slice(begin, begin + len(images))
-            values = stand_ins(maps[here], average, others[here])
-            parts.append(answers(model.with_gate(images, values), labels))
+            values = replacement_maps(maps[here], average, others[here])
+            parts.append(classification_scores(model.with_gate(images, values), labels))
             begin += len(images)
     correct, nats = (torch.cat(columns, dim=1).cpu() for columns in zip(*parts, strict=True))
     return Reliance(correct, nats, average[0].cpu())

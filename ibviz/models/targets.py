@@ -1,9 +1,8 @@
-"""What a detector or a segmenter is asked about: functions of its output, for `ibviz.wrap`.
+"""Targets for detectors and segmenters: functions of their output, for `ibviz.wrap`.
 
-Give them as `output`, with `head="none"`. Each makes a row of numbers for each image, one for each box or region that
-was given. Everything else in ibviz takes them as it takes logits: `targets=0` explains and judges the first box. Boxes
-and regions are those of one photograph, in pixels of the images that the wrapped network gets; wrap the network again
-for another photograph.
+Pass them as `output`, with `head="none"`. Each returns one row of numbers per image, one per given box or region. The
+rest of ibviz treats them as logits: `targets=0` explains and judges the first box. Boxes and regions belong to a single
+photograph, in pixels of the images that the wrapped network gets; wrap the network again for another photograph.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,23 +13,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.errors import InputError
-from ibviz.models.loading import Output, selected
+from ibviz.models.loading import Output, select_output
 from ibviz.types import Boxes
 
 Target = Callable[[Any], Float[Tensor, "b k"]]
 
 
 def box_scores(boxes: Tensor, classes: Sequence[int], *, overlap: float = 0.5) -> Target:
-    """Scores that a torchvision detector gives to its boxes matched to given ones `(k, 4)`, in [0, 1].
+    """Return a function that gives a torchvision detector's scores of the detections that match given boxes, in [0, 1].
 
-    A given box is matched to the detection of its class with the largest intersection over union. Where that is below
-    `overlap`, or nothing of the class was detected, the score is 0. Detectors drop boxes of low scores by themselves
-    (torchvision: `box_score_thresh=0.05`); lower it, and scores fall to 0 later.
+    A given box is matched to the detection of its class with the largest intersection over union. The score is 0 if
+    that is below `overlap`, or if nothing of the class was detected. Detectors drop boxes with low scores (torchvision:
+    `box_score_thresh=0.05`); with a lower threshold, scores become 0 later.
 
-    Raises `InputError` unless there is a class for each box.
+    Args:
+        boxes: `(k, 4)`, as x0, y0, x1, y1 in pixels.
+        classes: One class per box.
+        overlap: Smallest intersection over union of a match.
 
-    >>> found = [{"boxes": torch.tensor([[0.0, 0, 4, 4]]), "labels": torch.tensor([2]), "scores": torch.tensor([0.9])}]
-    >>> box_scores(torch.tensor([[0.0, 0, 4, 5], [6, 6, 9, 9]]), [2, 2])(found)
+    Raises:
+        InputError: There is not one class per box, or a box has no area.
+
+    >>> output = [{"boxes": torch.tensor([[0.0, 0, 4, 4]]), "labels": torch.tensor([2]), "scores": torch.tensor([0.9])}]
+    >>> box_scores(torch.tensor([[0.0, 0, 4, 5], [6, 6, 9, 9]]), [2, 2])(output)
     tensor([[0.9000, 0.0000]])
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) != len(classes) or not len(boxes):
@@ -53,18 +58,18 @@ def box_scores(boxes: Tensor, classes: Sequence[int], *, overlap: float = 0.5) -
 
 
 def region_logits(masks: Tensor, classes: Sequence[int], *, output: Output | None = "out") -> Target:
-    """Mean logits of given regions, each of its class, in what a segmenter says of every pixel.
+    """Return a function that gives the mean logits of a segmenter over given regions, each for its class.
 
-    Logits `(b, classes, rows, columns)` of another size than the regions are enlarged bilinearly to theirs.
+    Logits `(b, classes, rows, columns)` of another size than the regions are resized bilinearly.
 
     Args:
         masks: `(k, h, w)`, True inside a region.
-        classes: One for each region.
-        output: Which part of the output holds the logits: "out" in torchvision, "logits" in `transformers`, None for
-            all of it.
+        classes: One class per region.
+        output: Part of the output that holds the logits: "out" for torchvision, "logits" for `transformers`, None for
+            the whole output.
 
     Raises:
-        InputError: For an empty region, or unless there is a class for each.
+        InputError: A region is empty, or there is not one class per region.
 
     >>> halves = torch.tensor([[[True, False]], [[False, True]]])
     >>> region_logits(halves, [0, 0])({"out": torch.tensor([[[[1.0, 3.0]]]])})
@@ -78,8 +83,8 @@ def region_logits(masks: Tensor, classes: Sequence[int], *, output: Output | Non
     if not bool(masks.flatten(1).any(1).all()):
         raise InputError("expected masks with at least one pixel inside each; got an empty one")
 
-    def target(found: Any) -> Tensor:
-        logits = found if output is None else selected(found, output)
+    def target(result: Any) -> Tensor:
+        logits = result if output is None else select_output(result, output)
         if (
             not isinstance(logits, Tensor)
             or logits.ndim != 4
@@ -101,14 +106,16 @@ def _is_detection(image: object) -> bool:
     return isinstance(image, Mapping) and {"boxes", "labels", "scores"} <= set(image)
 
 
-def _matched_scores(found: Mapping[str, Tensor], boxes: Boxes, classes: Sequence[int], overlap: float) -> Tensor:
+def _matched_scores(detections: Mapping[str, Tensor], boxes: Boxes, classes: Sequence[int], overlap: float) -> Tensor:
     from torchvision.ops import box_iou
 
-    scores, overlaps = found["scores"], torch.zeros(len(boxes), 0)
+    scores, overlaps = detections["scores"], torch.zeros(len(boxes), 0)
     if len(scores):
-        of_class = torch.as_tensor(classes, device=scores.device)[:, None] == found["labels"]
-        overlaps = box_iou(boxes.to(found["boxes"]), found["boxes"].detach()).where(of_class, -1)
+        of_class = torch.as_tensor(classes, device=scores.device)[:, None] == detections["labels"]
+        overlaps = box_iou(boxes.to(detections["boxes"]), detections["boxes"].detach()).where(of_class, -1)
     if not bool((overlaps >= overlap).any()):
-        return scores.new_zeros(len(boxes))  # without a gradient: a map of zeros would be taken for an explanation
+        return scores.new_zeros(
+            len(boxes)
+        )  # without a gradient, so that a map of zeros is not taken for an explanation
     best = overlaps.max(1)
     return torch.where(best.values >= overlap, scores[best.indices], 0)

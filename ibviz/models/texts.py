@@ -1,4 +1,4 @@
-"""Texts as classes: the image side of CLIP or SigLIP, with what its text side says of each text computed once."""
+"""Texts as classes: the image encoder of CLIP or SigLIP, with the features of the texts computed once."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,15 +12,15 @@ from ibviz.models.hooks import evaluating
 
 
 class TextClassifier(nn.Module):
-    """The image side of a network of images and texts, with a linear layer that holds the texts.
+    """Image encoder of a network of images and texts, with the features of the texts as a linear layer.
 
-    >>> matched = TextClassifier(nn.Flatten(), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(2))
-    >>> matched(torch.tensor([[[[3.0, 4.0]]]])).detach()
+    >>> classifier = TextClassifier(nn.Flatten(), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(2))
+    >>> classifier(torch.tensor([[[[3.0, 4.0]]]])).detach()
     tensor([[0.8000, 0.6000]])
     """
 
     def __init__(self, images: nn.Module, texts: Tensor, bias: Tensor, project: nn.Module | None = None) -> None:
-        """Keep the image side, the scaled features of the texts `(classes, width)`, and what is added to each logit."""
+        """Build from the image encoder, the scaled features of the texts `(classes, width)`, and the logits' bias."""
         super().__init__()
         self.images, self.project = images, project or nn.Identity()
         self.texts = nn.Linear(texts.shape[1], texts.shape[0]).to(texts)
@@ -29,14 +29,14 @@ class TextClassifier(nn.Module):
             self.texts.bias.copy_(bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `(b, classes)` of normalised images."""
-        seen = self.images(images)
-        features = self.project(getattr(seen, "pooler_output", seen))
+        """Return the logits `(b, classes)` of normalised images."""
+        encoded = self.images(images)
+        features = self.project(getattr(encoded, "pooler_output", encoded))
         return self.texts(features / features.norm(dim=-1, keepdim=True))
 
 
 def joins_texts(network: object) -> bool:
-    """Whether a network compares images with texts, as CLIP and SigLIP of `transformers` do.
+    """Return True if a network compares images with texts, such as CLIP and SigLIP of `transformers`.
 
     >>> joins_texts(nn.Linear(2, 2))
     False
@@ -47,11 +47,11 @@ def joins_texts(network: object) -> bool:
 
 @torch.no_grad()
 def texts_as_classes(network: Any, tokenizer: Callable[..., Any], texts: Sequence[str]) -> TextClassifier:
-    """Make a classifier of a CLIP or SigLIP of `transformers`, with one class for each text.
+    """Build a classifier from a CLIP or SigLIP of `transformers`, with one class per text.
 
-    The text side runs once, here; images meet its stored features. Give the result to `ibviz.wrap`, for SigLIP with
-    `head="sigmoid"`. `tokenizer` is the network's own. Raises `InputError` for another kind of network, for no texts
-    and for one that is longer than the network reads.
+    The text encoder runs once; images are compared with its stored features. Pass the result to `ibviz.wrap`, for
+    SigLIP with `head="sigmoid"`. `tokenizer` is that of the network. Raises `InputError` for another kind of network,
+    for an empty list of texts, and for a text that is too long.
     """
     if not joins_texts(network):
         raise InputError(f"texts as classes need a CLIP or SigLIP of transformers; got {type(network).__name__}")
@@ -62,8 +62,8 @@ def texts_as_classes(network: Any, tokenizer: Callable[..., Any], texts: Sequenc
     if tokens["input_ids"].shape[1] > longest:
         raise InputError(f"a text is longer than the {longest} tokens that this network reads; shorten it")
     with evaluating(network):
-        found = network.get_text_features(**{name: tensor.to(network.device) for name, tensor in tokens.items()})
-    features = getattr(found, "pooler_output", found)
+        encoded = network.get_text_features(**{name: tensor.to(network.device) for name, tensor in tokens.items()})
+    features = getattr(encoded, "pooler_output", encoded)
     features = features / features.norm(dim=-1, keepdim=True) * network.logit_scale.exp()
     bias = getattr(network, "logit_bias", torch.zeros(()))
     project = getattr(network, "visual_projection", None)
@@ -71,5 +71,5 @@ def texts_as_classes(network: Any, tokenizer: Callable[..., Any], texts: Sequenc
 
 
 def head_for_texts(network: object) -> HeadName:
-    """What the logits mean: independent answers where the network adds a bias, as SigLIP does, otherwise one text."""
+    """Return the head of the logits: sigmoid if the network adds a bias, as SigLIP does, otherwise softmax."""
     return "sigmoid" if hasattr(network, "logit_bias") else "softmax"

@@ -1,4 +1,4 @@
-"""How sure a mean over images is, whether means differ, and whether judges agree."""
+"""Statistics over images: intervals of means, tests of their differences, ranks, and agreement of raters."""
 
 from ibviz.statistics.agreement import krippendorff_alpha, rank_correlations
 from ibviz.statistics.intervals import RESAMPLES, Estimate, Estimates, estimate, estimates

@@ -1,4 +1,4 @@
-"""Whether judges agree: about units, and in the order they put them in."""
+"""Agreement of raters about units, and rank correlation of two raters."""
 
 import math
 from typing import Any, Literal
@@ -12,9 +12,9 @@ from ibviz.statistics.samples import Column
 def krippendorff_alpha(
     ratings: Float[np.ndarray, "raters units"], *, level: Literal["interval", "ordinal"] = "ordinal"
 ) -> float:
-    """How far raters agree about units (Krippendorff 2011): 1 wholly, 0 as by chance, below 0 less than by chance.
+    """Compute Krippendorff's alpha (2011): 1 for full agreement, 0 for chance, below 0 for less than chance.
 
-    NaN is a missing rating; a unit with a single one tells nothing. The result is NaN where all ratings are equal.
+    NaN is a missing rating; units with a single rating are left out. The result is NaN if all ratings are equal.
 
     >>> krippendorff_alpha(np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]))
     1.0
@@ -26,8 +26,7 @@ def krippendorff_alpha(
     if not defined.any():
         return math.nan
     if level == "ordinal":
-        # The distance of two values is the number of ratings between them, half of their own included, squared: that
-        # of their mean ranks among all.
+        # The ordinal distance of two values is the squared difference of their mean ranks among all ratings.
         kept[defined] = rankdata(kept[defined])
     each, total = defined.sum(0), int(defined.sum())
     within = np.nansum((kept - np.nanmean(kept, axis=0)) ** 2, axis=0)
@@ -37,18 +36,20 @@ def krippendorff_alpha(
     return float(1 - (total - 1) / total * (each / (each - 1) * within).sum() / expected)
 
 
-def rank_correlations(one: Column, other: Column) -> tuple[float, float]:
-    """Kendall's tau-b and Spearman's rho of two judges over the same units; NaN with fewer than three or no order.
+def rank_correlations(first: Column, second: Column) -> tuple[float, float]:
+    """Kendall's tau-b and Spearman's rho of two raters over the same units.
+
+    Both are NaN for fewer than three units, or if a rater gives all units the same value.
 
     >>> rank_correlations(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]))
     (1.0, 1.0)
     """
     from scipy.stats import kendalltau, spearmanr
 
-    both = ~np.isnan(one) & ~np.isnan(other)
-    pair = one[both], other[both]
+    both = ~np.isnan(first) & ~np.isnan(second)
+    pair = first[both], second[both]
     if both.sum() < 3 or any(np.ptp(values) == 0 for values in pair):
         return math.nan, math.nan
-    found: list[Any] = [kendalltau(*pair), spearmanr(*pair)]
-    tau, rho = (float(one.statistic) for one in found)
+    results: list[Any] = [kendalltau(*pair), spearmanr(*pair)]
+    tau, rho = (float(result.statistic) for result in results)
     return tau, rho

@@ -1,4 +1,4 @@
-"""Whether means over the same images differ: tests of all pairs, and the ranks that follow."""
+"""Paired tests between means over the same images, for all pairs of columns, and ranks from them."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,61 +13,61 @@ from ibviz.statistics.samples import (
     Column,
     Trained,
     Values,
-    defined_alike,
-    parts,
+    cluster_sums,
+    group_by_defined,
     pooled,
+    row_blocks,
     sizes_of,
-    some,
-    summed,
+    subset_clusters,
 )
 from ibviz.statistics.variance import p_value, variance_of
 
-Rows = Bool[np.ndarray, " images"]
+_Rows = Bool[np.ndarray, " images"]
 PValues = Float[np.ndarray, "columns columns"]
 
 FLIPS = 19_999
-EXACT = 14  # clusters or images of which all signs are tried
+EXACT = 14  # up to this number of clusters or images, all combinations of signs are tried
 
 
 class Pairs(NamedTuple):
-    """Two-sided p values between each two columns; `at_most` marks bounds, below which the p value itself lies."""
+    """Two-sided p values of all pairs of columns; where `at_most` is True, `p` is an upper bound."""
 
     p: PValues
     at_most: Bool[np.ndarray, "columns columns"]
 
 
 def sign_flip(values: Values, *, clusters: Clusters | None = None, seed: int = 0) -> Pairs:
-    """Paired sign-flip test between the means of each two columns (Fisher 1935).
+    """Paired sign-flip test between the means of each pair of columns (Fisher 1935).
 
-    Under the null hypothesis the difference of each image, or the sum of those of each cluster, is as likely as its
-    negative. All signs are tried where they are few, otherwise 19,999 seeded draws, the same for all pairs, count
-    beside the observed one. Where no draw is as far off as the observed difference, p is at most 1 / 20,000, and at
-    most the bound on the tail of `tail_bound`; neither makes the test reject more often than its level says. Images for
-    which either is NaN are left out of a pair.
+    Under the null hypothesis the difference of each image, or the summed difference of each cluster, is as likely as
+    its negative. Up to 14 images or clusters, all signs are tried; otherwise 19,999 seeded draws, the same for all
+    pairs, are added to the observed one. If no draw is as extreme as the observed difference, p is at most 1 / 20,000
+    and at most `tail_bound`; with either bound the test keeps its level. Images for which either column is NaN are left
+    out of the pair.
 
     >>> sign_flip(np.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])).p[0, 1].item()  # all three of one sign: 2 of 8
     0.25
     """
 
-    def test(both: Rows, pair: np.ndarray) -> Pairs:
+    def test(both: _Rows, pair: np.ndarray) -> Pairs:
         kept = values[np.ix_(both, pair)]
-        kept = kept - kept.mean(1, keepdims=True)  # differences stay, and rounding stays small beside them
-        return _flipped(summed(kept, some(clusters, both)), seed)
+        kept = kept - kept.mean(1, keepdims=True)  # keeps the differences and reduces rounding errors
+        return _flipped(cluster_sums(kept, subset_clusters(clusters, both)), seed)
 
     return _in_pairs(~np.isnan(values), test)
 
 
 def crossed_test(values: Trained, *, clusters: Clusters | None = None) -> Pairs:
-    """Test between the means of each two columns over several trainings and images: the p value of their t interval.
+    """Test between the means of each pair of columns over several trainings: the p value of their t interval.
 
-    No p is below the least one of `sign_flip` on as many clusters of images. Images count where all trainings have both
-    values.
+    p is never below the smallest p of `sign_flip` for the same number of clusters. An image counts if all trainings
+    have both values.
     """
 
-    def test(both: Rows, pair: np.ndarray) -> Pairs:
-        kept, shared = values[both][..., pair], some(clusters, both)
+    def test(both: _Rows, pair: np.ndarray) -> Pairs:
+        kept, shared = values[both][..., pair], subset_clusters(clusters, both)
         differences = (kept - kept[..., [i]] for i in range(len(pair)))
-        p = np.stack([p_value(one.mean((0, 1)), variance_of(one, shared)) for one in differences])
+        p = np.stack([p_value(difference.mean((0, 1)), variance_of(difference, shared)) for difference in differences])
         least = least_p(len(sizes_of(shared, len(kept))))
         return Pairs(np.maximum(p, least), p <= least)
 
@@ -75,7 +75,7 @@ def crossed_test(values: Trained, *, clusters: Clusters | None = None) -> Pairs:
 
 
 def least_p(count: int) -> float:
-    """Smallest p value, or bound on it, that `sign_flip` can have for this number of independent images or clusters.
+    """Smallest p value, or bound on it, that `sign_flip` can return for this number of independent images or clusters.
 
     >>> least_p(3), least_p(15)
     (0.25, 5e-05)
@@ -84,7 +84,7 @@ def least_p(count: int) -> float:
 
 
 def separable(count: int, columns: int) -> bool:
-    """Whether any two of `columns` can be separated at the 5 % level by this number of images or clusters.
+    """Return True if this number of images or clusters can separate two of `columns` at the 5 % level.
 
     >>> separable(3, 2), separable(14, 28), separable(14, 30)
     (False, True, False)
@@ -93,10 +93,10 @@ def separable(count: int, columns: int) -> bool:
 
 
 def tail_bound(distance: Column) -> Column:
-    """Bound on the chance that a sum of numbers with random signs is `distance` deviations from 0, either way.
+    """Bound on the two-sided probability that a sum with random signs is `distance` standard deviations from 0.
 
-    That of a normal variable times 3.178, the smallest factor that holds for all numbers (Bentkus and Dzindzalieta
-    2015).
+    It is that of a normal variable times 3.178, the smallest factor that holds for all numbers (Bentkus and
+    Dzindzalieta 2015).
 
     >>> tail_bound(np.array([5.0])).round(8)
     array([1.82e-06])
@@ -107,7 +107,7 @@ def tail_bound(distance: Column) -> Column:
 
 
 def holm(p_values: Column) -> Column:
-    """Holm's correction (1979): the chance of any false finding among all is at most the level. NaN is no test.
+    """Correct p values by Holm's method (1979), which bounds the probability of any false rejection; NaN is skipped.
 
     >>> holm(np.array([0.01, 0.04, 0.03]))
     array([0.03, 0.06, 0.06])
@@ -119,7 +119,7 @@ def holm(p_values: Column) -> Column:
 
 
 def separation(values: Values | Trained, *, clusters: Clusters | None = None, seed: int = 0) -> Pairs:
-    """`sign_flip` of all pairs, or `crossed_test` of several trainings; by `holm` corrected for their number.
+    """Test all pairs of columns, with Holm's correction: `sign_flip`, or `crossed_test` for several trainings.
 
     >>> separation(np.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])).p
     array([[ nan, 0.25],
@@ -128,59 +128,59 @@ def separation(values: Values | Trained, *, clusters: Clusters | None = None, se
     single = values.ndim == 2
     p, at_most = sign_flip(values, clusters=clusters, seed=seed) if single else crossed_test(values, clusters=clusters)
     pairs = np.triu_indices(len(p), 1)
-    found = np.full(p.shape, math.nan)
-    found[pairs] = found[pairs[::-1]] = holm(p[pairs])
-    return Pairs(found, at_most)
+    corrected = np.full(p.shape, math.nan)
+    corrected[pairs] = corrected[pairs[::-1]] = holm(p[pairs])
+    return Pairs(corrected, at_most)
 
 
 def ranks(values: Values | Trained, separated: PValues) -> Column:
-    """One more than the number of columns that are better at the 5 % level; higher is better, NaN without a value.
+    """Rank columns: one more than the number of columns that are better at the 5 % level; NaN without a value.
 
-    Which of two is better is decided as they are tested, on the images for which both are defined. Columns that are not
-    separated may share a rank; they need not, for "not separated" does not carry over from two pairs to a third.
+    Higher is better. Two columns are compared on the images for which both are defined, as in their test. Columns that
+    are not separated may share a rank but need not, since "not separated" is not transitive.
 
     >>> ranks(np.array([[3.0, 2.9, 1.0]]), np.array([[1, 0.5, 0.01], [0.5, 1, 0.01], [0.01, 0.01, 1]]))
     array([1., 1., 3.])
     """
     means = pooled(values)
     defined = ~np.isnan(means)
-    sums = defined.T.astype(float) @ np.where(defined, means, 0)  # of each column, on the images of each
+    sums = defined.T.astype(float) @ np.where(defined, means, 0)  # (i, j): sum of column j over the images of column i
     better = (sums > sums.T) & (separated <= LEVEL)
     return np.where(defined.any(0), 1 + better.sum(1), math.nan)
 
 
 def standardised(differences: Values) -> Column:
-    """Mean of paired differences over their deviation (Cohen's d_z); NaN where they do not vary.
+    """Mean of paired differences divided by their standard deviation (Cohen's d_z); NaN if they do not vary.
 
     >>> standardised(np.array([[0.0, 1.0], [2.0, 1.0]]))
     array([0.70710678,        nan])
     """
-    found = np.full(differences.shape[1], math.nan)
+    sizes = np.full(differences.shape[1], math.nan)
     for i, column in enumerate(differences.T):
         kept = column[~np.isnan(column)]
         if len(kept) > 1 and np.ptp(kept) > 0:
-            found[i] = kept.mean() / kept.std(ddof=1)
-    return found
+            sizes[i] = kept.mean() / kept.std(ddof=1)
+    return sizes
 
 
-def _in_pairs(defined: Bool[np.ndarray, "images columns"], test: Callable[[Rows, np.ndarray], Pairs]) -> Pairs:
-    """A test of all pairs of columns, each on the images for which both are defined; NaN where there are none."""
+def _in_pairs(defined: Bool[np.ndarray, "images columns"], test: Callable[[_Rows, np.ndarray], Pairs]) -> Pairs:
+    """Apply a test to all pairs of columns, each on the images for which both are defined; NaN without such images."""
     width = defined.shape[1]
-    found = Pairs(np.full((width, width), math.nan), np.zeros((width, width), bool))
-    groups = list(defined_alike(defined))
+    results = Pairs(np.full((width, width), math.nan), np.zeros((width, width), bool))
+    groups = list(group_by_defined(defined))
     for i, (rows, columns) in enumerate(groups):
         for others_rows, others in groups[i:]:
             both, pair = rows & others_rows, np.union1d(columns, others)
             if both.any():
                 here, there = np.searchsorted(pair, columns), np.searchsorted(pair, others)
-                for whole, part in zip(found, test(both, pair), strict=True):
+                for whole, part in zip(results, test(both, pair), strict=True):
                     whole[np.ix_(columns, others)] = part[np.ix_(here, there)]
                     whole[np.ix_(others, columns)] = part[np.ix_(there, here)]
-    return found
+    return results
 
 
 def _flipped(values: Values, seed: int) -> Pairs:
-    """P values of all pairs of columns without NaN; a sum of signed differences is a difference of signed sums."""
+    """P values of all pairs of columns without NaN, from signed sums of columns instead of sums of differences."""
     n, width = values.shape
     exact = n <= EXACT
     signed = np.concatenate([signs @ values for signs in (_all_signs(n) if exact else _drawn_signs(n, seed))])
@@ -205,7 +205,7 @@ def _all_signs(n: int) -> Iterator[Float[np.ndarray, "flips images"]]:
 
 def _drawn_signs(n: int, seed: int) -> Iterator[Float[np.ndarray, "flips images"]]:
     generator = np.random.default_rng(seed)
-    for part in parts(FLIPS, n):
+    for part in row_blocks(FLIPS, n):
         count = part.stop - part.start
         words = generator.integers(2**64 - 1, size=(count, -(-n // 64)), dtype=np.uint64, endpoint=True)
         yield 1.0 - 2 * np.unpackbits(words.view(np.uint8), axis=1, count=n)

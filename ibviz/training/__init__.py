@@ -1,1 +1,1 @@
-"""Training: one loop, its schedule and augmentation, a run that can be stopped and resumed."""
+"""Training: the loop, its schedule and augmentation, and runs that can be stopped and resumed."""

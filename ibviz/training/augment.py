@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch on its device."""
+"""Random crops and horizontal flips of a whole batch on its device."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ibviz.types import Images
 
 
 class Crops(NamedTuple):
-    """For each image the corner of its crop in its padded self, in pixels, and whether it is mirrored."""
+    """Corner of each image's crop in the padded image, in pixels, and True for mirrored images."""
 
     top: Int[Tensor, " b"]
     left: Int[Tensor, " b"]
@@ -19,14 +19,21 @@ class Crops(NamedTuple):
 
 
 def draw_crops(count: int, generator: torch.Generator, *, padding: int, flip: bool) -> Crops:
-    """Corners uniform over the padding on both sides, and half of the images mirrored where `flip`."""
+    """Draw the crops of a batch.
+
+    Args:
+        count: Number of images.
+        generator: Source of the random numbers; the crops are on its device.
+        padding: Pixels of padding on each side; corners are uniform from 0 to twice the padding.
+        flip: Mirror each image with probability one half.
+    """
     device = generator.device
     top, left = torch.randint(2 * padding + 1, (2, count), generator=generator, device=device)
     return Crops(top, left, torch.rand(count, generator=generator, device=device) < (0.5 if flip else 0.0))
 
 
 def augment(images: Images, crops: Crops, *, padding: int) -> Images:
-    """Crop each image out of its reflect-padded self, and mirror those that are drawn so.
+    """Pad each image by reflection, crop it to its original size, and mirror it if drawn so.
 
     >>> images, drawn = torch.rand(2, 3, 8, 8), draw_crops(2, torch.Generator(), padding=0, flip=False)
     >>> bool((augment(images, drawn, padding=0) == images).all())

@@ -1,4 +1,4 @@
-"""What cannot be trained, said before any work is done."""
+"""Checks that data and network can be trained, before any work is done."""
 
 from collections.abc import Sequence
 
@@ -11,26 +11,26 @@ from ibviz.models.config import InputConfig
 from ibviz.training.recipe import Recipe, TrainingConfig
 
 
-def enough(images: int, config: TrainingConfig) -> bool:
-    """Whether a batch of so many can be trained on: batch norm needs two images a pass.
+def is_large_enough(images: int, config: TrainingConfig) -> bool:
+    """Return True if a batch of this size can be trained on: batch norm needs two images per pass.
 
-    >>> [enough(images, TrainingConfig(accumulate=2)) for images in (3, 4)]
+    >>> [is_large_enough(images, TrainingConfig(accumulate=2)) for images in (3, 4)]
     [False, True]
     """
     return images >= 2 * config.accumulate
 
 
-def check_images(recipe: Recipe, splits: Sequence[ImageData], *, processes: int) -> None:
-    """Refuse images or labels that the recipe cannot be trained on, or not by so many processes."""
-    width = side(splits[0])
+def check_training_images(recipe: Recipe, splits: Sequence[ImageData], *, processes: int) -> None:
+    """Refuse images or labels on which the recipe cannot be trained, or not with this number of processes."""
+    width = image_side(splits[0])
     unlabelled = sum(int((split.labels < 0).sum()) for split in splits)
     if unlabelled:
         raise InputError(f"{unlabelled} training or validation images have no label (-1); leave them out of the data")
     config, count = recipe.training, len(splits[0].labels)
     if config.crop_padding >= width:
         raise InputError(f"training.crop_padding must be below the image's {width} pixels; got {config.crop_padding}")
-    sizes = min(config.batch_size, count), count % config.batch_size  # of all batches but the last; of the last
-    trained = [size for size in sizes if enough(size, config)]
+    sizes = min(config.batch_size, count), count % config.batch_size  # of full batches, and of the last
+    trained = [size for size in sizes if is_large_enough(size, config)]
     if not trained:
         raise InputError(
             f"a batch needs two images a pass; got {count} images in batches of {config.batch_size},"
@@ -43,8 +43,8 @@ def check_images(recipe: Recipe, splits: Sequence[ImageData], *, processes: int)
         )
 
 
-def side(images: ImageData) -> int:
-    """Pixels a side of the images, which must be square."""
+def image_side(images: ImageData) -> int:
+    """Return the side of the images in pixels; they must be square."""
     if isinstance(images, ImageStream):
         return images.size
     height, width = images.images.shape[2:]

@@ -1,4 +1,4 @@
-"""Features of a frozen stem, computed once and kept on disk: what a training reads in the place of images."""
+"""Features of a frozen stem, computed once and stored on disk, to train on instead of images."""
 
 import hashlib
 import json
@@ -20,27 +20,27 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.progress import progress
 from ibviz.training.augment import Crops
-from ibviz.training.supply import Batch, Resident, Streamed
+from ibviz.training.loaders import DeviceLoader, StreamLoader, TrainingBatch
 
-CHUNK = 64  # images that pass the stem at once
+_CHUNK_SIZE = 64  # images that pass the stem at once
 
 
-class Stored(NamedTuple):
-    """A split as the outputs of a layer, float16 in a file that the system keeps in memory as far as it fits."""
+class FeatureLoader(NamedTuple):
+    """Loader of a split's features: the outputs of a layer in a memory-mapped float16 file."""
 
-    outputs: np.memmap  # (images, views, ...): views are the image and, if the recipe flips, its mirror image
+    outputs: np.memmap  # (images, views, ...); the views are the image and, if the recipe flips, its mirror image
     labels: Tensor
     device: torch.device
 
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[TrainingBatch]:
         """Yield the outputs and labels of each part."""
         for rows in parts:
             outputs = torch.from_numpy(self.outputs[rows.cpu().numpy()])
             yield outputs.to(self.device), self.labels[rows.to(self.labels.device)]
 
     def inputs(self, outputs: Tensor, crops: Crops | None = None, *, padding: int = 0) -> Tensor:
-        """Return what the layers behind the gate take: for each image the view that `crops` asks for."""
-        del padding  # the recipe has none
+        """Return the input of the layers after the gate: for each image the view given by `crops`."""
+        del padding  # a recipe with stored features has no padding
         views = outputs[:, 0]
         if crops is not None and outputs.shape[1] == 2:
             views = torch.where(crops.mirrored.view(-1, *[1] * (views.ndim - 1)), outputs[:, 1], views)
@@ -48,36 +48,41 @@ class Stored(NamedTuple):
         return views.contiguous(memory_format=torch.channels_last) if views.ndim == 4 else views
 
 
-Supply = Resident | Streamed | Stored  # what gives a split batch by batch
+Loader = DeviceLoader | StreamLoader | FeatureLoader  # yields a split in batches
 
 
-def stored_features(
+def cached_features(
     model: IBClassifier,
     images: ImageData,
-    supplied: Resident | Streamed,
+    loader: DeviceLoader | StreamLoader,
     path: Path,
     *,
     flip: bool,
     accelerator: Accelerator,
-) -> Stored:
+) -> FeatureLoader:
     """Read the outputs of the gated layer for a split from `path`, or compute them and write them there.
 
-    Beside the file lies one that says of which network, input and images they are; another network, crop or data set is
-    refused with an `InputError`, and nothing is overwritten.
+    A JSON file next to it records network, input and data. Nothing is overwritten.
 
     Args:
-        model: Classifier in whose network the layer lies.
-        images: The split, which tells the data.
-        supplied: The same split, as training would read it.
-        path: File, ending in `.npy`.
-        flip: Keep the mirror image of each image as well.
+        model: Classifier with the gated layer.
+        images: The split, by which the data is identified.
+        loader: Loader of the same split.
+        path: File name, ending in `.npy`.
+        flip: Also store the mirror image of each image.
         accelerator: Its main process computes; the others wait.
+
+    Returns:
+        A loader of the features.
+
+    Raises:
+        InputError: The file holds features of another network, layer, input or data set.
     """
     key = _key(model, images, flip=flip)
     note = path.with_suffix(".json")
     with accelerator.main_process_first():
         if not note.exists():
-            _compute(model, supplied, path, flip=flip)
+            _compute(model, loader, path, flip=flip)
             with replacing(note) as beside:
                 beside.write_text(json.dumps(key, indent=1, sort_keys=True))
     held = _read(note)
@@ -87,7 +92,7 @@ def stored_features(
             f"{path} holds features of another {', '.join(wrong)}: expected {key[wrong[0]]}, got "
             f"{held.get(wrong[0])}; give another folder with --features"
         )
-    return Stored(np.load(path, mmap_mode="r"), supplied.labels, accelerator.device)
+    return FeatureLoader(np.load(path, mmap_mode="r"), loader.labels, accelerator.device)
 
 
 def _read(note: Path) -> dict[str, Any]:
@@ -99,9 +104,9 @@ def _read(note: Path) -> dict[str, Any]:
 
 
 def _key(model: IBClassifier, images: ImageData, *, flip: bool) -> dict[str, Any]:
-    """Tell features apart: network with the weights below its gate, layer, input, data, views."""
+    """Return the facts that identify features: network with the weights before its gate, layer, input, data, views."""
     weights = hashlib.sha256()
-    behind = {id(value) for value in after_gate(model).network.state_dict(keep_vars=True).values()}  # these may train
+    behind = {id(value) for value in after_gate(model).network.state_dict(keep_vars=True).values()}  # may be trained
     for name, value in model.network.state_dict(keep_vars=True).items():
         if id(value) not in behind:
             weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -119,11 +124,11 @@ def _key(model: IBClassifier, images: ImageData, *, flip: bool) -> dict[str, Any
 
 
 @torch.inference_mode()
-def _compute(model: IBClassifier, supplied: Resident | Streamed, path: Path, *, flip: bool) -> None:
-    count, written, outputs = len(supplied.labels), 0, None
-    parts = torch.arange(count).split(CHUNK)
+def _compute(model: IBClassifier, loader: DeviceLoader | StreamLoader, path: Path, *, flip: bool) -> None:
+    count, written, outputs = len(loader.labels), 0, None
+    parts = torch.arange(count).split(_CHUNK_SIZE)
     with replacing(path) as beside, evaluating(model):
-        for pixels, _ in progress(supplied.batches(parts), f"features, {path.stem}", total=len(parts)):
+        for pixels, _ in progress(loader.batches(parts), f"features, {path.stem}", total=len(parts)):
             views = [below_gate(model, view) for view in _views(pixels, flip=flip)]
             block = torch.stack(views, dim=1).half().cpu()
             if not block.isfinite().all():

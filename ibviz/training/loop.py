@@ -1,6 +1,6 @@
-"""One training loop for a CPU, a GPU or many (through torchrun).
+"""Training loop for a CPU, one GPU, or several GPUs through torchrun.
 
-Resumed bit for bit on a CPU; on a GPU as well, as far as torch's operations are deterministic there. cuDNN's are, the
+A resumed run is bit-identical on a CPU, and on a GPU as far as torch's operations are deterministic: cuDNN's are, the
 backward pass of adaptive average pooling to several cells (VGG-16) is not.
 """
 
@@ -20,27 +20,36 @@ from ibviz.data.image_stream import ImageData, input_statistics
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
 from ibviz.files import replacing
-from ibviz.models.bottleneck import bits
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig
 from ibviz.models.objective import Losses
 from ibviz.progress import progress
 from ibviz.training.augment import Crops, draw_crops
-from ibviz.training.check import check_images, enough, side
-from ibviz.training.features import Supply, stored_features
+from ibviz.training.check import check_training_images, image_side, is_large_enough
+from ibviz.training.distributed import BatchShard, WholeBatchDropout, batch_shards
+from ibviz.training.features import Loader, cached_features
+from ibviz.training.loaders import TrainingBatch, make_loader, synchronise_faults
 from ibviz.training.recipe import Recipe
-from ibviz.training.run import CHECKPOINT, Row, Run, holding, restore, save, saves, start, update_average
+from ibviz.training.run import (
+    CHECKPOINT,
+    LogRow,
+    Run,
+    is_saved_epoch,
+    locked_folder,
+    restore,
+    save_run,
+    start,
+    update_average,
+)
 from ibviz.training.schedule import learning_rate, price_share
-from ibviz.training.share import Share, WholeBatchDropout, shares
-from ibviz.training.supply import Batch, supply, tell_faults
-from ibviz.training.track import accelerator_for, tracking
-from ibviz.training.validation import COLUMNS, replaces, unfit_price, validate, warning_of
+from ibviz.training.tracking import accelerator_for, loss_columns, tracking
+from ibviz.training.validation import REPLACEMENT_COLUMNS, is_replacement_epoch, unfit_price, validate, warning_of
 from ibviz.types import Labels
 
-CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+_CHECK_EVERY = 50  # steps between checks of the loss, each of which waits for the device
 
 
-def train(  # noqa: PLR0913 - what, and where
+def train(  # noqa: PLR0913 - a recipe, and the paths of its files
     recipe: Recipe,
     folder: Path,
     *,
@@ -49,43 +58,56 @@ def train(  # noqa: PLR0913 - what, and where
     weights: Path | None = None,
     features: Path | None = None,
     log: str | None = None,
-    report: Callable[[Row], object] = print,
-) -> list[Row]:
-    """Train a recipe into `folder` and return its log, one row an epoch.
+    report: Callable[[LogRow], object] = print,
+) -> list[LogRow]:
+    """Train a recipe in `folder`.
 
-    Every `save_every` epochs and after the last, `checkpoint.safetensors` (weights, their average, optimizer, recipe),
-    `log.parquet` and, where validation accuracy is the best so far, `model.safetensors` are replaced whole. `resume`
-    goes on after the last saved epoch and ends with the weights of an uninterrupted run, on a GPU if its network has no
-    other operations than deterministic ones. `report` sees each new row, and so does the tracker that `log` names,
-    `tensorboard` or `wandb`. A recipe with `model.pretrained` starts from published weights, or from those in the
-    file `weights`. With `training.cache_features` the outputs of the frozen layers are kept in the folder `features`
-    (None: a folder of the run), from where other runs of the same network and data can take them. Images that cannot
-    be read are listed in `skipped.txt`. A loss that is not finite stops the run with an `InputError` that names the
-    step; the last checkpoint stays. A folder that another run holds is refused.
+    Every `save_every` epochs and after the last, `checkpoint.safetensors` (weights, their average, optimizer, recipe)
+    and `log.parquet` are written, and `model.safetensors` if the epoch is the best so far (see `best_row`), each file
+    atomically. ImageData that cannot be read are listed in `skipped.txt`.
+
+    Args:
+        recipe: Data, model, objective and training.
+        folder: Folder of the run.
+        root: Folder of the data; None: its default.
+        resume: Continue after the last saved epoch. The result equals that of an uninterrupted run, on a GPU if all
+            operations of the network are deterministic.
+        weights: Local file for a recipe with `model.pretrained`; None: published weights.
+        features: Folder for the outputs of frozen layers with `training.cache_features`, which other runs of the same
+            network and data can share; None: a folder inside the run.
+        log: Tracker that also gets each row, "tensorboard" or "wandb"; None: none.
+        report: Function that is called with each new row.
+
+    Returns:
+        The log, one row per epoch.
+
+    Raises:
+        InputError: The data or the folder do not fit the recipe, another process holds the folder, or the loss is not
+            finite; then the message names the step, and the last checkpoint remains.
     """
     if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
     accelerator = accelerator_for(log, folder)
-    with holding(folder, accelerator), tracking(accelerator, recipe):
-        with accelerator.main_process_first():  # which downloads, where there is something to download
+    with locked_folder(folder, accelerator), tracking(accelerator, recipe):
+        with accelerator.main_process_first():  # it may download
             training, validation = (load_split(recipe.data, split, root) for split in ("train", "validation"))
-        check_images(recipe, (training, validation), processes=accelerator.num_processes)
+        check_training_images(recipe, (training, validation), processes=accelerator.num_processes)
         run = start(recipe, folder, describe_input(training), accelerator, weights=weights)
         return _train(run, training, validation, features or folder / "features", report)
 
 
 def _train(
-    run: Run, training: ImageData, validation: ImageData, features: Path, report: Callable[[Row], object]
-) -> list[Row]:
+    run: Run, training: ImageData, validation: ImageData, features: Path, report: Callable[[LogRow], object]
+) -> list[LogRow]:
     rows, config, accelerator = restore(run), run.recipe.training, run.accelerator
-    supplies = _supplies(run, training, validation, features)
+    loaders = _loaders(run, training, validation, features)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for epoch in range(len(rows) + 1, config.epochs + 1):
-            rows.append(train_epoch(run, rows, *supplies))
+            rows.append(train_epoch(run, rows, *loaders))
             for images in (training, validation):
-                tell_faults(images, accelerator)
-            if saves(epoch, config):
-                save(run, rows)
+                synchronise_faults(images, accelerator)
+            if is_saved_epoch(epoch, config):
+                save_run(run, rows)
                 list_skipped(run, (*training.faults, *validation.faults))
             if accelerator.is_main_process:
                 report(rows[-1])
@@ -93,13 +115,13 @@ def _train(
     return rows
 
 
-def _supplies(run: Run, training: ImageData, validation: ImageData, features: Path) -> tuple[Supply, Supply]:
-    """What the two splits give to the network, batch by batch."""
+def _loaders(run: Run, training: ImageData, validation: ImageData, features: Path) -> tuple[Loader, Loader]:
+    """Return the loaders of the training and the validation split."""
     device, config = run.accelerator.device, run.recipe.training
-    plain = supply(training, device), supply(validation, device)
+    plain = make_loader(training, device), make_loader(validation, device)
     if not config.cache_features:
         return plain
-    stored = partial(stored_features, run.model, accelerator=run.accelerator)
+    stored = partial(cached_features, run.model, accelerator=run.accelerator)
     return (
         stored(training, plain[0], features / "train.npy", flip=config.flip),
         stored(validation, plain[1], features / "validation.npy", flip=False),
@@ -107,59 +129,59 @@ def _supplies(run: Run, training: ImageData, validation: ImageData, features: Pa
 
 
 def describe_input(images: ImageData) -> InputConfig:
-    """What a network trained on these images expects."""
+    """Return the input of a network trained on these images: size, normalisation, class names."""
     mean, std = input_statistics(images)
     if min(std) == 0:
         raise InputError("a colour channel has one value in all training images; such images cannot be normalised")
-    return InputConfig(size=side(images), mean=mean, std=std, class_names=images.class_names)
+    return InputConfig(size=image_side(images), mean=mean, std=std, class_names=images.class_names)
 
 
 def list_skipped(run: Run, faults: Sequence[Fault]) -> None:
-    """Write the names of unreadable images, and why they are, beside the checkpoint."""
+    """Write the names of unreadable images, with the reason, beside the checkpoint."""
     if faults and run.accelerator.is_main_process:
         with replacing(run.folder / "skipped.txt") as beside:
             beside.write_text("".join(f"{fault.name}: {fault.reason}\n" for fault in faults))
 
 
-def train_epoch(run: Run, rows: Sequence[Row], training: Supply, validation: Supply) -> Row:
-    """Pass once over the training images after the epochs of the log `rows`; return the new row of the log."""
-    begun, epoch = time.monotonic(), len(rows) + 1
+def train_epoch(run: Run, rows: Sequence[LogRow], training: Loader, validation: Loader) -> LogRow:
+    """Train for one epoch after those of the log `rows`, validate, and return the new row of the log."""
+    begin, epoch = time.monotonic(), len(rows) + 1
     losses_before = [row["train_cross_entropy_nats"] for row in rows]
     losses = _run_steps(run, losses_before, training)
     row = {
         "epoch": epoch,
         "learning_rate": learning_rate(epoch, run.recipe.training),
-        "seconds": round(time.monotonic() - begun, 2),
+        "seconds": round(time.monotonic() - begin, 2),
         "anchors": anchor_values(run.judged),
         "price_share": _price_share(run, losses_before, 1.0).item(),
     }
     config = run.recipe.training
-    judged: Row = dict.fromkeys(COLUMNS)  # None after epochs in which the attention is not replaced
-    judged |= validate(run.view(run.judged), validation, run.accelerator, replaced=replaces(epoch, config))
-    if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was seen
-        raise not_finite(f"on validation after epoch {epoch}", run.folder)
-    # Once, as soon as the price counts in full, and of what is left in the end.
-    told = row["price_share"] == 1 and (epoch == config.epochs or not any(before.get("warning") for before in rows))
+    judged: LogRow = dict.fromkeys(REPLACEMENT_COLUMNS)  # None for epochs in which the attention is not replaced
+    judged |= validate(run.view(run.judged), validation, run.accelerator, replaced=is_replacement_epoch(epoch, config))
+    if not math.isfinite(judged["cross_entropy_nats"]):  # the last step broke the weights after its loss was checked
+        raise loss_not_finite(f"on validation after epoch {epoch}", run.folder)
+    # Warn once when the price counts in full, and again after the last epoch.
+    due = row["price_share"] == 1 and (epoch == config.epochs or not any(before.get("warning") for before in rows))
     warning = unfit_price(run.recipe) if epoch == 1 else None
-    if warning is None and told:
+    if warning is None and due:
         warning = warning_of(judged["attention_mean"], judged["attention_deviation"])
     judgement = {f"validation_{name}": value for name, value in judged.items()}
-    return row | _loss_columns(losses, run.recipe.objective.kl) | judgement | {"warning": warning}
+    return row | loss_columns(losses, run.recipe.objective.kl) | judgement | {"warning": warning}
 
 
 def anchor_values(model: IBClassifier) -> list[float]:
-    """Anchors in the order of their table, to six decimals; none where attention is continuous."""
+    """Return the anchors in the order of their table, to six decimals; empty for continuous attention."""
     return [] if model.quantizer is None else [round(value, 6) for value in model.quantizer.anchors.tolist()]
 
 
-def _run_steps(run: Run, before: Sequence[float], training: Supply) -> Losses:
-    """Run every batch once, after epochs of these cross-entropies; return the mean of each term over the steps."""
+def _run_steps(run: Run, before: Sequence[float], training: Loader) -> Losses:
+    """Train on every batch once and return the mean of each term; `before` are the cross-entropies of past epochs."""
     epoch, inputs = len(before) + 1, training.inputs
     run.objective.train()
-    run.model.network.train(run.recipe.training.trainable == "all")  # frozen, its batch statistics stay as well
+    run.model.network.train(run.recipe.training.trainable == "all")  # a frozen network keeps its batch statistics
     plan = _plan(run, epoch, len(training.labels))
-    batches = training.batches([share.rows(rows) for rows, passes in plan for share in passes])
-    losses: list[Tensor] = []  # one row a step, checked in blocks
+    batches = training.batches([shard.rows(rows) for rows, passes in plan for shard in passes])
+    losses: list[Tensor] = []  # one row per step, checked in blocks
     block: list[Tensor] = []
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed reseeds
         for step, (_, passes) in enumerate(progress(plan, f"epoch {epoch}", show=run.accelerator.is_main_process), 1):
@@ -167,22 +189,22 @@ def _run_steps(run: Run, before: Sequence[float], training: Supply) -> Losses:
             price = _price_share(run, before, (step - 1) / len(plan))
             seed = stream_seed(run.recipe.training.seed, epoch, step)
             block.append(_step(run, batches, passes, partial(_pass, run, inputs=inputs, price=price, seed=seed)))
-            if len(block) == CHECK_EVERY or step == len(plan):
+            if len(block) == _CHECK_EVERY or step == len(plan):
                 losses.append(_checked(run, block, f"of epoch {epoch}", step - len(block)))
                 block = []
     return Losses(*torch.cat(losses).mean(0))
 
 
-def _plan(run: Run, epoch: int, count: int) -> list[tuple[Tensor, list[Share]]]:
-    """Row numbers of each batch, in an order that follows from seed and epoch, and this process's shares of it.
+def _plan(run: Run, epoch: int, count: int) -> list[tuple[Tensor, list[BatchShard]]]:
+    """Return the image indices of each batch, shuffled by seed and epoch, with this process's shards of it.
 
-    What is left over at the end of an epoch is a batch of its own if it is `enough`, however many processes there are.
+    The rest at the end of an epoch is a smaller batch if it is large enough, independent of the number of processes.
     """
     config, processes, process = run.recipe.training, run.accelerator.num_processes, run.accelerator.process_index
     generator = torch.Generator().manual_seed(stream_seed(config.seed, epoch, 0))
     batches = torch.randperm(count, generator=generator).split(config.batch_size)
-    deal = partial(shares, process=process, processes=processes, passes=config.accumulate)
-    return [(rows, deal(len(rows))) for rows in batches if enough(len(rows), config)]
+    deal = partial(batch_shards, process=process, processes=processes, passes=config.accumulate)
+    return [(rows, deal(len(rows))) for rows in batches if is_large_enough(len(rows), config)]
 
 
 def _set_rate(run: Run, epoch: int, within: float) -> None:
@@ -192,7 +214,7 @@ def _set_rate(run: Run, epoch: int, within: float) -> None:
 
 
 def _price_share(run: Run, before: Sequence[float], within: float) -> Tensor:
-    """The share of the attention's price at a moment of the epoch, on the device: a number would be compiled in."""
+    """Return the share of the attention's price as a tensor, since `torch.compile` would treat a float as constant."""
     config, classes = run.recipe.objective, len(run.model.spec.class_names)
     share = 1.0
     if config.attention_price or config.capacity:
@@ -201,13 +223,15 @@ def _price_share(run: Run, before: Sequence[float], within: float) -> Tensor:
     return torch.tensor(share, device=run.accelerator.device)
 
 
-def _step(run: Run, batches: Iterator[Batch], passes: list[Share], one_pass: Callable[..., Tensor]) -> Tensor:
-    """One step of the optimizer, on a batch in one or more passes; this process's part in each mean loss."""
+def _step(
+    run: Run, batches: Iterator[TrainingBatch], passes: list[BatchShard], one_pass: Callable[..., Tensor]
+) -> Tensor:
+    """Take one optimizer step on a batch, in one or more passes; return this process's part of each mean loss."""
     terms = []
-    for share in passes:
-        last = share is passes[-1]
-        with nullcontext() if last else run.accelerator.no_sync(run.objective):  # gradients travel once a step
-            terms.append(one_pass(*next(batches), share))
+    for shard in passes:
+        last = shard is passes[-1]
+        with nullcontext() if last else run.accelerator.no_sync(run.objective):  # synchronise gradients once per step
+            terms.append(one_pass(*next(batches), shard))
     run.optimizer.step()
     run.optimizer.zero_grad()
     if run.average is not None and run.recipe.training.ema is not None:
@@ -215,12 +239,19 @@ def _step(run: Run, batches: Iterator[Batch], passes: list[Share], one_pass: Cal
     return torch.stack(terms).sum(0)
 
 
-def _pass(  # noqa: PLR0913 - a batch, and what follows from its step
-    run: Run, pixels: Tensor, labels: Labels, share: Share, *, inputs: Callable[..., Tensor], price: Tensor, seed: int
+def _pass(  # noqa: PLR0913 - a batch, and the settings of its step
+    run: Run,
+    pixels: Tensor,
+    labels: Labels,
+    shard: BatchShard,
+    *,
+    inputs: Callable[..., Tensor],
+    price: Tensor,
+    seed: int,
 ) -> Tensor:
-    """Add the gradients of one share of a batch.
+    """Add the gradients of one shard of a batch.
 
-    All that is random follows from the step's seed and is drawn for the whole batch, whoever holds its rows.
+    Everything random follows from the step's seed and is drawn for the whole batch, whichever process holds its rows.
     """
     if not len(pixels):
         raise InputError("none of the images of a batch could be read; take broken files out of the data")
@@ -229,21 +260,19 @@ def _pass(  # noqa: PLR0913 - a batch, and what follows from its step
     torch.manual_seed(seed)  # for dropout, which takes no generator
     for module in run.model.modules():
         if isinstance(module, WholeBatchDropout):
-            module.share = share
-    drawn = draw_crops(share.whole, generator, padding=config.crop_padding, flip=config.flip)
-    crops = Crops(*(share.rows(part, len(pixels)) for part in drawn))
+            module.shard = shard
+    drawn = draw_crops(shard.whole, generator, padding=config.crop_padding, flip=config.flip)
+    crops = Crops(*(shard.rows(part, len(pixels)) for part in drawn))
     images = inputs(pixels, crops, padding=config.crop_padding)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        losses = Losses(*run.objective(images, labels, partial(share.randn, generator=generator), price))
-    weight = share.weight(run.accelerator.num_processes)
+        losses = Losses(*run.objective(images, labels, partial(shard.randn, generator=generator), price))
+    weight = shard.weight(run.accelerator.num_processes)
     run.accelerator.backward(losses.total * weight)
     return torch.stack(losses).detach() * weight
 
 
 def stream_seed(seed: int, epoch: int, stream: int) -> int:
-    """One number for each recipe seed, epoch and stream of randomness, in the 32 bits that the CPU's generator reads.
-
-    Stream 0 is the order of an epoch, stream n its step n.
+    """Derive a 32-bit seed from the recipe's seed, the epoch and the stream: 0 for the order of images, n for step n.
 
     >>> len({stream_seed(seed, epoch, stream) for seed in range(3) for epoch in range(3) for stream in range(3)})
     27
@@ -252,34 +281,18 @@ def stream_seed(seed: int, epoch: int, stream: int) -> int:
 
 
 def _checked(run: Run, block: list[Tensor], where: str, before: int) -> Tensor:
-    """Terms of some steps as means over their whole batches, after a look at whether they are finite."""
+    """Average the terms of some steps over processes, and raise an error if the loss of a step is not finite."""
     losses = run.accelerator.reduce(torch.stack(block), "mean")
     assert isinstance(losses, Tensor)
     broken = (~losses[:, 0].isfinite()).nonzero()
     if len(broken):
-        raise not_finite(f"at step {before + int(broken[0]) + 1} {where}", run.folder)
+        raise loss_not_finite(f"at step {before + int(broken[0]) + 1} {where}", run.folder)
     return losses
 
 
-def not_finite(where: str, folder: Path) -> InputError:
-    """Error for a loss that became NaN or infinite."""
+def loss_not_finite(where: str, folder: Path) -> InputError:
+    """Return the error for a loss that became NaN or infinite."""
     return InputError(
         f"the loss is not finite {where}: lower the learning rate or beta; "
         f"the last good epoch, if any, is kept in {folder}"
     )
-
-
-def _loss_columns(losses: Losses, kl: str) -> dict[str, float]:
-    """Training means; information in nats and in bits, the authors' price, which is no information, without a unit."""
-    terms = {name: value.item() for name, value in losses._asdict().items()}
-    exact = {"train_rate_nats": terms["rate"], "train_rate_bits": bits(terms["rate"])}
-    return {
-        "train_total_nats": terms["total"],
-        "train_cross_entropy_nats": terms["cross_entropy"],
-        "train_cross_entropy_bits": bits(terms["cross_entropy"]),
-        **(exact if kl == "exact" else {"train_official_price": terms["rate"]}),
-        "train_codebook": terms["codebook"],
-        "train_commitment": terms["commitment"],
-        "train_attention": terms["attention"],
-        "train_capacity_nats": terms["capacity"],
-    }

@@ -1,4 +1,4 @@
-"""A training run: built from its recipe, saved after its epochs, restored to the bit."""
+"""A training run: building it from a recipe, saving it after an epoch, and restoring it bit for bit."""
 
 import copy
 import json
@@ -14,57 +14,57 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ibviz.errors import InputError
-from ibviz.files import ensure_folder, keep_previous, owned, read_rows, write_rows
-from ibviz.models.after_gate import after_gate, trained_behind
+from ibviz.files import ensure_folder, keep_previous, locked, read_rows, write_rows
+from ibviz.models.after_gate import after_gate, parameters_after_gate
 from ibviz.models.attach import build
 from ibviz.models.checkpoint import load_state, read_header, read_tensors, save_model, write_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig, ObjectiveConfig
 from ibviz.models.objective import Objective
 from ibviz.progress import tell
-from ibviz.reading import shaped
+from ibviz.reading import validated
 from ibviz.training.check import check_network
+from ibviz.training.distributed import use_whole_batch_layers
 from ibviz.training.recipe import Recipe, TrainingConfig
-from ibviz.training.share import share_batches
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 
 
 class Run(NamedTuple):
-    """What training changes (model, average, optimizer) and what it needs beside them."""
+    """State of a training (model, average, optimizer), and what it needs beside."""
 
     recipe: Recipe
     folder: Path
     accelerator: Accelerator
     model: IBClassifier
-    average: IBClassifier | None  # of the weights over the steps so far
-    view: Callable[[IBClassifier], IBClassifier]  # what sees a batch: a model itself, or its part after the gate
-    objective: nn.Module  # around the model; possibly wrapped for data parallelism
+    average: IBClassifier | None  # moving average of the weights over steps
+    view: Callable[[IBClassifier], IBClassifier]  # returns what sees a batch: the model, or its part after the gate
+    objective: nn.Module  # contains the model; may be wrapped for data parallelism
     optimizer: torch.optim.Optimizer
 
     @property
     def judged(self) -> IBClassifier:
-        """The weights that are validated and kept as the model."""
+        """Return the model that is validated and saved: the average if there is one."""
         return self.average or self.model
 
 
 @contextmanager
-def holding(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Keep other runs out of the folder, and remove what one that was killed left half-written."""
-    if not accelerator.is_main_process:  # which writes nothing
+def locked_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Lock the folder of a run, remove temporary files of a killed run, and repair its checkpoint."""
+    if not accelerator.is_main_process:  # the others write nothing
         yield
         return
     ensure_folder(folder)
-    with owned(folder):
-        for left in folder.glob(".*.[0-9]*.part*"):  # see `ibviz.files.replacing`
-            left.unlink()
-        _mend(folder)
+    with locked(folder):
+        for leftover in folder.glob(".*.[0-9]*.part*"):  # see `ibviz.files.replacing`
+            leftover.unlink()
+        _repair_checkpoint(folder)
         yield
 
 
-def _mend(folder: Path) -> None:
-    """Put the previous checkpoint into the place of one that is damaged, and say so."""
+def _repair_checkpoint(folder: Path) -> None:
+    """Replace a damaged checkpoint by the previous one, with a message."""
     path, previous = folder / CHECKPOINT, folder / PREVIOUS
     if not path.exists():
         return
@@ -81,9 +81,14 @@ def _mend(folder: Path) -> None:
 def start(
     recipe: Recipe, folder: Path, spec: InputConfig, accelerator: Accelerator, *, weights: Path | None = None
 ) -> Run:
-    """Build everything anew from the recipe's seed; the global random state is left as it was.
+    """Build a run from the recipe's seed; the global random state is unchanged.
 
-    `weights` are a local file with those that a pretrained network starts from.
+    Args:
+        recipe: Model, objective and training.
+        folder: Folder of the run.
+        spec: Input of the network.
+        accelerator: Device and processes.
+        weights: Local file for a pretrained network; None: published weights.
     """
     config = recipe.training
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed reseeds
@@ -93,13 +98,15 @@ def start(
     model.to(accelerator.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = None if config.ema is None else copy.deepcopy(model).eval()
     processes = accelerator.num_processes
-    share_batches(model, processes=processes, passes=config.accumulate, device=accelerator.device)
-    _set_trainable(model, config)  # last: what share_batches put in is new, and would train
+    use_whole_batch_layers(model, processes=processes, passes=config.accumulate, device=accelerator.device)
+    _set_trainable(model, config)  # last, since the layers added above would train
     view = after_gate if config.cache_features else _whole
     objective = Objective(view(model), recipe.objective)
     if config.compile:
         objective.compile()
-    wrapped, optimizer = accelerator.prepare(objective, OPTIMIZERS[config.optimizer](groups_of(model, config), config))
+    wrapped, optimizer = accelerator.prepare(
+        objective, OPTIMIZERS[config.optimizer](parameter_groups(model, config), config)
+    )
     return Run(recipe, folder, accelerator, model, average, view, wrapped, optimizer)
 
 
@@ -110,15 +117,12 @@ def _whole(model: IBClassifier) -> IBClassifier:
 def _set_trainable(model: IBClassifier, config: TrainingConfig) -> None:
     model.network.requires_grad_(config.trainable == "all")
     if config.trainable == "tail":
-        for parameter in trained_behind(model):
+        for parameter in parameters_after_gate(model):
             parameter.requires_grad_()
 
 
-def groups_of(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Group all parameters that train; attention and anchors have their own shares of the learning rate.
-
-    The anchors have no weight decay.
-    """
+def parameter_groups(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Group all trainable parameters; `share` is the factor on the learning rate; anchors have no weight decay."""
     anchors = [] if model.quantizer is None else [model.quantizer.anchors]
     head = list(model.attention.parameters())
     apart = {id(parameter) for parameter in (*anchors, *head)}
@@ -131,12 +135,12 @@ def groups_of(model: IBClassifier, config: TrainingConfig) -> list[dict[str, Any
 
 
 def sgd(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, not Nesterov's."""
+    """Build SGD with momentum (not Nesterov)."""
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
 
 
 def adam(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam with the recipe's momentum for its first beta."""
+    """Build Adam with the recipe's momentum as its first beta."""
     betas = (config.momentum, 0.999)
     return torch.optim.Adam(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
 
@@ -149,9 +153,9 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], TrainingConfig], torch.opt
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move every weight and running statistic a step towards the model's; counts are copied.
+    """Update an exponential moving average of the model's weights and running statistics; counts are copied.
 
-    After t steps it holds decay^t of the initial value and (1 - decay)·decay^(t - i) of that of step i.
+    After t steps, the initial value has the weight decay^t, and that of step i (1 - decay)·decay^(t - i).
     """
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     moving = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -161,16 +165,17 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.copy_(new)
 
 
-def saves(epoch: int, config: TrainingConfig) -> bool:
-    """Whether a checkpoint is written after this 1-based epoch: each `save_every` of them, and the last."""
+def is_saved_epoch(epoch: int, config: TrainingConfig) -> bool:
+    """Return True if a checkpoint is written after this 1-based epoch: every `save_every` epochs and the last."""
     return epoch % config.save_every == 0 or epoch == config.epochs
 
 
-def save(run: Run, rows: list[Row]) -> None:
-    """Write the log, then the model if it is the best of those saved, then the checkpoint that counts."""
+def save_run(run: Run, rows: list[LogRow]) -> None:
+    """Write the log, the model if its epoch is the best so far, and last the checkpoint, from which a run resumes."""
     if not run.accelerator.is_main_process:
         return
-    write_rows(run.folder / "log.parquet", [{key: row.get(key) for key in rows[-1]} for row in rows])  # of older ones
+    columns = list(rows[-1])  # older rows may have others
+    write_rows(run.folder / "log.parquet", [{key: row.get(key) for key in columns} for row in rows])
     if rows[-1] is best_row(rows, run.recipe):
         judged = {
             key.removeprefix("validation_"): value
@@ -186,17 +191,18 @@ def save(run: Run, rows: list[Row]) -> None:
     write_tensors(run.folder / CHECKPOINT, _state(run), header)
 
 
-def best_row(rows: Sequence[Row], recipe: Recipe) -> Row:
-    """Return the row of the model that is kept: best on validation among the saved epochs, the latest of equals.
+def best_row(rows: Sequence[LogRow], recipe: Recipe) -> LogRow:
+    """Return the row of the saved epoch that is best on validation; the latest if several are equal.
 
-    Best is the highest accuracy or, if open attention has a price, the lowest sum of cross-entropy and price: the most
-    accurate epoch would be the one that has closed least. Epochs in which the price still rose are no candidates.
+    The criterion is accuracy or, if open attention has a price, the sum of cross-entropy and price: by accuracy alone,
+    the epoch with the most open attention would win. Epochs in which the price was still rising are considered only if
+    there are no others.
     """
-    saved = [row for row in rows if saves(row["epoch"], recipe.training)]
+    saved = [row for row in rows if is_saved_epoch(row["epoch"], recipe.training)]
     return max(saved, key=lambda row: (row.get("price_share", 1.0), _merit(row, recipe.objective), row["epoch"]))
 
 
-def _merit(row: Row, config: ObjectiveConfig) -> float:
+def _merit(row: LogRow, config: ObjectiveConfig) -> float:
     if not (config.attention_price or config.capacity):
         return row["validation_accuracy"]
     price = (
@@ -205,8 +211,8 @@ def _merit(row: Row, config: ObjectiveConfig) -> float:
     return -(row["validation_cross_entropy_nats"] + price)
 
 
-def restore(run: Run) -> list[Row]:
-    """Put the last saved epoch back and return its log; nothing to restore gives an empty one."""
+def restore(run: Run) -> list[LogRow]:
+    """Restore the last saved epoch and return the log up to it; empty if there is no checkpoint."""
     path = run.folder / CHECKPOINT
     if not path.exists():
         return []
@@ -228,13 +234,13 @@ def restore(run: Run) -> list[Row]:
                 f"{path} keeps {key!r} of the optimizer, which has no such parameter; it is of another run"
             )
         parameter = parameters[int(index)]
-        place = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor, device=parameter.device)
-        run.optimizer.state[parameter][name] = place.copy_(tensor)  # in the parameter's memory format
+        value = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor, device=parameter.device)
+        run.optimizer.state[parameter][name] = value.copy_(tensor)  # keeps the parameter's memory format
     return rows
 
 
 class CheckpointHeader(BaseModel):
-    """What a checkpoint says beside its tensors."""
+    """Header of a checkpoint."""
 
     recipe: dict[str, Any]
     epoch: int = Field(ge=1)
@@ -242,23 +248,23 @@ class CheckpointHeader(BaseModel):
 
 
 class LoggedEpoch(BaseModel):
-    """What is read of a line of the log."""
+    """Columns that every row of a log must have."""
 
     epoch: int
     validation_accuracy: float
 
 
-def stored_rows(recipe: Recipe, folder: Path) -> list[Row]:
-    """The log up to the checkpoint in `folder`, which must be of this recipe; read from its header alone."""
+def stored_rows(recipe: Recipe, folder: Path) -> list[LogRow]:
+    """Read the log up to the checkpoint in `folder`; raise `InputError` if the checkpoint is of another recipe."""
     path = folder / CHECKPOINT
-    header = shaped(CheckpointHeader, read_header(path, "checkpoint"), f"{path} is of another version of ibviz")
+    header = validated(CheckpointHeader, read_header(path, "checkpoint"), f"{path} is of another version of ibviz")
     if header.recipe != json.loads(recipe.model_dump_json()):
         raise InputError(f"{folder} was trained by another recipe; resume with that one or give another folder")
     rows = read_rows(folder / "log.parquet")[: header.epoch]
     if len(rows) < header.epoch:
         raise InputError(f"{folder}/log.parquet lacks epochs of the checkpoint; train anew into another folder")
     for row in rows:
-        shaped(LoggedEpoch, row, f"{folder}/log.parquet is no log of a training", "train anew into another folder")
+        validated(LoggedEpoch, row, f"{folder}/log.parquet is no log of a training", "train anew into another folder")
     return rows
 
 

@@ -1,6 +1,7 @@
-"""Runs that differ in a few keys of one recipe, of a grid or in their seed alone; one table in the end."""
+"""Several runs of one recipe, over a grid of values or over seeds, with one table of results."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
@@ -10,12 +11,12 @@ from pydantic import ValidationError
 
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
-from ibviz.settings import describe
+from ibviz.settings import describe_validation_error
 from ibviz.training.loop import train
 from ibviz.training.recipe import Recipe, Sweep
-from ibviz.training.run import CHECKPOINT, Row, best_row, stored_rows
+from ibviz.training.run import CHECKPOINT, LogRow, best_row, stored_rows
 
-SEED = "training.seed"
+SEED_KEY = "training.seed"
 
 
 class Runs(NamedTuple):
@@ -25,7 +26,7 @@ class Runs(NamedTuple):
     recipes: dict[str, Recipe]
 
 
-def train_all(  # noqa: PLR0913 - what, and where
+def train_all(  # noqa: PLR0913 - recipes, and the paths of their files
     runs: Runs,
     folder: Path,
     *,
@@ -33,57 +34,67 @@ def train_all(  # noqa: PLR0913 - what, and where
     weights: Path | None = None,
     features: Path | None = None,
     log: str | None = None,
-    report: Callable[[str, Row], object] = print,
-) -> list[Row]:
-    """Train every recipe in a folder of its own and write `table.parquet` and `table.md` beside them.
+    report: Callable[[str, LogRow], object] = print,
+) -> list[LogRow]:
+    """Train every recipe in a folder of its own, and write `table.parquet` and `table.md` beside these folders.
 
-    Finished runs are read, not trained again; a run that was stopped goes on after its last saved epoch. All recipes
-    are checked before the first is trained. `weights` are what pretrained networks start from, as in `train`. `report`
-    sees each run's name and new rows. Where only the seed differs, `table.md` ends with means and spread. `features`
-    are shared by all runs that cache them.
+    Finished runs are read instead of trained; a stopped run continues after its last saved epoch. If only the seed
+    differs, `table.md` ends with means and standard deviations.
+
+    Args:
+        runs: Recipes by name, and the keys in which they differ.
+        folder: Parent of the folders of the runs.
+        root: Folder of the data; None: its default.
+        weights: Local file for pretrained networks; None: published weights.
+        features: Folder for features of frozen layers, shared by all runs.
+        log: Tracker of each run, "tensorboard" or "wandb"; None: none.
+        report: Function that is called with the name of the run and each new row.
+
+    Returns:
+        The table, one row per run.
+
+    Raises:
+        InputError: `folder` holds a single run, or a run fails as in `train`.
     """
     if (folder / CHECKPOINT).exists():
         raise InputError(f"{folder} holds a single run; give another folder for several")
     table = []
     for name, recipe in runs.recipes.items():
-        rows = finished(recipe, folder / name)
+        rows = finished_log(recipe, folder / name)
         if rows is None:
-            told = _told(name, report)
-            where: dict[str, Any] = {"root": root, "weights": weights, "features": features}
-            rows = train(recipe, folder / name, **where, resume=True, log=log, report=told)
+            paths: dict[str, Any] = {"root": root, "weights": weights, "features": features}
+            rows = train(recipe, folder / name, **paths, resume=True, log=log, report=partial(report, name))
         table.append({key: value_of(recipe, key) for key in runs.keys} | summary(recipe, rows))
     write_rows(folder / "table.parquet", table)
     with replacing(folder / "table.md") as beside:
-        beside.write_text(markdown([*table, *(spread(table) if runs.keys == (SEED,) else [])]))
+        beside.write_text(markdown_table([*table, *(spread(table) if runs.keys == (SEED_KEY,) else [])]))
     return table
 
 
-def _told(name: str, report: Callable[[str, Row], object]) -> Callable[[Row], object]:
-    return lambda row: report(name, row)
+def over_seeds(recipe: Recipe, count: int) -> Runs:
+    """Repeat a recipe with `count` training seeds, starting at its own; the seed of its data is unchanged.
 
-
-def repeated(recipe: Recipe, count: int) -> Runs:
-    """The recipe under `count` seeds of training, from its own upwards; its data, with the seed of [data], is the same.
-
-    >>> list(repeated(Recipe(), 3).recipes)
+    >>> list(over_seeds(Recipe(), 3).recipes)
     ['seed-0', 'seed-1', 'seed-2']
     """
     if count < 2:
         raise InputError(f"--seeds is the number of trainings, at least 2, of which to see a spread; got {count}")
     first, tree = recipe.training.seed, recipe.model_dump(exclude_unset=True)
     seeds = range(first, first + count)
-    return Runs((SEED,), {f"seed-{seed}": Recipe.model_validate(changed(tree, {SEED: seed})) for seed in seeds})
+    return Runs(
+        (SEED_KEY,), {f"seed-{seed}": Recipe.model_validate(with_values(tree, {SEED_KEY: seed})) for seed in seeds}
+    )
 
 
-def refuse_begun(runs: Runs, folder: Path) -> None:
-    """Raise an `InputError` if one of the runs has begun."""
+def refuse_started(runs: Runs, folder: Path) -> None:
+    """Raise `InputError` if one of the runs has already started."""
     for name in runs.recipes:
         if (folder / name / CHECKPOINT).exists():
             raise InputError(f"{folder / name} already holds a run; go on with --resume or give another folder")
 
 
 def grid(sweep: Sweep) -> Runs:
-    """Every combination of the values as a recipe, under a name made of them.
+    """Build one recipe for every combination of the values, named by them.
 
     >>> list(grid(Sweep(sweep={"objective.beta": (0.1, 0.01), "model.anchors": (2, "none")})).recipes)
     ['beta=0.1,anchors=2', 'beta=0.1,anchors=none', 'beta=0.01,anchors=2', 'beta=0.01,anchors=none']
@@ -95,16 +106,16 @@ def grid(sweep: Sweep) -> Runs:
     for values in product(*sweep.sweep.values()):
         name = ",".join(f"{label}={value}" for label, value in zip(labels, values, strict=True)).replace("/", "-")
         try:
-            recipes[name] = Recipe.model_validate(changed(base, dict(zip(sweep.sweep, values, strict=True))))
+            recipes[name] = Recipe.model_validate(with_values(base, dict(zip(sweep.sweep, values, strict=True))))
         except ValidationError as error:
-            raise InputError(f"run {name} of the sweep: {describe(error, Recipe)}") from error
+            raise InputError(f"run {name} of the sweep: {describe_validation_error(error, Recipe)}") from error
     return Runs(tuple(sweep.sweep), recipes)
 
 
-def changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested tables with the values of some dotted keys.
+def with_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy nested tables and set the values of some dotted keys.
 
-    >>> changed({"a": {"b": 1, "c": 2}}, {"a.b": 3, "d.e": 4})
+    >>> with_values({"a": {"b": 1, "c": 2}}, {"a.b": 3, "d.e": 4})
     {'a': {'b': 3, 'c': 2}, 'd': {'e': 4}}
     """
     tables = dict(tree)
@@ -113,28 +124,28 @@ def changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
         inner = tables.get(table, {})
         if rest and not isinstance(inner, Mapping):
             raise InputError(f"the sweep names {key}, but {table} holds {inner!r} and no keys of its own")
-        tables[table] = changed(inner, {rest: value}) if rest else value
+        tables[table] = with_values(inner, {rest: value}) if rest else value
     return tables
 
 
 def value_of(recipe: Recipe, key: str) -> Any:
-    """The value at a dotted key, defaults included."""
+    """Return the value of a dotted key, including defaults."""
     value: Any = recipe.model_dump()
     for part in key.split("."):
         value = value[part]
     return value
 
 
-def finished(recipe: Recipe, folder: Path) -> list[Row] | None:
-    """The log of a run that has all its epochs, else None; another recipe's run is refused."""
+def finished_log(recipe: Recipe, folder: Path) -> list[LogRow] | None:
+    """Return the log of a finished run, or None; raise `InputError` for the run of another recipe."""
     if not (folder / CHECKPOINT).exists():
         return None
     rows = stored_rows(recipe, folder)
     return rows if len(rows) == recipe.training.epochs else None
 
 
-def summary(recipe: Recipe, rows: list[Row]) -> Row:
-    """What a table says of a run: its kept model on validation, and the time of all epochs."""
+def summary(recipe: Recipe, rows: list[LogRow]) -> LogRow:
+    """Summarise a run: validation results of its saved model, and the time of all epochs."""
     best = best_row(rows, recipe)
     return {
         "epoch": best["epoch"],
@@ -145,21 +156,21 @@ def summary(recipe: Recipe, rows: list[Row]) -> Row:
     }
 
 
-def spread(table: list[Row]) -> list[Row]:
-    """Mean and standard deviation over runs, of n - 1 degrees of freedom, of every number in a table of seeds.
+def spread(table: list[LogRow]) -> list[LogRow]:
+    """Mean and standard deviation (n - 1 degrees of freedom) over runs for every column of a table of seeds.
 
     >>> spread([{"training.seed": 0, "seconds": 1.0}, {"training.seed": 1, "seconds": 3.0}])[0]
     {'training.seed': 'mean', 'seconds': 2.0}
     """
-    columns = {key: [row[key] for row in table] for key in table[0] if key != SEED}
+    columns = {key: [row[key] for row in table] for key in table[0] if key != SEED_KEY}
     return [
-        {SEED: label} | {key: over(numbers) for key, numbers in columns.items()}
+        {SEED_KEY: label} | {key: over(numbers) for key, numbers in columns.items()}
         for label, over in {"mean": fmean, "standard deviation": stdev}.items()
     ]
 
 
-def markdown(table: list[Row]) -> str:
-    """Rows of equal keys as a Markdown table."""
+def markdown_table(table: list[LogRow]) -> str:
+    """Format rows with the same keys as a Markdown table."""
     lines = [list(table[0]), ["---"] * len(table[0]), *([_text(value) for value in row.values()] for row in table)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

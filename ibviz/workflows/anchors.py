@@ -14,8 +14,8 @@ from torch import Tensor
 from ibviz.anchors import consistency as consistency_of
 from ibviz.anchors import drift, intervene
 from ibviz.anchors import usage as usage_of
-from ibviz.anchors.batches import with_attention
-from ibviz.anchors.consistency import THRESHOLDS, Consistency, summarise_edits
+from ibviz.anchors.batches import require_attention
+from ibviz.anchors.consistency import SIMILARITY_THRESHOLDS, Consistency, summarise_edits
 from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, decisions, interval, summarise_effects
 from ibviz.anchors.intervene import INTERVENTIONS, Effects
 from ibviz.anchors.usage import Usage
@@ -29,7 +29,7 @@ from ibviz.files import ensure_folder, replacing, write_rows
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import REPLACEMENTS
-from ibviz.reading import shaped
+from ibviz.reading import validated
 from ibviz.statistics import Estimate, estimate
 from ibviz.workflows.model import describe
 
@@ -53,7 +53,7 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
     each image and what was done to it.
     """
     begun = time.monotonic()
-    trained = with_attention(model)
+    trained = require_attention(model)
     ensure_folder(out)
     config = data_of(trained, root)
     images = fitting(load_images(config, "test", root, count=limit, seed=seed), trained)
@@ -98,7 +98,7 @@ def data_of(model: IBClassifier, root: Path | None) -> DataConfig:
     ('digits', 'folder')
     """
     stored = model.facts.get("recipe", {}).get("data")
-    recorded = None if stored is None else shaped(DataConfig, stored, "the model's file names data that is none")
+    recorded = None if stored is None else validated(DataConfig, stored, "the model's file names data that is none")
     if recorded is not None and not (recorded.source == "digits" and root is not None):
         return recorded
     return DataConfig(source="folder", image_size=model.spec.side, resize=model.spec.resize)
@@ -176,7 +176,7 @@ def page(study: Study, model: IBClassifier) -> str:
         _table(["attention is replaced by", "Δ probability", "Δ accuracy", "flips"], replaced),
         answer(lines),
         "Attention consistency (our definition): cosine similarity of the attention before and after an edit\n"
-        + _table(["edit", "cosine", *(f">= {one}" for one in THRESHOLDS), "Δ accuracy", "flips"], edited),
+        + _table(["edit", "cosine", *(f">= {one}" for one in SIMILARITY_THRESHOLDS), "Δ accuracy", "flips"], edited),
         f"{len(study.images.labels)} images; means with 95 % bootstrap intervals over images",
     ]
     return "\n\n".join(parts)

@@ -12,7 +12,7 @@ import torch
 from ibviz.benchmark.setup import versions
 from ibviz.metrics import faithfulness
 from ibviz.metrics.protocol import CurveProtocol
-from ibviz.models.loading import BOX
+from ibviz.models.loading import BUNDLED
 
 EXTRAS = {
     "timm": "timm",
@@ -44,12 +44,12 @@ def diagnose() -> list[Line]:
     >>> all(line.sound for line in diagnose())
     True
     """
-    missing = [str(path) for path in BOX.values() if not path.is_file()]
+    missing = [str(path) for path in BUNDLED.values() if not path.is_file()]
     return [
         Line("Python", f"{platform.python_version()}, {sys.platform} {platform.machine()}"),
         *(Line(name, number) for name, number in versions().items()),
         Line("device", _device()),
-        Line("bundled networks", f"missing: {', '.join(missing)}" if missing else ", ".join(BOX), not missing),
+        Line("bundled networks", f"missing: {', '.join(missing)}" if missing else ", ".join(BUNDLED), not missing),
         self_test(),
         *(Line(f"extra {extra}", _version_of(package)) for extra, package in EXTRAS.items()),
         *(Line(name, _program(names, use)) for name, (names, use) in PROGRAMS.items()),

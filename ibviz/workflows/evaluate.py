@@ -27,9 +27,9 @@ from ibviz.figures import curves, panel
 from ibviz.figures.sidecar import Panel
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, runs_in
+from ibviz.training.loaders import make_loader
 from ibviz.training.loop import train, validate
 from ibviz.training.recipe import Recipe
-from ibviz.training.supply import supply
 from ibviz.workflows.explain import COLUMNS, caption
 from ibviz.workflows.model import load_on
 
@@ -219,5 +219,5 @@ def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], obje
     evaluate_suite(suite, out / "results", resume=resume)
     model = load_on(str(out), None, "auto")
     assert isinstance(model, IBClassifier)
-    test = supply(load_images(DataConfig(), "test", None), next(model.parameters()).device)
+    test = make_loader(load_images(DataConfig(), "test", None), next(model.parameters()).device)
     return validate(model, test)["accuracy"]

@@ -29,7 +29,7 @@ from ibviz.figures.report import (
     TableLine,
     save_report,
 )
-from ibviz.reading import parsing, shaped
+from ibviz.reading import parsing, validated
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 from ibviz.workflows.evaluate import complete, score_of
@@ -70,7 +70,7 @@ def read_worth(folder: Path) -> Worth:
     failure, way_out = f"{path} is no study of anchors", "write one by `ibviz anchors`"
     if not path.is_file():
         raise InputError(f"{failure}, for there is no such file; {way_out}")
-    study = shaped(Study, read_sealed(path, way_out), failure, way_out)
+    study = validated(Study, read_sealed(path, way_out), failure, way_out)
     estimates = [_estimate(each) for each in study.worth.effect]
     what = f"probability lost when these cells take their map's mean, over {study.images} images"
     return Worth(np.array(study.usage.anchors), Effect(what, estimates))

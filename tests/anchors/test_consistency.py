@@ -5,7 +5,16 @@ import torch
 from networks import bottlenecked
 
 from ibviz.anchors import consistency
-from ibviz.anchors.consistency import RADII, Line, anywhere, by_attention, crop, low_pass, paste, summarise_edits
+from ibviz.anchors.consistency import (
+    LOW_PASS_RADII,
+    ConsistencySummary,
+    corners_by_attention,
+    crop,
+    low_pass,
+    paste,
+    random_corners,
+    summarise_edits,
+)
 from ibviz.data import digits
 from ibviz.models.reliance import derangement
 
@@ -50,7 +59,7 @@ def test_a_patch_lies_where_it_should_and_nowhere_else():
 
 def test_free_patches_reach_every_place_and_leave_none_outside():
     images, uniform = torch.zeros(4000, 3, 8, 12), torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))
-    corners = anywhere(images, uniform)
+    corners = random_corners(images, uniform)
     assert {tuple(one) for one in corners.tolist()} == {(row, column) for row in range(7) for column in range(11)}
 
 
@@ -59,7 +68,7 @@ def test_patches_cover_the_most_and_the_least_attention():
     images = torch.zeros(6, 3, 16, 16)
     pixels = attention.repeat_interleave(4, 1).repeat_interleave(4, 2)
     for most, best in ((True, max), (False, min)):
-        for image, (row, column) in enumerate(by_attention(images, attention, most=most).tolist()):
+        for image, (row, column) in enumerate(corners_by_attention(images, attention, most=most).tolist()):
             sums = [pixels[image, y : y + 4, x : x + 4].sum().item() for y in range(13) for x in range(13)]
             assert pixels[image, row : row + 4, column : column + 4].sum().item() == pytest.approx(best(sums), abs=1e-5)
 
@@ -68,7 +77,7 @@ def test_similarity_and_flips_are_those_of_the_images_edited_one_by_one(found, s
     model, images = bottlenecked(), scenes.images.float() / 255
     with torch.no_grad():
         seen = model.inspect(images)
-        for radius in RADII:
+        for radius in LOW_PASS_RADII:
             after = model.inspect(low_pass(images, radius))
             place = found.edits.index(f"low-pass, {radius} cycles")
             for image in range(8):
@@ -94,7 +103,7 @@ def test_the_study_does_not_depend_on_its_batches(found, scenes):
 def test_shares_above_the_thresholds_are_counted_over_all_and_over_the_right_ones(found):
     cosine = torch.tensor([0.84, 0.86, 0.91, 0.96, 0.85, 0.9, 1.0, 0.0]).expand(12, 8)
     right = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, torch.nan])
-    line: Line = summarise_edits(found._replace(cosine=cosine, correct=right))[0]
+    line: ConsistencySummary = summarise_edits(found._replace(cosine=cosine, correct=right))[0]
     assert [round(one.mean, 6) for one in line.similar.values()] == [6 / 8, 4 / 8, 2 / 8]
     assert [round(one.mean, 6) for one in line.similar_of_correct.values()] == [3 / 4, 2 / 4, 1 / 4]
     assert line.similar_of_correct[0.9].n == 4

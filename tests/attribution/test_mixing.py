@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchvision.models import SwinTransformer
 
 from ibviz.attribution import catalogue
+from ibviz.attribution.methods import values
 from ibviz.attribution.softmax import by_heads, recorded_attention
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout
 from ibviz.errors import InputError
@@ -101,7 +102,7 @@ def expect(network: nn.Module, method: str, layers: list[list[int]], start: Tens
     seen, slopes = rows_of(network, IMAGES, TARGETS)
     chosen = [[[all_[index] for index in layer] for layer in layers] for all_ in (seen, slopes)]
     row = by_loop(*chosen, start.expand(2, -1), method)[:, prefix:]  # pyright: ignore
-    maps = METHODS[method](network, IMAGES, TARGETS)
+    maps = values(METHODS[method](network, IMAGES, TARGETS))
     close(maps.flatten(1), row, rtol=1e-4, atol=1e-7)
     assert (maps.amax((1, 2)) > 1.02 * maps.amin((1, 2))).all()
 
@@ -184,7 +185,7 @@ def test_an_attention_of_the_head_pools_what_the_layers_give(method):
     heads = pool[0] if method != "gradient" else (pool[0] * pool[1]).clamp(min=0)
     start, layers = heads.mean(1)[:, 0], [] if method == "raw" else seen
     row = by_loop([[one] for one, _ in layers], [[slope] for _, slope in layers], start, method)
-    maps = METHODS[method](network, IMAGES, TARGETS)
+    maps = values(METHODS[method](network, IMAGES, TARGETS))
     close(maps.flatten(1), row + start if method == "gradient" else row, rtol=1e-4, atol=1e-7)
 
 
@@ -212,7 +213,7 @@ def test_networks_of_transformers_equal_the_attention_that_they_give_themselves(
         def forward(self, images: Tensor) -> Tensor:
             return self.inner(images).logits
 
-    rollout = attention_rollout(Logits(), IMAGES, TARGETS)
+    rollout = attention_rollout(Logits(), IMAGES)
     inner.set_attn_implementation("eager")  # pyright: ignore
     with torch.no_grad():
         given = list(inner(IMAGES, output_attentions=True).attentions)

@@ -17,6 +17,7 @@ import torch
 from benchmark.small import choose, run_small, suite
 
 from ibviz.benchmark.config import SuiteConfig
+from ibviz.benchmark.runner import maps
 from ibviz.benchmark.runner.processes import together
 from ibviz.errors import InputError
 
@@ -92,14 +93,14 @@ def written(out: Path) -> set[tuple[Path, int]]:
 def logged(out: Path, log: Path) -> None:
     """The run, with a line for each map that is computed."""
 
-    plain = explaining.write_shard
+    plain = maps.write_shard
 
     def noted(folder, shard, *, start, of):
         with log.open("a") as lines:
             lines.write(f"{start} {of['method']}\n")
         return plain(folder, shard, start=start, of=of)
 
-    explaining.write_shard = noted
+    maps.write_shard = noted
     run_small(out, asked=asked(), chosen=choose(COUNT), resume=True)
 
 

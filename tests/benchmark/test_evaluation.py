@@ -11,7 +11,7 @@ from ibviz.benchmark.batch import Batch
 from ibviz.benchmark.config import ProtocolConfig, SuiteConfig
 from ibviz.benchmark.evaluation import card_of, evaluate
 from ibviz.benchmark.judging import Rules, judge
-from ibviz.benchmark.runner.maps import Network
+from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen
 from ibviz.benchmark.setup import comparison_grid
 from ibviz.benchmark.suite import fitting, protocols_of
 from ibviz.data.image_set import ImageSet

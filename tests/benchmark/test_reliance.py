@@ -20,7 +20,7 @@ from ibviz.benchmark.runner.plan import read_plan
 from ibviz.benchmark.runner.verify import verify
 from ibviz.benchmark.store import read_maps
 from ibviz.metrics.protocol import CurveProtocol
-from ibviz.models.backbones import Parts, Split
+from ibviz.models.backbones import Parts, SplitNetwork
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.models.loading import Classifier
@@ -37,7 +37,7 @@ def trained() -> IBClassifier:
     model = IBClassifier(
         ModelConfig(anchors=4, latent=6, gate="mul"),
         spec,
-        Parts(Split(stem, rest), "stem", 4, head, 8, nn.Linear(6, 4)),
+        Parts(SplitNetwork(stem, rest), "stem", 4, head, 8, nn.Linear(6, 4)),
     ).eval()
     with torch.no_grad():
         head.weight.mul_(8)

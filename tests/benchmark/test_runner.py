@@ -29,7 +29,7 @@ from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import ImageSet, to_float
 from ibviz.data.regions import rasterise
 from ibviz.errors import InputError
-from ibviz.files import owned, read_rows
+from ibviz.files import locked, read_rows
 from ibviz.metrics import faithfulness, pointing_game, scorer, sparseness
 from ibviz.metrics.catalogue import METRICS
 from ibviz.metrics.grid import on_grid
@@ -376,7 +376,7 @@ def test_trainings_are_of_one_recipe_whatever_their_seed(tmp_path, monkeypatch):
 
 def test_two_runs_on_one_folder(tmp_path):
     with (
-        owned(tmp_path),
+        locked(tmp_path),
         pytest.raises(InputError, match=rf"in use by process {os.getpid()} on .* since "),
     ):
         run_small(tmp_path)

@@ -21,7 +21,7 @@ from torchvision.datasets import voc
 
 from ibviz.data import download
 from ibviz.data.config import DataConfig
-from ibviz.data.download import fetch_file, fetched
+from ibviz.data.download import fetch_file, fetched, unpack_archive
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 

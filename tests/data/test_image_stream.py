@@ -190,7 +190,7 @@ import multiprocessing, os, sys, torch
 from pathlib import Path
 from ibviz.data.config import DataConfig
 from ibviz.data.sources import load_split
-from ibviz.training import supply
+from ibviz.training import loaders
 
 def held_by(process):  # MiB, without pages of files (libraries), which the system takes and gives back as it likes
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -200,10 +200,10 @@ def resident():  # of this process and of each worker
     workers = sorted(worker.pid for worker in multiprocessing.active_children())
     return torch.tensor([held_by(process) for process in (os.getpid(), *workers)])
 
-supply.workers = lambda: 2
+loaders.worker_count = lambda: 2
 config = DataConfig(source="folder", image_size=64, stream=True)
 stream = load_split(config, "test", Path(sys.argv[1]))
-loaded = supply.supply(stream, torch.device("cpu")).batches(torch.randperm(len(stream)).split(64))
+loaded = loaders.make_loader(stream, torch.device("cpu")).batches(torch.randperm(len(stream)).split(64))
 for _ in range(19):
     next(loaded)
 seen = torch.stack([resident() for _ in loaded])  # batches on their way come and go: what stays is in the least

@@ -30,7 +30,7 @@ from ibviz.data.sources import find_part
 from ibviz.figures import anchor_usage
 from ibviz.files import read_rows, write_rows
 from ibviz.models.checkpoint import encode, load_model, read_tensors
-from ibviz.models.loading import BOX, named
+from ibviz.models.loading import BUNDLED, load_published
 from ibviz.models.official import load_official
 from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe
@@ -140,7 +140,7 @@ def read_checkpoint(path: Path) -> None:
 @cache
 def model() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The bundled network: its tensors and its header."""
-    return read_tensors(BOX["digits"], "model")
+    return read_tensors(BUNDLED["digits"], "model")
 
 
 USAGE = torch.tensor([3, 0, 1])
@@ -296,7 +296,7 @@ BYTES: dict[str, Parser] = {
     "weights": Parser(
         "a.safetensors",
         lambda: save_tensors({"a": torch.zeros(3)}),
-        lambda path: named("torchvision/squeezenet1_0", path),
+        lambda path: load_published("torchvision/squeezenet1_0", path),
         5,
     ),
     "checkpoint": Parser("checkpoint.safetensors", checkpoint, read_checkpoint),

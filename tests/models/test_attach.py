@@ -260,7 +260,9 @@ def test_the_authors_large_networks_take_published_features(backbone: str, libra
 
     torch.manual_seed(0)
     published = models.get_model(library).eval()
-    monkeypatch.setattr(place, "named", lambda *_: wrap(published, mean=MEAN, std=STD, class_names="a", size=224))
+    monkeypatch.setattr(
+        place, "load_published", lambda *_: wrap(published, mean=MEAN, std=STD, class_names="a", size=224)
+    )
     spec = InputConfig(size=64, mean=MEAN, std=STD, class_names=("a", "b"))
     model = build(ModelConfig(backbone=backbone, pretrained=True, latent=4), spec).eval()
     batch = model.normalize(images(64, 1))

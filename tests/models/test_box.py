@@ -16,11 +16,11 @@ from ibviz.data.sources import load_images
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import read_tensors, save_model
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.loading import BOX
+from ibviz.models.loading import BUNDLED
 from ibviz.settings import read_toml
+from ibviz.training.loaders import make_loader
 from ibviz.training.loop import describe_input, validate
 from ibviz.training.recipe import Recipe
-from ibviz.training.supply import supply
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,8 +43,8 @@ def model() -> IBClassifier:
 
 
 def test_it_is_small_and_half_on_disk_and_single_in_memory(model):
-    assert BOX["digits"].stat().st_size < 1.5e6
-    tensors, _ = read_tensors(BOX["digits"], "model")
+    assert BUNDLED["digits"].stat().st_size < 1.5e6
+    tensors, _ = read_tensors(BUNDLED["digits"], "model")
     assert {one.dtype for one in tensors.values()} == {torch.float16, torch.int64}
     assert {one.dtype for one in model.state_dict().values()} == {torch.float32, torch.int64}
     assert not model.training
@@ -70,7 +70,7 @@ def test_it_is_as_accurate_as_its_file_says_and_as_its_training_said(model):
     facts: dict[Split, dict[str, float]] = {name: model.facts[name] for name in ("test", "validation")}
     for split, logged in facts.items():
         images = load_images(DataConfig(**model.facts["recipe"]["data"]), split, None)
-        found = validate(model, supply(images, torch.device("cpu")))
+        found = validate(model, make_loader(images, torch.device("cpu")))
         assert len(images.labels) == 1000
         assert found["accuracy"] == pytest.approx(logged["accuracy"], abs=0.003)
         assert found["rate_bits"] == pytest.approx(logged["rate_bits"], rel=1e-3)

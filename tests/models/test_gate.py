@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models
 
 from ibviz.errors import InputError
-from ibviz.models.after_gate import after_gate, below_gate, trained_behind
+from ibviz.models.after_gate import after_gate, below_gate, parameters_after_gate
 from ibviz.models.attach import attach
 from ibviz.models.attention import gaussian, smooth
 from ibviz.models.classifier import IBClassifier
@@ -164,7 +164,7 @@ def test_a_network_cut_at_its_gate_gives_the_same_logits_and_gradients(layer):
 
 def test_only_the_layers_behind_the_gate_are_trained_behind_it():
     model = attach(wrapped(models.resnet18(num_classes=3)), layer="layer3", bottleneck=3)
-    behind = {id(parameter) for parameter in trained_behind(model)}
+    behind = {id(parameter) for parameter in parameters_after_gate(model)}
     names = {name.split(".")[2] for name, value in model.network.named_parameters() if id(value) in behind}
     assert {name for name, _ in model.network.named_parameters() if "layer4" in name}
     assert names <= {part for part, _ in model.get_submodule("network.body.layer4").named_children()}

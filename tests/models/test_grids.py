@@ -8,19 +8,17 @@ from torchvision.ops import Permute
 
 from ibviz.errors import InputError
 from ibviz.models.grids import (
-    Layout,
+    GridLayout,
     find_layer,
     from_grid,
     influential_layers,
-    is_cut,
-    layer_for_attention,
     layout_of,
     listed,
-    reaches_output,
     spatial_layers,
     to_grid,
 )
 from ibviz.models.hooks import replaced_output
+from ibviz.models.layer_choice import is_cut, layer_for_attention, reaches_output
 
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -33,7 +31,7 @@ def tiny_vit(**choices) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout("bchw", (2, 3), 4), Layout("bhwc", (2, 3), 4), Layout("tokens", (2, 3), 4, 2)]
+    "layout", [GridLayout("bchw", (2, 3), 4), GridLayout("bhwc", (2, 3), 4), GridLayout("tokens", (2, 3), 4, 2)]
 )
 def test_a_grid_put_back_gives_the_output_again(layout):
     shapes = {"bchw": (5, 4, 2, 3), "bhwc": (5, 2, 3, 4), "tokens": (5, 2 + 6, 4)}
@@ -45,7 +43,7 @@ def test_a_grid_put_back_gives_the_output_again(layout):
 
 
 def test_several_samples_of_an_image_keep_its_class_token():
-    layout, output = Layout("tokens", (2, 2), 3, 1), torch.rand(2, 5, 3)
+    layout, output = GridLayout("tokens", (2, 2), 3, 1), torch.rand(2, 5, 3)
     grids = torch.rand(3, 2, 3, 2, 2)
     put = from_grid(grids.flatten(0, 1), output, layout).unflatten(0, (3, 2))
     for sample in range(3):
@@ -58,20 +56,20 @@ def test_several_samples_of_an_image_keep_its_class_token():
 )
 def test_prefix_tokens_are_found_from_the_model(choices, prefix):
     layers = spatial_layers(tiny_vit(**choices), IMAGE)
-    assert layers["blocks.1"] == Layout("tokens", (8, 8), 24, prefix)
+    assert layers["blocks.1"] == GridLayout("tokens", (8, 8), 24, prefix)
     assert layers["patch_embed"].prefix == 0
 
 
 def test_torchvision_transformers_have_grids_of_tokens():
     vit = models.VisionTransformer(image_size=64, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=16)
-    assert spatial_layers(vit, IMAGE)["encoder.layers.encoder_layer_0"] == Layout("tokens", (4, 4), 16, 1)
+    assert spatial_layers(vit, IMAGE)["encoder.layers.encoder_layer_0"] == GridLayout("tokens", (4, 4), 16, 1)
 
 
 def test_channels_last_grids_are_told_from_channels_first():
     swin = models.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5)
     layers = spatial_layers(swin, IMAGE)
-    assert layers["features.1"] == Layout("bhwc", (16, 16), 8)
-    assert spatial_layers(models.resnet18(num_classes=5), IMAGE)["layer3"] == Layout("bchw", (4, 4), 256)
+    assert layers["features.1"] == GridLayout("bhwc", (16, 16), 8)
+    assert spatial_layers(models.resnet18(num_classes=5), IMAGE)["layer3"] == GridLayout("bchw", (4, 4), 256)
 
 
 @pytest.mark.parametrize("channels", [7, 8, 9])
@@ -84,9 +82,9 @@ def test_as_many_channels_as_columns_confuse_nothing(channels, head):
     end = nn.Sequential(Permute([0, 3, 1, 2]), head, nn.Flatten(), nn.Linear(features, 2))
     layers = spatial_layers(nn.Sequential(first, last, end), IMAGE)
     for name in ("0", "0.0", "0.1", "2.0"):
-        assert layers[name] == Layout("bchw", (8, 8), channels)
+        assert layers[name] == GridLayout("bchw", (8, 8), channels)
     for name in ("1", "1.0", "1.1", "1.2"):
-        assert layers[name] == Layout("bhwc", (8, 8), channels)
+        assert layers[name] == GridLayout("bhwc", (8, 8), channels)
 
 
 def test_a_grid_that_cannot_be_told_is_refused():

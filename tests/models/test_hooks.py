@@ -88,7 +88,7 @@ class Merging(nn.Linear):
             self.merged = not mode
         return self
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as the class that it extends
+    def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) + (0 if self.merged else input @ self.down.T @ self.up.T)
 
 

@@ -17,7 +17,7 @@ from ibviz.data.sources import load_images
 from ibviz.metrics import pointing_game
 from ibviz.models.checkpoint import model_card, read_tensors
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.loading import BOX
+from ibviz.models.loading import BUNDLED
 from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe
 from ibviz.workflows.model import describe
@@ -34,8 +34,8 @@ def model() -> IBClassifier:
 
 
 def test_it_is_small_and_half_on_disk_and_single_in_memory(model):
-    assert BOX["photos"].stat().st_size < 8e6
-    tensors, _ = read_tensors(BOX["photos"], "model")
+    assert BUNDLED["photos"].stat().st_size < 8e6
+    tensors, _ = read_tensors(BUNDLED["photos"], "model")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16, torch.int64}
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
 

@@ -7,7 +7,7 @@ import torch
 from networks import ANCHORS, SHIFT, SLOPE, cell_reader
 
 from ibviz.errors import InputError
-from ibviz.models.reliance import REPLACEMENTS, derangement, reliance, turned
+from ibviz.models.reliance import REPLACEMENTS, derangement, reliance, reversed_values
 
 GREYS = torch.rand(9, 8, 8, generator=torch.Generator().manual_seed(3))
 LABELS = torch.tensor([0, 1, 0, 1, 0, 1, 0, 2, -1])
@@ -65,10 +65,10 @@ def test_a_network_that_does_not_use_its_attention_decides_the_same_with_all_map
 
 def test_a_reversed_map_keeps_its_range_and_turned_twice_it_is_itself():
     maps = GREYS[:3] * torch.tensor([1.0, 0.1, 0.01])[:, None, None]
-    back = turned(maps)
+    back = reversed_values(maps)
     torch.testing.assert_close(back.amin((1, 2)), maps.amin((1, 2)))
     assert torch.equal(back.flatten(1).argsort(1), maps.flatten(1).argsort(1, descending=True))
-    torch.testing.assert_close(turned(back), maps)
+    torch.testing.assert_close(reversed_values(back), maps)
 
 
 def test_one_image_has_no_other():

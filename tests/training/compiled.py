@@ -15,17 +15,17 @@ from torch._dynamo.utils import counters
 
 from ibviz.models.config import InputConfig
 from ibviz.training import loop
+from ibviz.training.distributed import batch_shards
+from ibviz.training.loaders import DeviceLoader
 from ibviz.training.recipe import Recipe
 from ibviz.training.run import start
-from ibviz.training.share import shares
-from ibviz.training.supply import Resident
 
 
 def main(backend: str) -> None:
     nn.Module.compile = partialmethod(nn.Module.compile, backend=backend)  # pyright: ignore[reportAttributeAccessIssue]
     spec = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b", "c"))
     pixels = torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    resident, held = Resident(pixels, torch.arange(8) % 3), shares(8, process=0, processes=1, passes=1)
+    resident, held = DeviceLoader(pixels, torch.arange(8) % 3), batch_shards(8, process=0, processes=1, passes=1)
     for compiled in (False, True):
         recipe = Recipe.model_validate({"model": {"latent": 8}, "training": {"compile": compiled, "lr": 0.01}})
         run = start(recipe, Path(), spec, Accelerator(cpu=True))

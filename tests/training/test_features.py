@@ -97,8 +97,8 @@ def _state(weights: Path) -> dict[str, torch.Tensor]:
 
 def test_mirrored_views_are_those_of_mirrored_images(tmp_path, weights, monkeypatch):
     kept = []
-    stored = features.stored_features
-    monkeypatch.setattr(loop, "stored_features", lambda *args, **named: kept.append(stored(*args, **named)) or kept[-1])
+    stored = features.cached_features
+    monkeypatch.setattr(loop, "cached_features", lambda *args, **named: kept.append(stored(*args, **named)) or kept[-1])
     given = Recipe.model_validate(
         {"data": {"source": "folder", "image_size": 32}, "model": MODEL, "training": TRAINING}
         | {"training": TRAINING | {"epochs": 1, "cache_features": True, "flip": True}}

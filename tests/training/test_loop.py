@@ -20,12 +20,12 @@ from ibviz.models.config import InputConfig, ObjectiveConfig
 from ibviz.models.loading import load
 from ibviz.training import loop
 from ibviz.training.check import check_network
+from ibviz.training.distributed import BatchShard
+from ibviz.training.loaders import DeviceLoader
 from ibviz.training.loop import train
 from ibviz.training.recipe import Recipe, TrainingConfig
-from ibviz.training.run import OPTIMIZERS, Run, groups_of
+from ibviz.training.run import OPTIMIZERS, Run, parameter_groups
 from ibviz.training.run import start as begin
-from ibviz.training.share import Share
-from ibviz.training.supply import Resident
 
 SPEC = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b"))
 RECIPE = Recipe(data=DataConfig(limit=640), training=TrainingConfig(epochs=2, batch_size=64))
@@ -163,8 +163,8 @@ def test_order_noise_and_weights_follow_from_the_seed_of_a_recipe(tmp_path):
     first.objective.train()
     pixels, labels = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8), torch.arange(4) % 2
     seeds = [loop.stream_seed(seed, epoch, step) for seed, epoch, step in ((0, 1, 1), (0, 1, 1), (0, 1, 2), (1, 1, 1))]
-    part = {"inputs": Resident(pixels, labels).inputs, "price": torch.zeros(())}
-    losses = [loop._pass(first, pixels, labels, Share(0, 1, 4), **part, seed=seed) for seed in seeds]
+    part = {"inputs": DeviceLoader(pixels, labels).inputs, "price": torch.zeros(())}
+    losses = [loop._pass(first, pixels, labels, BatchShard(0, 1, 4), **part, seed=seed) for seed in seeds]
     assert torch.equal(losses[0], losses[1])
     assert len({loss[0].item() for loss in losses}) == 3
 
@@ -238,7 +238,7 @@ def test_anchors_have_their_own_rate_and_no_decay():
     recipe = Recipe.model_validate({"training": {"lr": 0.1, "anchor_lr": 0.5, "weight_decay": 0.3, "momentum": 0}})
     spec = InputConfig(size=48, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b"))
     model = IBClassifier(recipe.model, spec)
-    optimizer = OPTIMIZERS["sgd"](groups_of(model, recipe.training), recipe.training)
+    optimizer = OPTIMIZERS["sgd"](parameter_groups(model, recipe.training), recipe.training)
     for group in optimizer.param_groups:
         group["lr"] = 0.1 * group["share"]
     assert model.quantizer is not None

@@ -19,16 +19,16 @@ from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, select
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
-from ibviz.files import owned, read_rows, write_rows
+from ibviz.files import locked, read_rows, write_rows
 from ibviz.models.checkpoint import load_model, read_header, read_tensors
 from ibviz.models.config import ObjectiveConfig
 from ibviz.models.objective import Objective
-from ibviz.training import loop, sweep, track
+from ibviz.training import loop, sweep, tracking
+from ibviz.training.loaders import make_loader, synchronise_faults, worker_count
 from ibviz.training.loop import train
 from ibviz.training.recipe import Recipe, Sweep, TrainingConfig
-from ibviz.training.run import OPTIMIZERS, best_row, saves, update_average
-from ibviz.training.supply import supply, tell_faults, workers
-from ibviz.training.sweep import grid, repeated, spread, train_all
+from ibviz.training.run import OPTIMIZERS, best_row, is_saved_epoch, update_average
+from ibviz.training.sweep import grid, over_seeds, spread, train_all
 
 
 def silent(*facts: object) -> None:
@@ -105,7 +105,7 @@ def test_a_cut_off_run_ends_with_the_same_bytes(training, after, tmp_path):
     cut_off(recipe, tmp_path / "broken", after)
     left = tmp_path / "broken/.checkpoint.safetensors.12345.part.safetensors"  # of a run that was killed as it saved
     left.write_bytes(b"half")
-    with owned(tmp_path / "broken"), pytest.raises(InputError, match=r"broken is in use by process \d+ on"):
+    with locked(tmp_path / "broken"), pytest.raises(InputError, match=r"broken is in use by process \d+ on"):
         train(recipe, tmp_path / "broken", resume=True, log="tensorboard", report=silent)
     assert left.exists()  # it may be the other's
     train(recipe, tmp_path / "broken", resume=True, report=silent)
@@ -115,7 +115,7 @@ def test_a_cut_off_run_ends_with_the_same_bytes(training, after, tmp_path):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     whole, broken = (read_rows(tmp_path / name / "log.parquet") for name in ("whole", "broken"))
     assert [row | {"seconds": 0} for row in broken] == [row | {"seconds": 0} for row in whole]
-    measured = [epoch for epoch in range(1, recipe.training.epochs + 1) if saves(epoch, recipe.training)]
+    measured = [epoch for epoch in range(1, recipe.training.epochs + 1) if is_saved_epoch(epoch, recipe.training)]
     assert [row["epoch"] for row in whole if row["validation_accuracy_average_map"] is not None] == measured
 
 
@@ -154,13 +154,13 @@ def test_the_averaged_weights_are_judged_and_kept(tmp_path):
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, tensors[f"average.{name}"])
     assert not torch.equal(model.decoder.state_dict()["0.weight"], tensors["model.decoder.0.weight"])
-    validation = supply(split_in_memory(small().data, "validation", None), torch.device("cpu"))
+    validation = make_loader(split_in_memory(small().data, "validation", None), torch.device("cpu"))
     assert loop.validate(model, validation)["accuracy"] == rows[0]["validation_accuracy"]
 
 
 def test_checkpoints_come_every_few_epochs_and_the_best_of_those_is_kept():
     config = TrainingConfig(epochs=7, save_every=3)
-    assert [epoch for epoch in range(1, 8) if saves(epoch, config)] == [3, 6, 7]
+    assert [epoch for epoch in range(1, 8) if is_saved_epoch(epoch, config)] == [3, 6, 7]
     accuracies = [0.1, 0.9, 0.4, 0.9, 0.9, 0.5, 0.5]
     rows = [{"epoch": n, "validation_accuracy": value} for n, value in enumerate(accuracies, 1)]
     assert best_row(rows, Recipe(training=config))["epoch"] == 7
@@ -184,10 +184,10 @@ def test_a_streamed_set_trains_to_the_same_bytes_as_a_resident_one(tmp_path, mon
 
 def test_broken_images_of_a_streamed_set_are_left_out_and_listed(tmp_path, monkeypatch):
     images = split_in_memory(small().data, "validation", None)
-    judged = loop.validate(bottlenecked(), supply(on_disk(images, (3, 500)), torch.device("cpu")))
+    judged = loop.validate(bottlenecked(), make_loader(on_disk(images, (3, 500)), torch.device("cpu")))
     kept = torch.isin(torch.arange(1000), torch.tensor([3, 500]), invert=True)
     whole = images._replace(images=images.images[kept], labels=images.labels[kept])
-    assert judged == pytest.approx(loop.validate(bottlenecked(), supply(whole, torch.device("cpu"))))
+    assert judged == pytest.approx(loop.validate(bottlenecked(), make_loader(whole, torch.device("cpu"))))
     monkeypatch.setattr(loop, "load_split", lambda *given: on_disk(split_in_memory(*given), (3,)))
     recipe = small(epochs=1).model_copy(update={"data": DataConfig(limit=128)})
     train(recipe, tmp_path, report=silent)
@@ -196,7 +196,7 @@ def test_broken_images_of_a_streamed_set_are_left_out_and_listed(tmp_path, monke
     monkeypatch.setattr(loop, "load_split", lambda *given: on_disk(split_in_memory(*given), tuple(range(9))))
     with pytest.raises(InputError, match=r"^\d of 128 images cannot be read, more than 1%: train-00000 is broken"):
         train(recipe, tmp_path / "none", report=silent)
-    batches = supply(on_disk(images, tuple(range(20))), torch.device("cpu")).batches([torch.arange(64)])
+    batches = make_loader(on_disk(images, tuple(range(20))), torch.device("cpu")).batches([torch.arange(64)])
     with pytest.raises(InputError, match=r"^20 of 1000 images cannot be read") as told:
         list(batches)
     assert "Traceback" not in str(told.value)  # of the worker that met them
@@ -209,11 +209,11 @@ def test_corrupt_images_are_counted_over_all_processes(monkeypatch):
     others[[3, 7]] = 1
     monkeypatch.setattr(Accelerator, "num_processes", 2)
     monkeypatch.setattr(Accelerator, "reduce", lambda _, own, reduction: own + others if reduction == "sum" else own)
-    tell_faults(mine, Accelerator(cpu=True))
+    synchronise_faults(mine, Accelerator(cpu=True))
     assert [fault.name for fault in mine.faults] == ["validation-00003", "validation-00007", "validation-00500"]
     others[10:18] = 1
     with pytest.raises(InputError, match=r"^11 of 1000 images cannot be read, more than 1%"):
-        tell_faults(mine, Accelerator(cpu=True))
+        synchronise_faults(mine, Accelerator(cpu=True))
 
 
 def test_workers_share_the_cores_of_a_machine_where_the_system_has_no_affinity(monkeypatch):
@@ -221,7 +221,7 @@ def test_workers_share_the_cores_of_a_machine_where_the_system_has_no_affinity(m
     for cores, processes, expected in ((6, 1, 6), (6, 2, 3), (6, 4, 1), (2, 4, 1), (64, 2, 8), (None, 1, 1)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert workers() == expected
+        assert worker_count() == expected
 
 
 def test_a_frozen_network_keeps_its_weights_and_statistics(tmp_path, monkeypatch):
@@ -258,7 +258,7 @@ def test_rows_go_to_tensorboard(tmp_path):
 
 
 def test_a_tracker_that_is_missing_or_unknown_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(track, "find_spec", lambda _: None)
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"--log wandb needs the package wandb: pip install 'ibviz\[tracking\]'"):
         train(small(), tmp_path, log="wandb", report=silent)
     with pytest.raises(InputError, match="unknown tracker 'mlflow'; known: tensorboard, wandb"):
@@ -318,7 +318,7 @@ def test_a_sweep_over_keys_that_are_not_there_is_refused(values, message, tmp_pa
 
 def test_repeated_trainings_differ_in_their_seed_alone():
     recipe = Recipe.model_validate({"data": {"seed": 7}, "training": {"seed": 3, "epochs": 2}})
-    runs = repeated(recipe, 3)
+    runs = over_seeds(recipe, 3)
     expected = {f"seed-{seed}": {"data": {"seed": 7}, "training": {"seed": seed, "epochs": 2}} for seed in (3, 4, 5)}
     assert runs.recipes == {name: Recipe.model_validate(given) for name, given in expected.items()}
     assert runs.keys == ("training.seed",)

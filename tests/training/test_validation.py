@@ -17,16 +17,16 @@ from ibviz.data.image_set import ImageSet
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.reliance import derangement
 from ibviz.training import validation
+from ibviz.training.loaders import DeviceLoader, make_loader
 from ibviz.training.recipe import TrainingConfig
-from ibviz.training.supply import Resident, supply
-from ibviz.training.validation import COLUMNS, replaces, validate, warning_of
+from ibviz.training.validation import REPLACEMENT_COLUMNS, is_replacement_epoch, validate, warning_of
 
 PIXELS = torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 0, 1, 0, 1, 0, 2, 0])
 
 
-def few() -> Resident:
-    return Resident(PIXELS.expand(-1, 3, -1, -1), LABELS)
+def few() -> DeviceLoader:
+    return DeviceLoader(PIXELS.expand(-1, 3, -1, -1), LABELS)
 
 
 def by_hand(model: IBClassifier, kept: list[int]) -> dict[str, float]:
@@ -68,13 +68,13 @@ def by_hand(model: IBClassifier, kept: list[int]) -> dict[str, float]:
 
 @pytest.mark.parametrize("size", [2, 256])
 def test_numbers_with_other_maps_are_those_by_hand_in_batches_of_any_size(size, monkeypatch):
-    monkeypatch.setattr(validation, "BATCH", size)
+    monkeypatch.setattr(validation, "_BATCH_SIZE", size)
     model = cell_reader()
     judged, expected = validate(model, few(), replaced=True), by_hand(model, list(range(9)))
-    assert set(COLUMNS) < set(expected)
+    assert set(REPLACEMENT_COLUMNS) < set(expected)
     assert {name: judged[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     plain = validate(model, few())
-    assert plain == {name: value for name, value in judged.items() if name not in COLUMNS}
+    assert plain == {name: value for name, value in judged.items() if name not in REPLACEMENT_COLUMNS}
 
 
 class Member(Accelerator):
@@ -122,21 +122,23 @@ def test_several_processes_find_what_one_does(monkeypatch):
 def test_images_that_cannot_be_read_give_and_take_no_map(monkeypatch):
     monkeypatch.setattr("ibviz.data.image_stream.TOLERATED_SHARE", 0.3)
     images = ImageSet(PIXELS.expand(-1, 3, -1, -1), LABELS, CELL_SPEC.class_names, tuple("abcdefghi"))
-    stream = supply(on_disk(images, (1, 4), size=8), torch.device("cpu"))
+    stream = make_loader(on_disk(images, (1, 4), size=8), torch.device("cpu"))
     judged, expected = validate(cell_reader(), stream, replaced=True), by_hand(cell_reader(), [0, 2, 3, 5, 6, 7, 8])
     assert {name: judged[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_single_image_has_no_other_map():
-    judged = validate(bottlenecked(), Resident(torch.zeros(1, 3, 48, 48, dtype=torch.uint8), LABELS[:1]), replaced=True)
-    assert [judged[name] for name in COLUMNS] == [None] * 8
+    judged = validate(
+        bottlenecked(), DeviceLoader(torch.zeros(1, 3, 48, 48, dtype=torch.uint8), LABELS[:1]), replaced=True
+    )
+    assert [judged[name] for name in REPLACEMENT_COLUMNS] == [None] * 8
 
 
 @pytest.mark.parametrize("epochs", [1, 7, 10, 11, 100])
 @pytest.mark.parametrize("save_every", [1, 3])
 def test_attention_is_replaced_at_ten_checkpoints_at_most_and_at_the_last(epochs, save_every):
     config = TrainingConfig(epochs=epochs, save_every=save_every)
-    chosen = [epoch for epoch in range(1, epochs + 1) if replaces(epoch, config)]
+    chosen = [epoch for epoch in range(1, epochs + 1) if is_replacement_epoch(epoch, config)]
     assert 1 <= len(chosen) <= 10
     assert chosen[-1] == epochs
     assert all(epoch % save_every == 0 for epoch in chosen[:-1])

@@ -39,7 +39,7 @@ from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.listing import check_faults
 from ibviz.data.sources import Chosen, choose_images
 from ibviz.errors import InputError
-from ibviz.files import ensure_folder, owned
+from ibviz.files import ensure_folder, locked
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
@@ -99,7 +99,7 @@ def run(
     """
     check_suite(suite, models.values())
     networks = networks_of(models)
-    with owned(out) if processes.first else nullcontext():
+    with locked(out) if processes.first else nullcontext():
         plan = processes.agreed(lambda: _plan(suite, networks, chosen, out, resume))
         keep_plan(out, plan)  # where a process has a folder of its own
         if not finished(out, plan):

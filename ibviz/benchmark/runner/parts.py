@@ -14,7 +14,7 @@ from ibviz.digests import check_files, digest_files, read_sealed, seal
 from ibviz.errors import InputError
 from ibviz.files import half_written, replacing, replacing_folder
 from ibviz.progress import tell
-from ibviz.reading import parsing, shaped
+from ibviz.reading import parsing, validated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,7 +149,7 @@ def read_facts(out: Path, batch: int) -> dict[str, Any]:
     """What a part says beside its tables; one that is damaged is refused."""
     path = part_of(out, batch) / FACTS
     anew = f"delete {path.parent} and resume the run"
-    facts = shaped(PartFacts, read_sealed(path, anew), f"{path} is damaged", anew)
+    facts = validated(PartFacts, read_sealed(path, anew), f"{path} is damaged", anew)
     check_files(path.parent, facts.files, anew)
     return facts.model_dump()
 

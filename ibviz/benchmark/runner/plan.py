@@ -27,7 +27,7 @@ from ibviz.metrics.protocol import CurveProtocol, digest
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
-from ibviz.reading import shaped
+from ibviz.reading import validated
 from ibviz.settings import Settings
 from ibviz.types import Grid
 
@@ -129,7 +129,7 @@ def read_plan(out: Path) -> Plan | None:
     if not os.path.lexists(path):
         return None
     another = "give another folder"
-    return shaped(Plan, read_sealed(path, another), f"{path} is no plan of this version of ibviz", another)
+    return validated(Plan, read_sealed(path, another), f"{path} is no plan of this version of ibviz", another)
 
 
 def keep_plan(out: Path, plan: Plan) -> None:

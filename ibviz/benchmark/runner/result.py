@@ -22,9 +22,9 @@ from ibviz.data.image_set import Fault
 from ibviz.data.listing import check_faults
 from ibviz.digests import digest_files, seal
 from ibviz.errors import InputError
-from ibviz.files import command, ensure_folder, link, owned, replacing, replacing_folder
+from ibviz.files import command, ensure_folder, link, locked, replacing, replacing_folder
 from ibviz.metrics.protocol import Card, digest
-from ibviz.reading import shaped
+from ibviz.reading import validated
 from ibviz.types import Grid
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def finished(out: Path, plan: Plan) -> bool:
     path = out / CIRCUMSTANCES
     if not path.is_file():
         return False
-    held = shaped(Finished, read_circumstances(out), f"{path} does not hold the circumstances of a run", ANEW)
+    held = validated(Finished, read_circumstances(out), f"{path} does not hold the circumstances of a run", ANEW)
     return held.plan == plan_hash(plan)
 
 
@@ -206,7 +206,7 @@ def merge(folders: Sequence[Path], out: Path) -> None:
                 "one run can be merged"
             )
     ensure_folder(out)
-    with owned(out):
+    with locked(out):
         sweep(out)
         keep_plan(out, plan)
         for folder in folders:

@@ -15,7 +15,7 @@ from ibviz.data.listing import Listing, Split
 from ibviz.data.objects import SLACK, box_corners
 from ibviz.data.published.scene import Scene, inside, list_scenes
 from ibviz.errors import InputError
-from ibviz.reading import parsing, read_bytes, shaped
+from ibviz.reading import parsing, read_bytes, validated
 from ibviz.types import Masks
 
 _MOST_BYTES = 2**31  # per instances file; that of train 2017 has 0.45 GB
@@ -86,7 +86,7 @@ def _scenes(file: Path, images: Path, *, masks: bool) -> tuple[tuple[str, ...], 
     encoded = read_bytes(file, most=_MOST_BYTES)
     with parsing(failure, f"expected {_LAYOUT}"):
         content = json.loads(encoded)
-    held = shaped(Instances, content, failure)
+    held = validated(Instances, content, failure)
     categories = sorted(held.categories, key=attrgetter("id"))
     numbers = {category.id: number for number, category in enumerate(categories)}
     objects = defaultdict(list)

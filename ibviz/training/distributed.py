@@ -1,4 +1,7 @@
-"""Several processes or passes train as one: each holds rows of a whole batch, and draws and counts for all of it."""
+"""Training of one batch over several processes and passes, with the result of a single process.
+
+Each pass holds some rows of the batch; random numbers and batch statistics are those of the whole batch.
+"""
 
 from typing import Any, NamedTuple
 
@@ -8,48 +11,54 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Share(NamedTuple):
-    """The rows of a whole batch that one pass of one process holds: every `step`-th from `first`."""
+class BatchShard(NamedTuple):
+    """Rows of a whole batch that one pass of one process holds: every `step`-th from `first`."""
 
     first: int
     step: int
-    whole: int  # images of the batch, over all processes and passes
+    whole: int  # size of the batch over all processes and passes
 
     def rows(self, batch: Tensor, count: int | None = None) -> Tensor:
-        """This share of what is there for the whole batch; its first `count`, where fewer could be read.
+        """Select the rows of this shard from a tensor for the whole batch; only the first `count`, if given.
 
-        >>> Share(1, 2, 5).rows(torch.arange(5))
+        >>> BatchShard(1, 2, 5).rows(torch.arange(5))
         tensor([1, 3])
         """
         return batch[self.first :: self.step][:count]
 
-    @torch.compiler.disable()  # it cannot take a generator, and would break at several places instead of here alone
+    @torch.compiler.disable()  # it does not support generators; this leaves a single graph break
     def randn(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Standard normal `(draws, rows here, ...)`: drawn for the whole batch, so that no split changes it."""
+        """Draw standard normal `(draws, rows, ...)` for the whole batch, and return the rows of this shard."""
         draws, count, *rest = shape
         drawn = torch.randn((draws, self.whole, *rest), generator=generator, device=generator.device)
         return self.rows(drawn.transpose(0, 1), count).transpose(0, 1)
 
     def weight(self, processes: int) -> float:
-        """What a mean over this share counts in the mean over processes, summed over passes, of the whole batch.
+        """Weight of this shard's mean, so that the sum over passes, averaged over processes, is the batch mean.
 
-        >>> [Share(first, 2, 5).weight(2) for first in (0, 1)]
+        >>> [BatchShard(first, 2, 5).weight(2) for first in (0, 1)]
         [1.2, 0.8]
         """
         return len(range(self.first, self.whole, self.step)) * processes / self.whole
 
 
-def shares(whole: int, *, process: int, processes: int, passes: int) -> list[Share]:
-    """The shares of one process in a batch: every pass takes each `passes`-th row, every process its part of those.
+def batch_shards(whole: int, *, process: int, processes: int, passes: int) -> list[BatchShard]:
+    """Divide a batch over processes and passes, and return the shards of one process, one per pass.
 
-    >>> [list(range(5))[first::step] for first, step, _ in shares(5, process=1, processes=2, passes=2)]
+    Args:
+        whole: Size of the batch.
+        process: Index of the process.
+        processes: Number of processes.
+        passes: Passes per batch in each process.
+
+    >>> [list(range(5))[first::step] for first, step, _ in batch_shards(5, process=1, processes=2, passes=2)]
     [[2], [3]]
     """
-    return [Share(number + process * passes, processes * passes, whole) for number in range(passes)]
+    return [BatchShard(number + process * passes, processes * passes, whole) for number in range(passes)]
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over all processes, of values forwards and of gradients backwards."""
+    """Sum over all processes: of values in the forward pass, of gradients in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004 - the signature of autograd
@@ -63,12 +72,12 @@ class _Sum(torch.autograd.Function):
 
 
 class WholeBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose statistics in training are those of all processes' images, on any device.
+    """Batch norm over the images of all processes, on any device, as `torch.nn.SyncBatchNorm` on CUDA.
 
-    What `torch.nn.SyncBatchNorm` is on CUDA; summed in double precision around the common mean, so nothing cancels.
+    Sums are taken in double precision around the common mean, to avoid cancellation.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise by the whole batch in training, by the running statistics otherwise."""
         if not self.training:
             return super().forward(input)
@@ -97,30 +106,36 @@ def _sum(values: Tensor) -> Tensor:
 
 
 class WholeBatchDropout(nn.Module):
-    """Dropout that draws for the whole batch of `share` from torch's generator and keeps this share's rows."""
+    """Dropout that draws for the whole batch from torch's generator, and uses the rows of its `shard`."""
 
-    share = Share(0, 1, 0)
+    shard = BatchShard(0, 1, 0)
 
     def __init__(self, probability: float) -> None:
-        """Drop with `probability`, and scale what stays."""
+        """Drop values with `probability`, and scale the rest."""
         super().__init__()
         self.probability = probability
 
     def forward(self, features: Tensor) -> Tensor:
-        """Unchanged outside training."""
+        """Apply dropout in training; return the features unchanged otherwise."""
         if not self.training:
             return features
-        shape = (self.share.whole, *features.shape[1:])
+        shape = (self.shard.whole, *features.shape[1:])
         ones = torch.empty_strided(shape, features.stride(), dtype=features.dtype, device=features.device).fill_(1)
-        mask = F.dropout(ones, self.probability)  # the numbers that one process would draw for these strides
-        return features * self.share.rows(mask, len(features))
+        mask = F.dropout(ones, self.probability)  # the same numbers as a single process would draw for these strides
+        return features * self.shard.rows(mask, len(features))
 
 
-def share_batches(model: nn.Module, *, processes: int, passes: int, device: torch.device) -> None:
-    """Put in the place of batch norm and dropout what trains a whole batch in several shares; parameters keep names.
+def use_whole_batch_layers(model: nn.Module, *, processes: int, passes: int, device: torch.device) -> None:
+    """Replace batch norm and dropout by versions for a batch that is split over processes and passes.
 
-    Layers of other types (stochastic depth, batch norms of timm with an activation inside) stay as they are. On CUDA
-    batch norm is torch's `SyncBatchNorm`, each of which waits for the device in every step.
+    Names of parameters are unchanged. Layers of other types (stochastic depth, timm's batch norm with activation) are
+    not replaced. On CUDA, batch norm becomes torch's `SyncBatchNorm`, which waits for the device in every step.
+
+    Args:
+        model: Model to change.
+        processes: Number of processes.
+        passes: Passes per batch in each process.
+        device: Device of the training.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -12,7 +12,7 @@ from torchvision import models
 
 import ibviz
 from ibviz.errors import InputError
-from ibviz.models.own import OWN, cifar_resnet, mobilenet_v2_same
+from ibviz.models.extra_networks import EXTRA_NETWORKS, cifar_resnet, mobilenet_v2_same
 
 close = torch.testing.assert_close
 
@@ -64,7 +64,7 @@ def test_they_are_loaded_by_name_from_a_local_file(tmp_path):
         ibviz.load("ibviz/cifar_resnet20")
     with pytest.raises(InputError, match=r"no classifier 'resnet9' \(known: mobilenet_v2_same, "):
         ibviz.load("ibviz/resnet9")
-    assert all(network.spec().class_names for network in OWN.values())
+    assert all(network.spec().class_names for network in EXTRA_NETWORKS.values())
 
 
 def test_cifar_resnet20_has_the_accuracy_that_its_weights_are_known_for(shared):

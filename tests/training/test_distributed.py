@@ -22,11 +22,11 @@ from ibviz.models.checkpoint import read_tensors
 from ibviz.models.config import InputConfig
 from ibviz.settings import read_toml
 from ibviz.training import loop
-from ibviz.training.check import check_images
+from ibviz.training.check import check_training_images
+from ibviz.training.distributed import BatchShard, WholeBatchDropout, WholeBatchNorm, batch_shards
+from ibviz.training.loaders import DeviceLoader
 from ibviz.training.recipe import Recipe, TrainingConfig
 from ibviz.training.run import start
-from ibviz.training.share import Share, WholeBatchDropout, WholeBatchNorm, shares
-from ibviz.training.supply import Resident
 
 SPEC = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b", "c"))
 
@@ -109,7 +109,7 @@ def without_batch_norm(model: nn.Module) -> None:
 def test_passes_add_up_to_the_step_of_the_whole_batch(backbone, tmp_path):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8, generator=generator)
-    resident, rows = Resident(pixels, torch.arange(7) % 3), torch.randperm(7, generator=generator)
+    resident, rows = DeviceLoader(pixels, torch.arange(7) % 3), torch.randperm(7, generator=generator)
     stepped, losses = [], []
     for passes in (1, 3):  # of 3, 2 and 2 images
         training = {"accumulate": passes, "flip": True, "lr": 0.01}
@@ -119,7 +119,7 @@ def test_passes_add_up_to_the_step_of_the_whole_batch(backbone, tmp_path):
         run = start(recipe, tmp_path, SPEC, Accelerator(cpu=True))
         without_batch_norm(run.model)
         run.objective.train()
-        held = shares(7, process=0, processes=1, passes=passes)
+        held = batch_shards(7, process=0, processes=1, passes=passes)
         one_pass = partial(loop._pass, run, inputs=resident.inputs, price=torch.zeros(()), seed=3)
         losses.append(loop._step(run, resident.batches([share.rows(rows) for share in held]), held, one_pass))
         stepped.append(run.model.state_dict())
@@ -148,10 +148,10 @@ def test_an_epoch_has_the_same_batches_for_any_number_of_processes_or_is_refused
         for processes in (1, 2, 3, 4, 6):
             if min(len(rows) for rows in alone) < 2 * processes:  # an image a pass
                 with pytest.raises(InputError, match=f"{processes} processes need {2 * processes} images") as refused:
-                    check_images(recipe, (images,), processes=processes)
+                    check_training_images(recipe, (images,), processes=processes)
                 said += str(refused.value)
                 continue
-            check_images(recipe, (images,), processes=processes)
+            check_training_images(recipe, (images,), processes=processes)
             for process in range(processes):
                 member = SimpleNamespace(num_processes=processes, process_index=process)
                 plan = loop._plan(run._replace(accelerator=member), 1, count)  # pyright: ignore[reportArgumentType]
@@ -162,7 +162,7 @@ def test_an_epoch_has_the_same_batches_for_any_number_of_processes_or_is_refused
 
 def test_shares_hold_each_row_once_and_weigh_as_many_as_they_hold():
     for whole, processes, passes in ((5, 2, 2), (12, 3, 2), (7, 1, 3)):
-        dealt = [shares(whole, process=one, processes=processes, passes=passes) for one in range(processes)]
+        dealt = [batch_shards(whole, process=one, processes=processes, passes=passes) for one in range(processes)]
         held = [share for one in dealt for share in one]
         assert sorted(int(row) for share in held for row in share.rows(torch.arange(whole))) == list(range(whole))
         for share in held:
@@ -174,7 +174,7 @@ def test_shares_hold_each_row_once_and_weigh_as_many_as_they_hold():
 
 def test_noise_of_a_share_is_its_part_of_the_whole_batch_s():
     whole = torch.randn((2, 5, 3), generator=torch.Generator().manual_seed(1))
-    drawn = Share(1, 2, 5).randn((2, 2, 3), torch.Generator().manual_seed(1))
+    drawn = BatchShard(1, 2, 5).randn((2, 2, 3), torch.Generator().manual_seed(1))
     torch.testing.assert_close(drawn, whole[:, 1::2], rtol=0, atol=0)
 
 
@@ -184,7 +184,7 @@ def test_dropout_of_a_share_is_its_part_of_the_whole_batch_s(layout):
     torch.manual_seed(2)
     whole = F.dropout(features, 0.3)
     dropout = WholeBatchDropout(0.3)
-    dropout.share = Share(1, 2, 5)
+    dropout.shard = BatchShard(1, 2, 5)
     torch.manual_seed(2)
     torch.testing.assert_close(dropout(features[1::2].contiguous(memory_format=layout)), whole[1::2])
     assert torch.equal(dropout.eval()(features), features)

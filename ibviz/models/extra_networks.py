@@ -1,4 +1,4 @@
-"""Networks that neither torchvision nor timm builds, by the name ibviz/NAME; their weights come from a local file."""
+"""Networks that neither torchvision nor timm provides, named ibviz/NAME; their weights come from a local file."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,23 +10,22 @@ from torch.nn import functional as F
 
 from ibviz.models.config import InputConfig
 
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution of 3 x 3 and stride 2 with TensorFlow's padding SAME: none at the top and left of even sides."""
+    """3x3 convolution of stride 2 with TensorFlow's padding SAME: for even sides, no padding at the top and left."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
-        """Pad below and on the right, and on the other sides only if their length is odd."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad at the bottom and right, and on the other sides only if the length is odd."""
         top, left = (side % 2 for side in input.shape[-2:])
         return super().forward(F.pad(input, (left, 1, top, 1)))
 
 
 def mobilenet_v2_same(classes: int = 1000) -> nn.Module:
-    """Build torchvision's MobileNetV2 with the padding of TensorFlow, for weights that were trained there.
+    """Build torchvision's MobileNetV2 with the padding of TensorFlow, for weights that were trained in TensorFlow.
 
-    With torchvision's own padding such weights run as well, but cells of their features lie up to 31 pixels beside what
-    they show.
+    Such weights also run with torchvision's padding, but cells of their features are then displaced by up to 31 pixels.
     """
     from torchvision.models import mobilenet_v2
 
@@ -46,10 +45,10 @@ def _same(convolution: nn.Conv2d) -> SameConv2d:
 
 
 class CifarBlock(nn.Module):
-    """Residual block of He et al. (2015) for CIFAR; where the shape changes, the shortcut has no weights (option A)."""
+    """Residual block of He et al. (2015) for CIFAR; if the shape changes, the shortcut has no weights (option A)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        """Stride in the first convolution."""
+        """Apply the stride in the first convolution."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -60,14 +59,14 @@ class CifarBlock(nn.Module):
         self.stride, self.more = stride, outputs - inputs
 
     def forward(self, features: Tensor) -> Tensor:
-        """Add every second pixel of the input, with channels of zeros before and after, to what is computed."""
+        """Add the input, subsampled by the stride and padded with zero channels, to the residual branch."""
         inner = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(features)))))
         short = features[:, :, :: self.stride, :: self.stride]
         return self.relu2(inner + F.pad(short, (0, 0, 0, 0, self.more // 2, self.more - self.more // 2)))
 
 
 def cifar_resnet(classes: int = 10, *, blocks: int) -> nn.Module:
-    """Build the ResNet of He et al. (2015) for CIFAR with three stages of `blocks` blocks; 3 of them make ResNet-20."""
+    """Build the ResNet of He et al. (2015) for CIFAR: three stages of `blocks` blocks (ResNet-20 for 3)."""
     stages = OrderedDict[str, nn.Module]()
     for number, (inputs, outputs) in enumerate([(16, 16), (16, 32), (32, 64)], 1):
         first = CifarBlock(inputs, outputs, 1 if number == 1 else 2)
@@ -77,8 +76,8 @@ def cifar_resnet(classes: int = 10, *, blocks: int) -> nn.Module:
     return nn.Sequential(OrderedDict(start | stages | end))
 
 
-class OwnNetwork(NamedTuple):
-    """A network by number of classes, and what it expects."""
+class ExtraNetwork(NamedTuple):
+    """Builder of a network, given the number of classes, and the description of its input."""
 
     build: Callable[..., nn.Module]
     spec: Callable[[], InputConfig]
@@ -92,11 +91,11 @@ def _imagenet() -> InputConfig:
 
 
 def _cifar() -> InputConfig:
-    return InputConfig(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=CIFAR10)
+    return InputConfig(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), class_names=CIFAR10_CLASSES)
 
 
-OWN = {
-    "mobilenet_v2_same": OwnNetwork(mobilenet_v2_same, _imagenet),
-    "cifar_resnet20": OwnNetwork(partial(cifar_resnet, blocks=3), _cifar),
-    "cifar_resnet56": OwnNetwork(partial(cifar_resnet, blocks=9), _cifar),
+EXTRA_NETWORKS = {
+    "mobilenet_v2_same": ExtraNetwork(mobilenet_v2_same, _imagenet),
+    "cifar_resnet20": ExtraNetwork(partial(cifar_resnet, blocks=3), _cifar),
+    "cifar_resnet56": ExtraNetwork(partial(cifar_resnet, blocks=9), _cifar),
 }
