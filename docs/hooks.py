@@ -115,14 +115,8 @@ def reference(package: str) -> str:
 
 def entry(module: Any, name: str) -> str:
     """Return the Markdown of one public name; mkdocstrings fills in the docstring of functions and classes."""
-    value, title = getattr(module, name), f"{module.__name__}.{name}"
+    value = getattr(module, name)
     if inspect.isclass(value) or inspect.isfunction(value):
-        return f"::: {value.__module__}.{value.__qualname__}\n    options:\n      heading: {title}\n      toc_label: {name}"
-    return f"## {title}\n\n{constant(value)}"
-
-
-def constant(value: Any) -> str:
-    """Return one line about a constant: its choices, if it has some."""
-    if isinstance(value, dict | tuple | frozenset):
-        return f"A {type(value).__name__} of {', '.join(f'`{choice}`' for choice in value)}."
-    return f"`{value}`"
+        return f"::: {value.__module__}.{value.__qualname__}\n    options: {{heading: {name}, toc_label: {name}}}"
+    choices = f": {', '.join(f'`{choice}`' for choice in value)}" if isinstance(value, dict | tuple) else ""
+    return f"## `{name}`\n\nA {type(value).__name__}{choices}."

@@ -1,0 +1,62 @@
+"""The site is built without a warning, and its pages ask no other host for anything."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ibviz
+
+pytest.importorskip("mkdocs", reason="the site needs `pip install 'ibviz[docs]'`")
+ROOT = Path(__file__).parents[1]
+LOADED = re.compile(r"""<(?:script|img|iframe|source|video)\b[^>]*\bsrc=["']?(?:https?:)?//""")
+LINKED = re.compile(r"""<link\b(?![^>]*rel=["']?canonical)[^>]*\bhref=["']?(?:https?:)?//""")
+STYLED = re.compile(r"""(?:url\(|@import\s+)["']?(?:https?:)?//""")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert not built.stderr
+    return folder
+
+
+def test_all_kinds_of_pages_are_there(site):
+    results = [path.parent.relative_to(ROOT) for path in (ROOT / "evaluation/results").glob("*/README.md")]
+    pages = ["", "concepts/glossary", "how-to/texts", "notebooks/01_quickstart", "CHANGELOG", *map(str, results)]
+    for page in pages:
+        assert (site / page / "index.html").is_file(), page
+    assert (site / "evaluation/results/attention/frontier.png").is_file()
+
+
+def test_every_public_name_has_an_entry(site):
+    for package in ["", "attribution", "metrics"]:
+        page = (site / "reference" / (package or "ibviz") / "index.html").read_text(encoding="utf-8")
+        module = getattr(ibviz, package) if package else ibviz
+        headings = set(re.findall(r'<h2 id="[^"]*"[^>]*>.*?doc-object-name[^>]*>(\w+)<', page, re.DOTALL))
+        headings |= set(re.findall(r'<h2 id="[^"]*"><code>(\w+)</code>', page))
+        assert {name for name in module.__all__ if name not in ibviz.__all__ or not package} <= headings | PACKAGES
+
+
+PACKAGES = {"anchors", "attribution", "benchmark", "data", "figures", "metrics", "models"}
+
+
+def test_no_page_asks_another_host(site):
+    for path in site.rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        assert not LOADED.search(page), path
+        assert not LINKED.search(page), path
+    for path in site.rglob("*.css"):
+        assert not STYLED.search(path.read_text(encoding="utf-8")), path
+
+
+def test_no_page_names_this_machine(site):
+    for path in site.rglob("*.html"):
+        assert str(ROOT) not in path.read_text(encoding="utf-8"), path
