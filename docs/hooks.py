@@ -60,6 +60,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = source_of(page.file.src_uri)
     if source is None:
         return markdown
+    if source == "README.md":
+        page.meta["hide"] = ["navigation"]
+    markdown = re.sub(r"\A<!--.*?-->\s*", "", markdown)  # before it MkDocs would not see the title
     here = os.path.dirname(page.file.src_uri)
 
     def moved(link: re.Match[str]) -> str:
@@ -119,4 +122,4 @@ def entry(module: Any, name: str) -> str:
     if inspect.isclass(value) or inspect.isfunction(value):
         return f"::: {value.__module__}.{value.__qualname__}\n    options: {{heading: {name}, toc_label: {name}}}"
     choices = f": {', '.join(f'`{choice}`' for choice in value)}" if isinstance(value, dict | tuple) else ""
-    return f"## `{name}`\n\nA {type(value).__name__}{choices}."
+    return f"## {name}\n\nA {type(value).__name__}{choices}."
