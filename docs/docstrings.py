@@ -30,7 +30,12 @@ class Docstrings(Extension):
 
 def is_field(member: Attribute) -> bool:
     """Tell whether a member of a class is a public field of a record, and not computed or documented by itself."""
-    return member.annotation is not None and member.is_public and not member.has_docstring and "property" not in member.labels
+    return (
+        member.annotation is not None
+        and member.is_public
+        and not member.has_docstring
+        and "property" not in member.labels
+    )
 
 
 def described(field: Attribute) -> str:
@@ -38,4 +43,4 @@ def described(field: Attribute) -> str:
     comments = COMMENT.findall(field.lines[-1]) if field.lines else []
     default = "" if field.value is None else f"Default: `{field.value}`."
     sentence = f"{comments[0][0].upper()}{comments[0][1:].rstrip('.')}." if comments else ""
-    return " ".join(part for part in (sentence, default) if part) or "–"
+    return " ".join(part for part in (sentence, default) if part) or "-"
