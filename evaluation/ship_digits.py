@@ -1,4 +1,4 @@
-"""The network in the box: a finished run of `recipes/digits.toml` in half precision, with what proves where it is from.
+"""The bundled network: a finished run of `recipes/digits.toml` in half precision, with what proves where it is from.
 
 usage: python evaluation/ship_digits.py RUN [OUT]      OUT: the file that `ibviz.load("digits")` reads
 """

@@ -84,7 +84,7 @@ def write_page(notebook: NotebookNode, name: str, out: Path) -> None:
         suffix, packed = small(picture)
         (out / place).with_suffix(suffix).write_bytes(packed)
         text = text.replace(place, place.removesuffix(".png") + suffix)
-    lines = [line.rstrip() for line in text.replace(".ipynb)", ".md)").splitlines()]  # pages link to pages
+    lines = [line.rstrip() for line in text.replace(".ipynb)", ".md)").replace("![png]", "![figure]").splitlines()]
     (out / f"{name}.md").write_text(HEADER + "\n".join(lines).strip() + "\n", encoding="utf-8")
 
 

@@ -23,6 +23,8 @@ from ibviz.training.sweep import grid
 ROOT = Path(__file__).parents[1]
 TOP = (ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))
 PAGES = sorted([*TOP, *(ROOT / "docs").rglob("*.md"), *(ROOT / "evaluation").rglob("*.md")])
+EMPTY = "\N{EN DASH}"  # a cell without a number
+FINDINGS = ROOT / "docs/findings.md"
 PACKAGES = [name for name in ibviz.__all__ if inspect.ismodule(getattr(ibviz, name))]
 
 
@@ -47,20 +49,39 @@ def test_every_suite_is_valid(path):
         assert (suite.images, len(suite.methods), len(suite.metrics)) == (None, 20, 4)
 
 
-def test_the_readme_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(snippet.replace("count=12", "count=6"), {})
-    assert "random cells" in capsys.readouterr().out
-    assert {"panel.pdf", "panel.json"} <= {path.name for path in tmp_path.iterdir()}
+def rows_of(table: str) -> dict[str, list[str]]:
+    """Return the cells of a Markdown table by the first of each row."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    return {name: cells for name, *cells in rows if set(name) != {"-"}}
 
 
-def test_the_readme_table_is_part_of_the_committed_one():
+def test_the_table_of_digits_is_part_of_the_committed_one():
     table = (ROOT / "evaluation/results/digits/table.md").read_text().split("\n\n")[0]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     kept = [cells[0].index(name) for name in ("method", "SRG ↑", "Pointing ↑", "by SRG, against the best control")]
     short = "\n".join(f"| {' | '.join(line[place] for place in kept)} |" for line in cells)
-    assert short in (ROOT / "README.md").read_text()
+    assert short in FINDINGS.read_text()
+
+
+def test_the_table_of_photographs_is_part_of_the_committed_ones():
+    folder = ROOT / "evaluation/results/attention"
+    curves = (folder / "curves/table.md").read_text().partition("**mean of 3 trainings")[2].split("\n\n")[1]
+    srg = {name: cells[0].partition(" (")[0] for name, cells in rows_of(curves).items()}
+    objects = rows_of((folder / "tables.md").read_text().partition("## Pointing")[2].partition("\n## ")[0])
+    table = rows_of(FINDINGS.read_text().partition("## Photographs")[2].partition("\n## ")[0])
+    lines = {name: cells for name, cells in table.items() if name in srg and name != "method"}
+    assert len(lines) == 9
+    for name, cells in lines.items():
+        assert cells == [srg[name], *objects.get(name.strip("*"), [EMPTY, EMPTY])[:2]]
+
+
+def test_the_table_of_the_readme_is_part_of_that_of_the_findings():
+    findings = rows_of(FINDINGS.read_text().partition("## Photographs")[2].partition("\n## ")[0])
+    readme = rows_of((ROOT / "README.md").read_text())
+    lines = {name: cells for name, cells in readme.items() if name in findings}
+    assert len(lines) == 9  # with the header
+    for name, cells in lines.items():
+        assert cells == [cell.partition(" [")[0].partition(" (")[0] for cell in findings[name][:2]]
 
 
 def test_the_readme_counts_the_methods():
@@ -73,8 +94,16 @@ def test_the_readme_counts_the_methods():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", prose):
-        assert (page.parent / target).exists(), target
+    for target, _, fragment in re.findall(r"\]\((?!http)([^)#]*)(#([^)]+))?\)", prose):
+        place = page.parent / target if target else page
+        assert place.exists(), target
+        assert not fragment or fragment in anchors_of(place), f"{target}#{fragment}"
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as MkDocs and GitHub name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 def test_commands_and_flags_exist():
