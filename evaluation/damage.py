@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel
 
-from evaluation.tiny import contents, recipe, suite
+from evaluation.tiny import contents, recipe, suite, without_times
 from ibviz.benchmark.evaluation import versions
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
@@ -42,7 +42,6 @@ from ibviz.workflows.report import write_report
 
 OUTCOMES = ("equal", "repaired", "refused", "unnamed", "silent", "traceback")
 TABLES = ("rows.parquet", "images.parquet", "predictions.parquet", "curves.parquet")
-TIMES = ("seconds", "sha256", "files", "command")  # what differs between two equal runs, in JSON
 
 
 class Kind(NamedTuple):
@@ -137,7 +136,7 @@ def resume_judging(folder: Path) -> Any:
     evaluate_suite(suite(), folder, device="cpu", resume=True)
     said = json.loads((folder / "circumstances.json").read_text())
     maps = {name: content for name, content in contents(folder).items() if name.startswith("maps/")}
-    return {name: (folder / name).read_bytes() for name in TABLES}, maps, plain(said)
+    return {name: (folder / name).read_bytes() for name in TABLES}, maps, without_times(said)
 
 
 def report(folder: Path) -> Any:
@@ -154,7 +153,7 @@ def verify(folder: Path) -> Any:
 
 def read_tables(folder: Path) -> Any:
     results = read_results(folder)
-    return plain(results.circumstances), results.rows.to_json(), results.predictions.to_json()
+    return without_times(results.circumstances), results.rows.to_json(), results.predictions.to_json()
 
 
 def redraw(sidecar: str) -> Callable[[Path], Any]:
@@ -162,13 +161,6 @@ def redraw(sidecar: str) -> Callable[[Path], Any]:
         return [path.read_bytes() for path in redraw_files(folder / sidecar, folder / "again.png")]
 
     return use
-
-
-def plain(held: Any) -> Any:
-    """Leave out what differs between two equal runs."""
-    if isinstance(held, dict):
-        return {key: plain(value) for key, value in held.items() if key not in TIMES}
-    return [plain(value) for value in held] if isinstance(held, list) else held
 
 
 KINDS = {

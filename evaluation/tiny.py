@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from ibviz.config import Recipe, SuiteConfig
 
@@ -34,3 +35,10 @@ def suite() -> SuiteConfig:
 def contents(folder: Path) -> dict[str, bytes]:
     """Return the bytes of all files of a folder by their place in it, hidden ones included."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def without_times(held: Any) -> Any:
+    """Leave out what differs between the JSON of two equal runs."""
+    if isinstance(held, dict):
+        return {key: without_times(value) for key, value in held.items() if key not in ("seconds", "sha256", "command")}
+    return [without_times(value) for value in held] if isinstance(held, list) else held

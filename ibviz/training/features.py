@@ -14,7 +14,7 @@ from torch import Tensor
 from ibviz.data.image_set import ImageSet, to_float
 from ibviz.data.streaming import Images
 from ibviz.errors import InputError
-from ibviz.files import replacing
+from ibviz.files import remove_abandoned, replacing
 from ibviz.models.after_gate import after_gate, below_gate, network_layer
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
@@ -121,6 +121,7 @@ def _key(model: IBClassifier, images: Images, *, flip: bool) -> dict[str, Any]:
 @torch.inference_mode()
 def _compute(model: IBClassifier, supplied: Resident | Streamed, path: Path, *, flip: bool) -> None:
     count, written, outputs = len(supplied.labels), 0, None
+    remove_abandoned(path.parent)
     parts = torch.arange(count).split(CHUNK)
     with replacing(path) as beside, evaluating(model):
         for pixels, _ in progress(supplied.batches(parts), f"features, {path.stem}", total=len(parts)):

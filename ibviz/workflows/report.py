@@ -19,6 +19,7 @@ from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS, bootstrap
 from ibviz.figures.report import Band, Comparison, Effect, Line, Picture, Prediction, Report, Subject, save
 from ibviz.figures.rows import RowMaps
+from ibviz.files import remove_abandoned
 from ibviz.reading import parsing, shaped
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
@@ -40,6 +41,8 @@ def write_report(
     """
     path, results = out or folder / "report.html", read_results(folder)
     worth = None if anchors is None else read_worth(anchors)
+    for place in (folder, path.parent):
+        remove_abandoned(place)
     # Types are checked where tables are read; that they belong together shows only here.
     with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
         report = report_of(results, images, worth)
