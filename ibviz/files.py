@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -20,7 +20,7 @@ from ibviz.errors import InputError
 from ibviz.reading import parsing
 
 ROWS_DIGEST = b"ibviz.sha256"
-_HALF_WRITTEN = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # temporary names, see `_beside`
+_HALF_WRITTEN = re.compile(r"\..+\.\d{18}\.part(\.\w+)?")  # temporary names, see `_beside`
 
 
 @contextmanager
@@ -39,11 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = _beside(path, path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
-        yield beside
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
+        with _new_and_locked(beside):
+            yield beside
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+            beside.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {path}: {reason}; the previous file, if any, is unchanged") from error
@@ -52,9 +52,38 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink()
 
 
+@contextmanager
+def _new_and_locked(path: Path) -> Iterator[None]:
+    """Create a file and lock it, so that `remove_abandoned` can tell that its writer lives."""
+    opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove files that killed processes left half-written in a folder; those that are being written are locked.
+
+    >>> remove_abandoned(Path("nowhere"))
+    """
+    for left in half_written(folder):
+        if left.is_symlink() or not left.is_file():
+            continue
+        with suppress(OSError):  # another process has removed it or writes it, or there are no locks
+            opened = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(opened)
+
+
 def _beside(path: Path, suffix: str = "") -> Path:
     """Return an unpredictable temporary path, so that nobody else who may write to the folder can plant a link."""
-    return path.with_name(f".{path.name}.{secrets.randbelow(10**18)}.part{suffix}")
+    return path.with_name(f".{path.name}.{secrets.randbelow(10**18):018d}.part{suffix}")
 
 
 def keep_previous(path: Path, previous: Path) -> None:
@@ -145,6 +174,34 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} was removed or replaced while it was written to; what is in it is no whole "
                 "result: run again into a folder that stays"
             )
+
+
+@contextmanager
+def in_turn(path: Path, waits: Callable[[], object]) -> Iterator[None]:
+    """Hold the lock file `path`; if another process holds it, call `waits` and wait for its end.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / ".lock"
+    >>> with in_turn(path, lambda: print("waits")):
+    ...     path.exists()
+    True
+    """
+    while True:
+        with _opened(path) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks
+                pass
+            if not _is_there(path, file):  # its last owner has just removed it
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
 def _lock(file: TextIO, path: Path) -> None:

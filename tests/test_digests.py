@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from ibviz import figures
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
+from ibviz.benchmark.store import read_maps
 from ibviz.errors import InputError
 from ibviz.figures.sidecar import read_sidecar
 from ibviz.files import locked, read_rows, write_rows
@@ -105,6 +106,30 @@ def test_a_damaged_part_and_a_damaged_map_are_computed_again(result, tmp_path, m
     assert "parts/000000/rows.parquet has changed" in said
     assert shard.name in said
     assert (tmp_path / "rows.parquet").read_bytes() == (result / "rows.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove"])
+def test_a_part_whose_maps_are_damaged_or_gone_is_computed_again(result, tmp_path, monkeypatch, capsys, harm):
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "finish", lambda *_: None)
+        run_small(tmp_path, asked=CHEAP)
+    [shard] = sorted((tmp_path / "maps/quadrants/Saliency").glob("00000003-*.safetensors"))
+    sound = shard.read_bytes()
+    shard.unlink()
+    if harm == "flip":
+        shard.write_bytes(next(flipped(sound, 1)))
+    assert run_small(tmp_path, asked=CHEAP, resume=True)
+    assert "; done now" in capsys.readouterr().err
+    assert shard.read_bytes() == sound
+    assert (tmp_path / "rows.parquet").read_bytes() == (result / "rows.parquet").read_bytes()
+
+
+def test_maps_of_a_result_do_not_move_up_where_a_file_of_them_is_gone(result, tmp_path):
+    shutil.copytree(result, tmp_path / "copy")
+    [shard] = sorted((tmp_path / "copy/maps/quadrants/Saliency").glob("00000003-*.safetensors"))
+    shard.unlink()
+    with pytest.raises(InputError, match=r"maps of 'Saliency' by 'quadrants' for 7 of its 10 images"):
+        read_maps(tmp_path / "copy", "quadrants", "Saliency")
 
 
 def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 
 from ibviz.benchmark.runner.result import commit
 from ibviz.errors import InputError
-from ibviz.files import command, locked, read_rows, replacing, replacing_folder, write_rows
+from ibviz.files import command, locked, read_rows, remove_abandoned, replacing, replacing_folder, write_rows
 
 
 def full(*_: object, **__: object) -> None:
@@ -115,7 +115,7 @@ def test_what_is_half_written_has_another_name_each_time_and_is_made_anew(tmp_pa
         (tmp_path / "b").rmdir()
     assert len(names) == 6
     monkeypatch.setattr("secrets.randbelow", lambda _: 7)
-    (tmp_path / ".a.txt.7.part.txt").symlink_to(canary)
+    (tmp_path / ".a.txt.000000000000000007.part.txt").symlink_to(canary)
     with pytest.raises(InputError, match="cannot write"), replacing(tmp_path / "a.txt") as beside:
         beside.write_text("dead")
 
@@ -131,3 +131,24 @@ def test_asking_git_runs_nothing_that_a_checkout_names(tmp_path, canary, monkeyp
         subprocess.run(["git", *asked], check=True)
     subprocess.run(["git", "config", "core.fsmonitor", str(trap)], check=True)
     assert len((commit() or "").removesuffix("-dirty")) == 40
+
+
+def test_what_a_dead_writer_left_is_removed_and_what_another_writes_stays(tmp_path):
+    """A process that is killed as it writes leaves a hidden file; the system has taken its lock back."""
+    dead = tmp_path / f".panel.png.{'0' * 18}.part.png"
+    theirs = [tmp_path / name for name in (".panel.png.12.part.png", ".note.part", "a.000000000000000001.part")]
+    for path in (dead, *theirs):
+        path.write_text("half")
+    with replacing(tmp_path / "panel.pdf") as living:
+        remove_abandoned(tmp_path)
+        assert {*tmp_path.iterdir()} == {living, *theirs}
+        living.write_text("whole")
+    assert (tmp_path / "panel.pdf").read_text() == "whole"
+
+
+def test_links_and_folders_of_such_names_stay(tmp_path, canary):
+    link, folder = (tmp_path / f".{name}.{'1' * 18}.part" for name in "ab")
+    link.symlink_to(canary)
+    folder.mkdir()
+    remove_abandoned(tmp_path)
+    assert {link, folder} < {*tmp_path.iterdir()}

@@ -120,6 +120,14 @@ def find_shard(folder: Path, model: str, method: str, start: int) -> Path | None
     return next(iter(sorted(place_of(folder, model, method).glob(f"{start:08d}-*.safetensors"))), None)
 
 
+def check_shard(folder: Path, model: str, method: str, start: int) -> None:
+    """Refuse the maps of a batch that are damaged or not there."""
+    path = find_shard(folder, model, method, start)
+    if path is None:
+        raise InputError(f"{place_of(folder, model, method)} lacks the maps of the images from {start}")
+    read_shard(path)
+
+
 def shards(folder: Path) -> dict[int, list[Path]]:
     """All shards of a folder by the number of their first image; whatever else lies there is none."""
     found: dict[int, list[Path]] = {}
@@ -181,6 +189,7 @@ def read_maps(folder: Path, model: str, method: str, images: slice | None = None
     if not paths:
         raise InputError(f"no maps of {method!r} by {model!r} in {folder}; there are: {_known(folder)}")
     counts = [_count(path) for path in paths]
+    _check_whole(folder, sum(counts), f"{method!r} by {model!r}")
     chosen = torch.arange(sum(counts))[images or slice(None)]
     parts, begin = [], 0
     for path, count in zip(paths, counts, strict=True):
@@ -189,6 +198,21 @@ def read_maps(folder: Path, model: str, method: str, images: slice | None = None
             parts.append(unpack(read_shard(path)[0])[places])
         begin += count
     return _joined(parts)
+
+
+def _check_whole(folder: Path, count: int, maps: str) -> None:
+    """Refuse maps of fewer images than a result has: without one of their files all others would move up."""
+    import pyarrow.parquet as pq
+
+    path = folder / "images.parquet"
+    if not path.is_file():
+        return
+    with parsing(f"cannot read {path} as Parquet", "run the suite again"):
+        images = pq.read_metadata(path).num_rows
+    if count != images:
+        raise InputError(
+            f"{folder} keeps maps of {maps} for {count} of its {images} images; run the suite into another folder"
+        )
 
 
 def place_of(folder: Path, model: str, method: str) -> Path:

@@ -4,7 +4,7 @@ import math
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -12,7 +12,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from ibviz.errors import InputError
-from ibviz.progress import progress
+from ibviz.files import in_turn
+from ibviz.progress import progress, tell
 from ibviz.reading import parsing
 
 _PIECE = 10**6  # bytes read at a time
@@ -45,20 +46,30 @@ def fetched(place: Path, fetch: Callable[[Path], None]) -> Path:
     """Return the folder `place`, after filling it by `fetch` if it does not exist.
 
     `fetch` writes to a hidden folder beside it, which is renamed to `place` once the download is complete. After a
-    failure the hidden folder stays, so that the next attempt keeps the complete archives.
+    failure the hidden folder stays, so that the next attempt keeps the complete archives. A second process waits for
+    the first.
 
     >>> import tempfile
     >>> place = fetched(Path(tempfile.mkdtemp()) / "pets", lambda beside: (beside / "cat.txt").touch())
     >>> [file.name for file in place.iterdir()]
     ['cat.txt']
     """
-    if not place.is_dir():
-        beside = place.with_name(f".{place.name}.part")
-        _refuse_link(beside)
-        beside.mkdir(parents=True, exist_ok=True)
-        fetch(beside)
-        beside.replace(place)
+    if place.is_dir():
+        return place
+    with _alone(place):
+        if not place.is_dir():  # nor has it come while this process waited
+            beside = place.with_name(f".{place.name}.part")
+            _refuse_link(beside)
+            beside.mkdir(parents=True, exist_ok=True)
+            fetch(beside)
+            beside.replace(place)
     return place
+
+
+def _alone(place: Path) -> AbstractContextManager[None]:
+    """Let one process at a time download what will lie at `place`."""
+    lock = place.with_name(f".{place.name}.lock")
+    return in_turn(lock, lambda: tell(f"another process downloads {place}; this one waits for it"))
 
 
 def _refuse_link(beside: Path) -> None:
@@ -76,6 +87,14 @@ def fetch_file(address: str, md5: str, path: Path) -> None:
 
     if check_integrity(str(path), md5):
         return
+    with _alone(path):
+        if not check_integrity(str(path), md5):
+            _fetch_alone(address, md5, path)
+
+
+def _fetch_alone(address: str, md5: str, path: Path) -> None:
+    from torchvision.datasets.utils import check_integrity
+
     beside = path.with_name(f".{path.name}.part")
     _refuse_link(beside)
     beside.parent.mkdir(parents=True, exist_ok=True)

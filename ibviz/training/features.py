@@ -14,7 +14,7 @@ from torch import Tensor
 from ibviz.data.image_set import ImageSet, to_float
 from ibviz.data.image_stream import ImageData
 from ibviz.errors import InputError
-from ibviz.files import replacing
+from ibviz.files import remove_abandoned, replacing
 from ibviz.models.after_gate import after_gate, below_gate, network_layer
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.hooks import evaluating
@@ -126,6 +126,7 @@ def _key(model: IBClassifier, images: ImageData, *, flip: bool) -> dict[str, Any
 @torch.inference_mode()
 def _compute(model: IBClassifier, loader: DeviceLoader | StreamLoader, path: Path, *, flip: bool) -> None:
     count, written, outputs = len(loader.labels), 0, None
+    remove_abandoned(path.parent)
     parts = torch.arange(count).split(_CHUNK_SIZE)
     with replacing(path) as beside, evaluating(model):
         for pixels, _ in progress(loader.batches(parts), f"features, {path.stem}", total=len(parts)):

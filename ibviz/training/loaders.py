@@ -13,8 +13,7 @@ from ibviz.data.image_set import ImageSet, to_float
 from ibviz.data.image_stream import ImageData, ImageStream
 from ibviz.errors import InputError
 from ibviz.training.augment import Crops, augment
-from ibviz.types import ImageData as Pictures
-from ibviz.types import Pixels
+from ibviz.types import Images, Pixels
 
 TrainingBatch = tuple[Tensor, Tensor]  # pixels, labels
 _MAX_WORKERS = 8
@@ -31,7 +30,7 @@ class DeviceLoader(NamedTuple):
         for rows in _on_device(self.images.device, parts):
             yield self.images[rows], self.labels[rows]
 
-    def inputs(self, pixels: Pixels, crops: Crops | None = None, *, padding: int = 0) -> Pictures:
+    def inputs(self, pixels: Pixels, crops: Crops | None = None, *, padding: int = 0) -> Images:
         """Return the input of the network: images in [0, 1], cropped and mirrored by `crops` if given."""
         return _pictures(pixels, crops, padding)
 
@@ -60,12 +59,12 @@ class StreamLoader(NamedTuple):
             self.images.check()  # raises the error without the worker's traceback
             raise
 
-    def inputs(self, pixels: Pixels, crops: Crops | None = None, *, padding: int = 0) -> Pictures:
+    def inputs(self, pixels: Pixels, crops: Crops | None = None, *, padding: int = 0) -> Images:
         """Return the input of the network: images in [0, 1], cropped and mirrored by `crops` if given."""
         return _pictures(pixels, crops, padding)
 
 
-def _pictures(pixels: Pixels, crops: Crops | None, padding: int) -> Pictures:
+def _pictures(pixels: Pixels, crops: Crops | None, padding: int) -> Images:
     images = to_float(pixels) if crops is None else augment(to_float(pixels), crops, padding=padding)
     return images.contiguous(memory_format=torch.channels_last)
 

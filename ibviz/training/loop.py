@@ -64,7 +64,7 @@ def train(  # noqa: PLR0913 - a recipe, and the paths of its files
 
     Every `save_every` epochs and after the last, `checkpoint.safetensors` (weights, their average, optimizer, recipe)
     and `log.parquet` are written, and `model.safetensors` if the epoch is the best so far (see `best_row`), each file
-    atomically. ImageData that cannot be read are listed in `skipped.txt`.
+    atomically. Images that cannot be read are listed in `skipped.txt`.
 
     Args:
         recipe: Data, model, objective and training.

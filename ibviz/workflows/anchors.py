@@ -25,7 +25,7 @@ from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_images
 from ibviz.digests import seal
 from ibviz.figures import anchor_usage
-from ibviz.files import ensure_folder, replacing, write_rows
+from ibviz.files import ensure_folder, remove_abandoned, replacing, write_rows
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import REPLACEMENTS
@@ -55,6 +55,7 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
     begun = time.monotonic()
     trained = require_attention(model)
     ensure_folder(out)
+    remove_abandoned(out)
     config = data_of(trained, root)
     images = fitting(load_images(config, "test", root, count=limit, seed=seed), trained)
     study = _study(trained, images, seed)

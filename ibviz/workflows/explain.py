@@ -24,7 +24,7 @@ from ibviz.data.objects import View
 from ibviz.data.sources import find_part, view_of
 from ibviz.errors import InputError
 from ibviz.figures import panel
-from ibviz.files import ensure_folder
+from ibviz.files import ensure_folder, remove_abandoned
 from ibviz.models.checkpoint import write_tensors
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
@@ -86,6 +86,7 @@ def explain_files(
     given = read_source(source, model, limit)
     names, pixels = given.names, given.images
     ensure_folder(out)
+    remove_abandoned(out)
     device = next(model.parameters()).device
     classes = 1 if all(method_of(name).target_free for name in methods) else min(2, len(model.spec.class_names))
     common = {

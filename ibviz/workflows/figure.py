@@ -9,6 +9,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from ibviz.errors import InputError, unknown
 from ibviz.figures import anchor_usage, curves, panel, rate_accuracy, table
 from ibviz.figures.sidecar import DPI, Panel, read_data, read_sidecar, unpack_argument
+from ibviz.files import remove_abandoned
 from ibviz.reading import reason_of
 
 FIGURES: dict[str, Callable[..., Panel]] = {
@@ -44,6 +45,8 @@ def redraw_files(sidecar: Path, out: Path | None) -> list[Path]:
     """Draw a figure again, to `out` or in place of every format of it; return the files written."""
     drawn, dpi = redraw(sidecar), read_sidecar(sidecar).get("dpi", {})
     targets = [sidecar.with_suffix(suffix) for suffix in dpi] if out is None else [out]
+    for folder in {target.parent for target in targets}:
+        remove_abandoned(folder)
     for target in targets:
         drawn.save(target, dpi=dpi.get(target.suffix.lower(), DPI))
     return targets

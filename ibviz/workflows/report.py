@@ -29,6 +29,7 @@ from ibviz.figures.report import (
     TableLine,
     save_report,
 )
+from ibviz.files import remove_abandoned
 from ibviz.reading import parsing, validated
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
@@ -49,6 +50,8 @@ def write_report(
     """
     path, results = out or folder / "report.html", read_results(folder)
     worth = None if anchors is None else read_worth(anchors)
+    for place in (folder, path.parent):
+        remove_abandoned(place)
     # Types are checked where tables are read; that they belong together shows only here.
     with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
         report = report_of(results, images, worth)

@@ -197,8 +197,11 @@ def test_a_suite_that_makes_no_sense_is_refused_before_anything_is_done(tmp_path
 
 def test_only_what_a_run_wrote_is_swept_from_a_folder(tmp_path):
     shard = write_shard(tmp_path, pack(torch.rand(2, 3, 3)), start=0, of={"model": "net", "method": "LIME"})
-    (tmp_path / "parts/.000001.7.part").mkdir(parents=True)
-    killed = [shard.with_name(f".{shard.name}.7.part.safetensors"), tmp_path / ".rows.parquet.7.part.parquet"]
+    (tmp_path / "parts/.000001.000000000000000007.part").mkdir(parents=True)
+    killed = [
+        shard.with_name(f".{shard.name}.000000000000000007.part.safetensors"),
+        tmp_path / ".rows.parquet.000000000000000007.part.parquet",
+    ]
     theirs = [shard.with_name("weights.safetensors"), tmp_path / "maps/12-ab.safetensors", tmp_path / ".a.partition"]
     for path in (*killed, *theirs):
         path.write_text("x")

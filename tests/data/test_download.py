@@ -351,3 +351,40 @@ def test_an_archive_that_is_none_is_one_clear_error(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello")
     with pytest.raises(InputError, match=r"cannot unpack .*a\.tar"):
         unpack_archive(tmp_path / "a.tar")
+
+
+def test_a_second_download_waits_for_the_first_and_takes_what_it_brought(tmp_path, capsys):
+    begun, may_end, fetches = threading.Event(), threading.Event(), []
+
+    def fetch(beside: Path) -> None:
+        fetches.append(beside)
+        begun.set()
+        assert may_end.wait(60)
+        (beside / "cat.txt").write_text("whole")
+
+    def bring() -> None:
+        assert (fetched(tmp_path / "pets", fetch) / "cat.txt").read_text() == "whole"
+
+    both = [threading.Thread(target=bring) for _ in range(2)]
+    both[0].start()
+    assert begun.wait(60)
+    both[1].start()
+    said = ""
+    while both[1].is_alive() and "waits for it" not in said:
+        said += capsys.readouterr().err
+    may_end.set()
+    for each in both:
+        each.join(60)
+    assert f"another process downloads {tmp_path / 'pets'}; this one waits for it" in said
+    assert len(fetches) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+
+
+def test_a_failed_download_gives_the_turn_to_the_next(tmp_path):
+    def fail(beside: Path) -> None:
+        raise OSError("no connection")
+
+    with pytest.raises(OSError, match="no connection"):
+        fetched(tmp_path / "pets", fail)
+    assert [path.name for path in tmp_path.iterdir()] == [".pets.part"]
+    assert fetched(tmp_path / "pets", lambda beside: None).is_dir()

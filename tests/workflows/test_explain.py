@@ -10,7 +10,7 @@ from PIL import Image
 from ibviz.data.decode import fit, read_image
 from ibviz.errors import InputError
 from ibviz.models.loading import load
-from ibviz.workflows.explain import read_source
+from ibviz.workflows.explain import explain_files, read_source
 
 
 @pytest.fixture
@@ -52,3 +52,13 @@ def test_a_folder_of_broken_pictures_and_a_broken_picture_are_errors(folder):
 def test_a_name_that_is_nowhere_is_one_error(tmp_path, name):
     with pytest.raises(InputError, match="cannot read image"):
         read_source(tmp_path / name, load("digits"), None)
+
+
+def test_what_a_killed_explain_left_half_written_goes(tmp_path):
+    Image.fromarray(np.zeros((60, 90, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    dead = tmp_path / "out" / f".panel-01.pdf.{'3' * 18}.part.pdf"
+    dead.parent.mkdir()
+    dead.write_text("half")
+    explain_files(tmp_path / "a.png", load("digits"), {"attention": {}}, tmp_path / "out")
+    written = {"panel-01.png", "panel-01.pdf", "panel-01.json", "panel-01.data.safetensors", "maps-01.safetensors"}
+    assert {path.name for path in dead.parent.iterdir()} == written

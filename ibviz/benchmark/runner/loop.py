@@ -127,7 +127,8 @@ def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: 
         raise InputError(f"{out} already holds a run; resume it or give another folder")
     check_resumed(out, there, identity(suite, networks, chosen))
     check_maps(out, there)
-    drop_damaged(out, len(there.bounds))
+    kept = [(label, method) for label, planned in there.models.items() for method in planned.methods]
+    drop_damaged(out, [start for start, _ in there.bounds], kept)
     return there
 
 

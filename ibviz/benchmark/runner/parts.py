@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from ibviz.benchmark.store import FOLDER, shards
+from ibviz.benchmark.store import FOLDER, check_shard, shards
 from ibviz.digests import check_files, digest_files, read_sealed, seal
 from ibviz.errors import InputError
 from ibviz.files import half_written, replacing, replacing_folder
@@ -154,13 +154,19 @@ def read_facts(out: Path, batch: int) -> dict[str, Any]:
     return facts.model_dump()
 
 
-def drop_damaged(out: Path, batches: int) -> None:
-    """Remove parts that have changed since they were written, and say so: they are computed again."""
-    for batch in range(batches):
+def drop_damaged(out: Path, starts: Sequence[int], kept: Sequence[tuple[str, str]]) -> None:
+    """Remove parts that have changed since they were written, and say so: they are computed again.
+
+    A part has changed as well if one of the maps it was judged by has; `starts` are the first images of the batches,
+    `kept` the labels of networks and methods.
+    """
+    for batch, start in enumerate(starts):
         if not part_of(out, batch).is_dir():
             continue
         try:
-            read_facts(out, batch)
+            if read_facts(out, batch)["images"]:
+                for model, method in kept:
+                    check_shard(out, model, method, start)
         except InputError as error:
             tell(f"{error}; done now")
             shutil.rmtree(part_of(out, batch))
