@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ibviz.attribution.gradients import guided_gradient
-from ibviz.attribution.passes import Count, differentiable, rows_a_pass
+from ibviz.attribution.passes import LAYOUT, Count, differentiable, rows_a_pass
 from ibviz.attribution.perturbation import asked, enlarged, logits_of
 from ibviz.errors import InputError, NoMapError, not_finite
 from ibviz.models.grids import (
@@ -274,7 +274,7 @@ def _logits_without(
     """
 
     def without(features: Tensor) -> Tensor:
-        rows = features.expand(len(channels), -1, -1, -1).clone(memory_format=torch.channels_last)
+        rows = features.expand(len(channels), -1, -1, -1).clone(memory_format=LAYOUT.get())
         rows[torch.arange(len(channels)), channels] = 0
         return rows
 

@@ -109,6 +109,11 @@ def guarded(model: nn.Module, images: Images) -> Iterator[None]:
                 yield
             except REFUSALS as error:
                 _say_what_is_refused(model, images, error)
+                if isinstance(error, NotImplementedError):
+                    raise InputError(
+                        f"{type(model).__name__} computes something that PyTorch cannot do here "
+                        f"({str(error).splitlines()[0]}); choose a method without gradients, such as rise"
+                    ) from error
                 raise
     finally:
         handle.remove()

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ from ibviz.attribution.information import iba
 from ibviz.attribution.intrinsic import attention, attention_mean, module_attention
 from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, occlusion, rise
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
+from ibviz.attribution.trial import tried
 from ibviz.errors import InputError, not_finite, unknown
 from ibviz.heads import head_of
 from ibviz.metrics.score import targets_by
@@ -140,7 +141,7 @@ def explain(
         images = admitted(model, images)
         if targets is not None:
             targets = one_class_each(targets, images)
-        with guarded(model, images):
+        with guarded(model, images), nullcontext() if METHODS[method].control else tried(model, images):
             maps = _explained(model, images, method, function, targets, batch_size)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
         raise not_finite(f"maps of {method}")
@@ -220,7 +221,7 @@ def predict(model: nn.Module, images: Given, *, batch_size: int = 256) -> Tensor
     """
     check_batch(images, batch_size)
     model, images = unsealed(model), admitted(model, images)
-    with evaluating(model), guarded(model, images):
+    with evaluating(model), guarded(model, images), tried(model, images):
         return _probabilities(model, images, batch_size)
 
 
