@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ibviz.attribution.passes import in_layout
 from ibviz.errors import InputError
 from ibviz.heads import head_of
+from ibviz.models.grids import pixels_behind, probe
 from ibviz.models.hooks import Sealed
 from ibviz.types import Grid, Images
 
@@ -27,6 +28,8 @@ LAYOUT = ("View", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Cat"
 Kind = tuple[torch.Size, torch.dtype, torch.device]
 _KNOWN: "WeakKeyDictionary[nn.Module, dict[Kind, torch.memory_format]]" = WeakKeyDictionary()
 
+_PLACED: "WeakKeyDictionary[nn.Module, set[tuple[str, Grid]]]" = WeakKeyDictionary()
+
 
 @contextmanager
 def tried(model: nn.Module, images: Images) -> Iterator[None]:
@@ -38,8 +41,15 @@ def tried(model: nn.Module, images: Images) -> Iterator[None]:
     """
     known = _KNOWN.setdefault(model.network if isinstance(model, Sealed) else model, {})
     kind = images.shape[1:], images.dtype, images.device
-    if kind not in known and (layout := _trial(model, images[:1])) is not None:
-        known[kind] = layout
+    if kind not in known:
+        try:
+            layout = _trial(model, images[:1])
+        except InputError:
+            if not any(isinstance(module, Sealed) for module in model.modules()):
+                raise
+            layout = None  # a sealed network may take no other number of images than it was made for
+        if layout is not None:
+            known[kind] = layout
     with in_layout(known.get(kind, FORMATS[0])):
         yield
 
@@ -59,7 +69,9 @@ def _trial(model: nn.Module, image: Images) -> torch.memory_format | None:
             f"expected one row of logits for each image; got {len(together)} for 2 images and {len(alone)} for 1; "
             "make one row of what belongs to an image: ibviz.wrap(network, output=lambda output: ...)"
         )
-    _refuse_differences(together, alone[0], by_chance=by_chance)
+    if _differ(together, alone[0]):
+        once_more = model(image)
+        _refuse_differences(by_chance=by_chance, in_time=_differ(torch.cat([alone, together[1:]]), once_more[0]))
     if head_of(model).has_probability and bool(((together >= 0) & (together <= 1)).all()):
         _refuse_sigmoid_at_the_end(model, image)
     return layout
@@ -86,16 +98,24 @@ def _alone(model: nn.Module, image: Images) -> Tensor:
         ) from error
 
 
-def _refuse_differences(together: Tensor, alone: Tensor, *, by_chance: bool) -> None:
-    """Raise `InputError` if the first of two images has other logits alone."""
+def _differ(together: Tensor, alone: Tensor) -> bool:
+    """Whether the first of two images has other logits alone, beyond rounding."""
     missed, between = (together[0] - alone).abs().max(), (together[0] - together[1]).abs().max()
     rounding = ROUNDING * torch.finfo(together.dtype).eps * together.abs().max()
-    if not missed > SHARE * between + rounding:  # NaN is refused elsewhere
-        return
+    return bool(missed > SHARE * between + rounding)  # NaN is refused elsewhere
+
+
+def _refuse_differences(*, by_chance: bool, in_time: bool) -> None:
+    """Raise the `InputError` for a network whose logits of one image differ from pass to pass, or beside others."""
     if by_chance:
         raise InputError(
             "this network draws random numbers in eval mode, as dropout with training=True does, so that two passes "
             "of one image differ; switch that off, or explain a network whose noise is fixed"
+        )
+    if in_time:
+        raise InputError(
+            "this network changes with every pass in eval mode, so that two passes of one image differ; it keeps "
+            "something from pass to pass, such as a moving average: switch that off in eval mode"
         )
     raise InputError(
         "images of a batch change one another's logits in this network, as normalisation over the batch does, so that "
@@ -121,10 +141,21 @@ def _kind(node: object) -> str:
     return name().rstrip("0123456789").removesuffix("Backward")
 
 
-def refuse_crop(pixels: Float[Tensor, "c h w"], grid: Grid, *, last: bool) -> None:
-    """Raise `InputError` if the first cell of a grid, or the last, does not depend on the image's outermost pixels.
+def refuse_cropping_before(model: nn.Module, images: Images, layer: str) -> None:
+    """Raise `InputError` if a network crops its images before a layer; looked at once for each layer and size."""
+    known, size = _PLACED.setdefault(model, set()), (images.shape[2], images.shape[3])
+    if (layer, size) in known:
+        return
+    if (seen := pixels_behind(model, probe(size, images.shape[1]).to(images), layer)) is not None:
+        for last in (False, True):
+            refuse_crop(*seen, last=last)
+    known.add((layer, size))
 
-    `pixels` are the gradients of that cell. At the end of an image a strided convolution may leave out less than a
+
+def refuse_crop(pixels: Float[Tensor, "c h w"], grid: Grid, *, last: bool) -> None:
+    """Raise `InputError` if cells do not depend on the image's outermost pixels, at its first or its last ones.
+
+    `pixels` are the gradients of the cells. At the end of an image a strided convolution may leave out less than a
     cell.
     """
     seen = pixels.abs().sum(0) > 0
@@ -132,7 +163,8 @@ def refuse_crop(pixels: Float[Tensor, "c h w"], grid: Grid, *, last: bool) -> No
         depends = seen.any(1 - axis)
         depends = depends.flip(0) if last else depends
         left_out = int(depends.int().argmax()) if bool(depends.any()) else 0
-        if left_out >= (seen.shape[axis] / grid[axis] if last else 1):
+        cell = seen.shape[axis] / grid[axis]
+        if left_out >= max(2, cell if last else cell / 4):
             raise InputError(
                 f"no cell depends on the {'last' if last else 'first'} {left_out} {what} of pixels: this network crops "
                 "its images, so that a map would lie in the wrong place; crop the images before"

@@ -201,6 +201,23 @@ def reaches_output(model: nn.Module, images: Images, name: str) -> bool:
         return True
 
 
+def pixels_behind(model: nn.Module, images: Images, name: str) -> tuple[Float[Tensor, "c h w"], Grid] | None:
+    """The gradient of all cells of a layer with respect to the pixels of one image, and the grid.
+
+    None where the layer has no grid, or no gradient passes.
+    """
+    with torch.enable_grad():
+        inputs = images.detach().clone().requires_grad_()
+        _, seen = _run(model, inputs)
+        layout = _layouts(model, images, seen).get(name)
+        if layout is None or not seen[name].requires_grad:
+            return None
+        cells = to_grid(seen[name], layout)
+        weights = torch.randn(cells.shape, generator=torch.Generator().manual_seed(0)).to(cells)
+        [pixels] = torch.autograd.grad(cells, inputs, weights, allow_unused=True)
+    return None if pixels is None else (pixels[0], layout.grid)
+
+
 def _run(model: nn.Module, images: Images) -> tuple[Tensor, dict[str, Tensor]]:
     """The network's output, and those of its submodules that ran once, in the order in which they finished."""
     with _watched(model) as outputs:
