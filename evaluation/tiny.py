@@ -4,7 +4,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ibviz.config import Recipe, SuiteConfig
+from ibviz.benchmark.config import SuiteConfig
+from ibviz.training.recipe import Recipe
 
 RECIPE = """
 [data]

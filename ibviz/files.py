@@ -195,7 +195,7 @@ def in_turn(path: Path, waits: Callable[[], object]) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:  # a file system without locks
                 pass
-            if not _is_there(path, file):  # its last owner has just removed it
+            if not _is_same_file(path, file):  # its last owner has just removed it
                 continue
             try:
                 yield

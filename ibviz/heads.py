@@ -16,6 +16,7 @@ from ibviz.types import Labels, Scores
 
 HeadName = Literal["softmax", "sigmoid", "none"]
 Logits = Float[Tensor, "b classes"]
+SUM = 1e-5  # by which a row of probabilities may miss 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,27 @@ def _way_out(output: object) -> str:
     return "say which part holds the logits: ibviz.wrap(network, output=KEY, ATTRIBUTE or FUNCTION)"
 
 
+def _softmax(logits: Logits) -> Logits:
+    return _no_probabilities(logits).softmax(1)
+
+
+def _log_softmax(logits: Logits) -> Logits:
+    return _no_probabilities(logits).log_softmax(1)
+
+
+def _no_probabilities(logits: Logits) -> Logits:
+    """The logits, or an `InputError` where each row is probabilities already, of which a softmax would be flat."""
+    exact = logits.dtype in (torch.float32, torch.float64)
+    if exact and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < SUM).all()):
+        raise InputError(
+            "the network gives probabilities, not logits: each row is positive and sums to 1; give it without its "
+            "softmax, or ibviz.wrap(network, output=lambda output: output.clamp(min=1e-12).log())"
+        )
+    return logits
+
+
 def _softmax_log_odds(logits: Logits, classes: Labels) -> Scores:
+    _no_probabilities(logits)
     if logits.shape[1] < 2:
         raise InputError("log-odds need at least two classes: the only one has probability 1; judge by the logit")
     others = logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
@@ -119,8 +140,8 @@ HEADS: dict[str, Head] = {
     "softmax": Head(
         "softmax",
         least=2,
-        probability=lambda logits: logits.softmax(1),
-        log_probability=lambda logits: logits.log_softmax(1),
+        probability=_softmax,
+        log_probability=_log_softmax,
         log_odds=_softmax_log_odds,
         present=_first,
     ),

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from ibviz.config import Recipe
 from PIL import Image
 from typer.main import get_group
 
 from ibviz.cli import app
+from ibviz.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = ("how-to", "notebooks")  # run by test_how_to.py and by notebooks/render.py

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ibviz.attribution.gradients import guided_gradient
-from ibviz.attribution.passes import Count, differentiable, rows_a_pass
+from ibviz.attribution.passes import LAYOUT, Count, differentiable, rows_a_pass
 from ibviz.attribution.perturbation import asked, enlarged, logits_of
+from ibviz.attribution.trial import refuse_cropping_before
 from ibviz.errors import InputError, NoMapError, not_finite
 from ibviz.models.grids import (
     GridLayout,
@@ -161,6 +162,7 @@ def grid_of(model: nn.Module, images: Images, layer: str | None) -> Iterator[nn.
     pass has to be that of `images`: how the grid lies is read off what the layer gives, so that it costs no other.
     """
     name = choose_layer(model, images) if layer is None else layer
+    refuse_cropping_before(model, images, name)
     module = dict(model.named_modules()).get(name, model)
     if module is model or not any(True for _ in module.parameters()):  # unknown, or perhaps an attention matrix
         layouts = [layout_of(model, images[:1], name)]
@@ -270,8 +272,8 @@ def _logits_without(
     """
 
     def without(features: Tensor) -> Tensor:
-        rows = features.expand(len(channels), -1, -1, -1).clone(memory_format=torch.channels_last)
-        rows[torch.arange(len(channels)), channels] = 0
+        rows = features.expand(len(channels), -1, -1, -1).clone(memory_format=LAYOUT.get())
+        rows[torch.arange(len(channels), device=rows.device), channels] = 0
         return rows
 
     with replaced_output(grid, without):

@@ -43,6 +43,9 @@ def admitted(model: nn.Module, images: Given) -> Images:
         raise InputError(
             f"images must be floating point in [0, 1]; got {_name(given.dtype)}; of bytes, ibviz.data.to_float(images)"
         )
+    if given.layout != torch.strided or given.is_meta:
+        kind = "meta" if given.is_meta else str(given.layout).removeprefix("torch.")
+        raise InputError(f"images must be dense and hold numbers; got a {kind} tensor; images.to_dense()")
     if not given.numel():
         raise InputError(f"expected images of at least one pixel; got {shape}")
     _check_channels(model, shape)
@@ -109,6 +112,11 @@ def guarded(model: nn.Module, images: Images) -> Iterator[None]:
                 yield
             except REFUSALS as error:
                 _say_what_is_refused(model, images, error)
+                if isinstance(error, NotImplementedError):
+                    raise InputError(
+                        f"{type(model).__name__} computes something that PyTorch cannot do here "
+                        f"({str(error).splitlines()[0]}); choose a method without gradients, such as rise"
+                    ) from error
                 raise
     finally:
         handle.remove()
@@ -130,10 +138,11 @@ def _say_what_is_refused(model: nn.Module, images: Images, error: Exception) -> 
 def _refusal(model: nn.Module, images: Images, refusal: Exception) -> str:
     weights, spec = device_and_dtype_of(model), getattr(model, "spec", None)
     made = f", made for {spec.height_width[0]}x{spec.height_width[1]} pixels" if isinstance(spec, InputConfig) else ""
+    last = "; channels come before rows: images.permute(0, 3, 1, 2)" if images.shape[3] <= 4 < images.shape[1] else ""
     said = str(refusal).strip().splitlines() or [type(refusal).__name__]
     return (
         f"{type(model).__name__} (weights {_name(weights.dtype)} on {weights.device}{made}) cannot take images "
-        f"{tuple(images.shape)}, {_name(images.dtype)} on {images.device}: {said[0]}"
+        f"{tuple(images.shape)}, {_name(images.dtype)} on {images.device}: {said[0]}{last}"
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ibviz.attribution.door import guarded
 from ibviz.attribution.passes import Count, differentiable, fine, laid_out
+from ibviz.attribution.trial import refuse_cropping_before
 from ibviz.errors import InputError
 from ibviz.heads import head_of
 from ibviz.models.grids import GridLayout, from_grid, layout_of, probe, to_grid
@@ -153,6 +154,7 @@ def tap_at(model: nn.Module, images: Images, layer: str | None) -> Tap:
     image = probe((images.shape[2], images.shape[3]), images.shape[1]).to(images)
     name = layer_for_attention(model, image) if layer is None else layer
     layout = layout_of(model, image, name)
+    refuse_cropping_before(model, image, name)
     if layer is not None and not reaches_output(model, image, name):
         raise InputError(
             f"the output does not depend on what layer {layer} holds at its cells, so that nothing bounds "

@@ -1,7 +1,7 @@
 """`explain`, which runs attribution methods, and `predict`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ibviz.attribution.catalogue import Explanation, Method, checked_options, method_of
 from ibviz.attribution.door import GivenTargets, admitted, check_batch, guarded, one_class_each
+from ibviz.attribution.trial import tried
 from ibviz.errors import InputError, not_finite
 from ibviz.heads import head_of
 from ibviz.metrics.score import targets_by
@@ -58,7 +59,7 @@ def explain(
         images = admitted(model, images)
         if targets is not None:
             targets = one_class_each(targets, images)
-        with guarded(model, images):
+        with guarded(model, images), nullcontext() if method.control else tried(model, images):
             maps = _explained(model, images, partial(method, **given), method, targets, batch_size)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
         raise not_finite(f"maps of {method.label}")
@@ -121,7 +122,7 @@ def predict(model: nn.Module, images: Given, *, batch_size: int = 256) -> Tensor
     """
     check_batch(images, batch_size)
     model, images = unsealed(model), admitted(model, images)
-    with evaluating(model), guarded(model, images):
+    with evaluating(model), guarded(model, images), tried(model, images):
         return _probabilities(model, images, batch_size)
 
 

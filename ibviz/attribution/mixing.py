@@ -17,7 +17,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ibviz.attribution.passes import differentiable
-from ibviz.attribution.softmax import WAY_OUT, Softmaxes, by_heads, readers_in, spelled_out, values_of
+from ibviz.attribution.softmax import (
+    WAY_OUT,
+    Softmaxes,
+    by_heads,
+    passes_by,
+    product_of,
+    readers_in,
+    spelled_out,
+    values_of,
+)
+from ibviz.attribution.trial import refuse_crop
 from ibviz.errors import InputError, no_gradient_error, not_finite
 from ibviz.models.grids import token_grid
 from ibviz.models.hooks import replaced_output
@@ -35,7 +45,9 @@ class TokenFlow(NamedTuple):
     softmaxes: int  # how many the pass has in all
     grid: Grid
     prefix: int  # tokens before those of the grid
-    shares: Float[Tensor, " t"]  # what each token weighs in the logits behind the last layer; sum 1
+    shares: Float[
+        Tensor, "images t"
+    ]  # what each token weighs in the logits of two images, behind the last layer; sum 1
     reading: str | None  # the module from whose tokens the logits are read, where several tokens decide
 
     @property
@@ -70,6 +82,7 @@ def token_flow(model: nn.Module, images: Images, *, last: bool = False) -> Token
         score = probe.logits if reading is None else probe.tokens[reading][:, start]
         mixing = [index for index in used if index != pooling]
         layers = _in_layers(probe.reached(score, mixing), mixing, start, width, last=last) if mixing else []
+        _refuse_other_ways(probe, pooling, by_class_token=reading is None and start < prefix)
     return TokenFlow(layers, pooling, len(probe.seen), grid, prefix, shares, reading)
 
 
@@ -163,9 +176,9 @@ def _first_tensor(output: Any) -> Tensor | None:
 def _attention(probe: _Probe, *, last: bool) -> tuple[list[int], int | None]:
     """Which softmaxes are attention among the same tokens, with the one that pools them at the end; and the latter."""
     readers = readers_in(probe.logits)
-    values = {index: values_of(one, readers) for index, one in enumerate(probe.seen)}
-    used = [index for index in values if values[index]]
-    if len({values[index][0] for index in used}) < len(used):
+    products = {index: product_of(one, readers) for index, one in enumerate(probe.seen)}
+    used = [index for index in products if products[index] is not None]
+    if len({values_of(products[index]) for index in used}) < len(used):
         raise InputError(
             "several attentions of this network share their values, as those whose difference is taken in "
             f"differential attention; {WAY_OUT}"
@@ -212,6 +225,8 @@ def _places(probe: _Probe, first: int, *, stem: bool) -> tuple[int, Grid]:
         token = prefix + row * columns + column
         [pixels] = torch.autograd.grad(own[0, :, token].sum(), probe.noise, retain_graph=True)
         strength = nn.functional.adaptive_avg_pool2d(pixels[0].abs().sum(0, keepdim=True), grid)[0]
+        if (row, column) == (0, 0) or (row, column) == (rows - 1, columns - 1):
+            refuse_crop(pixels[0], grid, last=row > 0)
         peak = divmod(int(strength.argmax()), columns)
         if max(abs(peak[0] - row), abs(peak[1] - column)) > 1:
             raise InputError(
@@ -228,23 +243,23 @@ def _places(probe: _Probe, first: int, *, stem: bool) -> tuple[int, Grid]:
     return prefix, grid
 
 
-def _decision(probe: _Probe, used: list[int], pooling: int | None) -> tuple[int, Float[Tensor, " t"], str | None]:
+def _decision(probe: _Probe, used: list[int], pooling: int | None) -> tuple[int, Float[Tensor, "images t"], str | None]:
     """A token to follow back from the logits, what each token weighs there, and the module to read several from."""
     keys = probe.keys(used)
-    shares = torch.zeros(keys, device=probe.noise.device)
+    shares = torch.zeros(PROBES, keys, device=probe.noise.device)
     if pooling is not None:  # fixed to one token in the probe; in a pass, attention itself says what each weighs
         return keys // 2, shares, None
     deciding = probe.reached(probe.logits, used[-1:])[0][0].nonzero().flatten()
     if not len(deciding):
         raise InputError(f"the last attention of this network does not reach its logits; {WAY_OUT}")
     if len(deciding) == 1:
-        shares[deciding] = 1
+        shares[:, deciding] = 1
         return int(deciding), shares, None
     reading = _reading(probe, used[-1])
-    for logit in probe.logits[0]:
+    for logit in probe.logits[:PROBES].sum(0):
         [slope] = torch.autograd.grad(logit, probe.tokens[reading], retain_graph=True)
-        shares += slope[0].square().sum(-1)
-    return keys // 2, shares.sqrt() / shares.sqrt().sum(), reading
+        shares += slope[:PROBES].square().sum(-1)
+    return keys // 2, nn.functional.normalize(shares.sqrt(), p=1, dim=1), reading
 
 
 def _reading(probe: _Probe, last: int) -> str:
@@ -253,12 +268,30 @@ def _reading(probe: _Probe, last: int) -> str:
     readers = readers_in(probe.logits)
     for name, tokens in reversed(probe.tokens.items()):
         read = name and tokens.shape[:2] == shape and tokens.grad_fn in readers
+        if read and passes_by(probe.noise, probe.logits, tokens.grad_fn):
+            continue
         if read and attention not in readers_in(probe.logits, without=tokens.grad_fn):
             return name
     raise InputError(
         "several tokens of this network decide, and no module gives all of them at the end, so that "
         f"what each weighs is not known; {WAY_OUT}"
     )
+
+
+def _refuse_other_ways(probe: _Probe, pooling: int | None, *, by_class_token: bool) -> None:
+    """Raise `InputError` if images reach the logits past the attention that pools them, or past a class token's."""
+    if pooling is not None:
+        past = passes_by(probe.noise, probe.logits, product_of(probe.seen[pooling], readers_in(probe.logits)))
+    elif by_class_token:  # which, where every token reads itself, sees no pixel
+        [pixels] = torch.autograd.grad(probe.logits[0].square().sum(), probe.noise, retain_graph=True)
+        past = bool(pixels[0].any())
+    else:
+        past = False
+    if past:
+        raise InputError(
+            "pixels reach the logits of this network past its attention, by a second path or a mean of all cells, so "
+            f"that attention tells only a part; {WAY_OUT}"
+        )
 
 
 def _in_layers(

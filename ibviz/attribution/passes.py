@@ -5,6 +5,7 @@ A batch size means the same everywhere: the most images, changed or not, in one 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Annotated
 
 import torch
@@ -16,6 +17,7 @@ from ibviz.errors import no_gradient_error
 from ibviz.types import Images
 
 Count = Annotated[int, Field(ge=1)]
+LAYOUT = ContextVar("LAYOUT", default=torch.channels_last)  # of images that are changed before a pass
 PIXELS_A_PASS = 16 * 224 * 224  # on a processor, whose caches more would spill out of
 
 
@@ -40,8 +42,18 @@ def copies_a_pass(images: Images, batch_size: int) -> int:
 
 
 def laid_out(planes: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Images or features, laid out as convolutions read many of them fastest on most processors."""
-    return planes.contiguous(memory_format=torch.channels_last)
+    """Images or features, laid out as convolutions read many of them fastest on most processors, or `in_layout`."""
+    return planes.contiguous(memory_format=LAYOUT.get())
+
+
+@contextmanager
+def in_layout(layout: torch.memory_format) -> Iterator[None]:
+    """Inside the block, `laid_out` gives this memory format."""
+    token = LAYOUT.set(layout)
+    try:
+        yield
+    finally:
+        LAYOUT.reset(token)
 
 
 def fine(values: Tensor) -> Tensor:

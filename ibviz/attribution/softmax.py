@@ -99,8 +99,8 @@ def readers_in(result: Tensor, without: Any = None) -> Readers:
     return readers
 
 
-def values_of(softmax: Tensor, readers: Readers) -> list[Place]:
-    """What a softmax is multiplied with, as places in the graph: one for attention, none if nothing reads it.
+def product_of(softmax: Tensor, readers: Readers) -> Any:
+    """The node of the product in which a softmax mixes its values; None if nothing reads it.
 
     Raises `InputError` for a softmax that enters the result in another way than as the left operand of one product.
     """
@@ -109,23 +109,33 @@ def values_of(softmax: Tensor, readers: Readers) -> list[Place]:
             f"this network has an attention of shape {tuple(softmax.shape)} that no gradient passes, and "
             f"which can therefore not be followed to the output; {WAY_OUT}"
         )
-    waiting, values, others = [softmax.grad_fn], [], set()
+    waiting, products, others = [softmax.grad_fn], [], set()
     while waiting:
         for reader, place in readers.get(waiting.pop(), []):
             if _kind(reader) in LAYOUT:
                 waiting.append(reader)
             elif _kind(reader) == "Bmm" and place == 0:
-                values.append(_source(reader.next_functions[1]))
+                products.append(reader)
             else:
                 others.add(_kind(reader))
-    if others or len(values) > 1:
+    if others or len(products) > 1:
         raise InputError(
             "this network changes attention after its softmax, or uses it twice, as talking heads, "
             f"differential attention and gates do (shape {tuple(softmax.shape)}, read by "
             f"{', '.join(sorted(others)) or 'products'}), so that softmax does not say how tokens are "
             f"mixed; {WAY_OUT}"
         )
-    return values
+    return products[0] if products else None
+
+
+def values_of(product: Any) -> Place:
+    """Where in the graph the values are that a product of attention mixes."""
+    return _source(product.next_functions[1])
+
+
+def passes_by(images: Tensor, result: Tensor, through: Any) -> bool:
+    """Whether images, a leaf of the graph, reach a result by another way than through one of its nodes."""
+    return any(getattr(node, "variable", None) is images for node in readers_in(result, without=through))
 
 
 def _kind(node: Any) -> str:

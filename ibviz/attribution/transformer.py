@@ -18,6 +18,7 @@ from ibviz.errors import InputError
 from ibviz.types import Images, Labels, Maps
 
 Rows = Float[Tensor, "_ _ _"]  # for each image, what each of some tokens gets from each of all
+STEADY = 0.3  # of the largest share: by how much that of a token may differ between images
 SUMS = 0.02  # how far a row of attention may sum to something else than 1, for rounding in half precision
 
 
@@ -64,10 +65,10 @@ def gradient_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
         slopes = torch.autograd.grad(score, [*maps.values(), *tokens[-1:]])
     weighted = {i: fine(one.detach()) * slope for (i, one), slope in zip(maps.items(), slopes, strict=False)}
     rows = {index: by_heads(one, len(images)).relu().mean(1) for index, one in weighted.items()}
-    start = _start(flow, rows, images)
     if tokens:
-        sizes = fine(slopes[-1]).norm(dim=2).unsqueeze(1)
-        start = sizes / sizes.sum(2, keepdim=True).clamp(min=torch.finfo(sizes.dtype).tiny)
+        start = nn.functional.normalize(fine(slopes[-1]).norm(dim=2), p=1, dim=1).unsqueeze(1)
+    else:
+        start = _start(flow, rows, images)
     layers = [_identity(flow, rows) + torch.stack([rows[index] for index in one]).sum(0) for one in flow.layers]
     relevance = _through(start, layers)
     return _on_grid(relevance if flow.pooling is not None else relevance - start, flow)
@@ -84,7 +85,7 @@ def _means(model: nn.Module, images: Images, flow: TokenFlow) -> dict[int, Rows]
 def _checked(seen: list[Tensor], flow: TokenFlow, count: int) -> dict[int, Tensor]:
     """The attentions among the softmaxes of a pass, if they are what the probe found: their number, shapes and sums."""
     maps = {index: seen[index] for index in flow.used if index < len(seen)}
-    tokens = len(flow.shares)
+    tokens = flow.shares.shape[1]
     shapes = {index: by_heads(one, count).shape for index, one in maps.items()}
     fitting = {
         i: len(s) == 4 and s[0] == count and s[2:] == (1 if i == flow.pooling else tokens, tokens)
@@ -104,7 +105,13 @@ def _start(flow: TokenFlow, rows: dict[int, Rows], images: Images) -> Rows:
     """What each token behind the last layer weighs in the logits, as one row for each image."""
     if flow.pooling is not None:
         return rows[flow.pooling]
-    return flow.shares.to(rows[flow.used[0]]).expand(len(images), 1, -1)
+    first, second = flow.shares
+    if (first - second).abs().max() > STEADY * first.max():
+        raise InputError(
+            "which tokens decide, and by how much, differs between images in this network, as with max pooling or the "
+            f"choice of a few tokens; choose gradient_rollout, or: {WAY_OUT}"
+        )
+    return first.to(rows[flow.used[0]]).expand(len(images), 1, -1)
 
 
 def _through(start: Rows, layers: list[Rows]) -> Rows:
@@ -121,4 +128,4 @@ def _on_grid(row: Rows, flow: TokenFlow) -> Maps:
 
 def _identity(flow: TokenFlow, rows: dict[int, Rows]) -> Rows:
     some = rows[flow.used[0]]
-    return torch.eye(len(flow.shares), dtype=some.dtype, device=some.device).expand(len(some), -1, -1)
+    return torch.eye(flow.shares.shape[1], dtype=some.dtype, device=some.device).expand(len(some), -1, -1)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.errors import InputError, no_gradient_error
@@ -158,6 +159,23 @@ def influential_layers(model: nn.Module, images: Images) -> dict[str, GridLayout
         grads = torch.autograd.grad(output, tensors, weights, allow_unused=True) if tensors else ()
     pairs = zip(layouts.items(), grads, strict=True)
     return {name: layout for (name, layout), grad in pairs if grad is not None and bool(to_grid(grad, layout).any())}
+
+
+def pixels_behind(model: nn.Module, images: Images, name: str) -> tuple[Float[Tensor, "c h w"], Grid] | None:
+    """The gradient of all cells of a layer with respect to the pixels of one image, and the grid.
+
+    None where the layer has no grid, or no gradient passes.
+    """
+    with torch.enable_grad():
+        inputs = images.detach().clone().requires_grad_()
+        _, seen = _run(model, inputs)
+        layout = _layouts(model, images, seen).get(name)
+        if layout is None or not seen[name].requires_grad:
+            return None
+        cells = to_grid(seen[name], layout)
+        weights = torch.randn(cells.shape, generator=torch.Generator().manual_seed(0)).to(cells)
+        [pixels] = torch.autograd.grad(cells, inputs, weights, allow_unused=True)
+    return None if pixels is None else (pixels[0], layout.grid)
 
 
 def _run(model: nn.Module, images: Images) -> tuple[Tensor, dict[str, Tensor]]:

@@ -24,17 +24,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     The mode is changed with `train` and `eval`, in which some layers, such as LoRA's, change their weights. Only one
     thread at a time can be inside, since hooks, modes and PyTorch's switches are shared by all threads. Outside the
-    network, PyTorch's default dtype is float32, on which random draws depend. Raises `InputError` if the images of a
-    batch would affect each other.
+    network, PyTorch's default dtype is float32 and its default device the CPU, on which random draws depend. Raises
+    `InputError` if the images of a batch would affect each other.
     """
-    with _ALONE:
+    with _ALONE, _kept_buffers(model):
         modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
         kept = _weights_that_modes_change(model) if any(training for _, training in modes) else []
         try:
             for module, _ in modes:  # parents come first and switch their children
                 _switch(module, training=False)
             _refuse_training_for_good(model)
-            with _float32_by_default(model):
+            with _float32_by_default(model), _cpu_by_default(model):
                 yield
         finally:
             for module, training in modes:
@@ -132,7 +132,15 @@ class Sealed(nn.Module):
 
 
 def unsealed(network: nn.Module) -> nn.Module:
-    """Return the network, inside a `Sealed` wrapper that accepts hooks if it is scripted, traced or exported."""
+    """Return the network, inside a `Sealed` wrapper that accepts hooks if it is scripted, traced or exported.
+
+    Raises `InputError` for anything but a module.
+    """
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"expected a network, a torch.nn.Module; got {type(network).__name__}; a function becomes one in a class "
+            "whose forward calls it"
+        )
     return Sealed(network) if is_sealed(network) else network
 
 
@@ -201,6 +209,43 @@ def _float32_by_default(model: nn.Module) -> Iterator[None]:
         torch.set_default_dtype(before)
         restore.remove()
         reset.remove()
+
+
+@contextmanager
+def _cpu_by_default(model: nn.Module) -> Iterator[None]:
+    """Inside the block, tensors made without a device are on the CPU; the network keeps the caller's default."""
+    before = torch.get_default_device()
+    if before.type == "cpu" or is_sealed(model):
+        yield
+        return
+    inside: list[torch.device] = []
+
+    def enter(*_: object) -> None:
+        inside.append(torch.device(before))
+        inside[-1].__enter__()
+
+    def leave(*_: object) -> None:
+        inside.pop().__exit__(None, None, None)
+
+    with (
+        torch.device("cpu"),
+        model.register_forward_pre_hook(enter),
+        model.register_forward_hook(leave, always_call=True),
+    ):
+        yield
+
+
+@contextmanager
+def _kept_buffers(model: nn.Module) -> Iterator[None]:
+    """After the block, the model's buffers as before it: some networks count, or take averages, in every pass."""
+    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not nn.parameter.is_lazy(buffer)]
+    try:
+        yield
+    finally:
+        with torch.inference_mode(False), torch.no_grad():
+            for buffer, before in kept:
+                if not buffer.is_meta and not torch.equal(buffer, before):
+                    buffer.resize_(before.shape).copy_(before)
 
 
 def _switch(module: nn.Module, *, training: bool) -> None:

@@ -125,6 +125,7 @@ def test_modules_that_do_not_fit_say_what_they_give(network, images):
 @pytest.mark.parametrize("anchors", [5, None])
 def test_autocast_rounds_the_logits_of_the_attention_and_nothing_after_them(anchors):
     model, images, logits = bottlenecked(anchors), torch.rand(2, 3, 48, 48), []
+    explain(model, images, "attention")  # of a network's first pass, a trial
     model.attention.head.register_forward_hook(lambda *passed: logits.append(passed[2].detach().squeeze(1)))
     with torch.autocast("cpu", torch.bfloat16):
         found = explain(model, images, "attention")
