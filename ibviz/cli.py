@@ -66,10 +66,11 @@ def _options(version: Version = False) -> None:
 def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     """Train on the embedded images, judge the attention beside baselines and controls, draw figures."""
     from ibviz.workflows.evaluate import run_demo
+    from ibviz.workflows.printing import print_epoch, print_results
 
-    accuracy = run_demo(out, resume=resume, report=_print_epoch)
+    accuracy = run_demo(out, resume=resume, report=print_epoch)
     print(f"\ntest accuracy: {accuracy:.1%} on unseen digits and photographs")
-    _print_results(out / "results")
+    print_results(out / "results")
 
 
 @app.command()
@@ -95,10 +96,11 @@ def train(  # noqa: PLR0913 - one parameter a flag
     from ibviz.training.loop import train as train_recipe
     from ibviz.training.recipe import Recipe
     from ibviz.training.sweep import train_all
+    from ibviz.workflows.printing import print_epoch, print_epoch_of
 
     if sweep or seeds is not None:
         runs = _runs(recipe, out, sweep=sweep, seeds=seeds, resume=resume)
-        train_all(runs, out, root=data, weights=weights, features=features, log=log, report=_print_epoch_of)
+        train_all(runs, out, root=data, weights=weights, features=features, log=log, report=print_epoch_of)
         print(f"{(out / 'table.md').read_text()}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
         return
     train_recipe(
@@ -109,7 +111,7 @@ def train(  # noqa: PLR0913 - one parameter a flag
         weights=weights,
         features=features,
         log=log,
-        report=_print_epoch,
+        report=print_epoch,
     )
     print(f"best weights: {out / 'model.safetensors'}")
 
@@ -177,11 +179,12 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Judge the methods of SUITE (TOML) by its metrics, beside controls; under torchrun on several processes."""
     from ibviz.workflows.evaluate import evaluate_suite, merge_folders, verify_result
+    from ibviz.workflows.printing import print_results
 
     if merge:
         _refuse("--merge", model=model, data=data, weights=weights, limit=limit, resume=resume, verify=verify)
         merge_folders(sources, _out(out))
-        _print_results(_out(out))
+        print_results(_out(out))
         return
     suite = _suite(sources, model, weights, limit)
     if verify is not None:
@@ -192,7 +195,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     if not evaluate_suite(suite, _out(out), root=data, device=device, resume=resume):
         print(f"each process has a folder of its own: ibviz evaluate --merge FOLDER... --out {out}-merged")
     elif int(os.environ.get("RANK", "0")) == 0:
-        _print_results(_out(out))
+        print_results(_out(out))
 
 
 def _refuse(beside: str, **given: object) -> None:
@@ -286,6 +289,16 @@ def figure(
         print(path)
 
 
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(help="methods, metrics, baselines, sources, models or presets.")],
+) -> None:
+    """List what can be named in a recipe, a suite or on the command line, with descriptions and options."""
+    from ibviz.workflows.listing import list_names
+
+    print(list_names(kind))
+
+
 @app.command()
 def doctor() -> None:
     """Say versions, device, extras and programs, and test the metrics on a network whose numbers are known."""
@@ -295,31 +308,3 @@ def doctor() -> None:
     for line in lines:
         print(f"{'' if line.sound else 'NOT SOUND '}{line.what}: {line.said}")
     raise typer.Exit(int(not all(line.sound for line in lines)))
-
-
-def _print_epoch(row: dict[str, Any]) -> None:
-    print(
-        f"epoch {row['epoch']:3d}  {row['seconds']:6.1f} s  learning rate {row['learning_rate']:.4g}  "
-        f"train CE {row['train_cross_entropy_bits']:.3f} bits  rate {row['validation_rate_bits']:.1f} bits  "
-        f"anchors used {row['validation_anchors_used']}  validation accuracy {row['validation_accuracy']:.1%}",
-        flush=True,
-    )
-    if row["warning"] is not None:
-        print(f"ibviz: epoch {row['epoch']}: {row['warning']}", file=sys.stderr)
-
-
-def _print_epoch_of(name: str, row: dict[str, Any]) -> None:
-    print(name, end="  ")
-    _print_epoch(row)
-
-
-def _print_results(folder: Path) -> None:
-    from ibviz.benchmark.results import read_results
-    from ibviz.workflows.evaluate import accuracy_of
-
-    results = read_results(folder)
-    if skipped := results.circumstances["skipped"]:
-        print(f"{len(skipped)} images skipped, unreadable: {', '.join(skipped[:10])}")
-    for name, (accuracy, count) in accuracy_of(results).items():
-        print(f"accuracy of {name} on the {count} labelled images judged: {accuracy:.1%}")
-    print(f"\n{(folder / 'table.txt').read_text()}\ntables, rows and figures: {folder}")

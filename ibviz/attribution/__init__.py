@@ -7,7 +7,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ibviz.attribution.catalogue import CONTROLS, METHODS
+from ibviz.attribution.catalogue import CONTROLS, METHODS, Method
 from ibviz.attribution.information import feature_statistics
 from ibviz.attribution.methods import explain
 from ibviz.attribution.randomisation import randomise
@@ -15,7 +15,7 @@ from ibviz.attribution.randomisation import randomise
 if TYPE_CHECKING:
     from ibviz.attribution.ib_attention import IBAttention as IBAttention
 
-__all__ = ["CONTROLS", "METHODS", "IBAttention", "explain", "feature_statistics", "randomise"]
+__all__ = ["CONTROLS", "METHODS", "IBAttention", "Method", "explain", "feature_statistics", "randomise"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Images, labels and annotated objects from files, from the Hugging Face Hub or from the embedded generator."""
 
+from ibviz.data.catalogue import SOURCES, Source
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import fit, read_image
 from ibviz.data.image_set import Fault, ImageSet, regions, select, statistics, to_float
@@ -10,11 +11,13 @@ from ibviz.data.sources import load_images, load_split
 from ibviz.data.synthetic import digits
 
 __all__ = [
+    "SOURCES",
     "DataConfig",
     "Fault",
     "ImageSet",
     "ImageStream",
     "Objects",
+    "Source",
     "digits",
     "fit",
     "input_statistics",

@@ -7,6 +7,7 @@ Choices by name: `BASELINES` for what removed cells become, `SCORES`, `TARGETS`.
 from typing import TYPE_CHECKING
 
 from ibviz.metrics.baselines import BASELINES, Baseline
+from ibviz.metrics.catalogue import METRICS, Metric, MetricInput
 from ibviz.metrics.concentration import complexity, sparseness
 from ibviz.metrics.curves import (
     Curve,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASELINES",
+    "METRICS",
     "POINTING_PRESETS",
     "PRESETS",
     "SCORES",
@@ -74,6 +76,8 @@ __all__ = [
     "Faithfulness",
     "Insertion",
     "MaxBoxAcc",
+    "Metric",
+    "MetricInput",
     "Pointing",
     "PointingGame",
     "SensitivityN",
