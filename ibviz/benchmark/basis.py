@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import count
 
 from ibviz.benchmark.contrast import Frame
-from ibviz.metrics.catalogue import MetricFacts
+from ibviz.metrics.metric import MetricFacts
 from ibviz.statistics import LEAST_CLUSTERS, least_p, separable
 
 LARGEST = 0.5  # share of the images that the largest cluster may hold for an interval that is not too wide

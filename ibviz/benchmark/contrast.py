@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ibviz.metrics.catalogue import MetricFacts
+from ibviz.metrics.metric import MetricFacts
 from ibviz.statistics import (
     LEVEL,
     clusters_of,

@@ -8,8 +8,9 @@ import torch
 from ibviz.attribution.catalogue import CONTROLS
 from ibviz.benchmark.batch import Batch
 from ibviz.errors import InputError
-from ibviz.metrics.catalogue import MetricInput, measured, metric_of
+from ibviz.metrics.catalogue import measured, metric_of
 from ibviz.metrics.curves import STATES_AT_ONCE, Faithfulness, faithfulness, planned_states, random_order_area, units
+from ibviz.metrics.metric import MetricInput
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import scorer
 from ibviz.metrics.ties import TieReport, tie_report

@@ -10,7 +10,7 @@ from ibviz.benchmark.basis import INTERVALS, limits, shared, too_few
 from ibviz.benchmark.contrast import Frame
 from ibviz.benchmark.summary import ALL, Summary
 from ibviz.errors import InputError
-from ibviz.metrics.catalogue import MetricFacts
+from ibviz.metrics.metric import MetricFacts
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.reliance import REPLACEMENTS
 

@@ -15,7 +15,8 @@ from ibviz.errors import InputError
 from ibviz.extensions import hash_outside
 from ibviz.heads import head_of
 from ibviz.metrics.baselines import BASELINES, baseline_of
-from ibviz.metrics.catalogue import METRICS, MetricFacts, metric_of
+from ibviz.metrics.catalogue import METRICS, metric_of
+from ibviz.metrics.metric import MetricFacts
 from ibviz.metrics.protocol import CurveProtocol, preset
 from ibviz.models.loading import Classifier
 from ibviz.settings import describe_validation_error

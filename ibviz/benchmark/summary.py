@@ -9,7 +9,8 @@ import numpy as np
 
 from ibviz.benchmark.contrast import Frame, compared, estimated, numbers_of
 from ibviz.errors import InputError, unknown
-from ibviz.metrics.catalogue import METRICS, MetricFacts
+from ibviz.metrics.catalogue import METRICS
+from ibviz.metrics.metric import MetricFacts
 from ibviz.statistics import krippendorff_alpha, rank_correlations
 
 if TYPE_CHECKING:

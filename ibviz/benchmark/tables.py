@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ibviz.benchmark.sheets import Sheet, page
 from ibviz.benchmark.summary import Summary, summarise
 from ibviz.files import replacing
-from ibviz.metrics.catalogue import MetricFacts
+from ibviz.metrics.metric import MetricFacts
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -7,7 +7,7 @@ Choices by name: `BASELINES` for what removed cells become, `SCORES`, `TARGETS`.
 from typing import TYPE_CHECKING
 
 from ibviz.metrics.baselines import BASELINES, Baseline
-from ibviz.metrics.catalogue import METRICS, Metric, MetricInput
+from ibviz.metrics.catalogue import METRICS
 from ibviz.metrics.concentration import complexity, sparseness
 from ibviz.metrics.curves import (
     Curve,
@@ -47,7 +47,9 @@ from ibviz.metrics.localisation.pointing_game import (
     pointing_game,
     torchray_pointing_game,
 )
+from ibviz.metrics.metric import Metric, MetricInput
 from ibviz.metrics.protocol import PRESETS, Card, CurveProtocol, preset
+from ibviz.metrics.quantus_metrics import quantus_metric
 from ibviz.metrics.score import SCORES, TARGETS, Targets, scorer, targets_by
 from ibviz.metrics.score_drop import Drop, SensitivityN, average_drop, sensitivity_n
 from ibviz.metrics.ties import TieReport, cell_order, levels, shuffles, tie_orders, tie_report
@@ -109,6 +111,7 @@ __all__ = [
     "pointing_game",
     "preset",
     "pxap",
+    "quantus_metric",
     "random_order_area",
     "road",
     "scorer",

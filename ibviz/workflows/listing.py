@@ -8,7 +8,8 @@ from ibviz.attribution.catalogue import METHODS, Method
 from ibviz.data.catalogue import SOURCES, Source
 from ibviz.errors import unknown
 from ibviz.metrics.baselines import BASELINES
-from ibviz.metrics.catalogue import METRICS, Metric
+from ibviz.metrics.catalogue import METRICS
+from ibviz.metrics.metric import Metric
 from ibviz.metrics.protocol import PRESETS
 from ibviz.models.config import LIBRARIES, NETWORKS
 from ibviz.models.loading import BUNDLED

@@ -23,7 +23,6 @@ from ibviz.metrics import (
     CurveProtocol,
     Targets,
     average_drop,
-    catalogue,
     faithfulness,
     planned_states,
     pointing_game,
@@ -211,7 +210,7 @@ def test_a_drop_is_of_the_probability_whatever_the_curves_are_of_and_is_looked_a
     images, labels, _ = planted()
     maps, asked = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0)), []
     direct = average_drop(scorer(quadrants().eval(), labels), images, maps)
-    monkeypatch.setattr(catalogue, "average_drop", lambda *args, **more: asked.append(1) or average_drop(*args, **more))
+    monkeypatch.setattr(metric, "average_drop", lambda *args, **more: asked.append(1) or average_drop(*args, **more))
     for score in ("log_probability", "logit"):
         protocol = CurveProtocol(colour=(0, 0, 0), score=score)
         [found] = judged({"m": maps}, protocol, "average_drop", "confidence_increase")
