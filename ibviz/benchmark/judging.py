@@ -18,6 +18,8 @@ from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import Grid, Labels, Maps, Scores
 
+# After the first kind every later call fails as well; a resumption may be spared both.
+MACHINE_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)
 UNIFORM = "uniform"  # label of the control whose deletion area is that of random orders
 
 Failed = Callable[[str, Labels, Exception], object]  # is told the method, the places of its images and the error
@@ -142,8 +144,13 @@ def _judge_method(  # noqa: PLR0913 - what is judged, by what, and who is told o
 
 
 def _named(metric: str, error: Exception) -> Exception:
-    """Return an error of a metric with its name; one of another kind than ours stays what it is."""
-    return InputError(f"{metric}: {error}") if isinstance(error, InputError) else error
+    """Return an error of a metric with its name; one of the machine stays what it is."""
+    if isinstance(error, MACHINE_ERRORS):
+        return error
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    named = InputError(f"metric {metric}: {kind}{error}")
+    named.__cause__ = error
+    return named
 
 
 def _runs(name: str, maps: Maps, size: Grid, run: _Run, rules: Rules) -> list[_Run]:

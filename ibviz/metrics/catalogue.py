@@ -125,6 +125,6 @@ def measured(name: str, given: MetricInput) -> tuple[Scores, Scores]:
     values = metric.function(given)
     if not isinstance(values, Tensor) or values.shape != given.targets.shape:
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(f"metric {name} gives {came}; expected a tensor of one number per image, {len(given.images)}")
+        raise InputError(f"it gives {came}; expected a tensor of one number per image, ({len(given.images)},)")
     spread = torch.zeros_like(values) if metric.spread is None else metric.spread(given)
     return values, spread

@@ -12,6 +12,7 @@ from ibviz.attribution.catalogue import Explanation
 from ibviz.attribution.controls import partner
 from ibviz.attribution.methods import concatenate, explain, predict
 from ibviz.benchmark.batch import Batch, OtherImages
+from ibviz.benchmark.judging import MACHINE_ERRORS
 from ibviz.benchmark.setup import fingerprint
 from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
 from ibviz.benchmark.suite import Entry, fitting
@@ -27,8 +28,6 @@ from ibviz.progress import tell
 from ibviz.types import Images
 
 WORDS = 400  # characters of an error that are kept
-# What a resumption may be spared; after the first kind every later call fails as well.
-MACHINE_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)
 
 
 class Failure(NamedTuple):
