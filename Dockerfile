@@ -5,7 +5,8 @@ ARG TORCH_INDEX=
 WORKDIR /opt/ibviz
 COPY pyproject.toml README.md LICENSE ./
 COPY ibviz ibviz
-# hadolint ignore=DL3013 - versions are those that pyproject.toml allows
+# Versions are those that pyproject.toml allows.
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
     && pip install --no-cache-dir . \
     && useradd --create-home --uid 1000 user

@@ -8,11 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAD = """# Licences of dependencies
 
-ibviz is under the MIT licence and contains no code of these packages; `pip` installs them beside it. The extra `peers`, of which
-Quantus is under the GPL, only serves comparisons in tests and studies: the package never imports it.
+ibviz is under the MIT licence and contains no code of these packages; `pip` installs them beside it. The extra `peers`,
+of which Quantus is under the GPL, only serves comparisons in tests and studies: the package never imports it.
 
-`python docs/licences.py` writes this table from the metadata of the packages that are installed. What they depend on in turn
-has licences of its own.
+`python docs/licences.py` writes this table from the metadata of the packages that are installed. What they depend on in
+turn has licences of its own.
 
 | package | needed for | version seen | licence |
 |---|---|---|---|
