@@ -5,10 +5,12 @@ ARG TORCH_INDEX=
 WORKDIR /opt/ibviz
 COPY pyproject.toml README.md LICENSE ./
 COPY ibviz ibviz
+# Versions are those that pyproject.toml allows.
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
     && pip install --no-cache-dir . \
-    && useradd --create-home user
-USER user
+    && useradd --create-home --uid 1000 user
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["ibviz"]
 CMD ["--help"]

@@ -29,13 +29,14 @@ from evaluation.tiny import contents, recipe, suite, without_times
 from ibviz.benchmark.evaluation import versions
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
+from ibviz.benchmark.runner.loop import run_suite
 from ibviz.errors import InputError
 from ibviz.files import command, replacing
 from ibviz.models.checkpoint import read_tensors
 from ibviz.models.loading import load
 from ibviz.training.loop import train
 from ibviz.workflows.anchors import study_anchors
-from ibviz.workflows.evaluate import evaluate_suite, verify_result
+from ibviz.workflows.evaluate import evaluate_suite, load_all, verify_result
 from ibviz.workflows.explain import explain_files
 from ibviz.workflows.figure import redraw_files
 from ibviz.workflows.report import write_report
@@ -97,7 +98,7 @@ def unfinished(folder: Path) -> None:
     plain = loop.finish
     loop.finish = lambda *_: None
     try:
-        evaluate_suite(suite(), folder, device="cpu")
+        run_suite(suite(), load_all(suite(), "cpu"), folder)
     finally:
         loop.finish = plain
 
@@ -133,7 +134,7 @@ def load_weights(folder: Path) -> Any:
 
 
 def resume_judging(folder: Path) -> Any:
-    evaluate_suite(suite(), folder, device="cpu", resume=True)
+    run_suite(suite(), load_all(suite(), "cpu"), folder, resume=True)
     said = json.loads((folder / "circumstances.json").read_text())
     maps = {name: content for name, content in contents(folder).items() if name.startswith("maps/")}
     return {name: (folder / name).read_bytes() for name in TABLES}, maps, without_times(said)
