@@ -216,9 +216,9 @@ def test_an_output_that_is_no_logits_is_refused_in_words(form, targets, images):
 
 def test_one_number_an_image_needs_to_be_said_what_it_is(images):
     for model, shape in (
-        (Logits(1), r"\(3, 1\)"),
-        (Logits(1, "squeezed"), r"\(3,\)"),
-        (wrapped(Logits(1)), r"\(3, 1\)"),
+        (Logits(1), r"\(2, 1\)"),  # of the two images of the trial
+        (Logits(1, "squeezed"), r"\(2,\)"),
+        (wrapped(Logits(1)), r"\(2, 1\)"),
     ):
         with pytest.raises(InputError, match=rf"{shape}.*head='sigmoid'"):
             explain(model.eval(), images, "rise", masks=5)

@@ -124,6 +124,7 @@ def test_targets_matter_unless_the_method_says_it_is_free_of_them(method, images
 @pytest.mark.parametrize(("method", "passes"), {"uniform": 0, "edges": 0, "attention": 1, "hires_cam": 1}.items())
 def test_classes_are_predicted_and_looked_at_only_where_they_count(method, passes, images):
     model, seen, options = bottlenecked(), list[int](), {"layer": "network.stem"} if method == "hires_cam" else {}
+    maps_of(model, images, method, **options)  # with the trials of a network, once for each
     model.get_submodule("network.stem").register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     given = maps_of(model, images, method, targets=model(images).argmax(1), **options)
     assert len(seen) == 1 + passes
