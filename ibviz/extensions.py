@@ -13,7 +13,7 @@ from typing import Any
 
 from ibviz.errors import InputError
 
-DIGITS = 16  # hexadecimal digits of a hash
+_HASH_DIGITS = 16  # hexadecimal digits of a hash
 
 
 def is_outside(name: str) -> bool:
@@ -53,7 +53,7 @@ def hash_outside(name: str) -> str:
     content = _read(Path(file)) if file and file.endswith(".py") else b""
     with suppress(PackageNotFoundError):
         content += version(place.partition(".")[0]).encode()
-    return hashlib.sha256(content).hexdigest()[:DIGITS]
+    return hashlib.sha256(content).hexdigest()[:_HASH_DIGITS]
 
 
 def positional(function: Callable[..., Any]) -> list[str]:
@@ -120,7 +120,7 @@ def _read(path: Path) -> bytes:
 
 
 def _from_file(path: Path) -> ModuleType:
-    own = f"ibviz_outside_{hashlib.sha256(str(path.absolute()).encode() + _read(path)).hexdigest()[:DIGITS]}"
+    own = f"ibviz_outside_{hashlib.sha256(str(path.absolute()).encode() + _read(path)).hexdigest()[:_HASH_DIGITS]}"
     if own in sys.modules:
         return sys.modules[own]
     spec = util.spec_from_file_location(own, path)

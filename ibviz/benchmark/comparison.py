@@ -9,8 +9,8 @@ import torch
 
 from ibviz.attribution.catalogue import Explanation
 from ibviz.attribution.methods import predict, values
-from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.setup import comparison_grid, training_colour
+from ibviz.benchmark.throughput import at_best_pace
 from ibviz.heads import head_of
 from ibviz.metrics.curves import faithfulness, planned_states
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS, Averages, averages
@@ -151,7 +151,7 @@ def _same_unit(protocol: CurveProtocol) -> bool:
     return protocol.score == "probability" and protocol.area != "count"
 
 
-def page(found: Comparison, count: int) -> str:
+def comparison_text(found: Comparison, count: int) -> str:
     """The tables for a terminal, and what a reader has to know of them."""
     return "\n\n".join(
         [

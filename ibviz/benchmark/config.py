@@ -11,7 +11,7 @@ from ibviz.metrics.score import ScoreName, TargetRule
 from ibviz.metrics.ties import TieRule
 from ibviz.settings import Count, Seed, Settings
 
-Cells = Annotated[int, Field(ge=1, le=8192)]  # along a side
+_Side = Annotated[int, Field(ge=1, le=8192)]  # along a side
 
 
 class NamedModel(Settings):
@@ -38,7 +38,7 @@ class ProtocolConfig(Settings):
     baseline: BaselineName | None = None
     insertion_baseline: BaselineName | None = None
     unit: Literal["cell", "pixel"] | None = None  # of removal
-    grid: tuple[Cells, Cells] | None = None  # rows, columns; None: the first attention's, or the coarsest map's cells
+    grid: tuple[_Side, _Side] | None = None  # rows, columns; None: the first attention's, or the coarsest map's cells
     steps: Count | None = None
     ties: TieRule | None = None
     orders: int | None = Field(default=None, ge=2, le=2**20, multiple_of=2)

@@ -8,7 +8,7 @@ import torch
 from ibviz.attribution.catalogue import CONTROLS
 from ibviz.benchmark.batch import Batch
 from ibviz.errors import InputError
-from ibviz.metrics.catalogue import measured, metric_of
+from ibviz.metrics.catalogue import measure, metric_of
 from ibviz.metrics.curves import STATES_AT_ONCE, Faithfulness, faithfulness, planned_states, random_order_area, units
 from ibviz.metrics.metric import MetricInput
 from ibviz.metrics.protocol import CurveProtocol
@@ -135,7 +135,7 @@ def _judge_method(  # noqa: PLR0913 - what is judged, by what, and who is told o
         values = {}
         for metric in own.metrics:
             try:
-                values[metric] = measured(metric, given)
+                values[metric] = measure(metric, given)
             except Exception as error:
                 failed(name, places, _named(metric, error))
         grid, curves = (given.cells.shape[1], given.cells.shape[2]), given.curves

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CIRCUMSTANCES = "circumstances.json"
-ANEW = f"delete {CIRCUMSTANCES} there and resume the run, or run the suite again"
+RUN_AGAIN = f"delete {CIRCUMSTANCES} there and resume the run, or run the suite again"
 COLUMNS = {
     "rows": (
         *("model", "image", "method", "control", "native", "grid", "protocol", "hash", "metric", "value", "tie_sd"),
@@ -182,9 +182,9 @@ def rebuild(folder: Path) -> Results:
 def read_circumstances(folder: Path) -> dict[str, Any]:
     """Read how a result came about; one whose files have changed since they were written is refused."""
     path = folder / CIRCUMSTANCES
-    facts = read_sealed(path, ANEW)
-    held = validated(Circumstances, facts, f"{path} does not hold the circumstances of a run", ANEW)
-    check_files(folder, held.files, ANEW)
+    facts = read_sealed(path, RUN_AGAIN)
+    held = validated(Circumstances, facts, f"{path} does not hold the circumstances of a run", RUN_AGAIN)
+    check_files(folder, held.files, RUN_AGAIN)
     return facts
 
 

@@ -32,9 +32,9 @@ from ibviz.types import AttentionMap, Maps
 
 FOLDER = "maps"
 TOP = 15  # the largest value of a map is stored between 2^14 and 2^15, below the 65504 of float16
-ANEW = "delete it and resume the run"
-DIGITS = 16  # of the SHA-256 in a shard's name
-NAME = re.compile(rf"(\d{{8,}})-[0-9a-f]{{{DIGITS}}}\.safetensors")
+_MAKE_ANEW = "delete it and resume the run"
+_HASH_DIGITS = 16  # of the SHA-256 in a shard's name
+NAME = re.compile(rf"(\d{{8,}})-[0-9a-f]{{{_HASH_DIGITS}}}\.safetensors")
 
 
 class ShardHeader(BaseModel, extra="allow"):
@@ -109,7 +109,7 @@ def write_shard(folder: Path, shard: Shard, *, start: int, of: Mapping[str, Any]
     header = {"kind": "maps", "start": start, **of}
     encoded = encode({**shard.tensors, "present": shard.present}, header)
     place = place_of(folder, of["model"], of["method"])
-    path = place / f"{start:08d}-{hashlib.sha256(encoded).hexdigest()[:DIGITS]}.safetensors"
+    path = place / f"{start:08d}-{hashlib.sha256(encoded).hexdigest()[:_HASH_DIGITS]}.safetensors"
     with replacing(path) as beside:
         beside.write_bytes(encoded)
     return path
@@ -139,19 +139,16 @@ def shards(folder: Path) -> dict[int, list[Path]]:
 
 def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
     """A shard and its header; a file that is not what its name says is refused."""
-    header = validated(ShardHeader, read_header(path, "maps"), f"{path} does not hold maps as ibviz stores them", ANEW)
+    failure = f"{path} does not hold maps as ibviz stores them"
+    header = validated(ShardHeader, read_header(path, "maps"), failure, _MAKE_ANEW)
     encoded = path.read_bytes()
-    if hashlib.sha256(encoded).hexdigest()[:DIGITS] != path.stem.partition("-")[2]:
-        raise InputError(
-            f"{path} was changed after it was written: its name is not its checksum; delete it and resume the run"
-        )
-    with parsing(f"{path} is not a safetensors file", "delete it and resume the run"):
+    if hashlib.sha256(encoded).hexdigest()[:_HASH_DIGITS] != path.stem.partition("-")[2]:
+        raise InputError(f"{path} was changed after it was written: its name is not its checksum; {_MAKE_ANEW}")
+    with parsing(f"{path} is not a safetensors file", _MAKE_ANEW):
         tensors = load(encoded)
     if not _is_sound(tensors):
         held = ", ".join(f"{name}: {tuple(one.shape)} {one.dtype}" for name, one in tensors.items())
-        raise InputError(
-            f"{path} does not hold maps as ibviz stores them, but {held[:300]}; delete it and resume the run"
-        )
+        raise InputError(f"{failure}, but {held[:300]}; {_MAKE_ANEW}")
     present = tensors.pop("present")
     return Shard(tensors, present), header.model_dump()
 
@@ -243,7 +240,7 @@ def _joined(parts: list[Explanation]) -> Explanation:
 
 def _count(path: Path) -> int:
     failure = f"{path} does not hold maps as ibviz stores them"
-    with parsing(failure, "delete it and resume the run"), safe_open(path, "pt") as file:
+    with parsing(failure, _MAKE_ANEW), safe_open(path, "pt") as file:
         return file.get_slice("present").get_shape()[0]
 
 

@@ -1,16 +1,14 @@
 """Checks of a suite before any work is done: labels, options, code from outside, and data that fits the networks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from pydantic import ValidationError
 
 from ibviz.attribution.catalogue import CONTROLS, METHODS, checked_options, method_of
 from ibviz.benchmark.config import ProtocolConfig, SuiteConfig
 from ibviz.benchmark.setup import training_colour
 from ibviz.data.catalogue import SOURCES, source_of
-from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.extensions import hash_outside
 from ibviz.heads import head_of
@@ -109,37 +107,3 @@ def _protocol(config: ProtocolConfig, suite: SuiteConfig, model: Classifier, gri
         ) from error
     protocol = protocol.judging(head_of(model))
     return protocol if grid is None else protocol.on(grid)
-
-
-def fitting(images: ImageSet, model: Classifier) -> ImageSet:
-    """The images with their labels in the model's numbering; data that does not belong to the model is refused."""
-    theirs, ours = images.class_names, model.spec.class_names
-    if images.images.shape[-2:] != model.spec.height_width:
-        rows, columns = images.images.shape[-2:]
-        raise InputError(
-            f"the model takes images of {model.spec.size} pixels; the data has {rows}x{columns}: "
-            f"set image_size = {model.spec.side} under [data]"
-        )
-    if same_order(theirs, ours):
-        return images
-    missing = [name for name in theirs if name not in ours]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of the data's {len(theirs)} classes ({', '.join(missing[:3])}, ...) are none of the "
-            f"model's ({', '.join(ours[:3])}, ...), which are {len(ours)}; they do not belong together"
-        )
-    numbers = torch.tensor([*(ours.index(name) for name in theirs), -1])  # the last stands for the label -1
-    return images._replace(labels=numbers[images.labels], class_names=ours)
-
-
-def same_order(theirs: Sequence[str], ours: Sequence[str]) -> bool:
-    """Whether two lists name the same classes in one order, spelling aside; bare numbers agree with any names.
-
-    >>> same_order(["great_white_shark", "x"], ["great white shark", "y"]), same_order(["0", "1"], ["cat", "dog"])
-    (True, True)
-    """
-    if len(theirs) != len(ours):
-        return False
-    pairs = [(a.replace("_", " ").lower(), b.replace("_", " ").lower()) for a, b in zip(theirs, ours, strict=True)]
-    numbered = list(theirs) == [str(number) for number in range(len(theirs))]
-    return numbered or 2 * sum(a == b for a, b in pairs) >= len(pairs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ibviz.benchmark.contrast import Frame, compared, estimated, numbers_of
+from ibviz.benchmark.ranking import Frame, compared, estimated, numbers_of
 from ibviz.errors import InputError, unknown
 from ibviz.metrics.catalogue import METRICS
 from ibviz.metrics.metric import MetricFacts
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, bool]  # model, protocol, native
 
-ALL = "all images"
+ALL_IMAGES = "all images"
 FEWEST = 3  # methods whose order can be compared
 LINES = (
     *("model", "models", "protocol", "hash", "native", "stratum", "method", "control", "metric"),
@@ -134,7 +134,7 @@ def _lines(  # noqa: PLR0913 - a key has three parts
     if not native:
         whole = whole.join(compared(numbers, facts["control"].groupby("method").first(), metrics))
     strata = {} if native else _strata(part)
-    lines = [whole.assign(stratum=ALL)]
+    lines = [whole.assign(stratum=ALL_IMAGES)]
     lines += [
         estimated(numbers_of([values.loc[images]], shared)).join(facts[["control", "hash"]]).assign(stratum=name)
         for name, images in strata.items()
@@ -194,7 +194,7 @@ def _over_trainings(
                     models=len(several),
                     protocol=protocol,
                     native=False,
-                    stratum=ALL,
+                    stratum=ALL_IMAGES,
                     control=line["method"].map(control),
                 )
             )
@@ -213,7 +213,8 @@ def _agreement(values: Mapping[Key, Frame], lines: Frame, metrics: Mapping[str, 
     """Return the agreement of metrics, protocols and images on the order of methods; controls are left out."""
     from pandas import DataFrame
 
-    kept = lines[(lines["models"] == 1) & (lines["stratum"] == ALL) & ~lines["native"] & ~lines["control"].astype(bool)]
+    single = (lines["models"] == 1) & (lines["stratum"] == ALL_IMAGES) & ~lines["native"]
+    kept = lines[single & ~lines["control"].astype(bool)]
     better = kept.assign(
         mean=kept["mean"] * kept["metric"].map({name: facts.sign for name, facts in metrics.items()}),
         label=kept["metric"].map({name: facts.label for name, facts in metrics.items()}),

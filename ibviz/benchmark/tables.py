@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ibviz.benchmark.sheets import Sheet, page
 from ibviz.benchmark.summary import Summary, summarise
+from ibviz.benchmark.table_text import Sheet, table_sections
 from ibviz.files import replacing
 from ibviz.metrics.metric import MetricFacts
 
@@ -27,7 +27,7 @@ class Tables(NamedTuple):
     @property
     def page(self) -> list[Sheet | str]:
         """What a reader sees: tables with their notes, and how to read them."""
-        return page(self.summary, self.circumstances)
+        return table_sections(self.summary, self.circumstances)
 
 
 def tabulate(rows: "DataFrame", circumstances: Mapping[str, Any]) -> Tables:
@@ -44,7 +44,7 @@ def read_metrics(circumstances: Mapping[str, Any]) -> dict[str, MetricFacts]:
 
 def write_tables(folder: Path, tables: Tables) -> None:
     """Write `table.md`, `.tex`, `.csv`, `.json`, `.parquet` and `.txt`, each whole or not at all."""
-    contents = {suffix: form(tables) for suffix, form in FORMATS.items()}
+    contents = {suffix: form(tables) for suffix, form in TABLE_FORMATS.items()}
     for suffix, content in contents.items():
         with replacing(folder / f"table.{suffix}") as beside:
             beside.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -94,7 +94,7 @@ def parquet(tables: Tables) -> bytes:
     return out.getvalue()
 
 
-FORMATS: dict[str, Callable[[Tables], str | bytes]] = {
+TABLE_FORMATS: dict[str, Callable[[Tables], str | bytes]] = {
     "txt": text,
     "md": markdown,
     "tex": latex,

@@ -11,14 +11,12 @@ from ibviz.data.catalogue import SOURCES, source_of
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, select
 from ibviz.data.image_stream import ImageStream
-from ibviz.data.listing import Listing, Part, Split, decoded, limited, load_part
+from ibviz.data.listing import Part, Split, decoded, limited, load_part
 from ibviz.data.objects import View
 from ibviz.errors import InputError, unknown
 from ibviz.types import Labels
 
-Lister = Callable[[Split], Listing | None]  # None: there is no such split
-
-DIGITS: dict[Split, int] = {"train": 12_000, "validation": 1000, "test": 1000}
+_DRAWN: dict[Split, int] = {"train": 12_000, "validation": 1000, "test": 1000}
 
 
 def load_split(config: DataConfig, split: Split, root: Path | None) -> ImageSet | ImageStream:
@@ -107,8 +105,8 @@ def view_of(config: DataConfig) -> View:
 
 
 def _check(config: DataConfig, split: Split) -> None:
-    if split not in DIGITS:
-        raise unknown("split", split, list(DIGITS))
+    if split not in _DRAWN:
+        raise unknown("split", split, list(_DRAWN))
     if config.resize is not None and (config.image_size is None or config.resize < config.image_size):
         raise InputError(
             "resize is the short side before the crop to image_size and must be at least image_size;"
@@ -130,7 +128,7 @@ def _digits(config: DataConfig, split: Split) -> ImageSet:
             f"digits are {synthetic.SIDE} pixels wide; got image_size {config.image_size}, resize {config.resize},"
             f" crop {config.crop}: leave them out"
         )
-    count = DIGITS[split]
+    count = _DRAWN[split]
     if split == "train":
         count = min(count, config.limit or count)
     return synthetic.digits(split, count=count, seed=config.seed, background=config.background)

@@ -16,10 +16,10 @@ from ibviz.metrics.imputation import inpaint, road
 from ibviz.types import Images, Masks
 
 Colour = tuple[float, ...]  # one number a channel
-Background = Float[Tensor, "b colours _ _"]  # a colour (1 x 1) or a whole image for each image
+Fill = Float[Tensor, "b colours _ _"]  # a colour (1 x 1) or a whole image for each image
 
 
-def mean_colour(images: Images, *, colour: Colour) -> Background:
+def mean_colour(images: Images, *, colour: Colour) -> Fill:
     """The same colour everywhere: the mean of the network's training data, zero after its normalisation.
 
     >>> mean_colour(torch.rand(2, 3, 4, 4), colour=(0.5, 0.4, 0.3)).shape
@@ -28,7 +28,7 @@ def mean_colour(images: Images, *, colour: Colour) -> Background:
     return images.new_tensor(colour).view(1, -1, 1, 1).expand(len(images), -1, -1, -1)
 
 
-def black(images: Images) -> Background:
+def black(images: Images) -> Fill:
     """Zero in pixel space.
 
     >>> float(black(torch.rand(1, 3, 4, 4)).max())
@@ -37,7 +37,7 @@ def black(images: Images) -> Background:
     return mean_colour(images, colour=(0.0,) * images.shape[1])
 
 
-def image_mean(images: Images) -> Background:
+def image_mean(images: Images) -> Fill:
     """Each image's own mean colour.
 
     >>> image_mean(torch.ones(1, 3, 4, 4)).flatten()
@@ -46,7 +46,7 @@ def image_mean(images: Images) -> Background:
     return images.mean((2, 3), keepdim=True)
 
 
-def image_minimum(images: Images) -> Background:
+def image_minimum(images: Images) -> Fill:
     """Each image's darkest value of any channel, in all of them; called "black" by Quantus.
 
     >>> image_minimum(torch.tensor([0.2, 0.1, 0.3]).view(1, 3, 1, 1)).flatten()
@@ -55,7 +55,7 @@ def image_minimum(images: Images) -> Background:
     return images.amin((1, 2, 3), keepdim=True).expand(-1, images.shape[1], -1, -1)
 
 
-def blur(images: Images) -> Background:
+def blur(images: Images) -> Fill:
     """Gaussian blur with a deviation of 1/16 of the shorter side (14 px at 224), cut at three, with mirrored edges.
 
     >>> torch.testing.assert_close(blur(torch.ones(1, 3, 32, 48)), torch.ones(1, 3, 32, 48))
@@ -64,7 +64,7 @@ def blur(images: Images) -> Background:
     return _mirrored(images, _bell(math.ceil(3 * deviation), deviation))
 
 
-def blur_rise(images: Images, *, colour: Colour) -> Background:
+def blur_rise(images: Images, *, colour: Colour) -> Fill:
     """RISE's 11 x 11 kernel of deviation 5 px; beyond the edges lies `colour`, zero after the normalisation.
 
     The kernel is a filtered impulse, its tails folded back into the window, hence flatter than a cut Gaussian.
@@ -81,7 +81,7 @@ def blur_rise(images: Images, *, colour: Colour) -> Background:
     return _convolved(pad(images - border, (5, 5, 5, 5)), kernel) + border
 
 
-def blur_latec(images: Images) -> Background:
+def blur_latec(images: Images) -> Fill:
     """LATEC's 9 x 9 Gaussian of deviation 5 px, mirrored edges.
 
     >>> blur_latec(torch.ones(1, 3, 32, 32)).shape
@@ -90,7 +90,7 @@ def blur_latec(images: Images) -> Background:
     return _mirrored(images, _bell(4, 5.0))
 
 
-def noise(images: Images, *, seed: int) -> Background:
+def noise(images: Images, *, seed: int) -> Fill:
     """Uniform noise in [0, 1], drawn once by `seed` for all images, so that none depends on its company or device.
 
     >>> drawn = noise(torch.zeros(2, 3, 4, 4), seed=3)

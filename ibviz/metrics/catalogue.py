@@ -116,7 +116,7 @@ def metric_of(name: str) -> Metric:
     return given
 
 
-def measured(name: str, given: MetricInput) -> tuple[Scores, Scores]:
+def measure(name: str, given: MetricInput) -> tuple[Scores, Scores]:
     """Return a metric's number per image and its deviation between tie orders, float32.
 
     Raises `InputError` if the metric returns anything but one number per image.

@@ -16,8 +16,8 @@ from ibviz.settings import Settings, name_in
 from ibviz.types import Grid
 
 Brightness = Annotated[float, Field(ge=0, le=1)]
-Cells = Annotated[int, Field(ge=1)]
-Colour = Annotated[tuple[Brightness, ...], Field(min_length=1)]
+_Side = Annotated[int, Field(ge=1)]
+_Colour = Annotated[tuple[Brightness, ...], Field(min_length=1)]
 
 BaselineName = Annotated[str, name_in("baseline", lambda: BASELINES, outside=True)]
 
@@ -34,9 +34,9 @@ class CurveProtocol(Settings):
     space: Literal["pixels"] = "pixels"  # a removed pixel is replaced in [0, 1], before the network normalises
     baseline: BaselineName = "mean_colour"  # what stands where pixels are removed
     insertion_baseline: BaselineName | None = None  # None: the same, without which SRG loses its meaning
-    colour: Colour  # mean of the network's training data, a number a channel
+    colour: _Colour  # mean of the network's training data, a number a channel
     unit: Literal["cell", "pixel"] = "cell"  # what is removed at once
-    grid: tuple[Cells, Cells] | None = None  # rows, columns of the maps' common grid; None: each map's own
+    grid: tuple[_Side, _Side] | None = None  # rows, columns of the maps' common grid; None: each map's own
     enlargement: Literal["nearest", "bilinear"] = "nearest"  # from that grid to pixels, where they are the unit
     cuts: Literal["even", "floor", "stride", "stride_after", "stride_between", "rounded"] = "even"
     steps: int = Field(default=32, ge=1)  # fractions after the first, at most all cells; for the strides: cells a step

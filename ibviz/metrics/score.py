@@ -12,7 +12,7 @@ from ibviz.heads import HEADS, Head, Logits, checked_output, head_of
 from ibviz.settings import name_in
 from ibviz.types import Images, Labels, Score, Scores
 
-SOFTMAX = HEADS["softmax"]
+_SOFTMAX = HEADS["softmax"]
 TargetRule = Literal["predicted", "true", "runner_up", "contrast"]
 TARGETS: tuple[str, ...] = get_args(TargetRule)
 
@@ -60,7 +60,7 @@ def scorer(
     return score
 
 
-def probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+def probability(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
     """Probability of the class by the network's head, in [0, 1]; of a regression the output itself.
 
     >>> probability(torch.zeros(1, 4), torch.tensor([2]))
@@ -69,7 +69,7 @@ def probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores
     return logit(head.probability(logits), classes)
 
 
-def log_probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+def log_probability(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
     """Log of the probability, in nats, at most 0.
 
     >>> log_probability(torch.zeros(1, 1), torch.tensor([0]))
@@ -78,7 +78,7 @@ def log_probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Sc
     return logit(head.log_probability(logits), classes)
 
 
-def logit(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+def logit(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
     """The output of the class itself, a logit or the number of a regression; not comparable between networks.
 
     >>> logit(torch.tensor([[1.0, 5.0]]), torch.tensor([1]))
@@ -88,7 +88,7 @@ def logit(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
     return logits.gather(1, classes[:, None]).squeeze(1)
 
 
-def log_odds(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+def log_odds(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
     """log(p / (1 - p)) in nats, unbounded; computed from the logits, so exact where p rounds to 1.
 
     >>> log_odds(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
@@ -97,7 +97,7 @@ def log_odds(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
     return head.log_odds(logits, classes)
 
 
-def accuracy(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
+def accuracy(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
     """1 where the network says that the class is there (of a softmax: the predicted one), 0 elsewhere.
 
     >>> accuracy(torch.tensor([[1.0, 5.0]]), torch.tensor([0]))
@@ -106,7 +106,7 @@ def accuracy(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
     return logit(head.present(head.probability(logits)).float(), classes)
 
 
-def correct(probabilities: Logits, labels: Labels, head: Head = SOFTMAX) -> Bool[Tensor, " b"] | None:
+def correct(probabilities: Logits, labels: Labels, head: Head = _SOFTMAX) -> Bool[Tensor, " b"] | None:
     """Whether the network says that each image's label is there, from its probabilities; None of a regression.
 
     An image without a label (-1) counts as wrong.
@@ -129,7 +129,7 @@ SCORES: dict[str, Callable[[Logits, Labels, Head], Scores]] = {
 ScoreName = Annotated[str, name_in("score", lambda: SCORES)]
 
 
-def targets_by(rule: str, logits: Logits, labels: Labels | None = None, *, head: Head = SOFTMAX) -> Targets:
+def targets_by(rule: str, logits: Logits, labels: Labels | None = None, *, head: Head = _SOFTMAX) -> Targets:
     """Class of each image by one of `TARGETS`, from the answers to the unchanged images.
 
     `predicted`, with independent labels the most probable one and with a single output that; `true`, which needs the

@@ -17,7 +17,7 @@ class Halve(Settings):
     every: Count = 3
 
 
-class Step(Settings):
+class StepDecay(Settings):
     """Times `factor` whenever `every` more epochs are finished (their VGG-16 and WRN-50-2)."""
 
     kind: Literal["step"]
@@ -50,7 +50,7 @@ class TrainingConfig(Settings):
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
     warmup: tuple[float, ...] = ()  # learning rates of the first epochs
-    schedule: Annotated[Halve | Step | Milestones | Cosine, Field(discriminator="kind")] = Halve()
+    schedule: Annotated[Halve | StepDecay | Milestones | Cosine, Field(discriminator="kind")] = Halve()
     momentum: float = Field(default=0.9, ge=0, lt=1)  # for adam its first beta; its second is 0.999
     weight_decay: float = Field(default=5e-4, ge=0)  # never on the anchors
     anchor_lr: float = Field(default=1.0, ge=0)  # anchors' share of the learning rate; 0 keeps them fixed

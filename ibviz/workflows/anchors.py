@@ -19,7 +19,7 @@ from ibviz.anchors.consistency import SIMILARITY_THRESHOLDS, Consistency, summar
 from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, decisions, interval, summarise_effects
 from ibviz.anchors.intervene import INTERVENTIONS, Effects
 from ibviz.anchors.usage import Usage
-from ibviz.benchmark.suite import fitting
+from ibviz.benchmark.class_match import match_classes
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_images
@@ -34,7 +34,7 @@ from ibviz.statistics import Estimate, estimate
 from ibviz.workflows.model import describe
 
 
-class Study(NamedTuple):
+class AnchorStudy(NamedTuple):
     """All that was seen of a model on some images; `usage` and `worth` are None where attention is continuous."""
 
     images: ImageSet
@@ -45,7 +45,7 @@ class Study(NamedTuple):
 
 
 def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, limit: int = 500, seed: int = 0) -> str:
-    """Study a model on at most `limit` test images, write what is found into `out`, return the page to print.
+    """AnchorStudy a model on at most `limit` test images, write what is found into `out`, return the page to print.
 
     The images are those of the data its file names, at `root` where that needs a folder. A model that names none, or
     the embedded images of one that was given another folder, is studied on the images in class folders at `root`.
@@ -57,7 +57,7 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
     ensure_folder(out)
     remove_abandoned(out)
     config = data_of(trained, root)
-    images = fitting(load_images(config, "test", root, count=limit, seed=seed), trained)
+    images = match_classes(load_images(config, "test", root, count=limit, seed=seed), trained)
     study = _study(trained, images, seed)
     facts = {
         "model": describe(trained) | {"epoch": trained.facts.get("epoch")},
@@ -72,10 +72,10 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
     write_rows(out / "effects.parquet", study.effects.rows(images.names))
     write_rows(out / "consistency.parquet", study.edits.rows(images.names))
     with replacing(out / "anchors.json") as beside:
-        beside.write_text(json.dumps(seal(facts | report(study, trained)), indent=1) + "\n")
+        beside.write_text(json.dumps(seal(facts | study_numbers(study, trained)), indent=1) + "\n")
     if study.usage is not None:
         draw_usage(study.usage, trained.spec.class_names, facts, out / "usage")
-    return page(study, trained)
+    return study_text(study, trained)
 
 
 def draw_usage(usage: Usage, class_names: Sequence[str], facts: dict[str, Any], stem: Path) -> None:
@@ -105,15 +105,15 @@ def data_of(model: IBClassifier, root: Path | None) -> DataConfig:
     return DataConfig(source="folder", image_size=model.spec.side, resize=model.spec.resize)
 
 
-def _study(model: IBClassifier, images: ImageSet, seed: int) -> Study:
+def _study(model: IBClassifier, images: ImageSet, seed: int) -> AnchorStudy:
     effects, edits = intervene(model, images, seed=seed), consistency_of(model, images, seed=seed)
     if model.quantizer is None:
-        return Study(images, effects, edits, None, None)
+        return AnchorStudy(images, effects, edits, None, None)
     usage = usage_of(model, images)
-    return Study(images, effects, edits, usage, anchor_effects(effects, usage.anchors))
+    return AnchorStudy(images, effects, edits, usage, anchor_effects(effects, usage.anchors))
 
 
-def report(study: Study, model: IBClassifier) -> dict[str, Any]:
+def study_numbers(study: AnchorStudy, model: IBClassifier) -> dict[str, Any]:
     """Everything in numbers, for figures and reports; NaN is null."""
     lines = summarise_effects(study.effects)
     moved = drift(model)
@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def page(study: Study, model: IBClassifier) -> str:
+def study_text(study: AnchorStudy, model: IBClassifier) -> str:
     """The tables that `ibviz anchors` prints."""
     lines = summarise_effects(study.effects)
     replaced = [

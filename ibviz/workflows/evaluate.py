@@ -30,7 +30,7 @@ from ibviz.models.loading import Classifier, runs_in
 from ibviz.training.loaders import make_loader
 from ibviz.training.loop import train, validate
 from ibviz.training.recipe import Recipe
-from ibviz.workflows.explain import COLUMNS, caption
+from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption
 from ibviz.workflows.model import load_on
 
 SUFFIXES = (".png", ".pdf")
@@ -97,13 +97,13 @@ def verify_result(suite: SuiteConfig, result: Path, *, root: Path | None, device
 def present(folder: Path) -> None:
     """Tables, a panel of the first images and the curves of all methods, from what lies in the folder."""
     results = read_results(folder)
-    for make in PARTS.values():
+    for make in PRESENTATION.values():
         make(results)
 
 
 def complete(results: Results) -> None:
     """Whatever `present` would write and the folder lacks."""
-    for name, make in PARTS.items():
+    for name, make in PRESENTATION.items():
         if not (results.folder / name).exists():
             make(results)
 
@@ -113,7 +113,7 @@ def draw_panel(results: Results) -> None:
 
     Methods that failed on one of them are left out, and there is no panel where no pictures or no maps were kept.
     """
-    first = results.images[results.images["picture"].notna()].head(COLUMNS)
+    first = results.images[results.images["picture"].notna()].head(PICTURES_PER_ROW)
     label, model = next(iter(results.circumstances["models"].items()))
     maps = {} if first.empty else _maps(results, label, len(first))
     if not maps:
@@ -172,7 +172,7 @@ def draw_curves(results: Results) -> None:
 
 
 # What a folder of results shows, by the file that stands for each.
-PARTS: dict[str, Callable[[Results], object]] = {
+PRESENTATION: dict[str, Callable[[Results], object]] = {
     "table.md": lambda results: rebuild(results.folder),
     "panel.png": draw_panel,
     "curves.png": draw_curves,
@@ -200,7 +200,8 @@ def captions_of(results: Results, model: str, count: int) -> list[str]:
     names = results.circumstances["models"][model]["class_names"]
     seen = results.predictions[results.predictions["model"] == model].head(count)
     return [
-        caption(names[index], share) + (f"\n(is {names[int(label)]})" if label == label and index != label else "")
+        class_caption(names[index], share)
+        + (f"\n(is {names[int(label)]})" if label == label and index != label else "")
         for index, share, label in zip(seen["predicted"], seen["probability"], results.images["label"], strict=False)
     ]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ibviz.attribution.catalogue import METHODS, Explanation, checked_options, method_of
 from ibviz.attribution.methods import explain, predict
-from ibviz.benchmark.comparison import compare_protocols, page
-from ibviz.benchmark.suite import fitting
+from ibviz.benchmark.class_match import match_classes
+from ibviz.benchmark.comparison import compare_protocols, comparison_text
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import read_image
 from ibviz.data.folder import IMAGE_SUFFIXES, image_files
@@ -29,14 +29,14 @@ from ibviz.models.checkpoint import write_tensors
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Images, Labels
+from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption
 from ibviz.workflows.model import describe
 
-COLUMNS = 6  # pictures side by side in a figure
-ALL = "all"
+ALL_METHODS = "all"
 Unfit = Callable[[str, InputError], object]  # hears of a method, and why it does not fit the model
 
 
-def refuse(method: str, error: InputError) -> None:
+def raise_unfit(method: str, error: InputError) -> None:
     """A method that was asked for by name has to fit the model."""
     del method
     raise error
@@ -52,7 +52,7 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
     """
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     usual = [*(["attention"] if trained else []), "grad_cam", "integrated_gradients"]
-    if chosen == [ALL]:
+    if chosen == [ALL_METHODS]:
         chosen = [name for name, method in METHODS.items() if not method.control]
     methods: dict[str, dict[str, Any]] = {name: {} for name in chosen or usual}
     if layer is None:
@@ -73,7 +73,7 @@ def explain_files(
     out: Path,
     *,
     limit: int | None = None,
-    unfit: Unfit = refuse,
+    unfit: Unfit = raise_unfit,
 ) -> list[Path]:
     """Explain an image, a folder of images or the test split of a folder of Parquet files; return the panels written.
 
@@ -97,9 +97,9 @@ def explain_files(
         "fit": f"short side to {model.spec.resize or model.spec.size}, centre crop {model.spec.size}",
     }
     written, left = [], dict(methods)
-    pages = range(0, len(names), COLUMNS // classes)
+    pages = range(0, len(names), PICTURES_PER_ROW // classes)
     for number, start in enumerate(progress(pages, "pages", show=len(pages) > 1), 1):
-        shown = slice(start, start + COLUMNS // classes)
+        shown = slice(start, start + PICTURES_PER_ROW // classes)
         images = to_float(pixels[shown]).to(device)
         maps, captions = explain_images(model, images, left, classes=classes, unfit=unfit)
         left = {name: options for name, options in left.items() if method_of(name).label in maps}
@@ -122,13 +122,13 @@ def compare_protocols_on(
     images = to_float(given.images).to(next(model.parameters()).device)
     maps = explain(model, images, method, **options)
     found = compare_protocols(model, images, maps, labels=_labels(given, model), regions=regions(given))
-    return page(found, len(images))
+    return comparison_text(found, len(images))
 
 
 def _labels(given: ImageSet, model: Classifier) -> Labels | None:
     """Labels in the model's numbering; None of data that has other classes."""
     try:
-        return fitting(given, model).labels
+        return match_classes(given, model).labels
     except InputError:
         return None
 
@@ -189,19 +189,10 @@ def explain_images(
         else:
             maps[method.label] = found[places] if method.target_free else found
     named = [
-        caption(model.spec.class_names[index], value)
+        class_caption(model.spec.class_names[index], value)
         for index, value in zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)
     ]
     return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]
-
-
-def caption(name: str, probability: float) -> str:
-    """A class and its probability, above a picture.
-
-    >>> caption("6", 0.984)
-    '6 (98%)'
-    """
-    return f"{name} ({probability:.0%})"
 
 
 def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ FIGURES: dict[str, Callable[..., Panel]] = {
 }
 
 
-def redraw(sidecar: Path) -> Panel:
+def redraw_figure(sidecar: Path) -> Panel:
     """Draw the figure of a sidecar again, by the same function from the same arguments."""
     told, again = read_sidecar(sidecar), "draw the figure anew from its images and maps"
     if told["kind"] not in FIGURES:
@@ -43,7 +43,7 @@ def redraw(sidecar: Path) -> Panel:
 
 def redraw_files(sidecar: Path, out: Path | None) -> list[Path]:
     """Draw a figure again, to `out` or in place of every format of it; return the files written."""
-    drawn, dpi = redraw(sidecar), read_sidecar(sidecar).get("dpi", {})
+    drawn, dpi = redraw_figure(sidecar), read_sidecar(sidecar).get("dpi", {})
     targets = [sidecar.with_suffix(suffix) for suffix in dpi] if out is None else [out]
     for folder in {target.parent for target in targets}:
         remove_abandoned(folder)

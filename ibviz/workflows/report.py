@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel
 
-from ibviz.benchmark.basis import basis
+from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.results import Results, read_results
-from ibviz.benchmark.sheets import verdict
 from ibviz.benchmark.store import place_of, read_maps
-from ibviz.benchmark.summary import ALL
+from ibviz.benchmark.summary import ALL_IMAGES
+from ibviz.benchmark.table_notes import basis
+from ibviz.benchmark.table_text import verdict
 from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode
 from ibviz.digests import read_sealed
@@ -35,8 +36,7 @@ from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 from ibviz.workflows.evaluate import complete, score_of
 
-Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
-SAME = 1e-6  # between anchors in a study and in a store, which are the same numbers
+_ANCHOR_TOLERANCE = 1e-6  # between anchors in a study and in a store, which are the same numbers
 APART = ("failures", "left_out", "skipped", "protocols")  # circumstances that have a place of their own on the page
 
 
@@ -73,13 +73,13 @@ def read_worth(folder: Path) -> Worth:
     failure, way_out = f"{path} is no study of anchors", "write one by `ibviz anchors`"
     if not path.is_file():
         raise InputError(f"{failure}, for there is no such file; {way_out}")
-    study = validated(Study, read_sealed(path, way_out), failure, way_out)
+    study = validated(StoredStudy, read_sealed(path, way_out), failure, way_out)
     estimates = [_estimate(each) for each in study.worth.effect]
     what = f"probability lost when these cells take their map's mean, over {study.images} images"
     return Worth(np.array(study.usage.anchors), Effect(what, estimates))
 
 
-class Study(BaseModel):
+class StoredStudy(BaseModel):
     """What is read of `anchors.json`; null is not defined."""
 
     class AnchorWorth(BaseModel):
@@ -94,7 +94,7 @@ class Study(BaseModel):
     class Effects(BaseModel):
         """What the cells of each anchor are worth."""
 
-        effect: "list[Study.AnchorWorth]"
+        effect: "list[StoredStudy.AnchorWorth]"
 
     class Usage(BaseModel):
         """The table of anchors."""
@@ -106,7 +106,7 @@ class Study(BaseModel):
     usage: Usage
 
 
-def _estimate(found: Study.AnchorWorth) -> Estimate:
+def _estimate(found: StoredStudy.AnchorWorth) -> Estimate:
     low, mean, high = (np.nan if end is None else end for end in (found.low, found.mean, found.high))
     return Estimate(mean, low, high, found.n, found.excluded)
 
@@ -126,7 +126,7 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
         )
     summary = tabulate(results.rows, facts).summary
     lines: Frame = summary.lines
-    lines = lines[(lines["stratum"] == ALL) & (lines["models"] == 1) & ~lines["native"]]
+    lines = lines[(lines["stratum"] == ALL_IMAGES) & (lines["models"] == 1) & ~lines["native"]]
     headings = {name: metric.heading for name, metric in summary.metrics.items()}
     tables = list(lines.groupby(["model", "protocol"], sort=False, observed=True))
     return Report(
@@ -217,7 +217,9 @@ def _with_effects(subjects: dict[str, ReportModel], worth: Worth | None) -> dict
 
 def _has(maps: RowMaps, anchors: np.ndarray) -> bool:
     own = maps.anchors if isinstance(maps, AttentionMap) else None
-    return own is not None and len(own) == len(anchors) and bool(np.abs(own.cpu().numpy() - anchors).max() < SAME)
+    if own is None or len(own) != len(anchors):
+        return False
+    return bool(np.abs(own.cpu().numpy() - anchors).max() < _ANCHOR_TOLERANCE)
 
 
 def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> RowMaps | None:

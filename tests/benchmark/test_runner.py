@@ -475,7 +475,7 @@ def test_a_result_is_verified_and_a_changed_one_is_found_out(whole, tmp_path):
 def test_images_of_one_name_are_verified_apart(tmp_path, monkeypatch):
     """Two of one name in different batches, and two of which one cannot be read."""
     monkeypatch.setattr("ibviz.data.listing.TOLERATED_SHARE", 0.2)
-    monkeypatch.setattr("ibviz.benchmark.runner.verify.SHARE", 1.0)
+    monkeypatch.setattr("ibviz.benchmark.runner.verify._VERIFIED_SHARE", 1.0)
     plain, asked = choose(6, broken=(1,)), cheap("saliency")
 
     def paired(names: tuple[str, ...]) -> tuple[str, ...]:

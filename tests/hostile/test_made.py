@@ -43,7 +43,7 @@ from ibviz.models.loading import load
 from ibviz.models.official import load_official
 from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe
-from ibviz.workflows.figure import redraw
+from ibviz.workflows.figure import redraw_figure
 from ibviz.workflows.report import read_worth, write_report
 
 
@@ -414,7 +414,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "study of anchors": ("anchors.json", lambda path: read_worth(path.parent)),
     "plan": (FILE, lambda path: read_plan(path.parent)),
     "recipe": ("a.toml", lambda path: read_toml(path, Recipe)),
-    "sidecar": ("a.json", redraw),
+    "sidecar": ("a.json", redraw_figure),
 }
 NO_FILES: dict[str, Callable[[Path], object]] = {
     "folder": Path.mkdir,

@@ -14,7 +14,6 @@ from ibviz.attribution.methods import values
 from ibviz.benchmark.batch import Batch
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.judging import Rules, judge, passes_of
-from ibviz.benchmark.probe import in_format
 from ibviz.benchmark.results import CIRCUMSTANCES
 from ibviz.benchmark.rows import curve_rows, object_shares, value_rows
 from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen, device_of, explained, failure_of, read_batch
@@ -34,6 +33,7 @@ from ibviz.benchmark.runner.plan import (
 from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.benchmark.runner.result import check_maps, finish, finished
 from ibviz.benchmark.suite import entries, metric_facts, outside_code, protocols_of
+from ibviz.benchmark.throughput import in_format
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.listing import check_faults
@@ -47,7 +47,7 @@ from ibviz.progress import progress
 Row = dict[str, Any]
 
 
-class Part(NamedTuple):
+class JudgedBatch(NamedTuple):
     """The tables and facts of one batch."""
 
     tables: dict[str, list[Row]]
@@ -159,7 +159,7 @@ def _work(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, pr
         write_part(out, batch, part.tables, part.facts | {"seconds": time.monotonic() - begun})
 
 
-def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: Path | None) -> Part:
+def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: Path | None) -> JudgedBatch:
     """Explain and judge a batch by all networks; images are numbered from its first readable one.
 
     Maps are taken from the store in `out` and kept there; without it nothing is read or written.
@@ -175,7 +175,7 @@ def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: 
         "device": device(networks[0].model),
     }
     if not len(images.labels):
-        return Part(tables, facts | {"data": {network.label: "" for network in networks}})
+        return JudgedBatch(tables, facts | {"data": {network.label: "" for network in networks}})
     for network in networks:
         batch = as_seen(network, read, plan.suite.target, annotated=plan.annotated)
         own, passes, failures = _judge_network(network, plan, batch, out)
@@ -186,7 +186,7 @@ def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: 
         facts["forward_passes"] += passes
         facts["failures"] += failures
         facts["data"][network.label] = batch.data
-    return Part(tables, facts)
+    return JudgedBatch(tables, facts)
 
 
 def _judge_network(

@@ -12,10 +12,11 @@ from ibviz.attribution.catalogue import Explanation
 from ibviz.attribution.controls import partner
 from ibviz.attribution.methods import concatenate, explain, predict
 from ibviz.benchmark.batch import Batch, OtherImages
+from ibviz.benchmark.class_match import match_classes
 from ibviz.benchmark.judging import MACHINE_ERRORS
 from ibviz.benchmark.setup import fingerprint
 from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
-from ibviz.benchmark.suite import Entry, fitting
+from ibviz.benchmark.suite import Entry
 from ibviz.data.image_set import ImageSet, regions, to_float
 from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
@@ -91,7 +92,7 @@ def places(some: Sequence[str], whole: Sequence[str]) -> list[int]:
 
 def as_seen(network: Network, read: ReadImages, target: str, *, annotated: bool) -> Batch:
     """Return a batch as a network sees it: images, classes, targets, and the regions of data that knows objects."""
-    model, fitted = network.model, fitting(read.images, network.model)
+    model, fitted = network.model, match_classes(read.images, network.model)
     images, head = images_for(model, fitted), head_of(model)
     probabilities = predict(model, images)
     labels, objects = fitted.labels.to(images.device), regions(read.images)  # objects are numbered as the data is

@@ -19,12 +19,12 @@ from ibviz.reading import parsing, validated
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARTS = "parts"
-FACTS = "facts.json"
+PARTS_FOLDER = "parts"
+FACTS_FILE = "facts.json"
 GROUP = 2**15  # rows of a row group of the final files, at least: bounds memory
 HASHES = "hash"  # the one column that is known only when all parts are
 
-Rows = Sequence[Mapping[str, Any]]
+_Rows = Sequence[Mapping[str, Any]]
 
 
 def schemas() -> "dict[str, pa.Schema]":
@@ -101,10 +101,10 @@ def part_of(out: Path, batch: int) -> Path:
     >>> part_of(Path("out"), 7).as_posix()
     'out/parts/000007'
     """
-    return out / PARTS / f"{batch:06d}"
+    return out / PARTS_FOLDER / f"{batch:06d}"
 
 
-def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping[str, Any]) -> None:
+def write_part(out: Path, batch: int, tables: Mapping[str, _Rows], facts: Mapping[str, Any]) -> None:
     """Write the tables and facts of a batch, all of them or nothing: beside, then renamed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -116,7 +116,7 @@ def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping
                 rows = [dict(row) for row in tables[name]]
                 pq.write_table(pa.Table.from_pylist(rows, schema), beside / f"{name}.parquet")
             digests = digest_files(beside, [f"{name}.parquet" for name in schemas()])
-            (beside / FACTS).write_text(json.dumps(seal({**facts, "files": digests})))
+            (beside / FACTS_FILE).write_text(json.dumps(seal({**facts, "files": digests})))
     except OSError as error:
         raise InputError(
             f"cannot write {part}: {error.strerror or error}; what is finished is kept: make room and resume the run"
@@ -147,7 +147,7 @@ class PartFacts(BaseModel):
 
 def read_facts(out: Path, batch: int) -> dict[str, Any]:
     """What a part says beside its tables; one that is damaged is refused."""
-    path = part_of(out, batch) / FACTS
+    path = part_of(out, batch) / FACTS_FILE
     anew = f"delete {path.parent} and resume the run"
     facts = validated(PartFacts, read_sealed(path, anew), f"{path} is damaged", anew)
     check_files(path.parent, facts.files, anew)
@@ -235,10 +235,11 @@ def sweep(out: Path, *, all_maps: bool = False) -> None:
 
     `all_maps` removes whole ones as well: those of a run that was killed before it had a plan.
     """
-    for left in (left for place in (out, out / PARTS, *(out / FOLDER).glob("*/*")) for left in half_written(place)):
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink(missing_ok=True)
+    for folder in (out, out / PARTS_FOLDER, *(out / FOLDER).glob("*/*")):
+        for left in list(half_written(folder)):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
     for shard in chain(*shards(out).values()) if all_maps else ():
         shard.unlink()

@@ -12,12 +12,12 @@ from pydantic import Field
 
 from ibviz.attribution.methods import values
 from ibviz.benchmark.config import SuiteConfig
-from ibviz.benchmark.probe import Pace, fastest, in_format
-from ibviz.benchmark.runner.attention import measured
+from ibviz.benchmark.runner.attention_reliance import measure_reliance
 from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen, device_of, explained, read_batch
 from ibviz.benchmark.setup import comparison_grid, fingerprint
 from ibviz.benchmark.store import place_of
 from ibviz.benchmark.suite import Entry, entries, outside_code, protocols_of
+from ibviz.benchmark.throughput import Pace, fastest, in_format
 from ibviz.data.sources import Chosen
 from ibviz.digests import read_sealed, seal
 from ibviz.errors import InputError
@@ -51,7 +51,7 @@ class ModelPlan(Settings):
     weights: str  # hash
     class_names: tuple[str, ...]
     size: int | tuple[int, int]  # side of its input in pixels, or height and width
-    memory_format: str | None  # a key of `probe.FORMATS`; None: as it was loaded
+    memory_format: str | None  # a key of `throughput.MEMORY_FORMATS`; None: as it was loaded
     protocols: dict[str, CurveProtocol]  # by label, with grid and batch size
     methods: tuple[str, ...]  # labels of those that fit
     average: tuple[tuple[float, ...], ...] | None = None  # trained attention, the mean over all images: rows of cells
@@ -213,7 +213,7 @@ def _with(plan: Plan, network: Network, first: ReadImages, chosen: Chosen, out: 
             label, [failure, *_] = next(iter(failures.items()))
             raise InputError(f"none of the methods fits {network.label}; {label}: {failure.error}")
         grid = plan.grid or suite.protocols[0].grid or comparison_grid(fit)
-        used = measured(network, chosen)
+        used = measure_reliance(network, chosen)
         average = None if used is None else tuple(map(tuple, used.average.tolist()))
         named = settled(named, grid, average)
         controls = {label: entry for label, entry in named.items() if entry.control}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ibviz.benchmark.results import ANEW, CIRCUMSTANCES, COLUMNS, read_circumstances
-from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts, sweep
+from ibviz.benchmark.results import CIRCUMSTANCES, COLUMNS, RUN_AGAIN, read_circumstances
+from ibviz.benchmark.runner.parts import PARTS_FOLDER, assemble, missing, part_of, read_facts, sweep
 from ibviz.benchmark.runner.plan import FILE, Plan, keep_plan, read_plan, settled
 from ibviz.benchmark.setup import versions
 from ibviz.benchmark.store import place_of, shards
@@ -38,7 +38,7 @@ def finished(out: Path, plan: Plan) -> bool:
     path = out / CIRCUMSTANCES
     if not path.is_file():
         return False
-    held = validated(Finished, read_circumstances(out), f"{path} does not hold the circumstances of a run", ANEW)
+    held = validated(Finished, read_circumstances(out), f"{path} does not hold the circumstances of a run", RUN_AGAIN)
     return held.plan == plan_hash(plan)
 
 
@@ -86,7 +86,7 @@ def finish(out: Path, plan: Plan) -> None:
     text = json.dumps(seal(_circumstances(plan, facts, cards) | digests), indent=1) + "\n"
     with replacing(out / CIRCUMSTANCES) as beside:
         beside.write_text(text)
-    shutil.rmtree(out / PARTS, ignore_errors=True)
+    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
 
 
 def _cards(plan: Plan, model: str, facts: Sequence[Facts]) -> dict[str, Card]:

@@ -18,7 +18,7 @@ from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 
 ROWS = "rows.parquet"
-SHARE = 0.01  # of the batches, one at least
+_VERIFIED_SHARE = 0.01  # of the batches, one at least
 TOLERANCE = 1e-3  # by which a value may differ: another machine rounds otherwise
 KEY = ("image", "model", "method", "native", "protocol", "metric")
 
@@ -53,7 +53,7 @@ def verify(
     if path.name == ROWS and (folder / CIRCUMSTANCES).is_file():
         read_circumstances(folder)  # which refuses files that have changed
     bounds, chance = plan.bounds, random.Random(seed)
-    drawn = sorted(chance.sample(range(len(bounds)), math.ceil(SHARE * len(bounds))))
+    drawn = sorted(chance.sample(range(len(bounds)), math.ceil(_VERIFIED_SHARE * len(bounds))))
     names = [row["name"] for row in read_rows(folder / "images.parquet", columns=["name"])]
     numbers = {place: number for number, place in enumerate(places(names, chosen.names))}
     verdict = Verdict(0, 0, 0, 0, 0.0)

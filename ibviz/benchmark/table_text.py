@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from ibviz.benchmark.basis import INTERVALS, limits, shared, too_few
-from ibviz.benchmark.contrast import Frame
-from ibviz.benchmark.summary import ALL, Summary
+from ibviz.benchmark.ranking import Frame
+from ibviz.benchmark.summary import ALL_IMAGES, Summary
+from ibviz.benchmark.table_notes import INTERVALS, limits, shared, too_few
 from ibviz.errors import InputError
 from ibviz.metrics.metric import MetricFacts
 from ibviz.metrics.protocol import CurveProtocol
@@ -17,7 +17,7 @@ from ibviz.models.reliance import REPLACEMENTS
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 MISSING = "-"
 FEW = 50  # independent images
-FACTS = {"f_baseline": "{:.3f} on the baseline alone", "random_order": "area of a random order {:.3f}"}
+_FACTS = {"f_baseline": "{:.3f} on the baseline alone", "random_order": "area of a random order {:.3f}"}
 
 
 class Sheet(NamedTuple):
@@ -30,7 +30,7 @@ class Sheet(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str]:
+def table_sections(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str]:
     """All tables of a comparison and, after the main ones, the legend; `protocols` must be among the circumstances."""
     lines: Frame = summary.lines
     metrics = summary.metrics
@@ -59,7 +59,7 @@ def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str
 def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
     """What the numbers rest on, and how to read them, in words."""
     lines: Frame = summary.lines
-    kept = lines[(lines["stratum"] == ALL) & ~lines["native"]]
+    kept = lines[(lines["stratum"] == ALL_IMAGES) & ~lines["native"]]
     single = kept[kept["models"] == 1]
     in_clusters = bool(single["clusters"].notna().any())
     found = [
@@ -101,7 +101,7 @@ def _protocol(circumstances: Mapping[str, Any], name: str, lines: Frame) -> Iter
     for model, part in lines.groupby("model", sort=False):
         first, who = part.iloc[0], f"{model}: " if lines["model"].nunique() > 1 else ""
         facts = [f"{who}n = {first['n'] + first['excluded']} images"]
-        facts += [words.format(first[key]) for key, words in FACTS.items() if not math.isnan(first[key])]
+        facts += [words.format(first[key]) for key, words in _FACTS.items() if not math.isnan(first[key])]
         protocol = _read(circumstances, str(model), name)
         choices = f"{_replacement(protocol)}, {_ties(protocol)}; {_judged(protocol)}"
         models.setdefault(choices, []).append(f"{'; '.join(facts)}. Protocol {first['hash']}.")
@@ -156,7 +156,7 @@ def _title(lines: Frame) -> str:
 
 def _main(lines: Frame, title: str, metrics: Mapping[str, MetricFacts], circumstances: Mapping[str, Any]) -> Sheet:
     """One line a method: each metric's estimate and rank, what says how far to trust it, and the best control."""
-    kept = lines[lines["stratum"] == ALL]
+    kept = lines[lines["stratum"] == ALL_IMAGES]
     table = _by_method(kept)
     first, *others = kept["metric"].unique()
     columns = {metrics[name].heading: [_estimate(row.get(name)) for row in table.values()] for name in (first, *others)}
@@ -208,7 +208,7 @@ def _sheet(title: str, table: dict[str, dict[str, Any]], columns: dict[str, list
 
 def _strata(lines: Frame, title: str, metrics: Mapping[str, MetricFacts]) -> Sheet:
     """Return the first metric of each method on parts of the images."""
-    kept = lines[(lines["metric"] == lines["metric"].iloc[0]) & (lines["stratum"] != ALL)]
+    kept = lines[(lines["metric"] == lines["metric"].iloc[0]) & (lines["stratum"] != ALL_IMAGES)]
     table = _by_method(kept)
     columns = {}
     for name, part in kept.groupby("stratum", sort=False):

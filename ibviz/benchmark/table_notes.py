@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from itertools import count
 
-from ibviz.benchmark.contrast import Frame
+from ibviz.benchmark.ranking import Frame
 from ibviz.metrics.metric import MetricFacts
 from ibviz.statistics import LEAST_CLUSTERS, least_p, separable
 
-LARGEST = 0.5  # share of the images that the largest cluster may hold for an interval that is not too wide
+_LARGEST_SHARE = 0.5  # share of the images that the largest cluster may hold for an interval that is not too wide
 INTERVALS = {  # by whether images lie in clusters
     False: "percentile bootstrap intervals over images",
     True: "intervals over clusters of images, by Student's t with their sizes accounted for (Bell and McCaffrey 2002)",
@@ -37,7 +37,7 @@ def too_few(lines: Frame) -> str:
     if lines["clusters"].min() < needed:
         return f"No interval from fewer than {needed} clusters."
     wide = f"The largest cluster holds {largest:.0%} of the images; intervals may be much wider than they need be."
-    return wide if largest > LARGEST else ""
+    return wide if largest > _LARGEST_SHARE else ""
 
 
 def limits(lines: Frame, metrics: Mapping[str, MetricFacts]) -> list[str]:

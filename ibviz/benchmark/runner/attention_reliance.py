@@ -3,8 +3,8 @@ belong to no batch."""
 
 from collections.abc import Iterator
 
+from ibviz.benchmark.class_match import match_classes
 from ibviz.benchmark.runner.maps import Network, images_for
-from ibviz.benchmark.suite import fitting
 from ibviz.data.sources import Chosen
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.reliance import Reliance, reliance
@@ -14,7 +14,7 @@ from ibviz.types import Images, Labels
 READ = 32  # images at once, five maps each; the same for every suite, since its `batch` must change no number
 
 
-def measured(network: Network, chosen: Chosen) -> Reliance | None:
+def measure_reliance(network: Network, chosen: Chosen) -> Reliance | None:
     """Replace the attention of all readable images, which are read twice; None for a network without attention."""
     model = network.model
     if not isinstance(model, IBClassifier):
@@ -24,7 +24,7 @@ def measured(network: Network, chosen: Chosen) -> Reliance | None:
         count = len(chosen.labels)
         starts = range(0, count, READ)
         for start in progress(starts, f"replacing the attention of {network.label}", total=len(starts)):
-            batch = fitting(chosen.read(start, min(start + READ, count)), model)
+            batch = match_classes(chosen.read(start, min(start + READ, count)), model)
             if len(batch.labels):
                 images = images_for(model, batch)
                 yield images, batch.labels.to(images.device)

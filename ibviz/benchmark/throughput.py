@@ -17,14 +17,14 @@ BATCHES = {"cpu": (4, 16, 64)}  # on a CPU the largest is rarely the fastest
 OTHERWISE = (16, 64, 256)
 TRIALS = 2
 SECONDS = 0.3  # a batch that takes longer is timed but once, and none larger
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class Pace(NamedTuple):
     """How to run a network, and what it then takes."""
 
     batch_size: int
-    memory_format: str  # a key of `FORMATS`
+    memory_format: str  # a key of `MEMORY_FORMATS`
     seconds: float  # an image
 
 
@@ -47,7 +47,7 @@ def fastest(
     key = (device, shape, precision)
     if key not in known:
         known[key] = min(
-            (pace for name in FORMATS for pace in _paces(network, shape, device, name, precision)),
+            (pace for name in MEMORY_FORMATS for pace in _paces(network, shape, device, name, precision)),
             key=lambda pace: pace.seconds,
         )
     return known[key]
@@ -60,9 +60,9 @@ def in_format(network: nn.Module, name: str | None) -> Iterator[None]:
         yield
         return
     weights = [weight for weight in network.parameters() if weight.dim() == 4]
-    before = [FORMATS["contiguous" if weight.is_contiguous() else "channels_last"] for weight in weights]
+    before = [MEMORY_FORMATS["contiguous" if weight.is_contiguous() else "channels_last"] for weight in weights]
     with torch.inference_mode(False):  # weights copied in inference mode could never be trained again
-        network.to(memory_format=FORMATS[name])
+        network.to(memory_format=MEMORY_FORMATS[name])
     try:
         yield
     finally:
@@ -84,7 +84,7 @@ def at_best_pace(model: nn.Module, images: Images, protocol: CurveProtocol) -> I
     pace = fastest(model, (rows, columns), images.device, precision=protocol.precision, channels=channels)
     with in_format(model, pace.memory_format):
         yield (
-            images.contiguous(memory_format=FORMATS[pace.memory_format]),
+            images.contiguous(memory_format=MEMORY_FORMATS[pace.memory_format]),
             protocol.model_copy(update={"batch_size": pace.batch_size}),
         )
 
@@ -94,7 +94,7 @@ def _paces(
 ) -> Iterator[Pace]:
     with in_format(network, name):
         for batch_size in BATCHES.get(device.type, OTHERWISE):
-            images = torch.rand(batch_size, *shape, device=device).contiguous(memory_format=FORMATS[name])
+            images = torch.rand(batch_size, *shape, device=device).contiguous(memory_format=MEMORY_FORMATS[name])
             try:
                 seconds = _seconds(network, images, precision)
             except torch.OutOfMemoryError:
