@@ -112,7 +112,7 @@ def remember(count: int, results: Any) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        loop.run(suite, {"tiny": model}, synthetic(count), Path(folder))
+        loop.run_on_images(suite, {"tiny": model}, synthetic(count), Path(folder))
         seconds = time.perf_counter() - begun
         stored = size_of(Path(folder) / "maps")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -65,12 +65,12 @@ def run_suite(
 ) -> bool:
     """Judge the suite's methods by its metrics for each of `models`, by their labels, and write the result into `out`.
 
-    See `run`; the images are those the suite names, under `root` or downloaded.
+    See `run_on_images`; the images are those the suite names, under `root` or downloaded.
     """
     check_suite(suite, models.values())  # before a download
     with processes.first_first():
         chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
-    return run(suite, models, chosen, out, resume=resume, processes=processes)
+    return run_on_images(suite, models, chosen, out, resume=resume, processes=processes)
 
 
 def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
@@ -82,7 +82,7 @@ def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
         protocols_of(suite, model, None)
 
 
-def run(
+def run_on_images(
     suite: SuiteConfig,
     models: Mapping[str, Classifier],
     chosen: Chosen,
