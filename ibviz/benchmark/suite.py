@@ -1,4 +1,4 @@
-"""Checks of a suite before any work is done: labels, options, code from outside, and data that fits the networks."""
+"""Checks of a suite before any work is done: labels, options, protocols and code from outside."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -48,7 +48,7 @@ def entries(suite: SuiteConfig) -> dict[str, Entry]:
 
 
 def labelled(listed: Iterable[Listed], label: Callable[[Listed], str], kind: str) -> dict[str, Listed]:
-    """Return what a suite lists by labels, of which no two may be the same."""
+    """Return the items of a suite by label; raise `InputError` if two labels are the same."""
     named: dict[str, Listed] = {}
     for item in listed:
         name = label(item)
@@ -59,20 +59,21 @@ def labelled(listed: Iterable[Listed], label: Callable[[Listed], str], kind: str
 
 
 def metric_facts(names: Iterable[str]) -> dict[str, MetricFacts]:
-    """Return what tables have to know of metrics; raises `InputError` for an unknown one and for two of one label.
+    """Return the labels and directions of metrics; raise `InputError` for unknown names and for equal labels.
 
     >>> metric_facts(["deletion"])
     {'deletion': MetricFacts(label='Deletion', higher_is_better=False)}
     """
     facts = {name: metric_of(name).facts for name in names}
-    labelled(facts.values(), lambda own: own.label, "metrics")
+    labelled(facts.values(), lambda metric: metric.label, "metrics")
     return facts
 
 
 def outside_code(suite: SuiteConfig) -> dict[str, str]:
-    """Return the hash of the code behind each name of a suite that is not one of ibviz's own.
+    """Return the hash of the code behind each name in a suite that comes from outside ibviz.
 
-    Raises `InputError` if that code cannot be imported, or is no method, metric, baseline or data source.
+    Raises:
+        InputError: The code cannot be imported, or is not a method, metric, baseline or data source.
     """
     baselines = [name for config in suite.protocols for name in (config.baseline, config.insertion_baseline) if name]
     kinds: tuple[tuple[Iterable[str], Mapping[str, object], Callable[[str], object]], ...] = (
@@ -91,7 +92,7 @@ def outside_code(suite: SuiteConfig) -> dict[str, str]:
 
 
 def protocols_of(suite: SuiteConfig, model: Classifier, grid: Grid | None) -> dict[str, CurveProtocol]:
-    """The protocols of a suite by their labels, with the grid and the mean colour that follow from the comparison."""
+    """Return the protocols of a suite by label, with the grid of the comparison and the model's mean colour."""
     named = labelled(suite.protocols, lambda config: config.label or config.preset, "protocols")
     return {label: _protocol(config, suite, model, grid) for label, config in named.items()}
 

@@ -11,7 +11,7 @@ from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.results import Results, read_results
 from ibviz.benchmark.store import place_of, read_maps
 from ibviz.benchmark.summary import ALL_IMAGES
-from ibviz.benchmark.table_notes import basis
+from ibviz.benchmark.table_notes import sample_size
 from ibviz.benchmark.table_text import verdict
 from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode
@@ -252,8 +252,8 @@ def _comparison(
             for method in judged.columns.unique(0)
         },
         notes=[
-            f"{basis(table)} Rank and words are by {first}: methods that a paired test does not tell apart share a "
-            "rank."
+            f"{sample_size(table)} Rank and words are by {first}: methods that a paired test does not tell apart share "
+            "a rank."
         ],
         score=score_of(card),
     )
