@@ -282,5 +282,5 @@ def doctor_command() -> None:
 
     lines = diagnose()
     for line in lines:
-        print(f"{'' if line.sound else 'NOT SOUND '}{line.what}: {line.said}")
+        print(f"{'' if line.sound else 'NOT SOUND '}{line.name}: {line.result}")
     raise typer.Exit(int(not all(line.sound for line in lines)))

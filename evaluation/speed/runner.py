@@ -34,7 +34,7 @@ from ibviz.models.loading import wrap
 
 SIDE, CLASSES, BATCH = 16, 4, 250
 # Maps, metrics, the network's answers, and the drawing of the data.
-WORK = ((maps, "_computed"), (loop, "judge"), (loop, "as_seen"), (loop, "choose_images"))
+WORK = ((maps, "_computed"), (loop, "judge"), (loop, "batch_for"), (loop, "choose_images"))
 
 
 def timed(module: Any, name: str, spent: dict[str, float]) -> None:

@@ -69,7 +69,7 @@ class Hit(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One explanation under all presets and each change of the default, and in the pointing game if objects are known."""
+    """One explanation under all presets, under each change of the default, and in the pointing game."""
 
     default: CurveProtocol
     presets: list[Outcome]

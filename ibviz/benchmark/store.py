@@ -115,7 +115,7 @@ def write_shard(folder: Path, shard: Shard, *, start: int, of: Mapping[str, Any]
     """
     header = {"kind": "maps", "start": start, **of}
     encoded = encode({**shard.tensors, "present": shard.present}, header)
-    place = place_of(folder, of["model"], of["method"])
+    place = maps_folder(folder, of["model"], of["method"])
     path = place / f"{start:08d}-{hashlib.sha256(encoded).hexdigest()[:_HASH_DIGITS]}.safetensors"
     with replacing(path) as beside:
         beside.write_bytes(encoded)
@@ -124,14 +124,14 @@ def write_shard(folder: Path, shard: Shard, *, start: int, of: Mapping[str, Any]
 
 def find_shard(folder: Path, model: str, method: str, start: int) -> Path | None:
     """Return the path of a stored batch, or None."""
-    return next(iter(sorted(place_of(folder, model, method).glob(f"{start:08d}-*.safetensors"))), None)
+    return next(iter(sorted(maps_folder(folder, model, method).glob(f"{start:08d}-*.safetensors"))), None)
 
 
 def check_shard(folder: Path, model: str, method: str, start: int) -> None:
     """Raise `InputError` if the maps of a batch are damaged or missing."""
     path = find_shard(folder, model, method, start)
     if path is None:
-        raise InputError(f"{place_of(folder, model, method)} lacks the maps of the images from {start}")
+        raise InputError(f"{maps_folder(folder, model, method)} lacks the maps of the images from {start}")
     read_shard(path)
 
 
@@ -199,7 +199,7 @@ def read_maps(folder: Path, model: str, method: str, images: slice | None = None
     Raises:
         InputError: There are no such maps, or they are damaged or incomplete.
     """
-    paths = sorted(place_of(folder, model, method).glob("[0-9]*-*.safetensors"))
+    paths = sorted(maps_folder(folder, model, method).glob("[0-9]*-*.safetensors"))
     if not paths:
         raise InputError(f"no maps of {method!r} by {model!r} in {folder}; there are: {_known(folder)}")
     counts = [_count(path) for path in paths]
@@ -229,10 +229,10 @@ def _check_whole(folder: Path, count: int, maps: str) -> None:
         )
 
 
-def place_of(folder: Path, model: str, method: str) -> Path:
+def maps_folder(folder: Path, model: str, method: str) -> Path:
     """Return the folder of the shards of a network and method; characters unfit for file names are percent-encoded.
 
-    >>> place_of(Path("out"), "timm/resnet50", "Grad-CAM, last layer").as_posix()
+    >>> maps_folder(Path("out"), "timm/resnet50", "Grad-CAM, last layer").as_posix()
     'out/maps/timm%2Fresnet50/Grad-CAM, last layer'
     """
     return folder / FOLDER / _file_name(model) / _file_name(method)

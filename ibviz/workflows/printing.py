@@ -24,7 +24,7 @@ def print_epoch_of(name: str, row: dict[str, Any]) -> None:
 
 
 def print_results(folder: Path) -> None:
-    """Print what a suite found: skipped images, accuracies and the table."""
+    """Print the result of a suite: skipped images, accuracies and the table."""
     from ibviz.benchmark.results import read_results
     from ibviz.workflows.evaluate import accuracy_of
 

@@ -12,7 +12,7 @@ from ibviz.benchmark.class_match import match_classes
 from ibviz.benchmark.config import ProtocolConfig, SuiteConfig
 from ibviz.benchmark.evaluation import card_of, evaluate
 from ibviz.benchmark.judging import Rules, judge
-from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen
+from ibviz.benchmark.runner.maps import Network, ReadImages, batch_for
 from ibviz.benchmark.setup import comparison_grid
 from ibviz.benchmark.suite import protocols_of
 from ibviz.data.image_set import ImageSet
@@ -286,7 +286,7 @@ def test_objects_are_those_of_the_labels_of_the_data_not_of_the_model():
     boxes = [(0.0, 0.0, 4.0, 4.0), (8.0, 8.0, 16.0, 12.0), (1.0, 8.0, 3.0, 9.0)]
     objects = annotate(Image.new("RGB", (16, 16)), boxes, [0, 0, 2])
     batch = named("c", "a")._replace(objects=(objects, objects, objects))
-    seen = as_seen(Network("m", quadrants(), ""), ReadImages(batch, 0, (), []), "predicted", annotated=True)
+    seen = batch_for(Network("m", quadrants(), ""), ReadImages(batch, 0, (), []), "predicted", annotated=True)
     assert seen.labels is not None
     assert seen.labels.tolist() == [2, 0, -1]
     assert seen.regions is not None

@@ -18,7 +18,7 @@ from results import write_results
 from safetensors.torch import save as save_tensors
 
 from ibviz.benchmark.config import SuiteConfig
-from ibviz.benchmark.runner.parts import FACTS_FILE, part_of, read_facts
+from ibviz.benchmark.runner.parts import FACTS_FILE, part_folder, read_facts
 from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import pack, read_shard, write_shard
 from ibviz.data.config import DataConfig
@@ -313,7 +313,7 @@ def exif() -> bytes:
 
 
 def read_part(path: Path) -> None:
-    part = part_of(path.parent, 0)
+    part = part_folder(path.parent, 0)
     part.mkdir(parents=True, exist_ok=True)
     (part / FACTS_FILE).write_bytes(path.read_bytes())
     read_facts(path.parent, 0)
