@@ -17,7 +17,7 @@ from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.judging import Rules, curves_in, judge, passes_of, planned_passes
 from ibviz.benchmark.rows import value_rows
 from ibviz.benchmark.setup import comparison_grid, fingerprint, training_colour, versions, with_normalisation
-from ibviz.benchmark.table_text import legend
+from ibviz.benchmark.table_legend import legend
 from ibviz.benchmark.tables import Tables, tabulate, text, write_tables
 from ibviz.benchmark.throughput import at_best_pace
 from ibviz.data.regions import rasterise

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.results import Results, read_results
@@ -15,13 +14,11 @@ from ibviz.benchmark.table_notes import sample_size
 from ibviz.benchmark.table_text import verdict
 from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode
-from ibviz.digests import read_sealed
 from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS, bootstrap
 from ibviz.figures.panel_rows import RowMaps
 from ibviz.figures.report import (
     Band,
-    Effect,
     Picture,
     Prediction,
     Report,
@@ -31,9 +28,10 @@ from ibviz.figures.report import (
     save_report,
 )
 from ibviz.files import remove_abandoned
-from ibviz.reading import parsing, validated
+from ibviz.reading import parsing
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
+from ibviz.workflows.anchor_effects import Worth, read_worth
 from ibviz.workflows.evaluate import score_of, write_missing
 
 _ANCHOR_TOLERANCE = 1e-6  # between the anchors in a study and in stored maps
@@ -67,57 +65,6 @@ def write_report(
         write_missing(results)
         save_report(report, path)
     return path
-
-
-class Worth(NamedTuple):
-    """The anchors of a network and the effects of their cells, as measured by `ibviz anchors`."""
-
-    anchors: np.ndarray
-    effect: Effect
-
-
-def read_worth(folder: Path) -> Worth:
-    """Read the effects of the anchors from the `anchors.json` in a folder."""
-    path = folder / "anchors.json"
-    failure, way_out = f"{path} is no study of anchors", "write one by `ibviz anchors`"
-    if not path.is_file():
-        raise InputError(f"{failure}, for there is no such file; {way_out}")
-    study = validated(StoredStudy, read_sealed(path, way_out), failure, way_out)
-    estimates = [_estimate(effect) for effect in study.worth.effect]
-    title = f"probability lost when these cells take their map's mean, over {study.images} images"
-    return Worth(np.array(study.usage.anchors), Effect(title, estimates))
-
-
-class StoredStudy(BaseModel):
-    """The fields of `anchors.json` that are read; null is undefined."""
-
-    class AnchorWorth(BaseModel):
-        """The effect of one anchor, with its interval."""
-
-        low: float | None
-        mean: float | None
-        high: float | None
-        n: int
-        excluded: int
-
-    class Effects(BaseModel):
-        """The effects of all anchors."""
-
-        effect: "list[StoredStudy.AnchorWorth]"
-
-    class Usage(BaseModel):
-        """The table of anchors."""
-
-        anchors: list[float]
-
-    images: int
-    worth: Effects
-    usage: Usage
-
-
-def _estimate(effect: StoredStudy.AnchorWorth) -> Estimate:
-    low, mean, high = (np.nan if value is None else value for value in (effect.low, effect.mean, effect.high))
-    return Estimate(mean, low, high, effect.n, effect.excluded)
 
 
 def report_of(results: Results, images: int | None = None, worth: Worth | None = None) -> Report:

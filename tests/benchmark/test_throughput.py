@@ -25,10 +25,10 @@ CPU = torch.device("cpu")
 
 def test_the_least_time_an_image_wins(monkeypatch):
     times = {(4, True): 0.4, (16, True): 0.8, (64, True): 6.4, (4, False): 0.2, (16, False): 0.6, (64, False): 6.4}
-    monkeypatch.setattr(throughput, "SECONDS", 9.0)
+    monkeypatch.setattr(throughput, "LONGEST_TRIAL", 9.0)
     monkeypatch.setattr(throughput, "_seconds", lambda _, images, __: times[len(images), images.is_contiguous()])
     assert fastest(Counted(), (8, 8), CPU) == Pace(16, "channels_last", 0.6 / 16)
-    monkeypatch.setattr(throughput, "SECONDS", 0.3)  # no larger batch after one that took long
+    monkeypatch.setattr(throughput, "LONGEST_TRIAL", 0.3)  # no larger batch after one that took long
     assert fastest(Counted(), (8, 8), CPU) == Pace(16, "channels_last", 0.6 / 16)
     times[16, False] = 8.0
     assert fastest(Counted(), (8, 8), CPU) == Pace(4, "channels_last", 0.2 / 4)

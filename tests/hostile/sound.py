@@ -35,9 +35,10 @@ from ibviz.models.official import load_official
 from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe
 from ibviz.training.run import stored_rows
+from ibviz.workflows.anchor_effects import read_worth
 from ibviz.workflows.evaluate import PRESENTATION
 from ibviz.workflows.figure import redraw_figure
-from ibviz.workflows.report import read_worth, write_report
+from ibviz.workflows.report import write_report
 
 SIDE = 24
 
