@@ -59,7 +59,7 @@ Version = Annotated[bool, typer.Option("--version", help="Print the version.", c
 
 @app.callback()
 def _options(version: Version = False) -> None:
-    """Define the options that stand before a command."""
+    """Define the options that precede a command."""
 
 
 @app.command("demo")

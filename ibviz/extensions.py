@@ -17,7 +17,7 @@ _HASH_DIGITS = 16  # hexadecimal digits of a hash
 
 
 def is_outside(name: str) -> bool:
-    """Return True if a name stands for an object of the user's code.
+    """Return True if a name refers to an object of the user's code.
 
     >>> is_outside("my_methods.py:blobs"), is_outside("grad_cam")
     (True, False)

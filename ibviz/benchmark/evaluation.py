@@ -204,7 +204,14 @@ def default_protocol(model: Classifier, explanations: Mapping[str, Explanation],
 
 
 def card_of(model: Classifier, images: Images, judged: Targets, protocol: CurveProtocol) -> Card:
-    """Return the card of a protocol, with hashes of images, targets and weights, and versions of packages."""
+    """Return the card of a protocol, with hashes of images, targets and weights, and versions of packages.
+
+    Args:
+        model: A network.
+        images: The images that are judged.
+        judged: The classes that are judged.
+        protocol: The protocol of the curves.
+    """
     data = fingerprint([images, *(classes for classes in judged if classes is not None)])
     weights = fingerprint([tensor for _, tensor in sorted(model.state_dict().items())])
     return Card(protocol=protocol, data=data, weights=weights, versions=versions())
@@ -214,6 +221,12 @@ def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> 
     """Return the maps of the controls by label; the random map is on the grid of the comparison.
 
     The control "other image" is left out if there is no other image, or no layer for Grad-CAM.
+
+    Args:
+        model: A network in eval mode.
+        images: Images `(b, channels, h, w)` in [0, 1].
+        targets: The explained class per image.
+        grid: The grid of the comparison.
     """
     options: dict[str, dict[str, Any]] = {"random_cells": {"grid": grid}}
     maps: dict[str, Explanation] = {}

@@ -123,12 +123,26 @@ def write_shard(folder: Path, shard: Shard, *, start: int, of: Mapping[str, Any]
 
 
 def find_shard(folder: Path, model: str, method: str, start: int) -> Path | None:
-    """Return the path of a stored batch, or None."""
+    """Return the path of a stored batch, or None.
+
+    Args:
+        folder: The folder of the run.
+        model: The label of the network.
+        method: The label of the method.
+        start: The index of the first image of the batch.
+    """
     return next(iter(sorted(maps_folder(folder, model, method).glob(f"{start:08d}-*.safetensors"))), None)
 
 
 def check_shard(folder: Path, model: str, method: str, start: int) -> None:
-    """Raise `InputError` if the maps of a batch are damaged or missing."""
+    """Raise `InputError` if the maps of a batch are damaged or missing.
+
+    Args:
+        folder: The folder of the run.
+        model: The label of the network.
+        method: The label of the method.
+        start: The index of the first image of the batch.
+    """
     path = find_shard(folder, model, method, start)
     if path is None:
         raise InputError(f"{maps_folder(folder, model, method)} lacks the maps of the images from {start}")

@@ -29,7 +29,7 @@ def mean_colour(images: Images, *, colour: Colour) -> Fill:
 
 
 def black(images: Images) -> Fill:
-    """Zero in pixel space.
+    """Black, which is zero in pixel space.
 
     >>> float(black(torch.rand(1, 3, 4, 4)).max())
     0.0
@@ -127,7 +127,14 @@ class Baseline(NamedTuple):
         return name in signature(self.function).parameters
 
     def fill(self, images: Images, removed: Masks | None, *, colour: Colour, seed: int) -> Tensor:
-        """Return the values of removed pixels; for an imputer, the images with these pixels filled in."""
+        """Return the values of removed pixels; for an imputer, the images with these pixels filled in.
+
+        Args:
+            images: Images `(b, channels, h, w)` in [0, 1].
+            removed: The removed pixels `(b, h, w)`, which only imputers need.
+            colour: The mean colour of the network's training data.
+            seed: The seed of noise.
+        """
         options = {name: value for name, value in {"colour": colour, "seed": seed}.items() if self.takes(name)}
         return self.function(images, removed, **options) if self.imputes else self.function(images, **options)
 

@@ -63,7 +63,7 @@ class MetricFacts(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A function from a `MetricInput` to one number per image, NaN where it is not defined, and how a table shows it.
+    """A function from a `MetricInput` to one number per image, NaN if undefined, and its properties for tables.
 
     `needs` names a requirement: "objects" stands for boxes or masks, "curves" for deletion and insertion curves.
     `spread` returns the standard deviation of the number between tie orders, if that is known.

@@ -58,6 +58,12 @@ def shuffles(cells: int, orders: int, seed: int) -> Int[Tensor, "orders cells"]:
 def tie_orders(cells: int, rule: str, *, orders: int, seed: int) -> Int[Tensor, "_ cells"]:
     """Return the orders of tied cells: seeded ("expected"), row by row ("index"), or row by row backwards ("reverse").
 
+    Args:
+        cells: The number of cells.
+        rule: "expected", "index" or "reverse".
+        orders: The number of seeded orders, an even number.
+        seed: The seed of the orders.
+
     >>> tie_orders(3, "reverse", orders=8, seed=0)
     tensor([[2, 1, 0]])
     """

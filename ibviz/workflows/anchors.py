@@ -88,7 +88,14 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
 
 
 def draw_usage(usage: Usage, class_names: Sequence[str], facts: dict[str, Any], stem: Path) -> None:
-    """Draw how often each anchor is used, in total and per class, and save it as PNG and PDF."""
+    """Draw how often each anchor is used, in total and per class, and save it as PNG and PDF.
+
+    Args:
+        usage: The usage of the anchors.
+        class_names: The names of the classes.
+        facts: The record of the study, for the sidecar.
+        stem: The path of the files without suffix.
+    """
     drawn = anchor_usage(
         usage.counts,
         usage.anchors,

@@ -99,7 +99,14 @@ def merge_folders(folders: Sequence[Path], out: Path) -> None:
 
 
 def verify_result(suite: SuiteConfig, result: Path, *, root: Path | None, device: str) -> Verdict:
-    """Compute a random 1 % of a result again, and compare."""
+    """Compute a random 1 % of a result again, and compare.
+
+    Args:
+        suite: The suite of the result.
+        result: The folder of the result, or a file of rows in it.
+        root: The folder of the images.
+        device: The device of the networks.
+    """
     suite = expand_runs(suite)
     chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
     return verify(suite, load_all(suite, device), chosen, result)

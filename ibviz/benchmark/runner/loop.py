@@ -109,6 +109,14 @@ def run_on_images(
     part, reads the stored maps, and ends with the same files as an uninterrupted run. Processes share the batches. A
     folder that another process uses, or that holds another run, is refused.
 
+    Args:
+        suite: Methods, metrics and protocols.
+        models: The networks by label.
+        chosen: The images.
+        out: The folder for the result.
+        resume: Continue a run in `out` that was interrupted.
+        processes: This process among those that share the work.
+
     Returns:
         True if the result is complete; False if parts of it are in the folders of other processes.
     """
@@ -178,6 +186,12 @@ def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: 
     """Explain and judge a batch by all networks; images are numbered from the first readable one.
 
     Maps are read from the store in `out`, or computed and stored there; without `out` nothing is read or written.
+
+    Args:
+        networks: The networks of the run.
+        plan: The plan of the run.
+        read: The images of the batch.
+        out: The folder of the run; None to read and write no maps.
     """
     tables: dict[str, list[Row]] = {"rows": [], "images": [], "predictions": [], "curves": []}
     images = read.images

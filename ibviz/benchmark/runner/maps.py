@@ -91,7 +91,14 @@ def positions(some: Sequence[str], whole: Sequence[str]) -> list[int]:
 
 
 def batch_for(network: Network, read: ReadImages, target: str, *, annotated: bool) -> Batch:
-    """Return a batch as a network sees it: images, labels, targets, and regions if the data is annotated."""
+    """Return a batch as a network sees it: images, labels, targets, and regions if the data is annotated.
+
+    Args:
+        network: A network in eval mode.
+        read: The images of the batch.
+        target: The rule that chooses the class, one of `TARGETS`.
+        annotated: True if the data has boxes or masks.
+    """
     model, fitted = network.model, match_classes(read.images, network.model)
     images, head = images_for(model, fitted), head_of(model)
     probabilities = predict(model, images)
@@ -146,6 +153,12 @@ def explain_batch(
 
     Maps are read from the store in `out`, or computed and stored there; without `out` nothing is read or written. They
     have the precision of the store in each case.
+
+    Args:
+        network: A network in eval mode.
+        batch: The images and targets.
+        methods: Methods by label.
+        out: The folder of the run, or None.
     """
     maps: dict[str, Explanation] = {}
     failures: dict[str, list[Failure]] = {}

@@ -105,7 +105,14 @@ def part_folder(out: Path, batch: int) -> Path:
 
 
 def write_part(out: Path, batch: int, tables: Mapping[str, _Rows], facts: Mapping[str, Any]) -> None:
-    """Write the tables and facts of a batch as a whole or not at all: into a temporary folder that is renamed."""
+    """Write the tables and facts of a batch as a whole or not at all: into a temporary folder that is renamed.
+
+    Args:
+        out: The folder of the run.
+        batch: The number of the batch.
+        tables: Rows by the name of the table.
+        facts: The fields of `PartFacts` except `files`.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -164,7 +164,14 @@ def check_code(plan: Plan) -> None:
 
 
 def make_plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path | None) -> Plan:
-    """Make a plan by trying all methods on the first batch; its maps are stored, so that no work is lost."""
+    """Make a plan by trying all methods on the first batch; its maps are stored, so that no work is lost.
+
+    Args:
+        suite: The suite.
+        networks: The networks with their labels.
+        chosen: The images.
+        out: The folder of the run; None to store no maps.
+    """
     start, stop = batches(len(chosen.labels), suite.batch)[0]
     read = read_batch(chosen, start, stop)
     first = read.images
@@ -282,12 +289,9 @@ def _forget(out: Path | None, model: str, methods: Iterable[str]) -> None:
 def resolve_controls(
     methods: Mapping[str, Entry], grid: Grid, average: Sequence[Sequence[float]] | None
 ) -> dict[str, Entry]:
-    """Return the methods with options of the controls filled in; the average map is left out if there is none.
+    """Return the methods with options of the controls: the comparison's grid, and the network's average map.
 
-    Args:
-        methods: Methods and controls by label.
-        grid: The grid of the comparison, for the random control.
-        average: The average map of the network, as rows of cells.
+    A network without an average map does not have that control.
     """
     given = {"random_cells": {"grid": list(grid)}, "average_map": {"cells": average}}
     return {
