@@ -105,8 +105,7 @@ def batches(images: int, most: int) -> list[tuple[int, int]]:
     ([(0, 2), (2, 4), (4, 7)], [(0, 3)])
     """
     number = max(1, min(math.ceil(images / most), images // 2))
-    edges = [images * batch // number for batch in range(number + 1)]
-    return list(pairwise(edges))
+    return list(pairwise(images * batch // number for batch in range(number + 1)))
 
 
 def networks_of(models: Mapping[str, Classifier]) -> list[Network]:
