@@ -9,7 +9,6 @@ import typer
 
 from ibviz import __version__
 from ibviz.errors import InputError
-from ibviz.training.recipe import Recipe, Sweep
 
 app = typer.Typer(
     help="Trained spatial attention with an information bottleneck: maps, tie-aware metrics, figures.",
@@ -94,6 +93,7 @@ def train_command(
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
     from ibviz.settings import read_toml
     from ibviz.training.loop import train
+    from ibviz.training.recipe import Recipe
     from ibviz.training.sweep import train_all
     from ibviz.workflows.printing import print_epoch, print_epoch_of
 
@@ -110,6 +110,7 @@ def train_command(
 def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
     """Return the trainings of a sweep, or of several seeds, which must be new without --resume."""
     from ibviz.settings import read_toml
+    from ibviz.training.recipe import Recipe, Sweep
     from ibviz.training.sweep import SEED_KEY, grid, over_seeds, refuse_started
 
     if sweep and seeds is not None:
