@@ -141,9 +141,9 @@ def test_vgg32_gives_the_authors_gradients(vgg: IBClassifier, parity: Path):
         # A bias before a batch norm has no gradient but rounding: compare it on the scale of its layer's weight.
         layer = case.get("grad_norm/" + name.removesuffix("bias") + "weight", torch.tensor(norm)).item()
         if kind == "grad":
-            assert (grad.view_as(theirs) - theirs).norm().item() <= 1e-4 * max(norm, layer), name
-        else:
-            assert abs(grad.norm().item() - norm) <= 1e-4 * max(norm, layer), name
+            assert (grad.view_as(theirs) - theirs).norm().item() <= 2e-5 * max(norm, layer), name
+        else:  # of more layers, in the rounding of the authors' float32: up to 1.3e-4
+            assert abs(grad.norm().item() - norm) <= 2e-4 * max(norm, layer), name
         checked += 1
     assert checked == 129
 
