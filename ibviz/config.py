@@ -197,6 +197,9 @@ class Sweep(Recipe):
     sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
 
 
+LARGEST_CONSTANT = 2  # of a normalisation, in [0, 1] pixel space
+
+
 class InputConfig(Settings):
     """What a classifier expects: size in pixels, normalisation in [0, 1] space, class names."""
 
@@ -213,6 +216,11 @@ class InputConfig(Settings):
             raise ValueError(
                 f"a side has 8 to {MOST_PIXELS} pixels, a channel a mean and std above 0; "
                 f"got {self.size}, {self.mean} and {self.std}"
+            )
+        if max(map(abs, (*self.mean, *self.std))) > LARGEST_CONSTANT:
+            raise ValueError(
+                "mean and std are those of pixels in [0, 1]; divide those of bytes by 255; "
+                f"got {self.mean} and {self.std}"
             )
         return self
 

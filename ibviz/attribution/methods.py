@@ -141,7 +141,8 @@ def explain(
         images = admitted(model, images)
         if targets is not None:
             targets = one_class_each(targets, images)
-        with guarded(model, images), nullcontext() if METHODS[method].control else tried(model, images):
+        free = METHODS[method].control and not METHODS[method].whole  # of the network
+        with guarded(model, images), nullcontext() if free else tried(model, images):
             maps = _explained(model, images, method, function, targets, batch_size)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
         raise not_finite(f"maps of {method}")
@@ -228,7 +229,10 @@ def predict(model: nn.Module, images: Given, *, batch_size: int = 256) -> Tensor
 @torch.no_grad()
 def _probabilities(model: nn.Module, images: Images, batch_size: int) -> Tensor:
     head = head_of(model)
-    return torch.cat([head.probability(model(part).float()) for part in images.split(batch_size)])
+    probabilities = torch.cat([head.probability(model(part).float()) for part in images.split(batch_size)])
+    if not probabilities.isfinite().all():
+        raise not_finite("outputs of the network")
+    return probabilities
 
 
 def concatenate(parts: list[Explanation]) -> Explanation:

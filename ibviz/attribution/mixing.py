@@ -17,7 +17,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ibviz.attribution.passes import differentiable
-from ibviz.attribution.softmax import WAY_OUT, Softmaxes, by_heads, passes_by, product_of, readers_in, spelled_out, values_of
+from ibviz.attribution.softmax import (
+    WAY_OUT,
+    Softmaxes,
+    by_heads,
+    passes_by,
+    product_of,
+    readers_in,
+    spelled_out,
+    values_of,
+)
 from ibviz.attribution.trial import refuse_crop
 from ibviz.errors import InputError, cut_off, not_finite
 from ibviz.models.grids import token_grid
@@ -36,7 +45,7 @@ class TokenFlow(NamedTuple):
     softmaxes: int  # how many the pass has in all
     grid: Grid
     prefix: int  # tokens before those of the grid
-    shares: Float[Tensor, "images t"]  # what each token weighs in the logits of two images, behind the last layer; sum 1
+    shares: Float[Tensor, "images t"]  # what each token weighs behind the last layer, for two images of noise; sum 1
     reading: str | None  # the module from whose tokens the logits are read, where several tokens decide
 
     @property

@@ -131,7 +131,7 @@ class Sealed(nn.Module):
             ) from error
 
 
-def unsealed(network: nn.Module) -> nn.Module:
+def unsealed(network: object) -> nn.Module:
     """The network, with a face to which hooks can be put where it has none of its own; refuses what is none."""
     if not isinstance(network, nn.Module):
         raise InputError(
