@@ -403,6 +403,19 @@ def test_what_is_not_used_of_a_class_folder_is_listed(tmp_path):
         assert numbers(load_images(FOLDER, "test", tmp_path)) == [2, 4]
 
 
+def test_images_beside_and_below_the_class_folders_are_listed(tmp_path):
+    write_folder(tmp_path / "test", [2, 4])
+    image = next((tmp_path / "test" / "cat").glob("*.png"))
+    for folder in ("cat/more", "cat/.hidden", "cat/empty"):
+        (tmp_path / "test" / folder).mkdir()
+    for place in ("cat/more/deep.png", "cat/.hidden/x.png", "loose.png"):
+        shutil.copy(image, tmp_path / "test" / place)
+    with pytest.warns(UserWarning) as heard:
+        assert numbers(load_images(FOLDER, "test", tmp_path)) == [2, 4]
+    said = [str(one.message).partition(";")[0] for one in heard]
+    assert [one.endswith(end) for one, end in zip(said, ("read: more/", "read: loose.png"), strict=True)] == [True, True]
+
+
 def test_a_link_that_leads_nowhere_counts_as_an_image_that_cannot_be_read(tmp_path):
     write_folder(tmp_path / "test", [2, 4])
     (tmp_path / "test" / "cat" / "gone.jpg").symlink_to("nowhere")
