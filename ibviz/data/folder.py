@@ -109,11 +109,14 @@ def _samples(folder: Path, files: tuple[str, ...], rows: Indices) -> Iterator[Sa
 def _images(folder: Path) -> list[str]:
     """The image files that lie in a class folder itself, as CLASS/FILE; by `scandir`, as there may be a million."""
     entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    _list_misplaced(folder, sorted(f"{entry.name}/" for entry in entries if entry.is_dir() and _holds_images(entry)))
     names = sorted((entry.name, entry.is_file()) for entry in entries)
     kinds = {name: "image" if regular and _is_image(name) else _kind(name, folder / name) for name, regular in names}
     _list_unused(folder, [name for name, kind in kinds.items() if kind == "unused"])
-    return [f"{folder.name}/{name}" for name, kind in kinds.items() if kind == "image"]
+    images = [f"{folder.name}/{name}" for name, kind in kinds.items() if kind == "image"]
+    if images:  # or else the class is refused
+        deeper = (f"{entry.name}/" for entry in entries if entry.is_dir() and _holds_images(entry))
+        _list_misplaced(folder, sorted(deeper))
+    return images
 
 
 def _holds_images(folder: os.DirEntry[str]) -> bool:
