@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 from types import CodeType, FunctionType
 from typing import Any
 
-from coverage import CoverageData
+from coverage.sqldata import CoverageData
 from pydantic import BaseModel
 
 from evaluation.forking import ended, forked, preload
@@ -233,7 +233,7 @@ def exchange(mutant: Mutant) -> None:
     """Give the functions of a module that is imported already the code of a mutant."""
     path = str(ROOT / mutant.file)
     name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    loader = sys.modules[name].__spec__.loader
+    loader: Any = getattr(sys.modules[name].__spec__, "loader", None)
     sources = (ROOT / mutant.file).read_bytes(), mutated(mutant)
     old, new = (loader.source_to_code(source, path) for source in sources)
     new_of = dict(zip(inner_codes(old), inner_codes(new), strict=True))

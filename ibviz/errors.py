@@ -38,8 +38,8 @@ def no_gradient_error() -> InputError:
     """Return the error for a network through which no gradient flows."""
     return InputError(
         "the target's score does not depend on the images by gradients: the network is cut by detach, "
-        "no_grad or a step function; mend it, or choose a method without gradients, such as score_cam, "
-        "occlusion or rise"
+        "no_grad or a step function, or it is the score of a box that was not detected; mend it, or choose a "
+        "method without gradients, such as score_cam, occlusion or rise"
     )
 
 

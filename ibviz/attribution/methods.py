@@ -59,7 +59,8 @@ def explain(
         images = admitted(model, images)
         if targets is not None:
             targets = one_class_each(targets, images)
-        with guarded(model, images), nullcontext() if method.control else tried(model, images):
+        blind = method.control and not method.whole  # the network is asked nothing
+        with guarded(model, images), nullcontext() if blind else tried(model, images):
             maps = _explained(model, images, partial(method, **given), method, targets, batch_size)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
         raise not_finite(f"maps of {method.label}")
@@ -129,7 +130,10 @@ def predict(model: nn.Module, images: Given, *, batch_size: int = 256) -> Tensor
 @torch.no_grad()
 def _probabilities(model: nn.Module, images: Images, batch_size: int) -> Tensor:
     head = head_of(model)
-    return torch.cat([head.probability(model(part).float()) for part in images.split(batch_size)])
+    probabilities = torch.cat([head.probability(model(part).float()) for part in images.split(batch_size)])
+    if not probabilities.isfinite().all():
+        raise not_finite("outputs of the network")
+    return probabilities
 
 
 def concatenate(parts: list[Explanation]) -> Explanation:

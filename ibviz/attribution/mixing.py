@@ -45,9 +45,7 @@ class TokenFlow(NamedTuple):
     softmaxes: int  # how many the pass has in all
     grid: Grid
     prefix: int  # tokens before those of the grid
-    shares: Float[
-        Tensor, "images t"
-    ]  # what each token weighs in the logits of two images, behind the last layer; sum 1
+    shares: Float[Tensor, "images t"]  # what each token weighs behind the last layer, for two images of noise; sum 1
     reading: str | None  # the module from whose tokens the logits are read, where several tokens decide
 
     @property

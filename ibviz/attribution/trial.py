@@ -22,7 +22,7 @@ from ibviz.types import Grid, Images
 SHARE = 0.02  # of the largest difference between two images: more, and neighbours change an image's logits
 ROUNDING = 256  # times a dtype's epsilon is what logits of one image may differ by rounding
 FORMATS = (torch.channels_last, torch.contiguous_format)  # the fastest first
-GATES = ("Sigmoid", "Hardsigmoid")
+ENDS = {"softmax": ("Sigmoid", "Hardsigmoid"), "sigmoid": ("Sigmoid", "Hardsigmoid", "Softmax")}  # by head
 LAYOUT = ("View", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Cat", "Stack", "Mean", "Clone", "ToCopy")
 
 Kind = tuple[torch.Size, torch.dtype, torch.device]
@@ -72,8 +72,9 @@ def _trial(model: nn.Module, image: Images) -> torch.memory_format | None:
     if _differ(together, alone[0]):
         once_more = model(image)
         _refuse_differences(by_chance=by_chance, in_time=_differ(torch.cat([alone, together[1:]]), once_more[0]))
-    if head_of(model).has_probability and bool(((together >= 0) & (together <= 1)).all()):
-        _refuse_sigmoid_at_the_end(model, image)
+    _refuse_other_names(model, together)
+    if head_of(model).name in ENDS and bool(((together >= 0) & (together <= 1)).all()):
+        _refuse_probabilities_at_the_end(model, image)
     return layout
 
 
@@ -123,16 +124,26 @@ def _refuse_differences(*, by_chance: bool, in_time: bool) -> None:
     )
 
 
-def _refuse_sigmoid_at_the_end(model: nn.Module, image: Images) -> None:
-    """Raise `InputError` if the last thing that a network computes is a sigmoid."""
+def _refuse_other_names(model: nn.Module, logits: Tensor) -> None:
+    """Raise `InputError` if a network's stated names are not as many as its outputs."""
+    names = getattr(getattr(model, "spec", None), "class_names", ())
+    if names and len(names) != logits.shape[1]:
+        raise InputError(
+            f"the network gives {logits.shape[1]} outputs for each image, and {len(names)} class_names were given; "
+            "give ibviz.wrap one for each output"
+        )
+
+
+def _refuse_probabilities_at_the_end(model: nn.Module, image: Images) -> None:
+    """Raise `InputError` if the last thing that a network computes makes probabilities."""
     with torch.enable_grad():
         node = model(image.clone().requires_grad_()).grad_fn
     while node is not None and _kind(node) in LAYOUT:
         node = node.next_functions[0][0]
-    if node is not None and _kind(node) in GATES:
+    if node is not None and _kind(node) in ENDS[head_of(model).name]:
         raise InputError(
-            "this network ends in a sigmoid, and what it gives are probabilities, not logits; give it without the "
-            "sigmoid, or ibviz.wrap(network, head='sigmoid', output=lambda output: output.logit(1e-6))"
+            f"this network ends in a {_kind(node).lower()}, and what it gives are probabilities, not logits; give it "
+            "without that, or ibviz.wrap(network, head='sigmoid', output=lambda output: output.logit(1e-6))"
         )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -70,7 +70,13 @@ def select_output(result: Any, output: Output) -> Any:
     (1, 1, 1.0)
     """
     if callable(output):
-        return output(result)
+        try:
+            return output(result)
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"the function given as output does not take what the network gives, {type(result).__name__}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
     try:
         by_name = isinstance(output, str) and not isinstance(result, Mapping)
         return getattr(result, str(output)) if by_name else result[output]
@@ -135,6 +141,11 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
             f"{type(network).__name__} compares images with texts; make classes of texts first: "
             "ibviz.models.texts_as_classes(network, tokenizer, texts)"
         )
+    for what, constants in (("mean", mean), ("std", std), ("class_names", class_names)):
+        if not isinstance(constants, Iterable):
+            raise InputError(
+                f"{what} must be a sequence, such as (0.5, 0.5, 0.5) for three channels; got {constants!r}"
+            )
     given = {"size": size, "mean": tuple(mean), "std": tuple(std), "class_names": tuple(class_names)}
     try:
         spec = InputConfig.model_validate(given)

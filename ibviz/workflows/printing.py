@@ -30,11 +30,13 @@ def print_epoch_of(name: str, row: dict[str, Any]) -> None:
 
 def print_trained(folder: Path) -> None:
     """Print where the best weights of a training are, and say so if they know nothing."""
+    from ibviz.models.classifier import IBClassifier
     from ibviz.models.loading import load
 
     path = folder / "model.safetensors"
     print(f"best weights: {path}")
     model = load(path)
+    assert isinstance(model, IBClassifier)
     chance, accuracy = 1 / len(model.spec.class_names), model.facts["validation"]["accuracy"]
     if accuracy < NEAR_CHANCE * chance:
         print(

@@ -24,6 +24,7 @@ from ibviz.metrics import (
     Targets,
     average_drop,
     faithfulness,
+    metric,
     planned_states,
     pointing_game,
     preset,
