@@ -8,6 +8,7 @@ from torch.nn import functional as F
 import ibviz
 from ibviz import InputError, evaluate, explain, predict, wrap
 from ibviz.attribution import cam
+from ibviz.attribution.methods import values
 
 NAMES = ("a", "b", "c", "d")
 
