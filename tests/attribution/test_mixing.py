@@ -396,7 +396,7 @@ def test_a_probe_leaves_nothing_behind():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-class Beside(Toy):
+class WithColour(Toy):
     """The mean colour of the image has a say of its own."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -426,7 +426,7 @@ class ContextAlone(ContextAdded):
         return self.head(self.pooled(self.conv(images))[:, 0])
 
 
-@pytest.mark.parametrize("kind", [Beside, ContextAdded])
+@pytest.mark.parametrize("kind", [WithColour, ContextAdded])
 @pytest.mark.parametrize("method", METHODS)
 def test_attention_that_pixels_pass_by_is_refused(kind, method):
     with pytest.raises(InputError, match=r"past its attention.*such as grad_cam"):
@@ -434,7 +434,7 @@ def test_attention_that_pixels_pass_by_is_refused(kind, method):
 
 
 def test_attention_that_pools_all_that_the_head_sees_is_the_map():
-    model = peaked(ContextAlone())
+    model: Any = peaked(ContextAlone())
     expected = (8 * model.key(model.conv(IMAGES)).flatten(2)).softmax(2)
     for method in (raw_attention, attention_rollout):
         found = method(model, IMAGES, TARGETS)

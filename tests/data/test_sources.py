@@ -410,10 +410,13 @@ def test_images_beside_and_below_the_class_folders_are_listed(tmp_path):
         (tmp_path / "test" / folder).mkdir()
     for place in ("cat/more/deep.png", "cat/.hidden/x.png", "loose.png"):
         shutil.copy(image, tmp_path / "test" / place)
-    with pytest.warns(UserWarning) as heard:
+    with pytest.warns(UserWarning, match="lie where none are read") as heard:
         assert numbers(load_images(FOLDER, "test", tmp_path)) == [2, 4]
     said = [str(one.message).partition(";")[0] for one in heard]
-    assert [one.endswith(end) for one, end in zip(said, ("read: more/", "read: loose.png"), strict=True)] == [True, True]
+    assert [one.endswith(end) for one, end in zip(said, ("read: more/", "read: loose.png"), strict=True)] == [
+        True,
+        True,
+    ]
 
 
 def test_a_link_that_leads_nowhere_counts_as_an_image_that_cannot_be_read(tmp_path):
