@@ -125,9 +125,9 @@ def _refuse_differences(*, by_chance: bool, in_time: bool) -> None:
 
 
 def _refuse_other_names(model: nn.Module, logits: Tensor) -> None:
-    """Raise `InputError` if a network's stated names are not as many as its outputs."""
+    """Raise `InputError` if the stated names of classes are not as many as the outputs."""
     names = getattr(getattr(model, "spec", None), "class_names", ())
-    if names and len(names) != logits.shape[1]:
+    if head_of(model).has_probability and names and len(names) != logits.shape[1]:
         raise InputError(
             f"the network gives {logits.shape[1]} outputs for each image, and {len(names)} class_names were given; "
             "give ibviz.wrap one for each output"

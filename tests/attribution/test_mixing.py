@@ -437,7 +437,7 @@ def test_attention_that_pixels_pass_by_is_refused(kind, method):
 
 
 def test_attention_that_pools_all_that_the_head_sees_is_the_map():
-    model = peaked(ContextAlone())
+    model: Any = peaked(ContextAlone())
     expected = (8 * model.key(model.conv(IMAGES)).flatten(2)).softmax(2)
     for method in ("raw", "rollout"):
         maps = values(METHODS[method](model, IMAGES, TARGETS))

@@ -112,9 +112,8 @@ class Moving(Network):
 
     def __init__(self) -> None:
         super().__init__()
+        self.mean: Tensor
         self.register_buffer("mean", torch.zeros(3, 1, 1))
-
-    mean: Tensor
 
     def features(self, images: Tensor) -> Tensor:
         self.mean.mul_(0.5).add_(0.5 * images.detach().mean((0, 2, 3))[:, None, None])
@@ -168,7 +167,7 @@ def test_noise_that_is_fixed_is_none():
             torch.manual_seed(5)
             return super().features(images + 0.1 * torch.randn(images.shape[1:]))
 
-    assert values(explain(Fixed().eval(), torch.rand(2, 3, 16, 16), "saliency", targets=0)).shape == (2, 16, 16)
+    assert values(explain(Fixed().eval(), torch.rand(2, 3, 16, 16), "saliency", targets=0)).any()
 
 
 class Ending(Network):
@@ -236,9 +235,9 @@ def test_a_layer_behind_a_crop_has_no_map_of_the_image(method, images):
     options = METHODS.get(method, {"layer": "conv"})
     with pytest.raises(InputError, match="depends on the first 4 rows of pixels: this network crops its images"):
         explain(Cropping().eval(), images, method, targets=1, **options)
-    assert (
-        values(explain(Cropping().eval(), images, "saliency", targets=1))[:, :4].eq(0).all()
-    )  # on pixels there is one
+    on_pixels = values(explain(Cropping().eval(), images, "saliency", targets=1))
+    assert on_pixels.any()
+    assert not on_pixels[:, :4].any()
 
 
 def test_a_stride_that_leaves_out_the_last_pixels_is_no_crop():

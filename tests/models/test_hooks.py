@@ -413,6 +413,8 @@ def test_buffers_that_a_pass_changes_are_as_before():
         def __init__(self) -> None:
             super().__init__()
             self.head = nn.Linear(12, 2)
+            self.passes: Tensor
+            self.last: Tensor
             self.register_buffer("passes", torch.zeros(()))
             self.register_buffer("last", torch.zeros(0))
 
@@ -440,11 +442,11 @@ def test_the_default_device_is_the_networks_alone():
             return self.head(images.flatten(1))
 
     model, images = Making(), torch.rand(2, 3, 2, 2)
-    expected = explain(model, images, "rise", masks=4)
+    expected = values(explain(model, images, "rise", masks=4))
     model.devices.clear()
     torch.set_default_device("meta")
     try:
-        found = explain(model, images, "rise", masks=4)
+        found = values(explain(model, images, "rise", masks=4))
         assert torch.get_default_device().type == "meta"
     finally:
         torch.set_default_device(None)
