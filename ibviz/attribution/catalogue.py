@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from ibviz.attribution.backpropagation import deep_lift, guided_backprop, lrp
 from ibviz.attribution.cam import (
     ablation_cam,
     eigen_cam,
@@ -22,19 +23,17 @@ from ibviz.attribution.cam import (
 from ibviz.attribution.captum_methods import CAPTUM, captum_function
 from ibviz.attribution.controls import average_map, centre, edges, other_image, random_cells, random_pixels, uniform
 from ibviz.attribution.gradients import (
-    deep_lift,
     gradient_shap,
-    guided_backprop,
     input_x_gradient,
     integrated_gradients,
-    lrp,
     saliency,
     smooth_grad,
     var_grad,
 )
 from ibviz.attribution.information import iba
 from ibviz.attribution.intrinsic import attention, attention_mean, module_attention
-from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, occlusion, rise
+from ibviz.attribution.perturbation import occlusion, rise
+from ibviz.attribution.superpixels import feature_ablation, kernel_shap, lime
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, unknown
 from ibviz.extensions import check_signature, first_line, is_outside, keyword_only, load_outside, positional

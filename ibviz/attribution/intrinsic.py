@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ibviz.attribution.passes import fine
+from ibviz.attribution.forward_pass import at_least_float32
 from ibviz.errors import InputError, unknown
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.grids import in_proportion, spatial_layers
@@ -78,7 +78,7 @@ def module_attention(
             f"module {module!r} gives {[tuple(one.shape) for one in tensors]}, expected one tensor "
             f"{wanted}; name another module, or give the grid"
         )
-    return READINGS[reading](fine(maps[0])).float()
+    return READINGS[reading](at_least_float32(maps[0])).float()
 
 
 def _named(model: nn.Module, images: Images, name: str) -> nn.Module:

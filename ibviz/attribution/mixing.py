@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ibviz.attribution.passes import differentiable
+from ibviz.attribution.forward_pass import differentiable
 from ibviz.attribution.softmax import (
     WAY_OUT,
     Softmaxes,

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.attribution.door import guarded
+from ibviz.attribution.forward_pass import images_per_pass
 from ibviz.attribution.methods import explain, values
-from ibviz.attribution.passes import rows_a_pass
 from ibviz.errors import InputError
 from ibviz.metrics.grid import cell_areas, finite, on_grid
 from ibviz.models.hooks import evaluating, unsealed
@@ -73,7 +73,7 @@ def _infidelity(
         spread,
         target=targets,
         n_perturb_samples=len(noise),
-        max_examples_per_batch=_at_once(len(images), len(noise), rows_a_pass(images, batch_size)),
+        max_examples_per_batch=_at_once(len(images), len(noise), images_per_pass(images, batch_size)),
         normalize=True,
     )
     return found.detach().float()

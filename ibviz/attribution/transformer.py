@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ibviz.attribution.forward_pass import at_least_float32, differentiable
 from ibviz.attribution.mixing import TokenFlow, kept_tokens, token_flow
-from ibviz.attribution.passes import differentiable, fine
 from ibviz.attribution.softmax import WAY_OUT, by_heads, recorded_attention
 from ibviz.errors import InputError
 from ibviz.types import Images, Labels, Maps
@@ -63,10 +63,12 @@ def gradient_rollout(model: nn.Module, images: Images, targets: Labels) -> Maps:
         score = model(inputs).gather(1, targets.unsqueeze(1)).sum()
         maps = _checked(seen, flow, len(images))
         slopes = torch.autograd.grad(score, [*maps.values(), *tokens[-1:]])
-    weighted = {i: fine(one.detach()) * slope for (i, one), slope in zip(maps.items(), slopes, strict=False)}
+    weighted = {
+        i: at_least_float32(one.detach()) * slope for (i, one), slope in zip(maps.items(), slopes, strict=False)
+    }
     rows = {index: by_heads(one, len(images)).relu().mean(1) for index, one in weighted.items()}
     if tokens:
-        start = nn.functional.normalize(fine(slopes[-1]).norm(dim=2), p=1, dim=1).unsqueeze(1)
+        start = nn.functional.normalize(at_least_float32(slopes[-1]).norm(dim=2), p=1, dim=1).unsqueeze(1)
     else:
         start = _start(flow, rows, images)
     layers = [_identity(flow, rows) + torch.stack([rows[index] for index in one]).sum(0) for one in flow.layers]
@@ -79,7 +81,7 @@ def _means(model: nn.Module, images: Images, flow: TokenFlow) -> dict[int, Rows]
     with torch.no_grad(), recorded_attention(model) as seen:
         model(images)
     maps = _checked(seen, flow, len(images))
-    return {index: fine(by_heads(one, len(images))).mean(1) for index, one in maps.items()}
+    return {index: at_least_float32(by_heads(one, len(images))).mean(1) for index, one in maps.items()}
 
 
 def _checked(seen: list[Tensor], flow: TokenFlow, count: int) -> dict[int, Tensor]:
@@ -96,7 +98,7 @@ def _checked(seen: list[Tensor], flow: TokenFlow, count: int) -> dict[int, Tenso
             f"this network's attention changes with its images: {flow.softmaxes} softmaxes over {tokens} "
             f"tokens on noise, {len(seen)} on these images; {WAY_OUT}"
         )
-    if any(((fine(one.detach()).sum(-1) - 1).abs() > SUMS).any() for one in maps.values()):
+    if any(((at_least_float32(one.detach()).sum(-1) - 1).abs() > SUMS).any() for one in maps.values()):
         raise InputError(f"rows of this network's attention do not sum to 1, as masks may cause; {WAY_OUT}")
     return maps
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.attribution.passes import in_layout
+from ibviz.attribution.forward_pass import use_memory_format
 from ibviz.errors import InputError
 from ibviz.heads import head_of
 from ibviz.models.grids import pixels_behind, probe
@@ -50,7 +50,7 @@ def tried(model: nn.Module, images: Images) -> Iterator[None]:
             layout = None  # a sealed network may take no other number of images than it was made for
         if layout is not None:
             known[kind] = layout
-    with in_layout(known.get(kind, FORMATS[0])):
+    with use_memory_format(known.get(kind, FORMATS[0])):
         yield
 
 
