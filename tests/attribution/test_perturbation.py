@@ -195,7 +195,7 @@ def test_a_regression_that_samples_leave_open_is_refused(images):
     kernel_shap(TwoParts(), images, TARGETS, segments=3, samples=4)
     for segments, samples, found in ((3, 3, 4), (2, 500, 1)):
         with pytest.raises(
-            InputError, match=f"one sample per superpixel; got {samples} samples for {found} to {found}"
+            InputError, match=f"per superpixel; got {samples} samples for {found} to {found};"
         ):
             kernel_shap(TwoParts(), images, TARGETS, segments=segments, samples=samples)
 
