@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from PIL import Image
 
 PAGES = Path(__file__).parents[1] / "docs/how-to"
 INSTEAD = {  # of downloads and of long runs
+    "backbone": {},
+    "data-set": {},
+    "method": {},
+    "metric": {},
     "figures": {"count=100": "count=12"},
     "detectors": {
         'weights="DEFAULT"': "weights=None, weights_backbone=None, num_classes=3, rpn_post_nms_top_n_test=9",
@@ -18,6 +23,7 @@ INSTEAD = {  # of downloads and of long runs
     "segmenters": {'weights="DEFAULT"': "weights=None, weights_backbone=None, num_classes=3"},
     "texts": {"openai/clip-vit-base-patch32": "FOLDER"},
 }
+PRINTED = {"data-set": "('0', '1') tensor(["}  # of pages that write no file
 SIDE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 
 
@@ -42,7 +48,7 @@ def keep_small_clip(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", INSTEAD)
-def test_a_snippet_runs(page, tmp_path, monkeypatch):
+def test_a_snippet_runs(page, tmp_path, monkeypatch, capsys):
     [snippet] = re.findall(r"```python\n(.*?)```", (PAGES / f"{page}.md").read_text(), re.DOTALL)
     assert len(snippet.splitlines()) <= 25
     for published, small in INSTEAD[page].items():
@@ -53,8 +59,12 @@ def test_a_snippet_runs(page, tmp_path, monkeypatch):
     if page == "texts":
         keep_small_clip(tmp_path)
     torch.manual_seed(0)
-    exec(snippet, {})
-    assert list(tmp_path.glob("*.png"))
+    named = re.match(r"# (\w+\.py)\n", snippet)
+    file = tmp_path / (named[1] if named else "snippet.py")  # the name by which the page calls it
+    file.write_text(snippet)
+    before = {*tmp_path.iterdir()}
+    runpy.run_path(str(file), run_name="__main__")
+    assert {*tmp_path.iterdir()} > before or capsys.readouterr().out.startswith(PRINTED[page])
 
 
 def test_every_page_is_run():

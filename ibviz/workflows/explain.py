@@ -8,9 +8,9 @@ from typing import Any
 from warnings import warn
 
 import torch
-from torch import Tensor
 
 from ibviz.attribution.catalogue import METHODS, Explanation, checked_options, method_of
+from ibviz.attribution.map_files import save_maps
 from ibviz.attribution.methods import explain, predict
 from ibviz.benchmark.comparison import compare_protocols, page
 from ibviz.benchmark.suite import fitting
@@ -25,10 +25,9 @@ from ibviz.data.sources import find_part, view_of
 from ibviz.errors import InputError
 from ibviz.figures import panel
 from ibviz.files import ensure_folder, remove_abandoned
-from ibviz.models.checkpoint import write_tensors
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Images, Labels
+from ibviz.types import Images, Labels
 from ibviz.workflows.model import describe
 
 COLUMNS = 6  # pictures side by side in a figure
@@ -202,14 +201,3 @@ def caption(name: str, probability: float) -> str:
     '6 (98%)'
     """
     return f"{name} ({probability:.0%})"
-
-
-def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, Any]) -> None:
-    """Keep maps exactly: anchor index and table where there are anchors, float32 otherwise."""
-    tensors: dict[str, Tensor] = {}
-    for name, explanation in maps.items():
-        if isinstance(explanation, AttentionMap) and explanation.index is not None and explanation.anchors is not None:
-            tensors |= {f"{name}/index": explanation.index.to(torch.int16), f"{name}/anchors": explanation.anchors}
-        else:
-            tensors[name] = explanation.mean if isinstance(explanation, AttentionMap) else explanation
-    write_tensors(path, tensors, {"kind": "maps", "record": record})
