@@ -111,7 +111,7 @@ def guarded(model: nn.Module, images: Images) -> Iterator[None]:
             try:
                 yield
             except REFUSALS as error:
-                _say_what_is_refused(model, images, error)
+                _explain_failure(model, images, error)
                 if isinstance(error, NotImplementedError):
                     raise InputError(
                         f"{type(model).__name__} computes something that PyTorch cannot do here "
@@ -123,7 +123,7 @@ def guarded(model: nn.Module, images: Images) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _say_what_is_refused(model: nn.Module, images: Images, error: Exception) -> None:
+def _explain_failure(model: nn.Module, images: Images, error: Exception) -> None:
     """Raise `InputError` with the network's own words if it fails for the plain images too."""
     if isinstance(error, OF_THE_MACHINE):
         return
@@ -132,10 +132,10 @@ def _say_what_is_refused(model: nn.Module, images: Images, error: Exception) -> 
     except (InputError, *OF_THE_MACHINE):  # about the output, and explained already
         return
     except REFUSALS as refusal:
-        raise InputError(_refusal(model, images, refusal)) from error
+        raise InputError(_failure_message(model, images, refusal)) from error
 
 
-def _refusal(model: nn.Module, images: Images, refusal: Exception) -> str:
+def _failure_message(model: nn.Module, images: Images, refusal: Exception) -> str:
     weights, spec = device_and_dtype_of(model), getattr(model, "spec", None)
     made = f", made for {spec.height_width[0]}x{spec.height_width[1]} pixels" if isinstance(spec, InputConfig) else ""
     last = "; channels come before rows: images.permute(0, 3, 1, 2)" if images.shape[3] <= 4 < images.shape[1] else ""

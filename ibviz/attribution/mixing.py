@@ -211,10 +211,10 @@ def _refuse_bypass(probe: AttentionProbe, pooling: int | None, *, by_class_token
 def _group_into_layers(
     reached: list[Bool[Tensor, "rows t"]], used: list[int], start: int, width: int, *, last: bool
 ) -> list[list[int]]:
-    """Return the attentions grouped into layers, after a check of the tokens that each layer reads, last layer first.
+    """Return the attentions grouped into layers, first to last, after a check of the tokens that the probe reached.
 
-    Each layer adds the neighbours that its tokens read to the tokens on which the output depends; attentions that add
-    the same tokens are parallel. Raises `InputError` if the probe reached other tokens.
+    From the last layer back, each layer adds the tokens that it reads to those on which the output depends; attentions
+    reached at the same tokens are parallel. Raises `InputError` if the probe reached other tokens.
     """
     needed = torch.zeros_like(reached[-1])
     needed[:, start] = True
