@@ -35,16 +35,12 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"ibviz: {_line(error)}", file=sys.stderr)
+        print(f"ibviz: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             print("ibviz: stopped; what was finished is kept", file=sys.stderr)
         raise
-
-
-def _line(error: InputError) -> str:
-    return " ".join(str(error).split())
 
 
 def _print_version(asked: bool) -> bool:
@@ -81,7 +77,7 @@ def train(  # noqa: PLR0913 - one parameter a flag
     weights: Annotated[Path | None, typer.Option(help="Local safetensors file, for model.pretrained.")] = None,
     resume: Resume = False,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Run the grid under [sweep]; always goes on where it stopped.")
+        bool, typer.Option("--sweep", help="Run the grid under \\[sweep]; always goes on where it stopped.")
     ] = False,
     features: Annotated[
         Path | None, typer.Option(help="Folder of cached features, shared by runs on the same network and data.")
@@ -96,7 +92,7 @@ def train(  # noqa: PLR0913 - one parameter a flag
     from ibviz.training.loop import train as train_recipe
     from ibviz.training.recipe import Recipe
     from ibviz.training.sweep import train_all
-    from ibviz.workflows.printing import print_epoch, print_epoch_of
+    from ibviz.workflows.printing import print_epoch, print_epoch_of, print_trained
 
     if sweep or seeds is not None:
         runs = _runs(recipe, out, sweep=sweep, seeds=seeds, resume=resume)
@@ -113,7 +109,8 @@ def train(  # noqa: PLR0913 - one parameter a flag
         log=log,
         report=print_epoch,
     )
-    print(f"best weights: {out / 'model.safetensors'}")
+    if int(os.environ.get("RANK", "0")) == 0:
+        print_trained(out)
 
 
 def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
@@ -145,23 +142,19 @@ def explain(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Draw the maps of an image's predicted class and the runner-up by several methods, and keep them exactly."""
     from ibviz.models.classifier import IBClassifier
-    from ibviz.workflows.explain import ALL, choose_methods, explain_files, refuse
+    from ibviz.workflows.explain import ALL, check_methods, choose_methods, explain_files, refuse
     from ibviz.workflows.model import load_on
+    from ibviz.workflows.printing import print_unfit
 
+    check_methods(methods)
     if model is None:
         model = "photos"
         print(f"--model was not given: {model}, the bundled network with attention for photographs of 200 classes")
     network = load_on(model, weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
-    unfit = _print_unfit if methods.strip() == ALL else refuse
+    unfit = print_unfit if methods.strip() == ALL else refuse
     for path in explain_files(source, network, chosen, out, limit=limit, unfit=unfit):
         print(path)
-
-
-def _print_unfit(method: str, error: InputError) -> None:
-    from ibviz.progress import tell
-
-    tell(f"{method} left out: {_line(error)}")
 
 
 @app.command()
@@ -237,9 +230,9 @@ def anchors(
 ) -> None:
     """Say what the anchors of a trained attention are worth: usage, interventions, consistency."""
     from ibviz.workflows.anchors import study_anchors
-    from ibviz.workflows.model import load_on
+    from ibviz.workflows.model import load_trained
 
-    print(study_anchors(load_on(checkpoint, None, device), out, root=data, limit=limit))
+    print(study_anchors(load_trained(checkpoint, device), out, root=data, limit=limit))
     print(f"\nnumbers and rows of single images: {out}")
 
 
@@ -269,9 +262,10 @@ def compare_protocols(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Judge one method's maps under every preset, and say which choice of a protocol moves the number how much."""
     from ibviz.models.classifier import IBClassifier
-    from ibviz.workflows.explain import choose_methods, compare_protocols_on
+    from ibviz.workflows.explain import check_methods, choose_methods, compare_protocols_on
     from ibviz.workflows.model import load_on
 
+    check_methods(method)
     network = load_on(str(model), weights, device)
     [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
     print(compare_protocols_on(source, network, name, options, limit=limit))

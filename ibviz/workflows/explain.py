@@ -41,6 +41,20 @@ def refuse(method: str, error: InputError) -> None:
     raise error
 
 
+def check_methods(names: str) -> None:
+    """Refuse an unknown method in a list with commas, before a network is loaded.
+
+    >>> check_methods("grad_cam, all")
+    """
+    for name in _listed(names):
+        if name != ALL:
+            method_of(name)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str, dict[str, Any]]:
     """Methods from a list with commas, with the layer where one is given; by default those that fit the model.
 
@@ -49,7 +63,7 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
     >>> choose_methods("grad_cam,uniform", "stem", trained=True)
     {'grad_cam': {'layer': 'stem'}, 'uniform': {}}
     """
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    chosen = _listed(names)
     usual = [*(["attention"] if trained else []), "grad_cam", "integrated_gradients"]
     if chosen == [ALL]:
         chosen = [name for name, method in METHODS.items() if not method.control]

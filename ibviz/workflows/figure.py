@@ -33,6 +33,9 @@ def redraw(sidecar: Path) -> Panel:
         arguments = {name: unpack_argument(value, tensors) for name, value in told["arguments"].items()}
     except InputError as error:
         raise InputError(f"{sidecar}: {error}; {again}") from error
+    known = list(signature(FIGURES[told["kind"]]).parameters)
+    if strange := next((name for name in arguments if name not in known), None):
+        raise unknown(f"argument of {told['kind']} in {sidecar}, which another version of ibviz wrote,", strange, known)
     draw = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(FIGURES[told["kind"]])
     try:
         signature(draw).bind(**arguments)
