@@ -1,7 +1,7 @@
 """Attribution methods: functions `(model, images, targets, **options)`, all in `METHODS`.
 
-`CONTROLS` names those that know nothing of the model, by their label in a table.
-`IBAttention` is the trained attention for tools of Captum, which it needs a second to import.
+`CONTROLS` has the names of the controls by label. `IBAttention`, the trained attention for tools of Captum, is imported
+on first use, since Captum takes a second to import.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Maps in a file: exact, with anchors, and with a record of what they are maps of."""
+"""Reading and writing of maps: exact, with anchors and with a record of their origin."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ from ibviz.models.checkpoint import read_tensors, write_tensors
 from ibviz.types import AttentionMap
 
 KIND = "maps"
-_PARTS = ("/index", "/anchors", "/mean")  # ends of the names of an attention map's tensors
+_PARTS = ("/index", "/anchors", "/mean")  # suffixes of the names of an attention map's tensors
 
 
 class SavedMaps(NamedTuple):
-    """Maps by the label of their method, and the record that was kept with them."""
+    """Maps by the label of their method, and the record that was saved with them."""
 
     maps: dict[str, Explanation]
     record: dict[str, Any]
@@ -28,8 +28,8 @@ def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, 
 
     Args:
         path: File to write; replaced as a whole or not at all.
-        maps: By label, each `(b, rows, columns)` on a grid of its own; the deviation of an attention is not kept.
-        record: Facts to keep with them that JSON can hold, such as the names of the images, the class and the model.
+        maps: Maps `(b, rows, columns)` by label, each on its own grid; the deviation of an attention is not saved.
+        record: Facts to save with them, as JSON allows, such as the names of the images, the class and the model.
     """
     tensors: dict[str, Tensor] = {}
     for label, explanation in maps.items():
@@ -76,7 +76,7 @@ def _explanation(label: str, tensors: Mapping[str, Tensor], path: Path | str) ->
 
 
 def _values(index: Tensor, anchors: Tensor) -> Tensor | None:
-    """Return the anchor of each cell, None if the indices are none of the table's."""
+    """Return the anchor of each cell, None if an index is outside the table."""
     fits = anchors.ndim == 1 and index.numel() > 0 and 0 <= int(index.min()) <= int(index.max()) < len(anchors)
     return anchors[index] if fits else None
 

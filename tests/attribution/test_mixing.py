@@ -14,7 +14,7 @@ from torchvision.models import SwinTransformer
 
 from ibviz.attribution import catalogue
 from ibviz.attribution.methods import values
-from ibviz.attribution.softmax import by_heads, recorded_attention
+from ibviz.attribution.softmax import recorded_attention, split_heads
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout
 from ibviz.errors import InputError
 
@@ -72,10 +72,10 @@ class Toy(nn.Module):
 
 def rows_of(network: nn.Module, images: Tensor, target: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Attention `(b, heads, q, k)` of a pass, and the gradients of the targets' logits."""
-    with recorded_attention(network) as seen:
+    with recorded_attention() as seen:
         score = network(images.clone().requires_grad_()).gather(1, target.unsqueeze(1)).sum()
         slopes = torch.autograd.grad(score, seen)
-    return [by_heads(one.detach(), len(images)) for one in seen], [by_heads(one, len(images)) for one in slopes]
+    return [split_heads(one.detach(), len(images)) for one in seen], [split_heads(one, len(images)) for one in slopes]
 
 
 def by_loop(layers: list[list[Tensor]], slopes: list[list[Tensor]], start: Tensor, method: str) -> Tensor:
