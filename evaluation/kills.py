@@ -111,14 +111,14 @@ def typed(arguments: tuple[str, ...], place: Path) -> Callable[[], None]:
     """Return the command as a process will run it, in a folder."""
 
     def run() -> None:
-        from ibviz.cli import main
+        from ibviz.cli import run as run_command_line
 
         os.chdir(place)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may have been told to ignore it
         torch.set_num_threads(1)
         small_demo()
         sys.argv = ["ibviz", *arguments]
-        main()
+        run_command_line()
 
     return run
 

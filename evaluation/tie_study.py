@@ -25,7 +25,7 @@ from torch import Tensor
 from evaluation.speed.resnet20 import ResNet20
 from evaluation.tie_page import CURVES, FIELDS, draw, tables
 from ibviz.attribution.methods import explain, predict
-from ibviz.benchmark.probe import at_best_pace
+from ibviz.benchmark.throughput import at_best_pace
 from ibviz.data import DataConfig, load_images, to_float
 from ibviz.metrics import CurveProtocol, Faithfulness, faithfulness, pointing_game, scorer, torchray_pointing_game
 from ibviz.metrics.curves import AREAS

@@ -1,7 +1,7 @@
-"""Which parts of an image a classifier uses: attention trained, maps extracted, judged and drawn.
+"""Explanations of image classifiers: train attention, compute attribution maps, evaluate and draw them.
 
-Names are imported on first use, so that `import ibviz` costs next to nothing. What a package lists in its `__all__` is
-public; its modules are not.
+Names are imported on first use, so that `import ibviz` costs next to nothing. The names in the `__all__` of a package
+are public; its modules are not.
 """
 
 from importlib import import_module
@@ -35,7 +35,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-HOMES = {
+_HOMES = {
     "AttentionMap": "ibviz.types",
     "InputError": "ibviz.errors",
     "attach": "ibviz.models.attach",
@@ -48,10 +48,10 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home."""
+    """Import a public name from the module that defines it."""
     if name not in __all__:
         raise AttributeError(f"ibviz has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(HOMES[name]), name) if name in HOMES else import_module(f"ibviz.{name}")
+    return getattr(import_module(_HOMES[name]), name) if name in _HOMES else import_module(f"ibviz.{name}")
 
 
 def __dir__() -> list[str]:

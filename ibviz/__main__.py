@@ -1,20 +1,20 @@
-"""The program `ibviz`, and `python -m ibviz`: the command line, which Ctrl-C ends in silence while it is imported."""
+"""The program `ibviz`, and `python -m ibviz`: it starts the command line, and ends in silence after Ctrl-C."""
 
 import signal
 import sys
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Import the command line and run it; after Ctrl-C, whatever an interrupted library made of that is not shown."""
+    """Import the command line and run it; errors that a library raises because of Ctrl-C are not shown."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # the process was told to ignore Ctrl-C
-        from ibviz.cli import main as run
+        from ibviz.cli import run
 
         run()
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from ibviz.cli import main as run
+    from ibviz.cli import run
 
     pressed: list[int] = []
 
@@ -27,7 +27,7 @@ def main() -> None:
         run()
     except (Exception, KeyboardInterrupt):
         if pressed:
-            sys.exit(INTERRUPTED)
+            sys.exit(_INTERRUPTED)
         raise
 
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call the library once, print."""
+"""The command line: each command parses its flags, calls the library once and prints."""
 
 import os
 import sys
@@ -9,7 +9,6 @@ import typer
 
 from ibviz import __version__
 from ibviz.errors import InputError
-from ibviz.training.recipe import Recipe, Sweep
 
 app = typer.Typer(
     help="Trained spatial attention with an information bottleneck: maps, tie-aware metrics, figures.",
@@ -17,28 +16,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
-Data = Annotated[Path | None, typer.Option(help="Folder of the images, where the source needs one.")]
+Out = Annotated[Path, typer.Option(help="Folder to write into.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the images, if the source needs one.")]
 Model = Annotated[
     str | None,
     typer.Option(help="Run folder, model.safetensors, photos or digits (bundled), or a name: timm/resnet50."),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Local safetensors file for a torchvision network.")]
+WeightsFile = Annotated[Path | None, typer.Option(help="Local safetensors file for a torchvision network.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
-Log = Annotated[str | None, typer.Option(help="Rows to a tracker as well: tensorboard or wandb.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")]
-INTERRUPTED = 130  # what Typer makes of Ctrl-C
+Log = Annotated[str | None, typer.Option(help="Also send the rows to a tracker: tensorboard or wandb.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
+_INTERRUPTED = 130  # exit code of Typer after Ctrl-C
 
 
-def main() -> None:
-    """Run the command line; what a user got wrong is one line and exit code 2."""
+def run() -> None:
+    """Run the command line; an error of the user is printed in one line, with exit code 2."""
     try:
         app()
     except InputError as error:
         print(f"ibviz: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code == _INTERRUPTED:
             print("ibviz: stopped; what was finished is kept", file=sys.stderr)
         raise
 
@@ -55,11 +54,11 @@ Version = Annotated[bool, typer.Option("--version", help="Print the version.", c
 
 @app.callback()
 def _options(version: Version = False) -> None:
-    """Options that stand before a command."""
+    """Define the options that precede a command."""
 
 
-@app.command()
-def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
+@app.command("demo")
+def demo_command(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     """Train on the embedded images, judge the attention beside baselines and controls, draw figures."""
     from ibviz.workflows.evaluate import run_demo
     from ibviz.workflows.printing import print_epoch, print_results
@@ -69,27 +68,27 @@ def demo(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     print_results(out / "results")
 
 
-@app.command()
-def train(  # noqa: PLR0913 - one parameter a flag
+@app.command("train")
+def train_command(
     recipe: Path,
     out: Out,
     data: Data = None,
     weights: Annotated[Path | None, typer.Option(help="Local safetensors file, for model.pretrained.")] = None,
     resume: Resume = False,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Run the grid under \\[sweep]; always goes on where it stopped.")
+        bool, typer.Option("--sweep", help="Run the grid under \\[sweep]; always continues where it stopped.")
     ] = False,
     features: Annotated[
         Path | None, typer.Option(help="Folder of cached features, shared by runs on the same network and data.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Trainings that differ in their seed alone, each in a folder of its own.")
+        int | None, typer.Option(help="Number of trainings that differ only in their seed, each in its own folder.")
     ] = None,
     log: Log = None,
 ) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
     from ibviz.settings import read_toml
-    from ibviz.training.loop import train as train_recipe
+    from ibviz.training.loop import train
     from ibviz.training.recipe import Recipe
     from ibviz.training.sweep import train_all
     from ibviz.workflows.printing import print_epoch, print_epoch_of, print_trained
@@ -99,23 +98,16 @@ def train(  # noqa: PLR0913 - one parameter a flag
         train_all(runs, out, root=data, weights=weights, features=features, log=log, report=print_epoch_of)
         print(f"{(out / 'table.md').read_text()}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
         return
-    train_recipe(
-        read_toml(recipe, Recipe),
-        out,
-        root=data,
-        resume=resume,
-        weights=weights,
-        features=features,
-        log=log,
-        report=print_epoch,
-    )
+    settings = read_toml(recipe, Recipe)
+    train(settings, out, root=data, resume=resume, weights=weights, features=features, log=log, report=print_epoch)
     if int(os.environ.get("RANK", "0")) == 0:
         print_trained(out)
 
 
 def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
-    """The trainings of a sweep, or of several seeds, which without --resume must be new."""
+    """Return the trainings of a sweep, or of several seeds, which must be new without --resume."""
     from ibviz.settings import read_toml
+    from ibviz.training.recipe import Recipe, Sweep
     from ibviz.training.sweep import SEED_KEY, grid, over_seeds, refuse_started
 
     if sweep and seeds is not None:
@@ -129,20 +121,20 @@ def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bo
     return runs
 
 
-@app.command()
-def explain(  # noqa: PLR0913 - one parameter a flag
+@app.command("explain")
+def explain_command(
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
     model: Model = None,
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all that fit the model.")] = "",
-    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM and its like; chosen if not given.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM and its kind; chosen if not given.")] = None,
     out: Out = Path("explained"),
-    weights: Weights = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Images at most.")] = None,
+    weights: WeightsFile = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of images.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Draw the maps of an image's predicted class and the runner-up by several methods, and keep them exactly."""
+    """Draw the maps of each image's predicted class and the runner-up by several methods, and store them exactly."""
     from ibviz.models.classifier import IBClassifier
-    from ibviz.workflows.explain import ALL, check_methods, choose_methods, explain_files, refuse
+    from ibviz.workflows.explain import ALL_METHODS, check_methods, choose_methods, explain_files, raise_unfit
     from ibviz.workflows.model import load_on
     from ibviz.workflows.printing import print_unfit
 
@@ -152,34 +144,35 @@ def explain(  # noqa: PLR0913 - one parameter a flag
         print(f"--model was not given: {model}, the bundled network with attention for photographs of 200 classes")
     network = load_on(model, weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
-    unfit = print_unfit if methods.strip() == ALL else refuse
+    unfit = print_unfit if methods.strip() == ALL_METHODS else raise_unfit
     for path in explain_files(source, network, chosen, out, limit=limit, unfit=unfit):
         print(path)
 
 
-@app.command()
-def evaluate(  # noqa: PLR0913 - one parameter a flag
+@app.command("evaluate")
+def evaluate_command(
     sources: Annotated[list[Path], typer.Argument(help="SUITE.toml; with --merge, folders.", metavar="SUITE")],
-    out: Annotated[Path | None, typer.Option(help="Folder for what is written.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write into.")] = None,
     model: Model = None,
     data: Data = None,
-    weights: Weights = None,
+    weights: WeightsFile = None,
     device: Device = "auto",
-    limit: Annotated[int | None, typer.Option(min=2, help="Images at most.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished batch.")] = False,
-    merge: Annotated[bool, typer.Option("--merge", help="One result of folders of several processes.")] = False,
-    verify: Annotated[Path | None, typer.Option(help="A rows.parquet; a random 1 % of it is computed again.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Largest number of images.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished batch.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge folders of several processes.")] = False,
+    verify: Annotated[Path | None, typer.Option(help="A rows.parquet; a random 1 % is computed again.")] = None,
 ) -> None:
-    """Judge the methods of SUITE (TOML) by its metrics, beside controls; under torchrun on several processes."""
+    """Judge the methods of SUITE (TOML) and controls by its metrics; under torchrun on several processes."""
     from ibviz.workflows.evaluate import evaluate_suite, merge_folders, verify_result
     from ibviz.workflows.printing import print_results
+    from ibviz.workflows.suite import read_suite
 
     if merge:
         _refuse("--merge", model=model, data=data, weights=weights, limit=limit, resume=resume, verify=verify)
         merge_folders(sources, _out(out))
         print_results(_out(out))
         return
-    suite = _suite(sources, model, weights, limit)
+    suite = read_suite(sources, model=model, weights=weights, limit=limit)
     if verify is not None:
         _refuse("--verify", out=out, resume=resume)
         verdict = verify_result(suite, verify, root=data, device=device)
@@ -192,7 +185,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
 
 
 def _refuse(beside: str, **given: object) -> None:
-    """Say which of the given options would do nothing beside another."""
+    """Refuse options that would do nothing beside another one."""
     idle = [f"--{name}" for name, value in given.items() if value]
     if idle:
         raise InputError(f"beside {beside} there is nothing for {', '.join(idle)} to do; leave that out")
@@ -200,35 +193,19 @@ def _refuse(beside: str, **given: object) -> None:
 
 def _out(out: Path | None) -> Path:
     if out is None:
-        raise InputError("give the folder for what is written, --out DIR")
+        raise InputError("give the folder to write into, --out DIR")
     return out
 
 
-def _suite(sources: list[Path], model: str | None, weights: Path | None, limit: int | None) -> Any:
-    """The suite of a file, with what flags say instead."""
-    from ibviz.benchmark.config import NamedModel, SuiteConfig
-    from ibviz.settings import read_toml
-
-    if len(sources) > 1:
-        raise InputError(f"expected one suite; got {len(sources)}. Folders of one run go with --merge")
-    suite = read_toml(sources[0], SuiteConfig)
-    changes: dict[str, Any] = {} if model is None else {"models": (NamedModel(name=model, weights=weights),)}
-    if weights is not None and model is None:
-        raise InputError("--weights belongs to --model; those of a suite stand beside its [[models]]")
-    if limit is not None:
-        changes["images"] = limit if suite.images is None else min(limit, suite.images)
-    return suite.model_copy(update=changes)
-
-
-@app.command()
-def anchors(
+@app.command("anchors")
+def anchors_command(
     checkpoint: Annotated[str, typer.Argument(help="Run folder, model.safetensors, or photos or digits (bundled).")],
     out: Out = Path("anchors"),
     data: Data = None,
-    limit: Annotated[int, typer.Option(min=2, help="Test images at most.")] = 500,
+    limit: Annotated[int, typer.Option(min=2, help="Largest number of test images.")] = 500,
     device: Device = "auto",
 ) -> None:
-    """Say what the anchors of a trained attention are worth: usage, interventions, consistency."""
+    """Measure the anchors of a trained attention: usage, interventions, consistency."""
     from ibviz.workflows.anchors import study_anchors
     from ibviz.workflows.model import load_trained
 
@@ -236,31 +213,31 @@ def anchors(
     print(f"\nnumbers and rows of single images: {out}")
 
 
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="What `ibviz evaluate` wrote.")],
+@app.command("report")
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="Folder written by `ibviz evaluate`.")],
     out: Annotated[Path | None, typer.Option(help="File to write; report.html in the folder if not given.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Images at most, of those kept as pictures.")] = None,
-    anchors: Annotated[Path | None, typer.Option(help="Folder of `ibviz anchors`: effects of the anchors.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Largest number of stored pictures.")] = None,
+    anchors: Annotated[Path | None, typer.Option(help="Folder written by `ibviz anchors`.")] = None,
 ) -> None:
-    """Make one HTML page to explore a result: table, curves, maps of each image, anchors; no server, no network."""
+    """Write one HTML page to explore a result: table, curves, maps per image, anchors; no server, no network."""
     from ibviz.workflows.report import write_report
 
     path = write_report(folder, out, images=images, anchors=anchors)
     print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
 
 
-@app.command()
-def compare_protocols(  # noqa: PLR0913 - one parameter a flag
+@app.command("compare-protocols")
+def compare_protocols_command(
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
     model: Model = "digits",
-    method: Annotated[str, typer.Option(help="Whose maps are judged.")] = "grad_cam",
+    method: Annotated[str, typer.Option(help="Method whose maps are judged.")] = "grad_cam",
     layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM; chosen by grid if not given.")] = None,
-    weights: Weights = None,
-    limit: Annotated[int, typer.Option(min=1, help="Images at most.")] = 4,
+    weights: WeightsFile = None,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of images.")] = 4,
     device: Device = "auto",
 ) -> None:
-    """Judge one method's maps under every preset, and say which choice of a protocol moves the number how much."""
+    """Judge one method's maps under every preset, and show how far each choice of a protocol moves the result."""
     from ibviz.models.classifier import IBClassifier
     from ibviz.workflows.explain import check_methods, choose_methods, compare_protocols_on
     from ibviz.workflows.model import load_on
@@ -271,10 +248,10 @@ def compare_protocols(  # noqa: PLR0913 - one parameter a flag
     print(compare_protocols_on(source, network, name, options, limit=limit))
 
 
-@app.command()
-def figure(
-    sidecar: Annotated[Path, typer.Argument(help="The .json beside a figure, with its data beside it.")],
-    out: Annotated[Path | None, typer.Option(help="PNG, PDF or SVG; by default in place, in every format.")] = None,
+@app.command("figure")
+def figure_command(
+    sidecar: Annotated[Path, typer.Argument(help="The .json file beside a figure, with its data beside it.")],
+    out: Annotated[Path | None, typer.Option(help="PNG, PDF or SVG; by default all files of the figure.")] = None,
 ) -> None:
     """Draw a figure again from its sidecar, identically under the same libraries."""
     from ibviz.workflows.figure import redraw_files
@@ -287,18 +264,18 @@ def figure(
 def list_command(
     kind: Annotated[str, typer.Argument(help="methods, metrics, baselines, sources, models or presets.")],
 ) -> None:
-    """List what can be named in a recipe, a suite or on the command line, with descriptions and options."""
+    """List the names that a recipe, a suite or the command line accepts, with descriptions and options."""
     from ibviz.workflows.listing import list_names
 
     print(list_names(kind))
 
 
-@app.command()
-def doctor() -> None:
-    """Say versions, device, extras and programs, and test the metrics on a network whose numbers are known."""
+@app.command("doctor")
+def doctor_command() -> None:
+    """Print versions, device, extras and programs, and test the metrics on a case whose result is known."""
     from ibviz.workflows.doctor import diagnose
 
     lines = diagnose()
     for line in lines:
-        print(f"{'' if line.sound else 'NOT SOUND '}{line.what}: {line.said}")
+        print(f"{'' if line.sound else 'NOT SOUND '}{line.name}: {line.result}")
     raise typer.Exit(int(not all(line.sound for line in lines)))

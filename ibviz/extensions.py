@@ -1,4 +1,4 @@
-"""Objects of the user's own code, named as `file.py:name` or `package.module:name`."""
+"""Objects of the user's code, named as `file.py:name` or `package.module:name`."""
 
 import hashlib
 import inspect
@@ -13,11 +13,11 @@ from typing import Any
 
 from ibviz.errors import InputError
 
-DIGITS = 16  # hexadecimal digits of a hash
+_HASH_DIGITS = 16  # hexadecimal digits of a hash
 
 
 def is_outside(name: str) -> bool:
-    """Return whether a name stands for an object of the user's own code.
+    """Return True if a name refers to an object of the user's code.
 
     >>> is_outside("my_methods.py:blobs"), is_outside("grad_cam")
     (True, False)
@@ -26,10 +26,12 @@ def is_outside(name: str) -> bool:
 
 
 def load_outside(name: str) -> Any:
-    """Import the object that `file.py:name` or `package.module:name` names; a relative path counts from here.
+    """Import the object named by `file.py:name` or `package.module:name`; paths are relative to the current folder.
 
-    A file is imported anew whenever its contents have changed. Raises `InputError` if there is no such file, module or
-    object, or if the code fails while it is imported.
+    A file is imported again if its contents have changed.
+
+    Raises:
+        InputError: There is no such file, module or object, or its code fails during the import.
 
     >>> load_outside("math:tau")
     6.283185307179586
@@ -43,7 +45,7 @@ def load_outside(name: str) -> Any:
 
 
 def hash_outside(name: str) -> str:
-    """Return the SHA-256 of the source file behind a name and its package's version, sixteen hexadecimal digits.
+    """Return sixteen hexadecimal digits of the SHA-256 of the source file behind a name and its package's version.
 
     >>> len(hash_outside("json:dumps"))
     16
@@ -53,11 +55,11 @@ def hash_outside(name: str) -> str:
     content = _read(Path(file)) if file and file.endswith(".py") else b""
     with suppress(PackageNotFoundError):
         content += version(place.partition(".")[0]).encode()
-    return hashlib.sha256(content).hexdigest()[:DIGITS]
+    return hashlib.sha256(content).hexdigest()[:_HASH_DIGITS]
 
 
 def positional(function: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments that a function takes by position.
+    """Return the names of the positional arguments of a function.
 
     >>> positional(lambda model, images, *, steps=4: None)
     ['model', 'images']
@@ -67,7 +69,7 @@ def positional(function: Callable[..., Any]) -> list[str]:
 
 
 def keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the arguments that a function takes by keyword alone: its options.
+    """Return the keyword-only arguments of a function, which are its options.
 
     >>> list(keyword_only(lambda model, images, *, steps=4: None))
     ['steps']
@@ -79,20 +81,23 @@ def keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def check_signature(
     name: str, function: object, *, least: int, most: int, keywords: Sequence[str] | None = None
 ) -> None:
-    """Refuse an object that cannot be called with `least` to `most` arguments by position.
+    """Refuse an object that cannot be called with `least` to `most` positional arguments.
 
     Args:
-        name: What the user wrote, for the message.
-        function: The object behind it.
-        least: The fewest arguments that are passed by position.
-        most: The most of them.
-        keywords: The arguments that may be passed by keyword; None if they are the user's to give.
+        name: The name that the user wrote, for the message.
+        function: The object behind the name.
+        least: The smallest number of positional arguments.
+        most: The largest number of positional arguments.
+        keywords: The keyword arguments that are passed; None if the user chooses them.
+
+    Raises:
+        InputError: The object is not callable, or has another signature.
     """
     if not callable(function):
         raise InputError(f"{name} is no function but {type(function).__name__}")
     try:
         count, options = len(positional(function)), keyword_only(function)
-    except ValueError:  # compiled code does not say what it takes
+    except ValueError:  # compiled code has no signature
         return
     wanted = f"{least}" if least == most else f"{least} to {most}"
     if not least <= count <= most:
@@ -120,14 +125,14 @@ def _read(path: Path) -> bytes:
 
 
 def _from_file(path: Path) -> ModuleType:
-    own = f"ibviz_outside_{hashlib.sha256(str(path.absolute()).encode() + _read(path)).hexdigest()[:DIGITS]}"
+    own = f"ibviz_outside_{hashlib.sha256(str(path.absolute()).encode() + _read(path)).hexdigest()[:_HASH_DIGITS]}"
     if own in sys.modules:
         return sys.modules[own]
     spec = util.spec_from_file_location(own, path)
     assert spec is not None  # the name ends with .py
     assert spec.loader is not None
     module = util.module_from_spec(spec)
-    sys.modules[own] = module  # dataclasses look their module up
+    sys.modules[own] = module  # dataclasses look up their module here
     try:
         spec.loader.exec_module(module)
     except Exception as error:

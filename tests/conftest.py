@@ -23,7 +23,7 @@ def run(monkeypatch, capsys):
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["ibviz", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            cli.run()
         printed = capsys.readouterr()
         return int(stopped.value.code or 0), printed.out, printed.err
 

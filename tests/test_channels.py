@@ -18,7 +18,7 @@ from ibviz.metrics import BASELINES, CurveProtocol
 from ibviz.models.attach import attach
 from ibviz.models.config import InputConfig
 from ibviz.models.loading import WrappedClassifier, wrap
-from ibviz.workflows.figure import redraw
+from ibviz.workflows.figure import redraw_figure
 
 close = torch.testing.assert_close
 SIZE = (16, 24)
@@ -206,7 +206,7 @@ def test_figures_show_a_stated_choice_of_channels(tmp_path):
     grey = panel(images[:, 3:4], maps)
     assert _pixels(grey) == _pixels(panel(images[:, [3, 3, 3]], maps)) == _pixels(panel(images, maps, channels=[3]))
     chosen.save(tmp_path / "first.png")
-    redraw(tmp_path / "first.json").save(tmp_path / "second.png")
+    redraw_figure(tmp_path / "first.json").save(tmp_path / "second.png")
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 

@@ -284,7 +284,7 @@ def test_import_and_help_are_quick():
     code = "import torch, time; t = time.perf_counter(); import ibviz; print(time.perf_counter() - t)"
     costs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in range(3)]
     assert min(map(float, costs)) < 0.1
-    script = "import sys; sys.argv = ['ibviz', '--help']; from ibviz.cli import main; main()"
+    script = "import sys; sys.argv = ['ibviz', '--help']; from ibviz.cli import run; run()"
     assert min(seconds(script) for _ in range(3)) < 0.5
     loaded = "import sys, ibviz.cli; assert not {'torch', 'captum', 'matplotlib', 'pyarrow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True)

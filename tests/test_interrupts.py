@@ -42,7 +42,7 @@ def test_ctrl_c_while_a_library_is_imported_leaves_no_traceback(library, spoilt,
 
 
 def test_an_error_that_is_none_of_the_users_is_shown_whole_if_nobody_pressed_ctrl_c(monkeypatch):
-    monkeypatch.setattr("ibviz.cli.main", lambda: {}["our mistake"])
+    monkeypatch.setattr("ibviz.cli.run", lambda: {}["our mistake"])
     before = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(KeyError, match="our mistake"):

@@ -27,7 +27,7 @@ import torch
 from resnet20 import ResNet20
 from torch import Tensor, nn
 
-from ibviz.benchmark.probe import FORMATS, Pace, fastest, in_format
+from ibviz.benchmark.throughput import MEMORY_FORMATS, Pace, fastest, in_format
 from ibviz.files import replacing
 from ibviz.metrics import CurveProtocol, faithfulness, planned_states, scorer
 from ibviz.models.loading import WrappedClassifier, wrap
@@ -127,7 +127,7 @@ def interleaved(runs: dict[str, Timed], repeats: int) -> dict[str, list[float]]:
 
 def ours(one: Scene, protocol: CurveProtocol) -> Timed:
     """Both curves of all images, in the format the network is held in."""
-    images = one.images.contiguous(memory_format=FORMATS[one.pace.memory_format])
+    images = one.images.contiguous(memory_format=MEMORY_FORMATS[one.pace.memory_format])
     paced = protocol.model_copy(update={"batch_size": one.pace.batch_size})
 
     def run() -> None:
@@ -140,7 +140,8 @@ def ours(one: Scene, protocol: CurveProtocol) -> Timed:
 def bare(one: Scene, passes: int) -> Timed:
     """As many images through the network alone."""
     size, name = one.pace.batch_size, one.pace.memory_format
-    batch = torch.rand(size, *one.images.shape[1:], device=one.images.device).contiguous(memory_format=FORMATS[name])
+    batch = torch.rand(size, *one.images.shape[1:], device=one.images.device)
+    batch = batch.contiguous(memory_format=MEMORY_FORMATS[name])
 
     @torch.inference_mode()
     def run() -> None:
@@ -175,7 +176,7 @@ def torchcam(one: Scene, *, equal: bool) -> Timed:
     from torchcam.metrics import DeletionInsertionMetric  # pyright: ignore
 
     name, size = (one.pace.memory_format, one.pace.batch_size) if equal else ("contiguous", 32)
-    images = one.model.normalize(one.images).contiguous(memory_format=FORMATS[name])
+    images = one.model.normalize(one.images).contiguous(memory_format=MEMORY_FORMATS[name])
     network = one.model.network
 
     def run() -> None:

@@ -34,7 +34,7 @@ from ibviz.models.loading import wrap
 
 SIDE, CLASSES, BATCH = 16, 4, 250
 # Maps, metrics, the network's answers, and the drawing of the data.
-WORK = ((maps, "_computed"), (loop, "judge"), (loop, "as_seen"), (loop, "choose_images"))
+WORK = ((maps, "_computed"), (loop, "judge"), (loop, "batch_for"), (loop, "choose_images"))
 
 
 def timed(module: Any, name: str, spent: dict[str, float]) -> None:
@@ -112,7 +112,7 @@ def remember(count: int, results: Any) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        loop.run(suite, {"tiny": model}, synthetic(count), Path(folder))
+        loop.run_on_images(suite, {"tiny": model}, synthetic(count), Path(folder))
         seconds = time.perf_counter() - begun
         stored = size_of(Path(folder) / "maps")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

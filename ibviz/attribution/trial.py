@@ -75,7 +75,7 @@ def _trial(model: nn.Module, image: Images) -> torch.memory_format | None:
         once_more = model(image)
         _refuse_differences(by_chance=by_chance, in_time=_differ(torch.cat([alone, together[1:]]), once_more[0]))
     _refuse_other_names(model, together)
-    if head_of(model).name in ENDS and bool(((together >= 0) & (together <= 1)).all()):
+    if head_of(model).name in _ENDS and bool(((together >= 0) & (together <= 1)).all()):
         _refuse_probabilities_at_the_end(model, image)
     return layout
 

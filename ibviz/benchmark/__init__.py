@@ -1,4 +1,4 @@
-"""Comparisons: explanations judged on the same images, with intervals and controls, from Python or from a suite."""
+"""Comparisons of explanations on the same images, with intervals and controls, from Python or from a suite."""
 
 from ibviz.benchmark.comparison import compare_protocols
 from ibviz.benchmark.config import SuiteConfig

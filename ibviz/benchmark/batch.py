@@ -1,4 +1,4 @@
-"""A batch of images as one network sees it: what explaining and judging share, in memory and in a suite."""
+"""A batch of images as one network sees it, for explaining and judging, in memory and in a suite."""
 
 from typing import NamedTuple
 
@@ -17,17 +17,17 @@ class OtherImages(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch of images as one network sees it, and what is known of them."""
+    """A batch of images as one network sees it, with targets, labels and annotations."""
 
     images: Images
     targets: Targets
-    correct: Bool[Tensor, " b"] | None = None  # whether the network predicts the label, if that is known
+    correct: Bool[Tensor, " b"] | None = None  # True if the network predicts the label; None if unknown
     labels: Labels | None = None  # -1 if unknown
-    regions: Masks | None = None  # pixels of the labelled object, none if unknown
-    clusters: tuple[str, ...] | None = None  # name of what each image shares with others, such as a patient
-    probabilities: Tensor | None = None  # `(b, classes)`, of the network
-    others: OtherImages | None = None  # for the control "other image"; None: chosen among these images
-    start: int = 0  # number of the first image in the data set, unreadable ones counted
+    regions: Masks | None = None  # pixels of the labelled object; empty if unknown
+    clusters: tuple[str, ...] | None = None  # the cluster of each image, such as its patient
+    probabilities: Tensor | None = None  # of the network, `(b, classes)`
+    others: OtherImages | None = None  # for the control "other image"; None: images of this batch
+    start: int = 0  # index of the first image in the data set, where unreadable images count too
     data: str = ""  # hash of images and targets
 
     @property
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
         return self.images.shape[2], self.images.shape[3]
 
     def at(self, places: Labels) -> "Batch":
-        """Return some of the images with what they are judged by."""
+        """Return a part of the batch, without probabilities and other images."""
         classes, against = self.targets
         targets = Targets(classes[places], None if against is None else against[places])
         correct, labels, regions = (

@@ -1,4 +1,4 @@
-"""The same maps under every preset, and under the default with one choice changed at a time: what moves the number?"""
+"""The same maps judged under every preset, and under the default protocol with one choice changed at a time."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import torch
 
 from ibviz.attribution.catalogue import Explanation
 from ibviz.attribution.methods import predict, values
-from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.setup import comparison_grid, training_colour
+from ibviz.benchmark.throughput import at_best_pace
 from ibviz.heads import head_of
 from ibviz.metrics.curves import faithfulness, planned_states
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS, Averages, averages
@@ -21,7 +21,7 @@ from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import Grid, Images, Labels, Maps, Masks
 
-# One choice each, as changes of the default; without labels the last is left out.
+# Changes of the default by one choice each; the last one needs labels.
 CHANGES: dict[str, dict[str, Any]] = {
     "baseline: black": {"baseline": "black"},
     "baseline: image mean": {"baseline": "image_mean"},
@@ -55,13 +55,13 @@ class Outcome(NamedTuple):
     name: str
     hash: str
     deletion: float
-    insertion: float  # of `iba`, least relevant first
+    insertion: float  # for `iba`: removal, least relevant first
     srg: float
-    moved: float  # SRG less that of the default; NaN where it is counted in another unit
+    moved: float  # SRG minus that of the default; NaN if the units differ
 
 
 class Hit(NamedTuple):
-    """The pointing game under one preset: its mean over images with an object, and that of a uniformly drawn point."""
+    """The pointing game under one preset: its mean over images with an object, and the mean for a random point."""
 
     name: str
     hit: Averages
@@ -69,7 +69,7 @@ class Hit(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One explanation under all presets, under each change of the default, and where objects are known its pointing."""
+    """One explanation under all presets, under each change of the default, and in the pointing game."""
 
     default: CurveProtocol
     presets: list[Outcome]
@@ -86,10 +86,20 @@ def compare_protocols(
     regions: Masks | None = None,
     grid: Grid | None = None,
 ) -> Comparison:
-    """One explanation under all of `PRESETS`, under `CHANGES`, and where objects are known under `POINTING_PRESETS`.
+    """Judge one explanation under all of `PRESETS` and `CHANGES`, and under `POINTING_PRESETS` if objects are known.
 
-    The class that is judged is chosen by each protocol; the maps stay what they are. `grid` is by default the
-    explanation's own.
+    Each protocol chooses the class that is judged; the maps are always the same.
+
+    Args:
+        model: A network that states its normalisation.
+        images: Images `(b, channels, h, w)` in [0, 1].
+        explanation: Maps of the images.
+        labels: The true classes, -1 if unknown.
+        regions: Masks of the objects `(b, h, w)`.
+        grid: Rows and columns of the grid; by default that of the explanation.
+
+    Returns:
+        Means over the images under each protocol.
 
     >>> sorted(PRESETS | POINTING_PRESETS)
     ['default', 'iba', 'latec', 'quantus', 'rise', 'torchcam', 'torchray', 'xplique']
@@ -104,20 +114,25 @@ def compare_protocols(
         if known or change.get("target") != "true"
     }
     judged = {name: protocol.judging(head_of(model)) for name, protocol in (presets | changed).items()}
-    found = _judged(model, images, explanation, labels, judged)
-    named = {one.name: one for one in found}
-    moves = sorted((named[name] for name in changed), key=lambda one: (math.isnan(one.moved), -abs(one.moved)))
+    outcomes = {outcome.name: outcome for outcome in _outcomes(model, images, explanation, labels, judged)}
+    moves = sorted((outcomes[name] for name in changed), key=_by_move)
     pointing = [] if regions is None else _pointed(values(explanation).to(images.device), regions.to(images.device))
-    return Comparison(presets["default"], [named[name] for name in presets], moves, pointing)
+    return Comparison(presets["default"], [outcomes[name] for name in presets], moves, pointing)
 
 
 def _pointed(maps: Maps, regions: Masks) -> list[Hit]:
-    alike = maps.new_zeros(len(maps), dtype=torch.long)  # one class: the mean over images is asked for
-    found = {name: rule(maps, regions) for name, rule in POINTING_PRESETS.items()}
-    return [Hit(name, averages(one.hit, alike), averages(one.chance, alike)) for name, one in found.items()]
+    classes = maps.new_zeros(len(maps), dtype=torch.long)  # a single class, since only the mean over images is needed
+    results = {name: rule(maps, regions) for name, rule in POINTING_PRESETS.items()}
+    return [
+        Hit(name, averages(result.hit, classes), averages(result.chance, classes)) for name, result in results.items()
+    ]
 
 
-def _judged(
+def _by_move(outcome: Outcome) -> tuple[bool, float]:
+    return math.isnan(outcome.moved), -abs(outcome.moved)
+
+
+def _outcomes(
     model: Classifier,
     images: Images,
     explanation: Explanation,
@@ -127,7 +142,7 @@ def _judged(
     maps, size = values(explanation).to(images.device), (images.shape[2], images.shape[3])
     passes = sum(planned_states(maps, size, protocol) for protocol in protocols.values())
     answers, labels = predict(model, images), None if labels is None else labels.to(images.device)
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     with evaluating(model):
         for name, protocol in progress(protocols.items(), f"{passes:,} forward passes", total=len(protocols)):
             with at_best_pace(model, images, protocol) as (fitted, paced):
@@ -140,28 +155,28 @@ def _judged(
                 result = faithfulness(score, fitted, maps, protocol=paced)
             areas = (result.deletion_auc, result.insertion_auc, result.srg)
             deletion, insertion, srg = (fmean(area.tolist()) for area in areas)
-            moved = srg - found[0].srg if found else 0.0
+            moved = srg - outcomes[0].srg if outcomes else 0.0
             moved = moved if _same_unit(protocol) else math.nan
-            found.append(Outcome(name, protocol.hash, deletion, insertion, srg, moved))
-    return found
+            outcomes.append(Outcome(name, protocol.hash, deletion, insertion, srg, moved))
+    return outcomes
 
 
 def _same_unit(protocol: CurveProtocol) -> bool:
-    """Whether areas are mean probabilities, as those of the default."""
+    """Return True if areas are mean probabilities, as under the default protocol."""
     return protocol.score == "probability" and protocol.area != "count"
 
 
-def page(found: Comparison, count: int) -> str:
-    """The tables for a terminal, and what a reader has to know of them."""
+def comparison_text(compared: Comparison, count: int) -> str:
+    """Return the tables for a terminal, with explanations; `count` is the number of images."""
     return "\n\n".join(
         [
-            f"Means over {count} image{'s' * (count > 1)}. {_in_words(found.default)}",
+            f"Means over {count} image{'s' * (count > 1)}. {_in_words(compared.default)}",
             "The same maps under each preset:",
-            _table(found.presets),
+            _table(compared.presets),
             "quantus adds up its points, which is no mean; iba's insertion is removal, least relevant first.",
             "The default with one choice changed, the largest move of SRG first; in another unit there is none:",
-            _table(found.moves),
-            _pointing(found.pointing),
+            _table(compared.moves),
+            _pointing(compared.pointing),
         ]
     )
 
@@ -180,21 +195,21 @@ def _pointing(hits: Sequence[Hit]) -> str:
             "torchray is a rule of the pointing game and needs objects, which these images come without; "
             "Parquet files may hold boxes."
         )
-    width = max(len(one.name) for one in hits)
+    width = max(len(hit.name) for hit in hits)
     head = f"Pointing game; images with an object: {hits[0].hit.n}, without: {hits[0].hit.excluded}"
-    lines = [f"{one.name:{width}}  {one.hit.micro:8.4f}  {one.chance.micro:8.4f}" for one in hits]
+    lines = [f"{hit.name:{width}}  {hit.hit.micro:8.4f}  {hit.chance.micro:8.4f}" for hit in hits]
     return "\n".join([head, "", f"{'':{width}}  {'hit':>8}  {'chance':>8}", *lines])
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:
-    width = max(len(one.name) for one in outcomes)
+    width = max(len(outcome.name) for outcome in outcomes)
     head = f"{'':{width}}  {'deletion':>9}  {'insertion':>9}  {'SRG':>8}  {'moved':>8}  protocol"
     lines = [
-        f"{one.name:{width}}  {one.deletion:9.4f}  {one.insertion:9.4f}  {one.srg:8.4f}  {_move(one)}  {one.hash}"
-        for one in outcomes
+        f"{name:{width}}  {deletion:9.4f}  {insertion:9.4f}  {srg:8.4f}  {_move(moved)}  {card_hash}"
+        for name, card_hash, deletion, insertion, srg, moved in outcomes
     ]
     return "\n".join([head, *lines])
 
 
-def _move(one: Outcome) -> str:
-    return f"{'-':>8}" if math.isnan(one.moved) else f"{round(one.moved, 4) + 0.0:+8.4f}"  # never -0.0000
+def _move(moved: float) -> str:
+    return f"{'-':>8}" if math.isnan(moved) else f"{round(moved, 4) + 0.0:+8.4f}"  # never -0.0000

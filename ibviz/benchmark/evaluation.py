@@ -1,4 +1,4 @@
-"""Explanations of the same images by the same network, judged on one grid beside controls."""
+"""Evaluation in memory: explanations of the same images by one network, judged on one grid beside controls."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,11 +15,11 @@ from ibviz.attribution.methods import explain, predict, values
 from ibviz.benchmark.batch import Batch
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.judging import Rules, curves_in, judge, passes_of, planned_passes
-from ibviz.benchmark.probe import at_best_pace
 from ibviz.benchmark.rows import value_rows
 from ibviz.benchmark.setup import comparison_grid, fingerprint, training_colour, versions, with_normalisation
-from ibviz.benchmark.sheets import legend
+from ibviz.benchmark.table_legend import legend
 from ibviz.benchmark.tables import Tables, tabulate, text, write_tables
+from ibviz.benchmark.throughput import at_best_pace
 from ibviz.data.regions import rasterise
 from ibviz.errors import InputError, NoMapError
 from ibviz.files import write_rows
@@ -39,52 +39,52 @@ from ibviz.types import AttentionMap, Given, Grid, Images, Labels, Masks
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-BATCH = 32  # images whose attention is replaced at once, five maps each
+BATCH = 32  # images whose attention is replaced at once, with five maps each
 DEFAULT = "default"  # label of the one protocol of `evaluate`
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row for each image, method and metric; the maps and curves behind them; the card they share."""
+    """Rows per image, method and metric, the maps and curves behind them, and the protocol card that they share."""
 
-    rows: list[dict[str, Any]]  # `native` ones on a method's own grid, where that is another one
+    rows: list[dict[str, Any]]  # `native`: on the method's own grid, if that differs from the common one
     maps: dict[str, Explanation]
     curves: dict[str, dict[str, Curve]]  # by side and method, as `ibviz.figures.curves` takes them
     card: Card
     forward_passes: int
-    reliance: Reliance | None = None  # of a network with trained attention, on labelled images
+    reliance: Reliance | None = None  # for a network with trained attention, on labelled images
 
     @property
     def protocol(self) -> CurveProtocol:
-        """The choices behind the numbers."""
+        """The protocol of the curves."""
         return self.card.protocol
 
     @property
     def controls(self) -> list[str]:
-        """Labels of the controls that were judged; the average map is one beside a trained attention only."""
+        """Labels of the controls that were judged; the average map is among them only for a trained attention."""
         return [name for name in CONTROLS if name in self.maps]
 
     @cached_property
     def tables(self) -> Tables:
-        """Estimates, ranks and tests of all methods, to be read in any format of `ibviz.benchmark.tables`."""
+        """Estimates, ranks and tests of all methods; `ibviz.benchmark.tables` has functions for each format."""
         card = self.card.model_dump(mode="json") | {"hash": self.card.hash}
         networks = {} if self.reliance is None else {UNNAMED: {"reliance": self.reliance.summary()}}
         return tabulate(self.frame(), {"protocols": {DEFAULT: card}, "models": networks})
 
     def table(self, *, short: bool = False) -> str:
-        """Means with 95 % intervals, methods above controls, how they compare, and what the numbers rest on.
+        """Return the tables as text: means with 95 % intervals, methods above controls, verdicts, and the legend.
 
-        `short` leaves it at the first table.
+        With `short`, only the first table is returned.
         """
         whole = text(self.tables).rstrip()
         return whole.partition("\n\n")[0] if short else whole
 
     def legend(self) -> str:
-        """How the numbers were made, in words."""
+        """Return the sentences that explain how the numbers were computed."""
         return legend(*self.tables)
 
     def frame(self) -> "DataFrame":
-        """The rows as a pandas table."""
+        """Return the rows as a pandas table."""
         from pandas import DataFrame
 
         return DataFrame(self.rows)
@@ -109,15 +109,29 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
 ) -> Evaluation:
     """Judge named explanations of `images` by deletion, insertion, SRG and, given boxes or masks, the pointing game.
 
-    All are brought onto the protocol's grid, by default that of the first trained attention, otherwise the coarsest;
-    the baseline is the mean colour of the network's training data. Those with another grid are judged on that as well,
-    in rows of their own. `targets` take the place of the classes that the protocol names, by default the predicted
-    ones; `labels` (-1 where unknown) are the true ones. All controls are added. Boxes are x0, y0, x1, y1 in pixels of
-    `images`. Unless the protocol says a batch size, a short trial finds the one and the memory format at which the
-    network is fastest. `clusters` name what images share, such as a patient or a background: intervals and tests then
-    count clusters, not images. The network's head, as `ibviz.wrap` was told, says what is judged. NumPy arrays are
-    taken as well. Raises `InputError` for a network whose normalisation is not known, and for images, maps or targets
-    that are none.
+    All controls are added. Maps are resized to the grid of the protocol; maps with another grid are judged on their own
+    grid as well, in separate rows. The score follows the network's head, as `ibviz.wrap` sets it. NumPy arrays are
+    accepted in place of tensors.
+
+    Args:
+        model: A network that states its normalisation: from `ibviz.load`, or wrapped by `ibviz.wrap`.
+        images: Images `(b, channels, h, w)` in [0, 1].
+        explanations: Maps `(b, rows, columns)` or an `AttentionMap`, by name.
+        targets: The classes that are judged; None: those that the protocol names, by default the predicted ones.
+        labels: The true classes, -1 if unknown.
+        boxes: A box per image, x0, y0, x1, y1 in pixels of `images`.
+        masks: A mask of the object per image, `(b, h, w)`, in place of boxes.
+        clusters: The cluster of each image, such as a patient or a background; intervals and tests then count clusters
+            instead of images.
+        protocol: The protocol of the curves. None: the default, with the mean colour of the training data as baseline,
+            on the grid of the first trained attention, or else the coarsest grid. Without a batch size, a short trial
+            finds the batch size and memory format at which the network is fastest.
+
+    Returns:
+        Rows, curves and tables; print `Evaluation.table()`.
+
+    Raises:
+        InputError: The network states no normalisation, or images, maps or targets are not valid.
     """
     model = with_normalisation(model)
     images, explanations = admitted(model, images), _maps(explanations)
@@ -134,7 +148,7 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     metrics = SuiteConfig().metrics if regions is not None else curves_in(SuiteConfig().metrics)
     with evaluating(model), at_best_pace(model, images, protocol) as (fitted, paced):
         maps = dict(explanations) | controls(model, fitted, judged.classes, paced.grid or grid)
-        numbers = {name: values(one).to(images.device) for name, one in maps.items()}
+        numbers = {name: values(given).to(images.device) for name, given in maps.items()}
         right = None if labels is None else correct(probabilities, labels, head)
         batch = Batch(fitted, judged, right, labels, regions, None if clusters is None else tuple(clusters))
         rules = Rules({DEFAULT: paced}, metrics)
@@ -153,7 +167,7 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
 
 
 def reliance_on(model: Classifier, images: Images, labels: Labels | None) -> Reliance | None:
-    """How much a network relies on its attention; None without trained attention, labels or a second image."""
+    """Return the reliance of a network on its attention; None without trained attention, labels or a second image."""
     if not isinstance(model, IBClassifier) or labels is None or len(images) < 2:
         return None
     parts = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
@@ -162,12 +176,12 @@ def reliance_on(model: Classifier, images: Images, labels: Labels | None) -> Rel
 
 def _maps(explanations: Mapping[str, Explanation | Given]) -> dict[str, Explanation]:
     maps = {
-        name: one if isinstance(one, AttentionMap) else as_tensor(one, f"the maps of {name!r}")
-        for name, one in explanations.items()
+        name: given if isinstance(given, AttentionMap) else as_tensor(given, f"the maps of {name!r}")
+        for name, given in explanations.items()
     }
-    for name, one in maps.items():
-        if isinstance(one, Tensor) and one.ndim != 3:
-            raise InputError(f"{name!r} must be maps (b, rows, columns); got {tuple(one.shape)}")
+    for name, given in maps.items():
+        if isinstance(given, Tensor) and given.ndim != 3:
+            raise InputError(f"{name!r} must be maps (b, rows, columns); got {tuple(given.shape)}")
     return maps
 
 
@@ -178,29 +192,48 @@ def _regions(images: Images, boxes: Given | None, masks: Given | None) -> Masks 
 
 
 def default_protocol(model: Classifier, explanations: Mapping[str, Explanation], **choices: Any) -> CurveProtocol:
-    """The contract's choices, with the grid and the mean colour that follow from the comparison."""
+    """Return the default protocol with the grid of the explanations and the mean colour of the training data.
+
+    Args:
+        model: A network that states its normalisation.
+        explanations: Maps by name; the grid is that of the first trained attention, otherwise the coarsest.
+        choices: Fields of `CurveProtocol` that differ from the default.
+    """
     protocol = CurveProtocol(colour=training_colour(model), **choices).judging(head_of(model))
     return protocol.on(comparison_grid(explanations))
 
 
 def card_of(model: Classifier, images: Images, judged: Targets, protocol: CurveProtocol) -> Card:
-    """The protocol with hashes of what it is applied to and the versions of what runs it."""
-    data = fingerprint([images, *(one for one in judged if one is not None)])
+    """Return the card of a protocol, with hashes of images, targets and weights, and versions of packages.
+
+    Args:
+        model: A network.
+        images: The images that are judged.
+        judged: The classes that are judged.
+        protocol: The protocol of the curves.
+    """
+    data = fingerprint([images, *(classes for classes in judged if classes is not None)])
     weights = fingerprint([tensor for _, tensor in sorted(model.state_dict().items())])
     return Card(protocol=protocol, data=data, weights=weights, versions=versions())
 
 
 def controls(model: Classifier, images: Images, targets: Labels, grid: Grid) -> dict[str, Explanation]:
-    """Maps without knowledge, under their labels; the random one on the comparison's grid.
+    """Return the maps of the controls by label; the random map is on the grid of the comparison.
 
-    That of another image is missing where there is none, or no layer has a grid for Grad-CAM.
+    The control "other image" is left out if there is no other image, or no layer for Grad-CAM.
+
+    Args:
+        model: A network in eval mode.
+        images: Images `(b, channels, h, w)` in [0, 1].
+        targets: The explained class per image.
+        grid: The grid of the comparison.
     """
     options: dict[str, dict[str, Any]] = {"random_cells": {"grid": grid}}
-    found: dict[str, Explanation] = {}
+    maps: dict[str, Explanation] = {}
     for label, name in CONTROLS.items():
         with suppress(NoMapError):
-            found[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
-    return found
+            maps[label] = explain(model, images, name, targets=targets, **options.get(name, {}))
+    return maps
 
 
 def _check(images: Images, explanations: Mapping[str, Explanation], clusters: Sequence[str] | None) -> None:

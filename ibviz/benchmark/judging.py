@@ -1,4 +1,4 @@
-"""Judging of maps by every metric under every protocol: the one place where it is done."""
+"""Judging of maps by every metric under every protocol, for evaluations in memory and suites."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import torch
 from ibviz.attribution.catalogue import CONTROLS
 from ibviz.benchmark.batch import Batch
 from ibviz.errors import InputError
-from ibviz.metrics.catalogue import measured, metric_of
+from ibviz.metrics.catalogue import measure, metric_of
 from ibviz.metrics.curves import STATES_AT_ONCE, Faithfulness, faithfulness, planned_states, random_order_area, units
 from ibviz.metrics.metric import MetricInput
 from ibviz.metrics.protocol import CurveProtocol
@@ -18,11 +18,11 @@ from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import Grid, Labels, Maps, Scores
 
-# After the first kind every later call fails as well; a resumption may be spared both.
+# Errors of the machine end a run: after the first kind every later call fails, and a resumed run may avoid both.
 MACHINE_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)
 UNIFORM = "uniform"  # label of the control whose deletion area is that of random orders
 
-Failed = Callable[[str, Labels, Exception], object]  # is told the method, the places of its images and the error
+Failed = Callable[[str, Labels, Exception], object]  # called with the method, the places of its images and the error
 
 
 class Rules(NamedTuple):
@@ -30,7 +30,7 @@ class Rules(NamedTuple):
 
     protocols: Mapping[str, CurveProtocol]  # by label
     metrics: tuple[str, ...]  # names as `metric_of` takes them
-    native: bool = True  # also judge by curves on each map's own grid, if the protocol has another one
+    native: bool = True  # also compute curves on each map's own grid, if the protocol has another one
 
 
 class Judgement(NamedTuple):
@@ -48,7 +48,7 @@ class Judgement(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A protocol, and the metrics that are computed under it."""
+    """A protocol and the metrics that are computed under it."""
 
     label: str
     protocol: CurveProtocol
@@ -56,8 +56,8 @@ class _Run(NamedTuple):
     native: bool = False
 
 
-def raise_error(method: str, places: Labels, error: Exception) -> None:  # noqa: ARG001 - the signature of `Failed`
-    """Raise the error: what `judge` does with a failure that nobody records."""
+def raise_error(_method: str, _places: Labels, error: Exception) -> None:
+    """Raise the error; the default of `judge` for failures."""
     raise error
 
 
@@ -70,15 +70,15 @@ def judge(
     failed: Failed = raise_error,
     title: str = "",
 ) -> list[Judgement]:
-    """Judge the maps of a batch, protocol by protocol; an image whose map holds NaN has none.
+    """Judge the maps of a batch under each protocol; images with NaN in their map are left out.
 
     Args:
         model: The network that was explained, in eval mode.
         batch: The images; metrics of objects need its `regions`.
-        maps: By the label of the method, `(b, rows, columns)`.
+        maps: Maps `(b, rows, columns)` by the label of the method.
         rules: Protocols and metrics.
-        failed: Is told of each metric that fails for a method, which is then left out.
-        title: Text beside the progress bar; without it there is none.
+        failed: Called for each metric that fails for a method; the metric is then left out.
+        title: Text beside the progress bar; empty for no bar.
     """
     judged: list[Judgement] = []
     metrics = rules.metrics
@@ -120,7 +120,7 @@ def curves_in(metrics: Sequence[str]) -> tuple[str, ...]:
 def _judge_method(  # noqa: PLR0913 - what is judged, by what, and who is told of failures
     model: Classifier, batch: Batch, name: str, maps: Maps, run: _Run, rules: Rules, failed: Failed
 ) -> Iterator[Judgement]:
-    """Judge one method's maps of the images that have a map, on the protocol's grid and on their own."""
+    """Judge the maps of one method, on the protocol's grid and on their own; images without a map are left out."""
     whole = ~maps.isnan().flatten(1).any(1)
     places = whole.nonzero().flatten()
     if not len(places):
@@ -135,7 +135,7 @@ def _judge_method(  # noqa: PLR0913 - what is judged, by what, and who is told o
         values = {}
         for metric in own.metrics:
             try:
-                values[metric] = measured(metric, given)
+                values[metric] = measure(metric, given)
             except Exception as error:
                 failed(name, places, _named(metric, error))
         grid, curves = (given.cells.shape[1], given.cells.shape[2]), given.curves
@@ -144,7 +144,7 @@ def _judge_method(  # noqa: PLR0913 - what is judged, by what, and who is told o
 
 
 def _named(metric: str, error: Exception) -> Exception:
-    """Return an error of a metric with its name; one of the machine stays what it is."""
+    """Return the error with the name of the metric; errors of the machine are returned unchanged."""
     if isinstance(error, MACHINE_ERRORS):
         return error
     kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
@@ -154,7 +154,7 @@ def _named(metric: str, error: Exception) -> Exception:
 
 
 def _runs(name: str, maps: Maps, size: Grid, run: _Run, rules: Rules) -> list[_Run]:
-    """Return the run, and for curves the same on the maps' own grid if that is another one and is wanted."""
+    """Return the run and, for curves, the same on the maps' own grid if that differs and is wanted."""
     grid, own, metrics = run.protocol.grid, (maps.shape[1], maps.shape[2]), curves_in(run.metrics)
     fits = own[0] <= size[0] and own[1] <= size[1] and grid not in (None, own)
     if not (rules.native and fits and metrics) or name in CONTROLS:

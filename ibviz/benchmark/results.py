@@ -1,4 +1,4 @@
-"""The folder that `ibviz evaluate` writes, read back: what a table, a figure or a page needs, without a model."""
+"""Results of `ibviz evaluate`, read back from their folder for tables, figures and reports, without a model."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CIRCUMSTANCES = "circumstances.json"
-ANEW = f"delete {CIRCUMSTANCES} there and resume the run, or run the suite again"
+RUN_AGAIN = f"delete {CIRCUMSTANCES} there and resume the run, or run the suite again"
 COLUMNS = {
     "rows": (
         *("model", "image", "method", "control", "native", "grid", "protocol", "hash", "metric", "value", "tie_sd"),
@@ -34,10 +34,10 @@ COLUMNS = {
 
 
 class ProtocolCard(BaseModel, extra="allow"):
-    """What is read of a protocol's card."""
+    """The fields of a protocol card that are read."""
 
     class Protocol(BaseModel, extra="allow"):
-        """The protocol itself."""
+        """The fields of a protocol that are read."""
 
         score: str
 
@@ -46,26 +46,26 @@ class ProtocolCard(BaseModel, extra="allow"):
 
 
 class Decided(BaseModel, extra="allow"):
-    """How a network decided with other maps in the place of its attention."""
+    """Accuracy and cross-entropy of a network with other maps in the place of its attention."""
 
     accuracy: Estimate
     cross_entropy: Estimate
 
 
 class JudgedModel(BaseModel, extra="allow"):
-    """What is read of a network."""
+    """The fields of a network that are read."""
 
     name: str
     weights: str | None = None
     class_names: list[str] = Field(min_length=1)
     size: int | list[int]  # side of a square, or height and width
-    reliance: dict[str, Decided] = {}  # by the name of the map
+    reliance: dict[str, Decided] = {}  # the key is the name of the map
     recipe: str | None = None
     protocols: dict[str, ProtocolCard] = Field(min_length=1)
 
 
 class JudgedMethod(BaseModel, extra="allow"):
-    """What is read of a method."""
+    """The fields of a method that are read."""
 
     control: bool
 
@@ -80,7 +80,7 @@ class FailedMethod(BaseModel, extra="allow"):
 
 
 class Absent(BaseModel, extra="allow"):
-    """What a table lacks."""
+    """A model, method or metric that a table lacks, and the reason."""
 
     model: str | None = None
     method: str | None = None
@@ -89,13 +89,13 @@ class Absent(BaseModel, extra="allow"):
 
 
 class JudgedSuite(BaseModel, extra="allow"):
-    """What is read of a suite."""
+    """The fields of a suite that are read."""
 
     data: dict[str, Any] = {}
 
 
 class Circumstances(BaseModel, extra="allow"):
-    """What is read of `circumstances.json`; the rest is shown as it is."""
+    """The fields of `circumstances.json` that are read; the others are shown as they are."""
 
     suite: JudgedSuite
     models: dict[str, JudgedModel] = Field(min_length=1)
@@ -105,14 +105,14 @@ class Circumstances(BaseModel, extra="allow"):
     skipped: list[str]
     failures: list[FailedMethod]
     left_out: list[Absent]
-    files: dict[str, str] = {}  # digests; older results have none
+    files: dict[str, str] = {}  # digests; empty for older results
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a suite found, as tables whose columns are those of `COLUMNS`; a missing label is NaN.
+    """The result of a suite, as tables with the columns in `COLUMNS`; a missing label is NaN.
 
-    A table is read when it is first asked for, since those of many images are large.
+    Each table is read on first use, since tables of many images are large.
     """
 
     folder: Path
@@ -120,26 +120,26 @@ class Results:
 
     @cached_property
     def rows(self) -> "DataFrame":
-        """One for each image x model x method x metric x protocol."""
+        """One row per image, model, method, metric and protocol."""
         return self._frame("rows")
 
     @cached_property
     def images(self) -> "DataFrame":
-        """One for each image; `picture` holds the bytes of a PNG, of the first images only."""
+        """One row per image; `picture` holds the bytes of a PNG, for the first images only."""
         return self._frame("images")
 
     @cached_property
     def predictions(self) -> "DataFrame":
-        """One for each model x image."""
+        """One row per model and image."""
         return self._frame("predictions")
 
     @cached_property
     def curves(self) -> "DataFrame":
-        """One for each model x method x protocol x image x side; `fractions` and `scores` hold arrays."""
+        """One row per model, method, protocol, image and side; `fractions` and `scores` hold arrays."""
         return self._frame("curves")
 
     def curves_of(self, model: str, protocol: str) -> "DataFrame":
-        """Those of one network under one protocol, the only ones that are read."""
+        """Return the curves of one network under one protocol; no others are read."""
         return self._frame("curves", [("model", "=", model), ("protocol", "=", protocol)])
 
     def _frame(self, name: str, filters: list[tuple[str, str, str]] | None = None) -> "DataFrame":
@@ -151,7 +151,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read what `ibviz evaluate SUITE --out folder` left; a folder of anything else is an `InputError`.
+    """Read the folder that `ibviz evaluate SUITE --out folder` wrote; raise `InputError` if it holds anything else.
 
     >>> read_results(Path("nowhere"))
     Traceback (most recent call last):
@@ -167,29 +167,29 @@ def read_results(folder: Path) -> Results:
         raise InputError(f"{folder} holds no finished result, for it lacks {', '.join(missing)}; {wanted}")
     for name in COLUMNS:
         _check(folder / f"{name}.parquet", name)
-    held = read_circumstances(folder)
-    facts = {name: value for name, value in held.items() if name != "files"}
+    circumstances = read_circumstances(folder)
+    facts = {name: value for name, value in circumstances.items() if name != "files"}
     return Results(folder, facts)
 
 
 def rebuild(folder: Path) -> Results:
-    """Write the tables of a result folder anew, in all formats: from its rows, without a model, to the same bytes."""
+    """Write the tables of a result folder again, in all formats, from its rows alone; the bytes are the same."""
     results = read_results(folder)
     write_tables(folder, tabulate(results.rows, results.circumstances))
     return results
 
 
 def read_circumstances(folder: Path) -> dict[str, Any]:
-    """Read how a result came about; one whose files have changed since they were written is refused."""
+    """Read the circumstances of a result; refuse one whose files have changed since they were written."""
     path = folder / CIRCUMSTANCES
-    facts = read_sealed(path, ANEW)
-    held = validated(Circumstances, facts, f"{path} does not hold the circumstances of a run", ANEW)
-    check_files(folder, held.files, ANEW)
+    facts = read_sealed(path, RUN_AGAIN)
+    circumstances = validated(Circumstances, facts, f"{path} does not hold the circumstances of a run", RUN_AGAIN)
+    check_files(folder, circumstances.files, RUN_AGAIN)
     return facts
 
 
 def _check(path: Path, name: str) -> None:
-    """Refuse a table without a column that is read, or with another kind of values in it."""
+    """Refuse a table that lacks a column, or has a column of another type."""
     import pyarrow.parquet as pq
     from pyarrow import types
 
@@ -204,7 +204,7 @@ def _check(path: Path, name: str) -> None:
     for field in schemas()[name]:
         needed = field.name in COLUMNS[name]
         if not needed and (field.name not in schema.names or types.is_null(schema.field(field.name).type)):
-            continue  # images that share nothing
+            continue  # images without clusters
         if not _fits(schema.field(field.name).type, field.type):
             raise InputError(
                 f"{path} should hold {field.type} in its column {field.name}; it holds "
@@ -213,7 +213,7 @@ def _check(path: Path, name: str) -> None:
 
 
 def _fits(given: "pa.DataType", wanted: "pa.DataType") -> bool:
-    """Whether values are of the kind that is wanted, whatever their width; a column of nulls alone has no kind."""
+    """Return True if a type is of the wanted kind, regardless of its width; a column of nulls fits most kinds."""
     from pyarrow import types
 
     if types.is_null(given):

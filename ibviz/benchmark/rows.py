@@ -66,7 +66,7 @@ def _value_rows(judged: Judgement, batch: Batch) -> list[dict[str, Any]]:
 
 
 def _columns(judged: Judgement, batch: Batch) -> dict[str, list[Any]]:
-    """Return what is known of each image beside the value of a metric."""
+    """Return the columns that do not depend on the metric: target, label, ties, scores and annotations."""
     curves = judged.curves
     facts = {
         "target": batch.targets.classes,

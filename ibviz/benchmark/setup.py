@@ -1,4 +1,4 @@
-"""The setting of a comparison, which evaluations in memory and suites share: grid, colour, hashes, versions."""
+"""The setting of a comparison, shared by evaluations in memory and suites: grid, colour, hashes, versions."""
 
 import hashlib
 import math
@@ -20,19 +20,19 @@ def comparison_grid(explanations: Mapping[str, Explanation]) -> Grid:
     >>> comparison_grid({"fine": torch.rand(1, 32, 32), "coarse": torch.rand(1, 8, 8)})
     (8, 8)
     """
-    trained = [own.mean for own in explanations.values() if isinstance(own, AttentionMap)]
-    grids = [own.shape[1:] for own in trained[:1] or map(values, explanations.values())]
+    trained = [given.mean for given in explanations.values() if isinstance(given, AttentionMap)]
+    grids = [maps.shape[1:] for maps in trained[:1] or map(values, explanations.values())]
     rows, columns = min(grids, key=math.prod)
     return rows, columns
 
 
 def training_colour(model: Classifier) -> tuple[float, ...]:
-    """Return the mean colour of the network's training data, in [0, 1], a number a channel."""
+    """Return the mean colour of the network's training data, in [0, 1], one number per channel."""
     return tuple(with_normalisation(model).normalize.mean.flatten().tolist())
 
 
 def with_normalisation(model: nn.Module) -> Classifier:
-    """Return the network if it says how its images are normalised, on which baselines rest; otherwise refuse it."""
+    """Return the network if it states the normalisation of its images, which baselines need; otherwise refuse it."""
     if not isinstance(model, Classifier):
         raise InputError(
             f"{type(model).__name__} does not say how its images are normalised, by which masked ones are "
@@ -42,7 +42,7 @@ def with_normalisation(model: nn.Module) -> Classifier:
 
 
 def fingerprint(tensors: list[Tensor]) -> str:
-    """Return the SHA-256 of tensors' bytes in row-major order, whatever their memory format, twelve hexadecimal digits.
+    """Return twelve hexadecimal digits of the SHA-256 of tensors, in row-major order whatever their memory format.
 
     >>> fingerprint([torch.zeros(2)])
     'af5570f5a181'

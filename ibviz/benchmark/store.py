@@ -1,11 +1,11 @@
-"""Maps kept exactly: what metrics and figures read, whether it was computed a moment or a year ago.
+"""The store of maps on disk, from which metrics and figures read, in new and in resumed runs.
 
-A shard holds the maps of one network and method for one batch of images. Quantised maps are the index of each cell's
-level and the table of anchors. Others are float16 times a power of two for each image, which keeps ratios and signs as
-they are and lets no small gradient vanish: the largest value of a map lies near the upper end of float16, so that only
-what is 2^-39 of it becomes 0. Values closer to each other than 1 part in 2048 may become one, that is, ties.
+A shard holds the maps of one network and method for one batch of images. Quantised maps are stored as the index of each
+cell's level and the table of anchors. Other maps are stored as float16 times a power of two per image. This preserves
+ratios and signs, and small gradients do not vanish: the largest value of a map lies near the upper end of float16, so
+only values below 2^-39 of it become 0. Values that differ by less than 1 part in 2048 may become equal (ties).
 
-    maps/MODEL/METHOD/00000064-3f0c….safetensors      number of the first image, SHA-256 of the file
+    maps/MODEL/METHOD/00000064-3f0c….safetensors      index of the first image, SHA-256 of the file
 """
 
 import hashlib
@@ -31,30 +31,30 @@ from ibviz.reading import parsing, validated
 from ibviz.types import AttentionMap, Maps
 
 FOLDER = "maps"
-TOP = 15  # the largest value of a map is stored between 2^14 and 2^15, below the 65504 of float16
-ANEW = "delete it and resume the run"
-DIGITS = 16  # of the SHA-256 in a shard's name
-NAME = re.compile(rf"(\d{{8,}})-[0-9a-f]{{{DIGITS}}}\.safetensors")
+TOP = 15  # the largest value of a map is stored between 2^14 and 2^15; float16 ends at 65504
+_MAKE_ANEW = "delete it and resume the run"
+_HASH_DIGITS = 16  # of the SHA-256 in a shard's name
+NAME = re.compile(rf"(\d{{8,}})-[0-9a-f]{{{_HASH_DIGITS}}}\.safetensors")
 
 
 class ShardHeader(BaseModel, extra="allow"):
-    """What is read of a shard's header."""
+    """The fields of a shard's header that are read."""
 
-    of: str = ""  # digest of what the maps were made from
+    of: str = ""  # digest of network, method, options and images
     failures: list[tuple[list[int], str]] = []
 
 
 class Shard(NamedTuple):
-    """The maps of a batch as they are stored; `present` is false where a map is missing because its method failed."""
+    """The maps of a batch as they are stored; `present` is False for images on which the method failed."""
 
     tensors: dict[str, Tensor]
     present: Bool[Tensor, " b"]
 
 
 def pack(explanation: Explanation | None, present: Bool[Tensor, " b"] | None = None) -> Shard:
-    """The form in which maps are stored; maps that are the same for all images are kept once.
+    """Convert maps to the form in which they are stored; maps that are equal for all images are stored once.
 
-    None stands for a method that failed on all images, which `present` then counts.
+    None stands for a method that failed on all images; `present` then gives their number.
 
     >>> unpack(pack(torch.tensor([[[1.0, -0.1]]])))
     tensor([[[ 1.0000, -0.1000]]])
@@ -78,86 +78,104 @@ def pack(explanation: Explanation | None, present: Bool[Tensor, " b"] | None = N
 
 
 def unpack(shard: Shard) -> Explanation:
-    """The maps of a shard, in float32; those of a trained attention as an `AttentionMap`.
+    """Return the maps of a shard in float32; those of a trained attention as an `AttentionMap`.
 
-    Its mean is what is stored, the quantised values where there are anchors, and its deviation NaN, which is not.
-    Where some are missing, the result is a plain tensor with NaN in their place; where all are, of a single cell.
+    The mean of an `AttentionMap` holds the stored values (quantised if there are anchors); its deviation, which is not
+    stored, is NaN. If some maps are missing, the result is a plain tensor with NaN in their place; if all are missing,
+    each has a single cell.
     """
     tensors, present = shard
     if not tensors:
         return torch.full((len(present), 1, 1), torch.nan)
     if "anchors" in tensors:
         index, anchors = tensors["index"].long(), tensors["anchors"]
-        found: Explanation = _attention(anchors[index], index, anchors)
+        explanation: Explanation = _attention(anchors[index], index, anchors)
     else:
         halves = tensors.get("attention", tensors.get("maps"))
         assert halves is not None
         maps = (halves.double() * torch.exp2(tensors["exponents"].double())[:, None, None]).float()
         maps = maps.expand(len(present), -1, -1)
-        found = _attention(maps) if "attention" in tensors else maps
+        explanation = _attention(maps) if "attention" in tensors else maps
     if present.all():
-        return found
-    return values(found).masked_fill(~present[:, None, None], torch.nan)
+        return explanation
+    return values(explanation).masked_fill(~present[:, None, None], torch.nan)
 
 
 def write_shard(folder: Path, shard: Shard, *, start: int, of: Mapping[str, Any]) -> Path:
-    """Store the maps of a batch whose first image is number `start`; `of` says what they are maps of.
+    """Store the maps of a batch; equal maps give equal files with equal names, and a failure leaves nothing behind.
 
-    `of` holds at least `model` and `method`, the labels under which `read_maps` finds them. Equal maps give equal
-    files of equal names; a failure leaves nothing behind.
+    Args:
+        folder: The folder of the run.
+        shard: The maps.
+        start: The index of the first image of the batch.
+        of: The description in the header, with at least `model` and `method`, the labels that `read_maps` takes.
+
+    Returns:
+        The path of the file.
     """
     header = {"kind": "maps", "start": start, **of}
     encoded = encode({**shard.tensors, "present": shard.present}, header)
-    place = place_of(folder, of["model"], of["method"])
-    path = place / f"{start:08d}-{hashlib.sha256(encoded).hexdigest()[:DIGITS]}.safetensors"
+    place = maps_folder(folder, of["model"], of["method"])
+    path = place / f"{start:08d}-{hashlib.sha256(encoded).hexdigest()[:_HASH_DIGITS]}.safetensors"
     with replacing(path) as beside:
         beside.write_bytes(encoded)
     return path
 
 
 def find_shard(folder: Path, model: str, method: str, start: int) -> Path | None:
-    """The shard of a batch, if it is stored."""
-    return next(iter(sorted(place_of(folder, model, method).glob(f"{start:08d}-*.safetensors"))), None)
+    """Return the path of a stored batch, or None.
+
+    Args:
+        folder: The folder of the run.
+        model: The label of the network.
+        method: The label of the method.
+        start: The index of the first image of the batch.
+    """
+    return next(iter(sorted(maps_folder(folder, model, method).glob(f"{start:08d}-*.safetensors"))), None)
 
 
 def check_shard(folder: Path, model: str, method: str, start: int) -> None:
-    """Refuse the maps of a batch that are damaged or not there."""
+    """Raise `InputError` if the maps of a batch are damaged or missing.
+
+    Args:
+        folder: The folder of the run.
+        model: The label of the network.
+        method: The label of the method.
+        start: The index of the first image of the batch.
+    """
     path = find_shard(folder, model, method, start)
     if path is None:
-        raise InputError(f"{place_of(folder, model, method)} lacks the maps of the images from {start}")
+        raise InputError(f"{maps_folder(folder, model, method)} lacks the maps of the images from {start}")
     read_shard(path)
 
 
 def shards(folder: Path) -> dict[int, list[Path]]:
-    """All shards of a folder by the number of their first image; whatever else lies there is none."""
-    found: dict[int, list[Path]] = {}
+    """Return the paths of all shards in a folder by the index of their first image; other files are ignored."""
+    by_start: dict[int, list[Path]] = {}
     for path in sorted((folder / FOLDER).glob("*/*/*.safetensors")):
         if name := NAME.fullmatch(path.name):
-            found.setdefault(int(name[1]), []).append(path)
-    return found
+            by_start.setdefault(int(name[1]), []).append(path)
+    return by_start
 
 
 def read_shard(path: Path) -> tuple[Shard, dict[str, Any]]:
-    """A shard and its header; a file that is not what its name says is refused."""
-    header = validated(ShardHeader, read_header(path, "maps"), f"{path} does not hold maps as ibviz stores them", ANEW)
+    """Read a shard and its header; refuse a file whose checksum differs from the one in its name."""
+    failure = f"{path} does not hold maps as ibviz stores them"
+    header = validated(ShardHeader, read_header(path, "maps"), failure, _MAKE_ANEW)
     encoded = path.read_bytes()
-    if hashlib.sha256(encoded).hexdigest()[:DIGITS] != path.stem.partition("-")[2]:
-        raise InputError(
-            f"{path} was changed after it was written: its name is not its checksum; delete it and resume the run"
-        )
-    with parsing(f"{path} is not a safetensors file", "delete it and resume the run"):
+    if hashlib.sha256(encoded).hexdigest()[:_HASH_DIGITS] != path.stem.partition("-")[2]:
+        raise InputError(f"{path} was changed after it was written: its name is not its checksum; {_MAKE_ANEW}")
+    with parsing(f"{path} is not a safetensors file", _MAKE_ANEW):
         tensors = load(encoded)
     if not _is_sound(tensors):
-        held = ", ".join(f"{name}: {tuple(one.shape)} {one.dtype}" for name, one in tensors.items())
-        raise InputError(
-            f"{path} does not hold maps as ibviz stores them, but {held[:300]}; delete it and resume the run"
-        )
+        held = ", ".join(f"{name}: {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items())
+        raise InputError(f"{failure}, but {held[:300]}; {_MAKE_ANEW}")
     present = tensors.pop("present")
     return Shard(tensors, present), header.model_dump()
 
 
 def _is_sound(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether these are the tensors of a shard, and belong to each other."""
+    """Return True if these are the tensors of a shard, with consistent types and shapes."""
     present, kinds = tensors.get("present"), set(tensors) - {"present"}
     if present is None or present.dtype != torch.bool or present.ndim != 1:
         return False
@@ -180,12 +198,22 @@ def _are_maps(maps: Tensor, images: int) -> bool:
 
 
 def read_maps(folder: Path, model: str, method: str, images: slice | None = None) -> Explanation:
-    """Maps of a folder of `ibviz evaluate` by the labels of network and method, in the order of `images.parquet`.
+    """Read the maps of a network and method from a folder of `ibviz evaluate`, in the order of `images.parquet`.
 
-    `images` picks some of them, by default all; only the shards that hold them are read. An `AttentionMap` where
-    the method is a trained attention, else a tensor; see `unpack`.
+    Args:
+        folder: The folder of the results.
+        model: The label of the network.
+        method: The label of the method.
+        images: A slice of the images, by default all; only the shards that hold them are read.
+
+    Returns:
+        An `AttentionMap` for a trained attention, otherwise maps `(b, rows, columns)`, NaN for images on which the
+        method failed.
+
+    Raises:
+        InputError: There are no such maps, or they are damaged or incomplete.
     """
-    paths = sorted(place_of(folder, model, method).glob("[0-9]*-*.safetensors"))
+    paths = sorted(maps_folder(folder, model, method).glob("[0-9]*-*.safetensors"))
     if not paths:
         raise InputError(f"no maps of {method!r} by {model!r} in {folder}; there are: {_known(folder)}")
     counts = [_count(path) for path in paths]
@@ -201,7 +229,7 @@ def read_maps(folder: Path, model: str, method: str, images: slice | None = None
 
 
 def _check_whole(folder: Path, count: int, maps: str) -> None:
-    """Refuse maps of fewer images than a result has: without one of their files all others would move up."""
+    """Refuse maps of fewer images than the result has: a missing file would shift all later maps."""
     import pyarrow.parquet as pq
 
     path = folder / "images.parquet"
@@ -215,17 +243,17 @@ def _check_whole(folder: Path, count: int, maps: str) -> None:
         )
 
 
-def place_of(folder: Path, model: str, method: str) -> Path:
-    """Folder of the shards of a network and method; what no file name may hold is written in percent codes.
+def maps_folder(folder: Path, model: str, method: str) -> Path:
+    """Return the folder of the shards of a network and method; characters unfit for file names are percent-encoded.
 
-    >>> place_of(Path("out"), "timm/resnet50", "Grad-CAM, last layer").as_posix()
+    >>> maps_folder(Path("out"), "timm/resnet50", "Grad-CAM, last layer").as_posix()
     'out/maps/timm%2Fresnet50/Grad-CAM, last layer'
     """
     return folder / FOLDER / _file_name(model) / _file_name(method)
 
 
 def _file_name(label: str) -> str:
-    return quote(label, safe=" ,()+").replace(".", "%2E")  # so that no label is "." or ".."
+    return quote(label, safe=" ,()+").replace(".", "%2E")  # no label may become "." or ".."
 
 
 def _attention(values: Maps, index: Tensor | None = None, anchors: Tensor | None = None) -> AttentionMap:
@@ -233,17 +261,17 @@ def _attention(values: Maps, index: Tensor | None = None, anchors: Tensor | None
 
 
 def _joined(parts: list[Explanation]) -> Explanation:
-    """Consecutive parts as one; a plain tensor where any is one, because a map is missing there."""
+    """Join consecutive parts; the result is a plain tensor if any part is, because a map is missing there."""
     if all(isinstance(part, AttentionMap) for part in parts):
         return concatenate(parts)
     plain = [values(part) for part in parts]
-    grid = next((one.shape[1:] for one in plain if not one.isnan().all()), plain[0].shape[1:])
-    return torch.cat([one.expand(-1, *grid) if one.isnan().all() else one for one in plain])
+    grid = next((maps.shape[1:] for maps in plain if not maps.isnan().all()), plain[0].shape[1:])
+    return torch.cat([maps.expand(-1, *grid) if maps.isnan().all() else maps for maps in plain])
 
 
 def _count(path: Path) -> int:
     failure = f"{path} does not hold maps as ibviz stores them"
-    with parsing(failure, "delete it and resume the run"), safe_open(path, "pt") as file:
+    with parsing(failure, _MAKE_ANEW), safe_open(path, "pt") as file:
         return file.get_slice("present").get_shape()[0]
 
 

@@ -1,16 +1,14 @@
-"""Checks of a suite before any work is done: labels, options, code from outside, and data that fits the networks."""
+"""Checks of a suite before any work is done: labels, options, protocols and code from outside."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from pydantic import ValidationError
 
 from ibviz.attribution.catalogue import CONTROLS, METHODS, checked_options, method_of
 from ibviz.benchmark.config import ProtocolConfig, SuiteConfig
 from ibviz.benchmark.setup import training_colour
 from ibviz.data.catalogue import SOURCES, source_of
-from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.extensions import hash_outside
 from ibviz.heads import head_of
@@ -50,7 +48,7 @@ def entries(suite: SuiteConfig) -> dict[str, Entry]:
 
 
 def labelled(listed: Iterable[Listed], label: Callable[[Listed], str], kind: str) -> dict[str, Listed]:
-    """Return what a suite lists by labels, of which no two may be the same."""
+    """Return the items of a suite by label; raise `InputError` if two labels are the same."""
     named: dict[str, Listed] = {}
     for item in listed:
         name = label(item)
@@ -61,20 +59,21 @@ def labelled(listed: Iterable[Listed], label: Callable[[Listed], str], kind: str
 
 
 def metric_facts(names: Iterable[str]) -> dict[str, MetricFacts]:
-    """Return what tables have to know of metrics; raises `InputError` for an unknown one and for two of one label.
+    """Return the labels and directions of metrics; raise `InputError` for unknown names and for equal labels.
 
     >>> metric_facts(["deletion"])
     {'deletion': MetricFacts(label='Deletion', higher_is_better=False)}
     """
     facts = {name: metric_of(name).facts for name in names}
-    labelled(facts.values(), lambda own: own.label, "metrics")
+    labelled(facts.values(), lambda metric: metric.label, "metrics")
     return facts
 
 
 def outside_code(suite: SuiteConfig) -> dict[str, str]:
-    """Return the hash of the code behind each name of a suite that is not one of ibviz's own.
+    """Return the hash of the code behind each name in a suite that comes from outside ibviz.
 
-    Raises `InputError` if that code cannot be imported, or is no method, metric, baseline or data source.
+    Raises:
+        InputError: The code cannot be imported, or is not a method, metric, baseline or data source.
     """
     baselines = [name for config in suite.protocols for name in (config.baseline, config.insertion_baseline) if name]
     kinds: tuple[tuple[Iterable[str], Mapping[str, object], Callable[[str], object]], ...] = (
@@ -93,7 +92,7 @@ def outside_code(suite: SuiteConfig) -> dict[str, str]:
 
 
 def protocols_of(suite: SuiteConfig, model: Classifier, grid: Grid | None) -> dict[str, CurveProtocol]:
-    """The protocols of a suite by their labels, with the grid and the mean colour that follow from the comparison."""
+    """Return the protocols of a suite by label, with the grid of the comparison and the model's mean colour."""
     named = labelled(suite.protocols, lambda config: config.label or config.preset, "protocols")
     return {label: _protocol(config, suite, model, grid) for label, config in named.items()}
 
@@ -109,37 +108,3 @@ def _protocol(config: ProtocolConfig, suite: SuiteConfig, model: Classifier, gri
         ) from error
     protocol = protocol.judging(head_of(model))
     return protocol if grid is None else protocol.on(grid)
-
-
-def fitting(images: ImageSet, model: Classifier) -> ImageSet:
-    """The images with their labels in the model's numbering; data that does not belong to the model is refused."""
-    theirs, ours = images.class_names, model.spec.class_names
-    if images.images.shape[-2:] != model.spec.height_width:
-        rows, columns = images.images.shape[-2:]
-        raise InputError(
-            f"the model takes images of {model.spec.size} pixels; the data has {rows}x{columns}: "
-            f"set image_size = {model.spec.side} under [data]"
-        )
-    if same_order(theirs, ours):
-        return images
-    missing = [name for name in theirs if name not in ours]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of the data's {len(theirs)} classes ({', '.join(missing[:3])}, ...) are none of the "
-            f"model's ({', '.join(ours[:3])}, ...), which are {len(ours)}; they do not belong together"
-        )
-    numbers = torch.tensor([*(ours.index(name) for name in theirs), -1])  # the last stands for the label -1
-    return images._replace(labels=numbers[images.labels], class_names=ours)
-
-
-def same_order(theirs: Sequence[str], ours: Sequence[str]) -> bool:
-    """Whether two lists name the same classes in one order, spelling aside; bare numbers agree with any names.
-
-    >>> same_order(["great_white_shark", "x"], ["great white shark", "y"]), same_order(["0", "1"], ["cat", "dog"])
-    (True, True)
-    """
-    if len(theirs) != len(ours):
-        return False
-    pairs = [(a.replace("_", " ").lower(), b.replace("_", " ").lower()) for a, b in zip(theirs, ours, strict=True)]
-    numbered = list(theirs) == [str(number) for number in range(len(theirs))]
-    return numbered or 2 * sum(a == b for a, b in pairs) >= len(pairs)

@@ -1,4 +1,4 @@
-"""Means with intervals from rows of single images, and comparisons of methods, metrics and protocols."""
+"""Summary of rows per image: means with intervals, and comparisons of methods, metrics and protocols."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ibviz.benchmark.contrast import Frame, compared, estimated, numbers_of
+from ibviz.benchmark.ranking import Frame, compared, estimated, numbers_of
 from ibviz.errors import InputError, unknown
 from ibviz.metrics.catalogue import METRICS
 from ibviz.metrics.metric import MetricFacts
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, bool]  # model, protocol, native
 
-ALL = "all images"
-FEWEST = 3  # methods whose order can be compared
+ALL_IMAGES = "all images"
+FEWEST = 3  # methods, below which the agreement on their order is not computed
 LINES = (
     *("model", "models", "protocol", "hash", "native", "stratum", "method", "control", "metric"),
     *("mean", "low", "high", "bca_low", "bca_high", "n", "excluded", "clusters", "largest_cluster"),
@@ -35,18 +35,21 @@ AGREEMENT = ("model", "protocol", "judges", "units", "kendall", "spearman", "alp
 class Summary:
     """Estimates and agreement as tidy tables, columns `LINES` and `AGREEMENT`.
 
-    A line is one model, protocol, stratum of the images, method and metric; methods stand before controls. `difference`
-    is what a method is better than the best control by, whichever way the metric goes; `p` belongs to it, by Holm
-    corrected for all pairs of lines of that metric, and at most that where `p_at_most`; `standardised` is the
-    difference over its deviation between images. Rank and p are those of all images on the common grid, and undefined
-    where the images or clusters are too few for any. `clusters` counts what images share, where it is known, and
-    `largest_cluster` is the share of images in the largest. Where `models` is more than one, the line is a mean over
-    trainings of one recipe. `macro` is the mean over true classes of their means.
+    There is one line per model, protocol, stratum of the images, method and metric; methods precede controls.
+
+    - `difference` is the advantage of a method over the best control, positive if the method is better in the metric's
+      own direction; `standardised` is the difference divided by its standard deviation between images.
+    - `p` belongs to the difference, with Holm's correction for all pairs of lines of the metric; if `p_at_most`, it is
+      an upper bound. Rank and p are those of all images on the common grid, and undefined if there are too few images
+      or clusters for a test.
+    - `clusters` is the number of clusters, if known, and `largest_cluster` the share of images in the largest one.
+    - If `models` is above one, the line is a mean over trainings of one recipe.
+    - `macro` is the mean over true classes of the mean per class.
     """
 
     lines: "DataFrame"
     agreement: "DataFrame"
-    metrics: Mapping[str, MetricFacts] = field(default_factory=dict)  # by the name in `lines`
+    metrics: Mapping[str, MetricFacts] = field(default_factory=dict)  # the key is the name in `lines`
 
 
 def summarise(
@@ -54,10 +57,12 @@ def summarise(
     recipes: Mapping[str, str] | None = None,
     metrics: Mapping[str, MetricFacts] | None = None,
 ) -> Summary:
-    """Count rows of `rows.parquet`, or of an `Evaluation`, into estimates, ranks, tests and agreement.
+    """Summarise rows into estimates, ranks, tests and agreement.
 
-    `recipes` name what models were trained by, except for the seed; models of one recipe are averaged as well.
-    `metrics` are those of the user's own code among the rows, beside those that ibviz has.
+    Args:
+        rows: The table `rows.parquet` of a result, or the frame of an `Evaluation`.
+        recipes: The recipe of each model without its seed; models with the same recipe are also averaged.
+        metrics: Metrics in the rows that ibviz itself does not have.
     """
     from pandas import concat
 
@@ -67,7 +72,7 @@ def summarise(
     parts: dict[Key, Frame] = dict(iter(by_table))
     values = {key: _wide(part, metrics) for key, part in parts.items()}
     shared = _shared(rows)
-    tables = [_lines(part, values[key], shared, metrics, *key) for key, part in parts.items()]
+    tables = [_lines(part, values[key], shared, metrics, key) for key, part in parts.items()]
     tables += _over_trainings(values, concat(tables, ignore_index=True), shared, metrics, recipes or {})
     lines = concat(tables, ignore_index=True).reindex(columns=list(LINES))
     lines = lines.assign(p_at_most=lines["p_at_most"].eq(True)).astype({"rank": "Int64", "clusters": "Int64"})
@@ -116,25 +121,24 @@ def _wide(part: Frame, metrics: Mapping[str, MetricFacts]) -> Frame:
     return wide[kept].set_axis(MultiIndex.from_tuples(kept, names=["metric", "method"]), axis=1).astype(float)
 
 
-def _lines(  # noqa: PLR0913 - a key has three parts
+def _lines(
     part: Frame,
     values: Frame,
     shared: Frame | None,
     metrics: Mapping[str, MetricFacts],
-    model: str,
-    protocol: str,
-    native: bool,
+    key: Key,
 ) -> Frame:
     """Return the lines of one model under one protocol; strata other than all images have estimates only."""
     from pandas import concat
 
+    model, protocol, native = key
     facts = _facts(part)
     numbers = numbers_of([values], shared)
     whole = estimated(numbers).join(facts)
     if not native:
         whole = whole.join(compared(numbers, facts["control"].groupby("method").first(), metrics))
     strata = {} if native else _strata(part)
-    lines = [whole.assign(stratum=ALL)]
+    lines = [whole.assign(stratum=ALL_IMAGES)]
     lines += [
         estimated(numbers_of([values.loc[images]], shared)).join(facts[["control", "hash"]]).assign(stratum=name)
         for name, images in strata.items()
@@ -143,7 +147,7 @@ def _lines(  # noqa: PLR0913 - a key has three parts
 
 
 def _facts(part: Frame) -> Frame:
-    """What all rows of a metric and method share, and means of what else is known of them."""
+    """Return per metric and method the constant columns, and means of the other numbers."""
     by_line = part.groupby(["metric", "method"], sort=False, observed=True)
     classes = part.groupby(["metric", "method", "label"], sort=False, observed=True)["value"].mean()
     numbers = ["tie_sd", "tie_fraction", "f_baseline", "random_order"]
@@ -153,9 +157,9 @@ def _facts(part: Frame) -> Frame:
 
 
 def _strata(part: Frame) -> dict[str, Frame]:
-    """Images by whether the network is right, and by thirds of the object's share of the pixels.
+    """Return images grouped by correct prediction, and by thirds of the object's share of the pixels.
 
-    Left out where all images are alike or where nothing is known.
+    A group is left out if it is empty or holds all images.
     """
     facts = part.drop_duplicates("image").set_index("image")
     share = facts["object_share"].astype(float)
@@ -167,7 +171,7 @@ def _strata(part: Frame) -> dict[str, Frame]:
         f"medium objects: up to {high:.0%}": (share > low) & (share <= high),
         f"large objects: above {high:.0%}": share > high,
     }
-    return {name: facts.index[which] for name, which in chosen.items() if which.any() and not which.all()}
+    return {name: facts.index[selected] for name, selected in chosen.items() if selected.any() and not selected.all()}
 
 
 def _over_trainings(
@@ -177,7 +181,7 @@ def _over_trainings(
     metrics: Mapping[str, MetricFacts],
     recipes: Mapping[str, str],
 ) -> list[Frame]:
-    """Return means over the models of each recipe on the common grid, for each protocol under which it has several."""
+    """Return means over the models of each recipe and protocol on the common grid, if there are several models."""
     control = lines.drop_duplicates("method").set_index("method")["control"]
     groups: dict[tuple[str, str], dict[str, Frame]] = {}
     for (model, protocol, native), own in values.items():
@@ -194,7 +198,7 @@ def _over_trainings(
                     models=len(several),
                     protocol=protocol,
                     native=False,
-                    stratum=ALL,
+                    stratum=ALL_IMAGES,
                     control=line["method"].map(control),
                 )
             )
@@ -213,7 +217,8 @@ def _agreement(values: Mapping[Key, Frame], lines: Frame, metrics: Mapping[str, 
     """Return the agreement of metrics, protocols and images on the order of methods; controls are left out."""
     from pandas import DataFrame
 
-    kept = lines[(lines["models"] == 1) & (lines["stratum"] == ALL) & ~lines["native"] & ~lines["control"].astype(bool)]
+    single = (lines["models"] == 1) & (lines["stratum"] == ALL_IMAGES) & ~lines["native"]
+    kept = lines[single & ~lines["control"].astype(bool)]
     better = kept.assign(
         mean=kept["mean"] * kept["metric"].map({name: facts.sign for name, facts in metrics.items()}),
         label=kept["metric"].map({name: facts.label for name, facts in metrics.items()}),

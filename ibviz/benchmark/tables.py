@@ -1,4 +1,4 @@
-"""A summary of a comparison as files and for the terminal; the same content in every format."""
+"""Tables of a comparison in six formats, as files and for the terminal, with the same content in each."""
 
 import csv
 import io
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ibviz.benchmark.sheets import Sheet, page
 from ibviz.benchmark.summary import Summary, summarise
+from ibviz.benchmark.table_text import Sheet, table_sections
 from ibviz.files import replacing
 from ibviz.metrics.metric import MetricFacts
 
@@ -26,48 +26,48 @@ class Tables(NamedTuple):
 
     @property
     def page(self) -> list[Sheet | str]:
-        """What a reader sees: tables with their notes, and how to read them."""
-        return page(self.summary, self.circumstances)
+        """All tables with their notes, and the legend."""
+        return table_sections(self.summary, self.circumstances)
 
 
 def tabulate(rows: "DataFrame", circumstances: Mapping[str, Any]) -> Tables:
-    """All tables of a comparison from its rows; of the circumstances, `protocols` must be there: cards by label."""
+    """Summarise the rows of a comparison; `circumstances` must have `protocols`, the protocol cards by label."""
     models = circumstances.get("models", {})
     recipes = {model: facts["recipe"] for model, facts in models.items() if facts.get("recipe")}
     return Tables(summarise(rows, recipes, read_metrics(circumstances)), circumstances)
 
 
 def read_metrics(circumstances: Mapping[str, Any]) -> dict[str, MetricFacts]:
-    """Return what the circumstances say of the metrics that were computed; older ones say nothing of ibviz's own."""
+    """Return the metrics that the circumstances describe; older results do not describe those of ibviz."""
     return {name: MetricFacts(**facts) for name, facts in circumstances.get("metrics", {}).items()}
 
 
 def write_tables(folder: Path, tables: Tables) -> None:
     """Write `table.md`, `.tex`, `.csv`, `.json`, `.parquet` and `.txt`, each whole or not at all."""
-    contents = {suffix: form(tables) for suffix, form in FORMATS.items()}
+    contents = {suffix: render(tables) for suffix, render in TABLE_FORMATS.items()}
     for suffix, content in contents.items():
         with replacing(folder / f"table.{suffix}") as beside:
             beside.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def text(tables: Tables) -> str:
-    """Aligned columns for a terminal; a rule separates the controls."""
-    return "\n\n".join(one if isinstance(one, str) else _aligned(one) for one in tables.page) + "\n"
+    """Return aligned columns for a terminal; a rule separates the controls."""
+    return "\n\n".join(part if isinstance(part, str) else _aligned(part) for part in tables.page) + "\n"
 
 
 def markdown(tables: Tables) -> str:
-    """Pipe tables; controls in italics."""
-    return "\n\n".join(one if isinstance(one, str) else _piped(one) for one in tables.page) + "\n"
+    """Return pipe tables, with controls in italics."""
+    return "\n\n".join(part if isinstance(part, str) else _piped(part) for part in tables.page) + "\n"
 
 
 def latex(tables: Tables) -> str:
-    """One `table*` for each table, to be read with `\\usepackage{booktabs}`; what explains them as paragraphs."""
-    parts = [_escaped(one) if isinstance(one, str) else _set(one) for one in tables.page]
+    """Return one `table*` per table, which needs `\\usepackage{booktabs}`, and the legend as paragraphs."""
+    parts = [_escaped(part) if isinstance(part, str) else _latex_table(part) for part in tables.page]
     return "\n\n".join(["% needs \\usepackage{booktabs}", *parts]) + "\n"
 
 
 def comma_separated(tables: Tables) -> str:
-    """One record for each line of the summary, at full precision; an empty field is not defined."""
+    """Return one record per line of the summary, at full precision; undefined values are empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     records = _records(tables.summary.lines)
@@ -77,7 +77,7 @@ def comma_separated(tables: Tables) -> str:
 
 
 def as_json(tables: Tables) -> str:
-    """Circumstances, lines and agreement, at full precision; null is not defined."""
+    """Return circumstances, lines and agreement as JSON, at full precision; undefined values are null."""
     summary = tables.summary
     content = {
         "circumstances": tables.circumstances,
@@ -88,13 +88,13 @@ def as_json(tables: Tables) -> str:
 
 
 def parquet(tables: Tables) -> bytes:
-    """The lines of the summary as Parquet."""
+    """Return the lines of the summary as the bytes of a Parquet file."""
     out = io.BytesIO()
     tables.summary.lines.to_parquet(out, index=False)
     return out.getvalue()
 
 
-FORMATS: dict[str, Callable[[Tables], str | bytes]] = {
+TABLE_FORMATS: dict[str, Callable[[Tables], str | bytes]] = {
     "txt": text,
     "md": markdown,
     "tex": latex,
@@ -105,9 +105,9 @@ FORMATS: dict[str, Callable[[Tables], str | bytes]] = {
 
 
 def _records(frame: "DataFrame") -> list[dict[str, Any]]:
-    """Rows as plain Python values, None for what is not defined."""
+    """Return rows as plain Python values, with None for undefined ones."""
     plain = frame.astype(object).to_dict("records")
-    return [{str(key): None if _undefined(value) else value for key, value in one.items()} for one in plain]
+    return [{str(key): None if _undefined(value) else value for key, value in row.items()} for row in plain]
 
 
 def _undefined(value: Any) -> bool:
@@ -137,12 +137,12 @@ def _piped(sheet: Sheet) -> str:
     rows = [[row[0] if i < methods else f"*{row[0]}*", *row[1:]] for i, row in enumerate(sheet.cells)]
     lines = [sheet.header, ["---"] * len(sheet.header), *rows]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
-    title = [f"**{one}**" for one in _title(sheet)]
+    title = [f"**{line}**" for line in _title(sheet)]
     return "\n\n".join([*title, table, *(["\n".join(f"- {note}" for note in sheet.notes)] if sheet.notes else [])])
 
 
-def _set(sheet: Sheet) -> str:
-    """A table environment of booktabs; a rule before the controls, notes below."""
+def _latex_table(sheet: Sheet) -> str:
+    """Return a table for booktabs, with a rule before the controls and the notes below."""
     methods = len(sheet.cells) - sheet.controls
     rows = [" & ".join(map(_escaped, row)) + r" \\" for row in sheet.cells]
     controls = [
@@ -153,7 +153,7 @@ def _set(sheet: Sheet) -> str:
         [
             r"\begin{table*}",
             r"\centering\small",
-            *(rf"\caption{{{_escaped(one)}}}" for one in _title(sheet)),
+            *(rf"\caption{{{_escaped(line)}}}" for line in _title(sheet)),
             rf"\begin{{tabular}}{{{'l' * len(sheet.header)}}}",
             r"\toprule",
             " & ".join(map(_escaped, sheet.header)) + r" \\",
@@ -173,7 +173,7 @@ SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    **{one: rf"\{one}" for one in "&%$#_{}"},
+    **{character: rf"\{character}" for character in "&%$#_{}"},
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
@@ -186,10 +186,10 @@ SPECIAL = {
 
 
 def _escaped(words: str) -> str:
-    r"""Text as LaTeX prints it; a sign before a digit is a minus, and no bracket follows a line's end bare.
+    r"""Escape text for LaTeX; a hyphen before a digit becomes a minus, and brackets are wrapped in braces.
 
     >>> _escaped("A_1 -0.5 & 5%")
     'A\\_1 $-$0.5 \\& 5\\%'
     """
-    escaped = "".join(SPECIAL.get(one, one) for one in words)
+    escaped = "".join(SPECIAL.get(character, character) for character in words)
     return re.sub(r"(?<![\w$])-(?=\d)", "$-$", escaped)

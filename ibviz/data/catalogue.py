@@ -1,4 +1,4 @@
-"""Every data source by name: where its images come from, and what a recipe and a suite have to know of it."""
+"""The table of data sources: how each lists its images, and its annotations, layout and description."""
 
 import os
 import re
@@ -23,34 +23,37 @@ from ibviz.data.published.voc import list_voc
 from ibviz.errors import InputError, unknown
 from ibviz.extensions import check_signature, first_line, is_outside, load_outside
 
-Lister = Callable[[Split], Listing | None]  # None: there is no such split
+Lister = Callable[[Split], Listing | None]  # None if there is no such split
 
 DOWNLOADS = Path.home() / ".cache" / "ibviz"
 PARQUET_FILES = "ROOT/**/train*.parquet, val*.parquet, test*.parquet or ROOT/**/{train,validation,test}/*.parquet"
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)+")
-TEST_SHARE = 0.1  # of a folder without splits
+TEST_SHARE = 0.1  # share held out for testing from a folder without splits
 
 
 class Source(NamedTuple):
-    """Where images come from, and what a recipe or a suite has to know of it.
+    """A data source: the function that lists its images, and its properties.
 
-    `find` takes a `DataConfig`, a split and the folder of the files, and returns the images of the split before any is
-    decoded; None for images that are drawn.
+    `find` takes a `DataConfig`, a split and the folder of the files, and returns the images of the split, not yet
+    decoded; it is None for images that are drawn.
     """
 
     find: Callable[[DataConfig, Split, Path | None], Part] | None
     description: str
     layout: str = "the files of its publisher, which are downloaded if they are missing"
-    annotated: bool = False  # boxes of objects are known
-    masks: bool = False  # masks can be read as well
-    mirrored: bool = True  # a mirrored image shows the same class
+    annotated: bool = False  # images have boxes of objects
+    masks: bool = False  # images have masks of objects
+    mirrored: bool = True  # a mirrored image has the same class
 
 
 def source_of(name: str) -> Source:
-    """Return the source of that name, or that of the user's own code: `file.py:name`, a `Source` or a function.
+    """Return the source of that name, or one from the user's code (`file.py:name`, a `Source` or a function).
 
-    A function takes a split ("train", "validation" or "test") and the folder of the files, and returns a data set as
-    torchvision's are, of pairs (image, label), with `classes` for their names, or None if there is no such split.
+    A function takes a split ("train", "validation" or "test") and the folder of the files. It returns a data set like
+    those of torchvision, of pairs (image, label), with class names in `classes`, or None if there is no such split.
+
+    Raises:
+        InputError: The name is unknown, or the object cannot be called in this way.
 
     >>> source_of("cub").masks
     True
@@ -63,7 +66,7 @@ def source_of(name: str) -> Source:
     if isinstance(given, Source):
         return given
     check_signature(name, given, least=2, most=2)
-    return Source(partial(_from_function, name, given), first_line(given), layout="whatever its code reads")
+    return Source(partial(_from_function, name, given), first_line(given), layout="the files that its code reads")
 
 
 def _published(lister: Callable[..., Listing | None], config: DataConfig, split: Split, root: Path | None) -> Part:
@@ -119,7 +122,7 @@ def _existing(root: Path | None, source: str) -> Path:
 
 
 def _resolve(config: DataConfig, split: Split, root: Path, find: Lister) -> Part:
-    """Return the split itself, or what stands in for it."""
+    """Return the split itself; if it is missing, validation replaces test, and a part of train replaces validation."""
     own = find(split)
     if own is None and split == "test":
         own = find("validation")

@@ -1,4 +1,4 @@
-"""Data sets of the user's own code, as torchvision and PyTorch have them, as a listing of images."""
+"""Data sets from the user's code, in the form of torchvision and PyTorch, turned into listings of images."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,15 +11,17 @@ from ibviz.data.listing import Indices, Listing, Sample, checked_listing
 from ibviz.data.objects import Objects, annotate
 from ibviz.errors import InputError
 
-WANTED = "expected (image, label) or (image, label, boxes), with a Pillow image and a whole number"
+_EXPECTED = "expected (image, label) or (image, label, boxes), with a Pillow image and a whole number"
 
 
 def list_dataset(dataset: Any, name: str) -> Listing:
-    """Return a data set of items (image, label) or (image, label, boxes) as a listing; nothing is decoded twice.
+    """Return a data set of items (image, label) or (image, label, boxes) as a listing.
 
-    Labels are read from `targets` if the data set has them, otherwise from its items; class names from `classes`,
-    otherwise they are numbers. Boxes are x0, y0, x1, y1 in pixels of the image, all of the image's class. Raises
-    `InputError` for a data set without length or items, and for items of another form.
+    Labels are read from `targets` if the data set has them, otherwise from its items. Class names are read from
+    `classes`, otherwise they are numbers. Boxes are x0, y0, x1, y1 in pixels, all of the image's class.
+
+    Raises:
+        InputError: The data set has no length or items, or items of another form.
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InputError(f"{name} gives {type(dataset).__name__}; expected a data set with a length and items, or None")
@@ -46,7 +48,7 @@ def _item(dataset: Any, row: int, name: str) -> tuple[Any, ...]:
     item = dataset[row]
     if not isinstance(item, tuple | list) or len(item) not in (2, 3) or not isinstance(item[0], Image.Image):
         came = f"{type(item).__name__} of {len(item)}" if isinstance(item, tuple | list) else type(item).__name__
-        raise InputError(f"item {row} of {name} is {came}; {WANTED}")
+        raise InputError(f"item {row} of {name} is {came}; {_EXPECTED}")
     return (item[0], int(item[1]), *item[2:])
 
 

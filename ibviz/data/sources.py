@@ -11,23 +11,21 @@ from ibviz.data.catalogue import SOURCES, source_of
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet, select
 from ibviz.data.image_stream import ImageStream
-from ibviz.data.listing import Listing, Part, Split, decoded, limited, load_part
+from ibviz.data.listing import Part, Split, decoded, limited, load_part
 from ibviz.data.objects import View
 from ibviz.errors import InputError, unknown
 from ibviz.types import Labels
 
-Lister = Callable[[Split], Listing | None]  # None: there is no such split
-
-DIGITS: dict[Split, int] = {"train": 12_000, "validation": 1000, "test": 1000}
+_DRAWN: dict[Split, int] = {"train": 12_000, "validation": 1000, "test": 1000}
 
 
 def load_split(config: DataConfig, split: Split, root: Path | None) -> ImageSet | ImageStream:
     """Return one split of a source, in memory, or decoded while it is read if `stream` is set.
 
-    `root` is where its files lie, or go when downloaded. Without a validation split, `validation_share` of train is
-    held out, chosen by seed, and train lacks exactly these. Without a test split, test is the validation split: model
-    choice has then seen it. `limit` counts training images after the hold-out. Images that cannot be read are left out
-    and listed in `faults`; more than 1 % of them is an error.
+    `root` is the folder of the files, or the folder for downloads. Without a validation split, `validation_share` of
+    train is held out, chosen by seed, and removed from train. Without a test split, test is the validation split, which
+    has then been used to choose the model. `limit` counts training images after the hold-out. Images that cannot be
+    read are left out and listed in `faults`; if they are more than 1 %, an `InputError` is raised.
 
     >>> load_split(DataConfig(source="digits", limit=30), "train", None).images.shape
     torch.Size([30, 3, 48, 48])
@@ -42,9 +40,14 @@ def load_split(config: DataConfig, split: Split, root: Path | None) -> ImageSet 
 def load_images(
     config: DataConfig, split: Split, root: Path | None, *, count: int | None = None, seed: int = 0
 ) -> ImageSet:
-    """Return a split as `load_split` does, always in memory: at most `count` images, chosen by `seed`.
+    """Return a split as `load_split` does, always in memory; only the chosen images are decoded.
 
-    No others are decoded.
+    Args:
+        config: The source and the preprocessing.
+        split: "train", "validation" or "test".
+        root: The folder of the files, or the folder for downloads.
+        count: The largest number of images; None for all.
+        seed: The seed of the choice.
 
     >>> load_images(DataConfig(source="digits", limit=30), "train", None, count=4).labels
     tensor([3, 4, 3, 7])
@@ -57,18 +60,25 @@ def load_images(
 
 
 class Chosen(NamedTuple):
-    """Images chosen from a split; none is decoded before it is read."""
+    """Images chosen from a split; each is decoded only when it is read."""
 
     labels: Labels
     class_names: tuple[str, ...]
     names: tuple[str, ...]
-    read: Callable[[int, int], ImageSet]  # numbers from, up to; corrupt images are left out and listed
+    read: Callable[[int, int], ImageSet]  # from start to stop index; corrupt images are left out and listed
 
 
 def choose_images(
     config: DataConfig, split: Split, root: Path | None, *, count: int | None = None, seed: int = 0
 ) -> Chosen:
-    """Return the images that `load_images` would load, to be read a few at a time: memory does not grow with them.
+    """Return the images that `load_images` would load, to be read a few at a time, which bounds memory.
+
+    Args:
+        config: The source and the preprocessing.
+        split: "train", "validation" or "test".
+        root: The folder of the files, or the folder for downloads.
+        count: The largest number of images; None for all.
+        seed: The seed of the choice.
 
     >>> choose_images(DataConfig(), "test", None, count=9).read(2, 5).images.shape
     torch.Size([3, 3, 48, 48])
@@ -90,7 +100,7 @@ def choose_images(
 
 
 def find_part(config: DataConfig, split: Split, root: Path | None) -> Part:
-    """Return the images of a split before anything is decoded; not for digits, which are drawn."""
+    """Return the images of a split, not yet decoded; not for digits, which are drawn."""
     _check(config, split)
     find = source_of(config.source).find
     assert find is not None, "drawn images have no files"
@@ -98,7 +108,7 @@ def find_part(config: DataConfig, split: Split, root: Path | None) -> Part:
 
 
 def view_of(config: DataConfig) -> View:
-    """Return what a network sees of the images.
+    """Return the resizing and cropping of the images.
 
     >>> view_of(DataConfig(image_size=32))
     View(size=32, resize=None, crop='image')
@@ -107,8 +117,8 @@ def view_of(config: DataConfig) -> View:
 
 
 def _check(config: DataConfig, split: Split) -> None:
-    if split not in DIGITS:
-        raise unknown("split", split, list(DIGITS))
+    if split not in _DRAWN:
+        raise unknown("split", split, list(_DRAWN))
     if config.resize is not None and (config.image_size is None or config.resize < config.image_size):
         raise InputError(
             "resize is the short side before the crop to image_size and must be at least image_size;"
@@ -130,7 +140,7 @@ def _digits(config: DataConfig, split: Split) -> ImageSet:
             f"digits are {synthetic.SIDE} pixels wide; got image_size {config.image_size}, resize {config.resize},"
             f" crop {config.crop}: leave them out"
         )
-    count = DIGITS[split]
+    count = _DRAWN[split]
     if split == "train":
         count = min(count, config.limit or count)
     return synthetic.digits(split, count=count, seed=config.seed, background=config.background)

@@ -1,7 +1,7 @@
-"""How maps are judged: by what removing their cells does to the score, and by where they point.
+"""Metrics of attribution maps: deletion and insertion curves, localisation, sparseness and complexity.
 
-Choices by name: `BASELINES` for what removed cells become, `SCORES`, `TARGETS`. Rules of other programs:
-`PRESETS` for curves, `POINTING_PRESETS` for the pointing game.
+Choices by name: `BASELINES` (values of removed pixels), `SCORES`, `TARGETS`. Settings of other programs: `PRESETS` for
+curves, `POINTING_PRESETS` for the pointing game.
 """
 
 from typing import TYPE_CHECKING
@@ -130,7 +130,7 @@ _TORCHMETRICS = {"Deletion", "EnergyPointingGame", "Insertion", "MaxBoxAcc", "Po
 
 
 def __getattr__(name: str) -> object:
-    """Import torchmetrics only when one of its classes is asked for: it takes a second."""
+    """Import torchmetrics only if one of its classes is requested, since the import takes a second."""
     if name not in _TORCHMETRICS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ibviz.metrics import torchmetrics_classes

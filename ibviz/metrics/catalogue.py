@@ -1,4 +1,4 @@
-"""Every metric of a comparison by name."""
+"""The table of metrics."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from ibviz.metrics.metric import Metric, MetricInput
 from ibviz.metrics.quantus_metrics import QUANTUS, quantus_metric
 from ibviz.types import Scores
 
-# The first of a table's metrics, in this order, is the one that verdicts and strata are printed for.
+# Tables print verdicts and strata for their first metric in this order.
 METRICS: dict[str, Metric] = {
     "srg": Metric(
         lambda given: given.faithfulness.srg,
@@ -94,11 +94,13 @@ METRICS: dict[str, Metric] = {
 
 
 def metric_of(name: str) -> Metric:
-    """Return the metric of that name, of Quantus (`quantus:NAME`), or of the user's own code (`file.py:name`).
+    """Return the metric of that name, of Quantus (`quantus:NAME`), or from the user's code (`file.py:name`).
 
-    The user's is a `Metric`, or a function that takes a `MetricInput` and returns one number per image; in tables it
-    has its own name, and higher is better. Raises `InputError` for an unknown name, and for an object that cannot be
-    called in this way.
+    The user's metric is a `Metric`, or a function that takes a `MetricInput` and returns one number per image; tables
+    show a function under its own name, and higher is better.
+
+    Raises:
+        InputError: The name is unknown, or the object cannot be called in this way.
 
     >>> metric_of("deletion").facts.heading
     'Deletion ↓'
@@ -116,10 +118,11 @@ def metric_of(name: str) -> Metric:
     return given
 
 
-def measured(name: str, given: MetricInput) -> tuple[Scores, Scores]:
-    """Return a metric's number per image and its deviation between tie orders, float32.
+def measure(name: str, given: MetricInput) -> tuple[Scores, Scores]:
+    """Compute a metric: one number per image, and its standard deviation between tie orders (0 if unknown).
 
-    Raises `InputError` if the metric returns anything but one number per image.
+    Raises:
+        InputError: The metric returns anything but one number per image.
     """
     metric = metric_of(name)
     values = metric.function(given)

@@ -1,4 +1,4 @@
-"""The record of a metric, what it is given, and what a table has to know of it."""
+"""The record of a metric, its input, and the properties that tables need."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ ARROWS = {True: "↑", False: "↓"}
 
 @dataclass(frozen=True)
 class MetricInput:
-    """What a metric is given: a batch of images, one method's maps of them, and the network that is explained."""
+    """The input of a metric: a batch of images, the maps of one method, and the network that is explained."""
 
     model: nn.Module  # in eval mode
     images: Images
-    targets: Labels  # the class that is judged, per image
+    targets: Labels  # the judged class, per image
     maps: Maps  # on their own grid
     cells: Float[Tensor, "b _ _"]  # the maps on the grid of the comparison
     regions: Masks  # pixels of the object, per image; empty if unknown
-    probability: Score  # of the judged class, whatever score the curves are of
-    batch_size: int  # the most masked images in one pass
+    probability: Score  # of the judged class, regardless of the score of the curves
+    batch_size: int  # the largest number of masked images per pass
     curves: Faithfulness | None = None  # None if no metric of the suite needs them
 
     @cached_property
@@ -36,7 +36,7 @@ class MetricInput:
 
     @property
     def faithfulness(self) -> Faithfulness:
-        """The curves, for metrics that need them."""
+        """The curves, for metrics with `needs="curves"`."""
         assert self.curves is not None
         return self.curves
 
@@ -63,10 +63,10 @@ class MetricFacts(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A function from a `MetricInput` to one number per image, NaN where it is not defined, and how a table shows it.
+    """A function from a `MetricInput` to one number per image, NaN if undefined, and its properties for tables.
 
-    `needs` says what a suite must have: "objects" are boxes or masks, "curves" the deletion and insertion curves.
-    `spread` gives the deviation of the number between single tie orders, if that is known.
+    `needs` names a requirement: "objects" stands for boxes or masks, "curves" for deletion and insertion curves.
+    `spread` returns the standard deviation of the number between tie orders, if that is known.
     """
 
     function: Callable[[MetricInput], Scores]
@@ -79,5 +79,5 @@ class Metric(NamedTuple):
 
     @property
     def facts(self) -> MetricFacts:
-        """What a table has to know."""
+        """The properties that tables need."""
         return MetricFacts(self.label, self.higher_is_better)

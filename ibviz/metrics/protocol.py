@@ -1,4 +1,4 @@
-"""Every choice that moves a curve's numbers, as a frozen card with a short hash that travels beside them."""
+"""Protocols of curves: all choices that change the numbers, with a short hash that is stored beside them."""
 
 import hashlib
 import json
@@ -16,40 +16,40 @@ from ibviz.settings import Settings, name_in
 from ibviz.types import Grid
 
 Brightness = Annotated[float, Field(ge=0, le=1)]
-Cells = Annotated[int, Field(ge=1)]
-Colour = Annotated[tuple[Brightness, ...], Field(min_length=1)]
+_Side = Annotated[int, Field(ge=1)]
+_Colour = Annotated[tuple[Brightness, ...], Field(min_length=1)]
 
 BaselineName = Annotated[str, name_in("baseline", lambda: BASELINES, outside=True)]
 
 
 class CurveProtocol(Settings):
-    """How deletion and insertion are run; one per comparison.
+    """The settings of deletion and insertion curves, one per comparison.
 
     >>> protocol = CurveProtocol(colour=(0.5, 0.5, 0.5), grid=(8, 8))
     >>> protocol.hash == protocol.model_copy(update={"batch_size": 7}).hash
     True
     """
 
-    version: Literal[2] = 2  # of the rules behind the fields; a change of any number raises it
-    space: Literal["pixels"] = "pixels"  # a removed pixel is replaced in [0, 1], before the network normalises
-    baseline: BaselineName = "mean_colour"  # what stands where pixels are removed
-    insertion_baseline: BaselineName | None = None  # None: the same, without which SRG loses its meaning
-    colour: Colour  # mean of the network's training data, a number a channel
-    unit: Literal["cell", "pixel"] = "cell"  # what is removed at once
-    grid: tuple[Cells, Cells] | None = None  # rows, columns of the maps' common grid; None: each map's own
-    enlargement: Literal["nearest", "bilinear"] = "nearest"  # from that grid to pixels, where they are the unit
+    version: Literal[2] = 2  # of the implementation; raised with any change of numbers
+    space: Literal["pixels"] = "pixels"  # removed pixels are replaced in [0, 1], before the normalisation
+    baseline: BaselineName = "mean_colour"  # values of removed pixels
+    insertion_baseline: BaselineName | None = None  # None: the same, which SRG needs to be meaningful
+    colour: _Colour  # mean of the network's training data, per channel
+    unit: Literal["cell", "pixel"] = "cell"  # the unit of removal
+    grid: tuple[_Side, _Side] | None = None  # rows, columns of the maps' common grid; None: each map's own
+    enlargement: Literal["nearest", "bilinear"] = "nearest"  # from the grid to pixels, if the unit is pixels
     cuts: Literal["even", "floor", "stride", "stride_after", "stride_between", "rounded"] = "even"
-    steps: int = Field(default=32, ge=1)  # fractions after the first, at most all cells; for the strides: cells a step
+    steps: int = Field(default=32, ge=1)  # number of fractions after the first; for strides: cells per step
     area: Literal["fractions", "even", "points", "count", "mean"] = "fractions"  # how a curve becomes a number
-    second: Literal["insertion", "lerf"] = "insertion"  # LeRF: removal again, least relevant first
-    ties: TieRule = "expected"  # random orders of tied cells, a level at a time, row by row, or row by row backwards
-    orders: int = Field(default=8, ge=2, multiple_of=2)  # in reversed pairs
+    second: Literal["insertion", "lerf"] = "insertion"  # lerf: removal, least relevant first
+    ties: TieRule = "expected"  # random orders, level by level, row by row, or row by row backwards
+    orders: int = Field(default=8, ge=2, multiple_of=2)  # number of random orders, in reversed pairs
     seed: int = 0  # of tie orders and of noise in a baseline
     score: ScoreName = "probability"
-    head: Literal["softmax", "sigmoid"] | None = "softmax"  # of the network; None: its outputs are no probabilities
-    target: TargetRule | Literal["given"] = "predicted"  # "given": no rule, but classes named by the caller
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the network; ranks and areas are float32
-    batch_size: int | None = Field(default=None, ge=1)  # masked images scored at once; None: left to the caller
+    head: Literal["softmax", "sigmoid"] | None = "softmax"  # of the network; None: outputs are not probabilities
+    target: TargetRule | Literal["given"] = "predicted"  # "given": classes chosen by the caller
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the network; ranks and areas are always float32
+    batch_size: int | None = Field(default=None, ge=1)  # masked images per pass; None: chosen by the caller
 
     @model_validator(mode="after")
     def _consistent(self) -> "CurveProtocol":
@@ -60,7 +60,7 @@ class CurveProtocol(Settings):
         return self
 
     def on(self, grid: Grid) -> "CurveProtocol":
-        """With the grid of a comparison, where cells are removed and none is named; pixels are the same for all maps.
+        """Return the protocol with a grid, if cells are removed and it has none; pixels need no grid.
 
         >>> CurveProtocol(colour=(0.5, 0.5, 0.5)).on((8, 8)).grid
         (8, 8)
@@ -68,7 +68,7 @@ class CurveProtocol(Settings):
         return self.model_copy(update={"grid": grid}) if self.grid is None and self.unit == "cell" else self
 
     def judging(self, head: Head) -> "CurveProtocol":
-        """With the head of the network that is judged; outputs without a probability are judged as they are.
+        """Return the protocol with the head of a network; outputs without a probability are scored as logits.
 
         >>> from ibviz.heads import find_head
         >>> CurveProtocol(colour=(0.5,)).judging(find_head("none")).score
@@ -80,7 +80,7 @@ class CurveProtocol(Settings):
 
     @property
     def baselines(self) -> tuple[BaselineName, BaselineName]:
-        """Of deletion and of insertion."""
+        """The baselines of deletion and insertion."""
         return self.baseline, self.insertion_baseline or self.baseline
 
     @property
@@ -89,7 +89,7 @@ class CurveProtocol(Settings):
         return digest(self.model_dump(mode="json", exclude=self._idle()))
 
     def _idle(self) -> set[str]:
-        """Fields that cannot change a number beside the others."""
+        """Return the fields that cannot change a number, given the others."""
         idle = {"batch_size"}
         if self.head == "softmax":
             idle |= {"head"}
@@ -107,14 +107,14 @@ class CurveProtocol(Settings):
         return idle
 
     def _asks_for(self, name: str) -> bool:
-        """Return whether a baseline looks at a choice; one of the user's own code, which may not be at hand, may."""
+        """Return True if a baseline may use a choice; baselines from the user's code always may."""
         return any(baseline not in BASELINES or BASELINES[baseline].takes(name) for baseline in self.baselines)
 
 
-# Each peer's rule as its code has it, as far as masks of whole pixels can say it. RISE and Xplique sort upwards and
-# flip, so ties go backwards; the others sort downwards. Where a peer's sort is unstable or `topk`, its order of ties is
-# the machine's, and the stable order stands for it here. Zero after the normalisation is the mean colour. Xplique
-# leaves baseline and score to its user; 0 and the probability are the usual ones.
+# The settings of other programs, as in their code, within what masks of whole pixels can express. RISE and Xplique sort
+# in ascending order and flip, so ties are reversed; the others sort in descending order. If a program uses an unstable
+# sort or `topk`, its order of ties depends on the machine; the stable order is used here instead. Zero after the
+# normalisation is the mean colour. Xplique lets the user choose baseline and score; 0 and the probability are usual.
 PRESETS: dict[str, dict[str, object]] = {
     "default": {},
     "rise": {"insertion_baseline": "blur_rise", "cuts": "stride", "area": "even", "ties": "reverse"},
@@ -137,12 +137,21 @@ PresetName = Annotated[str, name_in("preset", lambda: PRESETS)]
 
 
 def preset(name: str, size: Grid, colour: tuple[float, ...], *, grid: Grid | None = None) -> CurveProtocol:
-    """The protocol called `name` for images of `size` pixels; `grid` is the comparison's, for "default" alone.
+    """Return the protocol of that name.
 
-    A step of RISE and of Quantus is a row of pixels (224 in their examples), of LATEC 50 pixels, of TorchCAM a 20th of
-    the image; IBA removes tiles of 8 x 8 pixels. Quantus ranks the channels of a pixel apart; with maps that are equal
-    in all channels, three times as many features a step are the same. TorchRay has no curves: its rule
-    is one of `ibviz.metrics.POINTING_PRESETS`.
+    A step is a row of pixels for RISE and Quantus (224 in their examples), 50 pixels for LATEC and a 20th of the image
+    for TorchCAM; IBA removes tiles of 8 x 8 pixels. Quantus ranks the channels of a pixel separately; for maps that are
+    equal in all channels, three times as many features per step give the same curve. TorchRay has no curves; its
+    pointing game is one of `ibviz.metrics.POINTING_PRESETS`.
+
+    Args:
+        name: One of `PRESETS`.
+        size: Rows and columns of the images, in pixels.
+        colour: The mean colour of the network's training data, in [0, 1].
+        grid: The grid of the comparison, which only "default" uses.
+
+    Raises:
+        InputError: The name is unknown, or that of a pointing game.
 
     >>> preset("torchcam", (32, 32), (0.5, 0.5, 0.5)).steps
     52
@@ -167,7 +176,7 @@ def preset(name: str, size: Grid, colour: tuple[float, ...], *, grid: Grid | Non
 
 
 class Card(Settings):
-    """A protocol, and what it was applied to and with: enough to tell whether two numbers are the same measurement.
+    """A protocol with hashes of data, weights and code, which tell if two numbers are of the same measurement.
 
     >>> protocol = CurveProtocol(colour=(0.5, 0.5, 0.5))
     >>> Card(protocol=protocol, data="1f", weights="2e", versions={"torch": "2.11"}).hash.startswith(protocol.hash)
@@ -177,18 +186,18 @@ class Card(Settings):
     protocol: CurveProtocol
     data: str  # hash of the images and targets
     weights: str  # hash of the network
-    code: dict[str, str] = Field(default_factory=dict)  # hash of what each name from outside ibviz stands for
-    versions: dict[str, str]  # recorded; no choice, so not hashed
+    code: dict[str, str] = Field(default_factory=dict)  # hash of the code behind each name from outside ibviz
+    versions: dict[str, str]  # recorded, but not part of the hash
 
     @property
     def hash(self) -> str:
-        """The protocol's eight digits, by which tables compare, then four of the data, the weights and outside code."""
+        """The eight digits of the protocol, then four for data, weights and outside code."""
         rest = [self.data, self.weights, *([self.code] if self.code else [])]
         return f"{self.protocol.hash}-{digest(rest)[:4]}"
 
 
 def digest(content: object) -> str:
-    """Eight hexadecimal digits of the SHA-256 of something that JSON can say.
+    """Return eight hexadecimal digits of the SHA-256 of a value that JSON can hold.
 
     >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
     True

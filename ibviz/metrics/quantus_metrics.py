@@ -28,9 +28,11 @@ _REFUSED = {
 def quantus_metric(name: str, **options: Any) -> Metric:
     """Return a metric of Quantus with its options, such as `features_in_step=28`, for a suite.
 
-    It is computed image by image, so that no value depends on a batch, on maps enlarged to the images by repetition;
-    draws start from the same seed for every image. Raises `InputError` if Quantus is not installed or has no metric of
-    that name, for options it does not take, and for metrics that need more than maps.
+    The metric is computed image by image, so that values are independent of the batch, on maps enlarged to the images
+    by repetition. Random draws start from the same seed for every image.
+
+    Raises:
+        InputError: Quantus is not installed or has no such metric or option, or the metric needs more than maps.
     """
     kind = _find(name)
     known = list(inspect.signature(kind.__init__).parameters)[1:]
@@ -107,7 +109,7 @@ def _number(result: Any, name: str) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep warnings inside, and start NumPy's and torch's generators at a fixed seed; both are restored after."""
+    """Suppress warnings and seed the generators of NumPy and torch inside the block; they are restored afterwards."""
     before = np.random.get_state()  # noqa: NPY002 - Quantus draws from the global generator
     with warnings.catch_warnings(), torch.random.fork_rng([]):
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""From a network to the number a masked image is judged by: which class, and which function of its logits."""
+"""Scores of masked images: the class that is judged, and the function of the logits that is measured."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -12,13 +12,13 @@ from ibviz.heads import HEADS, Head, Logits, checked_output, head_of
 from ibviz.settings import name_in
 from ibviz.types import Images, Labels, Score, Scores
 
-SOFTMAX = HEADS["softmax"]
+_SOFTMAX = HEADS["softmax"]
 TargetRule = Literal["predicted", "true", "runner_up", "contrast"]
 TARGETS: tuple[str, ...] = get_args(TargetRule)
 
 
 class Targets(NamedTuple):
-    """Class that each image is judged by; with `against`, by its score minus that class's."""
+    """The class that is judged per image; with `against`, the score of that class is subtracted."""
 
     classes: Labels
     against: Labels | None = None
@@ -31,10 +31,21 @@ def scorer(
     kind: str = "probability",
     precision: str = "float32",
 ) -> Score:
-    """Score of each image's target class, one of `SCORES`, in float32 whatever the network computes in.
+    """Return a function that scores the target class of masked images, in float32.
 
-    The network's head, as `ibviz.wrap` states it, says what a probability is. `targets` cover the whole comparison and
-    lie on the network's device. `precision` "bfloat16" runs the network alone under autocast.
+    Probabilities follow the network's head, as `ibviz.wrap` sets it.
+
+    Args:
+        network: A network in eval mode.
+        targets: The classes of all images of the comparison, on the network's device.
+        kind: One of `SCORES`.
+        precision: "bfloat16" runs the network (only) under autocast.
+
+    Returns:
+        A function of masked images `(n, channels, h, w)` and the index of each one's image, with results `(n,)`.
+
+    Raises:
+        InputError: The network is in training mode, or the score is unknown.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)).eval()
     >>> score = scorer(network, torch.tensor([0, 1]), kind="logit")
@@ -54,14 +65,14 @@ def scorer(
             torch.autocast(states.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
         ):
             logits = checked_output(network(states), network).float()
-        found = measure(logits, classes[rows], head)
-        return found if against is None else found - measure(logits, against[rows], head)
+        scores = measure(logits, classes[rows], head)
+        return scores if against is None else scores - measure(logits, against[rows], head)
 
     return score
 
 
-def probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
-    """Probability of the class by the network's head, in [0, 1]; of a regression the output itself.
+def probability(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
+    """Probability of the class by the network's head, in [0, 1]; for a regression the output itself.
 
     >>> probability(torch.zeros(1, 4), torch.tensor([2]))
     tensor([0.2500])
@@ -69,8 +80,8 @@ def probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores
     return logit(head.probability(logits), classes)
 
 
-def log_probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
-    """Log of the probability, in nats, at most 0.
+def log_probability(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
+    """Logarithm of the probability, in nats, at most 0.
 
     >>> log_probability(torch.zeros(1, 1), torch.tensor([0]))
     tensor([0.])
@@ -78,18 +89,17 @@ def log_probability(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Sc
     return logit(head.log_probability(logits), classes)
 
 
-def logit(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
-    """The output of the class itself, a logit or the number of a regression; not comparable between networks.
+def logit(logits: Logits, classes: Labels, _head: Head = _SOFTMAX) -> Scores:
+    """Output of the class, a logit or the number of a regression; not comparable between networks.
 
     >>> logit(torch.tensor([[1.0, 5.0]]), torch.tensor([1]))
     tensor([5.])
     """
-    del head
     return logits.gather(1, classes[:, None]).squeeze(1)
 
 
-def log_odds(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
-    """log(p / (1 - p)) in nats, unbounded; computed from the logits, so exact where p rounds to 1.
+def log_odds(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
+    """Log-odds log(p / (1 - p)), in nats, unbounded; computed from the logits, so exact even if p rounds to 1.
 
     >>> log_odds(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
     tensor([100.])
@@ -97,8 +107,8 @@ def log_odds(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
     return head.log_odds(logits, classes)
 
 
-def accuracy(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
-    """1 where the network says that the class is there (of a softmax: the predicted one), 0 elsewhere.
+def accuracy(logits: Logits, classes: Labels, head: Head = _SOFTMAX) -> Scores:
+    """Return 1 if the network predicts the class (for sigmoids: if it is above one half), otherwise 0.
 
     >>> accuracy(torch.tensor([[1.0, 5.0]]), torch.tensor([0]))
     tensor([0.])
@@ -106,8 +116,8 @@ def accuracy(logits: Logits, classes: Labels, head: Head = SOFTMAX) -> Scores:
     return logit(head.present(head.probability(logits)).float(), classes)
 
 
-def correct(probabilities: Logits, labels: Labels, head: Head = SOFTMAX) -> Bool[Tensor, " b"] | None:
-    """Whether the network says that each image's label is there, from its probabilities; None of a regression.
+def correct(probabilities: Logits, labels: Labels, head: Head = _SOFTMAX) -> Bool[Tensor, " b"] | None:
+    """Return True for images whose label the network predicts, from its probabilities; None for a regression.
 
     An image without a label (-1) counts as wrong.
 
@@ -129,12 +139,19 @@ SCORES: dict[str, Callable[[Logits, Labels, Head], Scores]] = {
 ScoreName = Annotated[str, name_in("score", lambda: SCORES)]
 
 
-def targets_by(rule: str, logits: Logits, labels: Labels | None = None, *, head: Head = SOFTMAX) -> Targets:
-    """Class of each image by one of `TARGETS`, from the answers to the unchanged images.
+def targets_by(rule: str, logits: Logits, labels: Labels | None = None, *, head: Head = _SOFTMAX) -> Targets:
+    """Return the class that is judged per image, from the outputs for the unchanged images.
 
-    `predicted`, with independent labels the most probable one and with a single output that; `true`, which needs the
-    label of every image; `runner_up`, the second most likely class; `contrast`, the predicted class against the
-    runner-up. Raises `InputError` where several outputs are numbers of a regression, of which none is more likely.
+    Args:
+        rule: "predicted", the most likely class; "true", the label; "runner_up", the second most likely class;
+            "contrast", the predicted class minus the runner-up.
+        logits: Logits or probabilities `(b, classes)`.
+        labels: The true classes, for the rule "true".
+        head: The head of the network.
+
+    Raises:
+        InputError: The rule is unknown or does not fit, a label is missing, or the outputs are several numbers of a
+            regression, of which none is more likely.
 
     >>> targets_by("contrast", torch.tensor([[0.0, 3.0, 2.0]]))
     Targets(classes=tensor([1]), against=tensor([2]))

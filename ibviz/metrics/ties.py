@@ -1,4 +1,4 @@
-"""Order among cells whose values are equal: quantised maps are mostly ties, so breaking them is part of the metric."""
+"""The order of cells with equal values; in quantised maps most cells are tied, so tie-breaking affects a metric."""
 
 from collections.abc import Callable
 from typing import Annotated, NamedTuple
@@ -15,17 +15,17 @@ from ibviz.types import Maps, Scores
 
 
 class TieReport(NamedTuple):
-    """How far each map leaves the order of its cells open; shares are of cells."""
+    """Ties of each map; shares are of cells."""
 
     levels: Int[Tensor, " b"]  # distinct values
-    tie_fraction: Scores  # cells whose value another cell has too
-    zero_share: Scores  # cells that are exactly 0, the arbitrary tail a ReLU leaves
+    tie_fraction: Scores  # cells that share their value with another cell
+    zero_share: Scores  # cells that are exactly 0, as after a ReLU
 
 
 def cell_order(values: Float[Tensor, "b cells"], shuffle: Int[Tensor, " cells"]) -> Int[Tensor, "b cells"]:
-    """Rank of every cell, 0 for the highest value; equal cells go in the order in which `shuffle` lists them.
+    """Return the rank of every cell, 0 for the highest value; tied cells follow the order in `shuffle`.
 
-    One permutation serves all images, so that no image's result depends on which others stand beside it.
+    The same permutation is used for all images, so that results are independent of the batch.
 
     >>> cell_order(torch.tensor([[0.5, 0.9, 0.5]]), torch.tensor([2, 1, 0]))
     tensor([[2, 0, 1]])
@@ -36,10 +36,13 @@ def cell_order(values: Float[Tensor, "b cells"], shuffle: Int[Tensor, " cells"])
 
 
 def shuffles(cells: int, orders: int, seed: int) -> Int[Tensor, "orders cells"]:
-    """Seeded permutations in pairs, each followed by its reverse; on the CPU, so that devices agree.
+    """Return seeded permutations in pairs, each followed by its reverse; drawn on the CPU, independent of the device.
 
-    Every single order is uniform, so a mean over them is unbiased; the pairs make insertion minus deletion exactly
-    antisymmetric under negation of a map and exactly 0 for a constant one, instead of only in expectation.
+    Each order is uniform, so the mean over orders is unbiased. With pairs, insertion minus deletion is exactly
+    antisymmetric under negation of a map, and exactly 0 for a constant map, not only in expectation.
+
+    Raises:
+        InputError: The number of orders is odd.
 
     >>> shuffles(3, 2, seed=0)
     tensor([[2, 0, 1],
@@ -53,7 +56,13 @@ def shuffles(cells: int, orders: int, seed: int) -> Int[Tensor, "orders cells"]:
 
 
 def tie_orders(cells: int, rule: str, *, orders: int, seed: int) -> Int[Tensor, "_ cells"]:
-    """Orders in which tied cells go: seeded ("expected"), row by row ("index"), or that backwards ("reverse").
+    """Return the orders of tied cells: seeded ("expected"), row by row ("index"), or row by row backwards ("reverse").
+
+    Args:
+        cells: The number of cells.
+        rule: "expected", "index" or "reverse".
+        orders: The number of seeded orders, an even number.
+        seed: The seed of the orders.
 
     >>> tie_orders(3, "reverse", orders=8, seed=0)
     tensor([[2, 1, 0]])
@@ -63,11 +72,11 @@ def tie_orders(cells: int, rule: str, *, orders: int, seed: int) -> Int[Tensor, 
     return make(cells, orders, seed)
 
 
-def _by_index(cells: int, orders: int, seed: int) -> Int[Tensor, "1 cells"]:  # noqa: ARG001 - the signature in TIES
+def _by_index(cells: int, _orders: int, _seed: int) -> Int[Tensor, "1 cells"]:
     return torch.arange(cells).unsqueeze(0)
 
 
-# From cells, orders and seed to the orders in which tied cells go; None: all cells of a level go together.
+# Functions of cells, orders and seed that return the orders of tied cells; None: tied cells are removed together.
 TIES: dict[str, Callable[[int, int, int], Int[Tensor, "_ cells"]] | None] = {
     "expected": shuffles,
     "index": _by_index,
@@ -78,7 +87,7 @@ TieRule = Annotated[str, name_in("tie rule", lambda: TIES)]
 
 
 def levels(values: Float[Tensor, "b cells"]) -> Int[Tensor, "b cells"]:
-    """Index of every cell's value among the distinct values of its map, 0 for the highest.
+    """Return the index of each cell's value among the distinct values of its map, 0 for the highest.
 
     >>> levels(torch.tensor([[0.5, 0.9, 0.5, 0.1]]))
     tensor([[1, 0, 1, 2]])
@@ -89,7 +98,7 @@ def levels(values: Float[Tensor, "b cells"]) -> Int[Tensor, "b cells"]:
 
 
 def tie_report(maps: Maps) -> TieReport:
-    """Count levels, ties and zeros of each map on the grid it is given on.
+    """Count levels, ties and zeros of each map on its own grid.
 
     >>> tie_report(torch.tensor([[[0.0, 0.0, 1.0, 2.0]]]))
     TieReport(levels=tensor([3]), tie_fraction=tensor([0.5000]), zero_share=tensor([0.5000]))

@@ -1,4 +1,4 @@
-"""Settings of a model: its architecture, its objective and the images it takes."""
+"""Settings of a model: its architecture, its objective and its input."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from ibviz.settings import MOST_PIXELS, Settings, Side
 NETWORKS = ("digits", "vgg32", "vgg16", "wrn50_2", "wrn28_10", "wrn10_2")
 LIBRARIES = ("torchvision/", "timm/", "ibviz/")
 _MAX_CONSTANT = 2  # of a normalisation, in [0, 1] pixel space
-UNNAMED = "unnamed"  # a module that was given as it is
+UNNAMED = "unnamed"  # a module that the user passed
 
 
 def _known_backbone(name: str) -> str:
@@ -21,41 +21,41 @@ def _known_backbone(name: str) -> str:
 
 
 class ModelConfig(Settings):
-    """Architecture, without what follows from the data."""
+    """The architecture of a model, without the settings that follow from the data."""
 
     backbone: Annotated[str, AfterValidator(_known_backbone)] = "digits"
-    layer: str | None = None  # of a torchvision or timm network: where attention goes; None: chosen by stride
-    pretrained: bool = False  # training starts from the published weights, or those of --weights
+    layer: str | None = None  # layer for the attention in a torchvision or timm network; None: chosen by stride
+    pretrained: bool = False  # start from the published weights, or those of --weights
     anchors: int | None = Field(default=20, ge=2, le=4096)  # None: continuous attention
-    latent: int = Field(default=64, ge=1, le=16384)  # K, dimensions of z
+    latent: int = Field(default=64, ge=1, le=16384)  # K, the number of dimensions of z
     gate: Literal["residual", "mul", "mean", "noise"] = "residual"  # see `ibviz.models.gate`; all but residual are ours
-    head_depth: int = Field(default=0, ge=0, le=64)  # hidden convolutions of the attention head, where it is not fixed
+    head_depth: int = Field(default=0, ge=0, le=64)  # hidden convolutions of the attention head, unless it is fixed
     head_width: int | None = Field(default=None, ge=1, le=16384)  # their channels, with batch norm; None: as published
-    smoothing: float = Field(default=0.0, ge=0, le=4)  # of the attention, deviation of a Gaussian in cells (ours)
-    open_at_start: float | None = Field(default=None, ge=0.05, le=0.99)  # attention of all cells at first; None: random
+    smoothing: float = Field(default=0.0, ge=0, le=4)  # Gaussian smoothing of the attention: deviation in cells (ours)
+    open_at_start: float | None = Field(default=None, ge=0.05, le=0.99)  # initial attention of all cells; None: random
 
 
 class ObjectiveConfig(Settings):
-    """Weights of the loss in nats; `ibviz.models.objective` has the formula."""
+    """Weights of the terms of the loss, in nats; see `ibviz.models.objective` for the formula."""
 
     beta: float = Field(default=1e-3, ge=0)
     kl: Literal["exact", "official"] = "exact"
     codebook: float = Field(default=0.4, ge=0)
     commitment: float = Field(default=0.1, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # share of each label spread over all classes, in training
-    attention_price: float = Field(default=0.0, ge=0)  # nats that a map costs which is open everywhere
-    capacity: float = Field(default=0.0, ge=0)  # for gate noise: price of a nat that a unit passes, mean over units
-    attention_warmup: float = Field(default=0.3, ge=0, le=1)  # share of training over which both prices rise
+    attention_price: float = Field(default=0.0, ge=0)  # cost of a fully open map, in nats
+    capacity: float = Field(default=0.0, ge=0)  # for gate noise: price per nat that passes, averaged over units
+    attention_warmup: float = Field(default=0.3, ge=0, le=1)  # share of the training during which both prices rise
 
 
 class InputConfig(Settings):
-    """What a classifier expects: size in pixels, normalisation in [0, 1] space, class names."""
+    """The input of a classifier: size in pixels, normalisation in [0, 1] space, class names."""
 
     size: int | tuple[int, int]  # side of a square, or height and width
-    mean: tuple[float, ...]  # one number a channel
+    mean: tuple[float, ...]  # one number per channel
     std: tuple[float, ...]
     class_names: tuple[str, ...]
-    resize: Side | None = None  # short side before the centre crop; None: the shorter one of `size`
+    resize: Side | None = None  # short side before the centre crop; None: the shorter side of `size`
 
     @model_validator(mode="after")
     def _consistent(self) -> "InputConfig":
@@ -74,12 +74,12 @@ class InputConfig(Settings):
 
     @property
     def height_width(self) -> tuple[int, int]:
-        """Rows and columns of pixels."""
+        """Rows and columns, in pixels."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     @property
     def side(self) -> int:
-        """Side of a square; an `InputError` for another shape, which what asks for it cannot do."""
+        """The side of a square input, in pixels; raises `InputError` for another shape."""
         if len({*self.height_width}) > 1:
             raise InputError(f"this needs a network of square images; it takes {self.size} pixels")
         return self.height_width[0]

@@ -1,4 +1,4 @@
-"""Settings of a training: data, model, objective and how it is trained, as a recipe says them."""
+"""Settings of a training: the data, model, objective and optimisation of a recipe."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,14 +11,14 @@ from ibviz.settings import Count, Seed, Settings
 
 
 class Halve(Settings):
-    """Halved at each multiple of `every`, epochs counted from 1 (the authors' VGG-32)."""
+    """The learning rate is halved at each multiple of `every`, with epochs counted from 1 (the authors' VGG-32)."""
 
     kind: Literal["halve"] = "halve"
     every: Count = 3
 
 
-class Step(Settings):
-    """Times `factor` whenever `every` more epochs are finished (their VGG-16 and WRN-50-2)."""
+class StepDecay(Settings):
+    """The learning rate is multiplied by `factor` after every `every` epochs (the authors' VGG-16 and WRN-50-2)."""
 
     kind: Literal["step"]
     every: Count
@@ -26,7 +26,7 @@ class Step(Settings):
 
 
 class Milestones(Settings):
-    """Times `factor` after each of these numbers of finished epochs (their WRN-28-10)."""
+    """The learning rate is multiplied by `factor` after these numbers of epochs (the authors' WRN-28-10)."""
 
     kind: Literal["milestones"]
     after: tuple[Count, ...]
@@ -34,31 +34,32 @@ class Milestones(Settings):
 
 
 class Cosine(Settings):
-    """Half a cosine from `lr` to 0 between warm-up and end, moving with every step (Loshchilov 2017)."""
+    """The learning rate falls from `lr` to 0 along half a cosine after the warm-up, per step (Loshchilov 2017)."""
 
     kind: Literal["cosine"]
 
 
 class TrainingConfig(Settings):
-    """How a network is trained; rates are those of the whole batch, over all processes."""
+    """The optimisation of a training; learning rates are those of the whole batch over all processes."""
 
     epochs: Count = 10
-    batch_size: Count = 64  # images an optimizer step, over all processes
-    accumulate: Count = 1  # passes an optimizer step: less memory, statistics of smaller batches
-    # all, or on a frozen pretrained network attention, bottleneck and decoder; tail: the layers after the gate as well
+    batch_size: Count = 64  # images per optimizer step, over all processes
+    accumulate: Count = 1  # passes per optimizer step: less memory, but batch statistics of smaller batches
+    # all: everything; attached: attention, bottleneck and decoder on a frozen pretrained network; tail: also the layers
+    # after the gate
     trainable: Literal["all", "tail", "attached"] = "all"
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
     warmup: tuple[float, ...] = ()  # learning rates of the first epochs
-    schedule: Annotated[Halve | Step | Milestones | Cosine, Field(discriminator="kind")] = Halve()
-    momentum: float = Field(default=0.9, ge=0, lt=1)  # for adam its first beta; its second is 0.999
-    weight_decay: float = Field(default=5e-4, ge=0)  # never on the anchors
-    anchor_lr: float = Field(default=1.0, ge=0)  # anchors' share of the learning rate; 0 keeps them fixed
-    cache_features: bool = False  # run the frozen layers below the gate once and keep what they give, as float16
-    head_lr: float = Field(default=1.0, ge=0)  # the attention head's share of the learning rate
-    ema: float | None = Field(default=None, gt=0, lt=1)  # decay a step of averaged weights, which are judged and kept
+    schedule: Annotated[Halve | StepDecay | Milestones | Cosine, Field(discriminator="kind")] = Halve()
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # for adam the first beta; the second is 0.999
+    weight_decay: float = Field(default=5e-4, ge=0)  # not applied to the anchors
+    anchor_lr: float = Field(default=1.0, ge=0)  # factor on the learning rate of the anchors; 0 keeps them fixed
+    cache_features: bool = False  # store the output of the frozen layers below the gate once, as float16
+    head_lr: float = Field(default=1.0, ge=0)  # factor on the learning rate of the attention head
+    ema: float | None = Field(default=None, gt=0, lt=1)  # decay per step of averaged weights, which are judged and kept
     precision: Literal["no", "bf16"] = "no"
-    compile: bool = False  # torch.compile: minutes at the start, then faster steps
+    compile: bool = False  # torch.compile: takes minutes at the start, then steps are faster
     crop_padding: int = Field(default=4, ge=0, le=1024)  # reflect-padded random crop, pixels
     flip: bool = False
     save_every: Count = 1  # epochs between checkpoints, among which the best model is chosen
@@ -66,7 +67,7 @@ class TrainingConfig(Settings):
 
 
 class Recipe(Settings):
-    """One training run; the default is the embedded data set."""
+    """The settings of one training run; by default on the embedded data set."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -109,6 +110,6 @@ class Recipe(Settings):
 
 
 class Sweep(Recipe):
-    """A recipe and, under [sweep], values for some of its keys by dotted name: one run for each combination."""
+    """A recipe with values for some of its keys, by dotted name, under [sweep]: one run per combination."""
 
     sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)

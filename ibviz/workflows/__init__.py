@@ -1,1 +1,1 @@
-"""Whole jobs of the command line, from files to files."""
+"""Complete jobs of the command line, from input files to output files."""

@@ -1,4 +1,4 @@
-"""What the anchors of a checkpoint are worth, from its file to tables, `anchors.json` and rows of single images."""
+"""The study of a checkpoint's anchors, from its file to tables, `anchors.json` and rows per image."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from ibviz.anchors.consistency import SIMILARITY_THRESHOLDS, Consistency, summar
 from ibviz.anchors.effects import AnchorEffects, anchor_effects, answer, decisions, interval, summarise_effects
 from ibviz.anchors.intervene import INTERVENTIONS, Effects
 from ibviz.anchors.usage import Usage
-from ibviz.benchmark.suite import fitting
+from ibviz.benchmark.class_match import match_classes
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_images
@@ -34,8 +34,8 @@ from ibviz.statistics import Estimate, estimate
 from ibviz.workflows.model import describe
 
 
-class Study(NamedTuple):
-    """All that was seen of a model on some images; `usage` and `worth` are None where attention is continuous."""
+class AnchorStudy(NamedTuple):
+    """The results of a study; `usage` and `worth` are None if the attention is continuous."""
 
     images: ImageSet
     effects: Effects
@@ -45,19 +45,28 @@ class Study(NamedTuple):
 
 
 def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, limit: int = 500, seed: int = 0) -> str:
-    """Study a model on at most `limit` test images, write what is found into `out`, return the page to print.
+    """Study the anchors of a model on test images, write the results into a folder, and return the text to print.
 
-    The images are those of the data its file names, at `root` where that needs a folder. A model that names none, or
-    the embedded images of one that was given another folder, is studied on the images in class folders at `root`.
-    `anchors.json` has all numbers, `usage` is a figure; `effects.parquet` and `consistency.parquet` have one row for
-    each image and what was done to it.
+    `anchors.json` holds all numbers and `usage` is a figure; `effects.parquet` and `consistency.parquet` have one row
+    per image and intervention or edit.
+
+    Args:
+        model: A model with trained attention.
+        out: The folder for the results.
+        root: The folder of the images, if the data named in the model's file needs one. If that file names no data, or
+            the embedded images, the images are read from class folders at `root`.
+        limit: The largest number of images.
+        seed: The seed of the choice of images, of interventions and of edits.
+
+    Raises:
+        InputError: The model has no trained attention, or its data cannot be read.
     """
     begun = time.monotonic()
     trained = require_attention(model)
     ensure_folder(out)
     remove_abandoned(out)
     config = data_of(trained, root)
-    images = fitting(load_images(config, "test", root, count=limit, seed=seed), trained)
+    images = match_classes(load_images(config, "test", root, count=limit, seed=seed), trained)
     study = _study(trained, images, seed)
     facts = {
         "model": describe(trained) | {"epoch": trained.facts.get("epoch")},
@@ -72,14 +81,21 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
     write_rows(out / "effects.parquet", study.effects.rows(images.names))
     write_rows(out / "consistency.parquet", study.edits.rows(images.names))
     with replacing(out / "anchors.json") as beside:
-        beside.write_text(json.dumps(seal(facts | report(study, trained)), indent=1) + "\n")
+        beside.write_text(json.dumps(seal(facts | study_numbers(study, trained)), indent=1) + "\n")
     if study.usage is not None:
         draw_usage(study.usage, trained.spec.class_names, facts, out / "usage")
-    return page(study, trained)
+    return study_text(study, trained)
 
 
 def draw_usage(usage: Usage, class_names: Sequence[str], facts: dict[str, Any], stem: Path) -> None:
-    """How often each anchor is taken, in all and for each class."""
+    """Draw how often each anchor is used, in total and per class, and save it as PNG and PDF.
+
+    Args:
+        usage: The usage of the anchors.
+        class_names: The names of the classes.
+        facts: The record of the study, for the sidecar.
+        stem: The path of the files without suffix.
+    """
     drawn = anchor_usage(
         usage.counts,
         usage.anchors,
@@ -92,7 +108,7 @@ def draw_usage(usage: Usage, class_names: Sequence[str], facts: dict[str, Any], 
 
 
 def data_of(model: IBClassifier, root: Path | None) -> DataConfig:
-    """The data a model was trained on, as its file says, or a folder of images of its size.
+    """Return the data that a model was trained on according to its file, or a folder of images of its size.
 
     >>> from ibviz.models.loading import load
     >>> data_of(load("digits"), None).source, data_of(load("digits"), Path("photographs")).source
@@ -105,22 +121,22 @@ def data_of(model: IBClassifier, root: Path | None) -> DataConfig:
     return DataConfig(source="folder", image_size=model.spec.side, resize=model.spec.resize)
 
 
-def _study(model: IBClassifier, images: ImageSet, seed: int) -> Study:
+def _study(model: IBClassifier, images: ImageSet, seed: int) -> AnchorStudy:
     effects, edits = intervene(model, images, seed=seed), consistency_of(model, images, seed=seed)
     if model.quantizer is None:
-        return Study(images, effects, edits, None, None)
+        return AnchorStudy(images, effects, edits, None, None)
     usage = usage_of(model, images)
-    return Study(images, effects, edits, usage, anchor_effects(effects, usage.anchors))
+    return AnchorStudy(images, effects, edits, usage, anchor_effects(effects, usage.anchors))
 
 
-def report(study: Study, model: IBClassifier) -> dict[str, Any]:
-    """Everything in numbers, for figures and reports; NaN is null."""
+def study_numbers(study: AnchorStudy, model: IBClassifier) -> dict[str, Any]:
+    """Return all numbers of a study as plain values for JSON, with None for NaN."""
     lines = summarise_effects(study.effects)
     moved = drift(model)
     return _plain(
         {
             "answer": answer(lines),
-            "reliance": {name: one._asdict() for name, one in decisions(study.effects).items()},
+            "reliance": {name: estimates._asdict() for name, estimates in decisions(study.effects).items()},
             "class_names": model.spec.class_names,
             "usage": None if study.usage is None else _usage(study.usage),
             "worth": None if study.worth is None else study.worth._asdict(),
@@ -140,27 +156,27 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Tensors and tuples as lists, estimates and other named tuples by their names, what is not finite as None."""
+    """Return plain values: lists for tensors and tuples, dictionaries for named tuples, None for NaN and infinity."""
     if isinstance(value, Tensor):
         return _plain(value.tolist())
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return _plain(value._asdict())  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def page(study: Study, model: IBClassifier) -> str:
-    """The tables that `ibviz anchors` prints."""
+def study_text(study: AnchorStudy, model: IBClassifier) -> str:
+    """Return the tables that `ibviz anchors` prints."""
     lines = summarise_effects(study.effects)
     replaced = [
         [INTERVENTIONS[line.variant.name].label, interval(line.change), interval(line.accuracy), _share(line.flips)]
         for line in lines
         if line.variant.anchor is None
     ]
-    decided = [[REPLACEMENTS[name], *map(_estimate, one)] for name, one in decisions(study.effects).items()]
+    decided = [[REPLACEMENTS[name], *map(_estimate, estimates)] for name, estimates in decisions(study.effects).items()]
     edited = [
         [
             line.edit,
@@ -171,13 +187,14 @@ def page(study: Study, model: IBClassifier) -> str:
         ]
         for line in summarise_edits(study.edits)
     ]
+    thresholds = [f">= {threshold}" for threshold in SIMILARITY_THRESHOLDS]
     parts = [
         *([] if study.usage is None or study.worth is None else [_anchors_page(study.usage, study.worth, model)]),
         _table(["decided with", "accuracy", "cross-entropy (nats)"], decided),
         _table(["attention is replaced by", "Δ probability", "Δ accuracy", "flips"], replaced),
         answer(lines),
         "Attention consistency (our definition): cosine similarity of the attention before and after an edit\n"
-        + _table(["edit", "cosine", *(f">= {one}" for one in SIMILARITY_THRESHOLDS), "Δ accuracy", "flips"], edited),
+        + _table(["edit", "cosine", *thresholds, "Δ accuracy", "flips"], edited),
         f"{len(study.images.labels)} images; means with 95 % bootstrap intervals over images",
     ]
     return "\n\n".join(parts)
@@ -188,22 +205,22 @@ def _anchors_page(usage: Usage, worth: AnchorEffects, model: IBClassifier) -> st
     order = usage.anchors.argsort().tolist()
     rows = [
         [
-            str(one),
-            f"{usage.anchors[one]:.4f}",
-            f"{usage.counts[one] / total:.1%}",
-            interval(worth.effect[one]),
-            f"{worth.by_cell[one].mean:+.4f}",
-            str(worth.effect[one].n),
+            str(anchor),
+            f"{usage.anchors[anchor]:.4f}",
+            f"{usage.counts[anchor] / total:.1%}",
+            interval(worth.effect[anchor]),
+            f"{worth.by_cell[anchor].mean:+.4f}",
+            str(worth.effect[anchor].n),
         ]
-        for one in order
+        for anchor in order
     ]
     rates, unstable = usage.rate_bits.mean(), usage.unstable.mean()
     rises = " by cell ".join((f"{interval(worth.rises)},", interval(worth.rises_by_cell)))
     moved = drift(model)
     notes = [
         f"dead anchors: {', '.join(map(str, usage.dead)) or 'none'}; perplexity {usage.perplexity:.2f} of {len(order)}",
-        f"map: {usage.bits_per_cell:.2f} bits a cell, at most {usage.bits_per_image:.0f} an image; "
-        f"latent: {rates:.1f} bits an image",
+        f"map: {usage.bits_per_cell:.2f} bits per cell, at most {usage.bits_per_image:.0f} per image; "
+        f"latent: {rates:.1f} bits per image",
         f"cells that the attention's noise moves to another anchor: {unstable:.1%}",
         f"effect rises with the anchor value: Spearman {rises}",
         *([] if moved is None else [f"drift since the start: at most {(moved[-1] - moved[0]).abs().max():.3f}"]),
@@ -212,16 +229,16 @@ def _anchors_page(usage: Usage, worth: AnchorEffects, model: IBClassifier) -> st
     return "\n".join([_table(header, rows), *notes])
 
 
-def _estimate(one: Estimate) -> str:
-    return "-" if math.isnan(one.mean) else f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+def _estimate(value: Estimate) -> str:
+    return "-" if math.isnan(value.mean) else f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def _share(one: Estimate) -> str:
-    return "-" if math.isnan(one.mean) else f"{one.mean:.1%}"
+def _share(value: Estimate) -> str:
+    return "-" if math.isnan(value.mean) else f"{value.mean:.1%}"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as their widest cell.
+    """Return a table with columns as wide as their widest cell.
 
     >>> print(_table(["a", "b"], [["10", "2"]]))
     a   b

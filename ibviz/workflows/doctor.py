@@ -1,4 +1,4 @@
-"""Whether an installation works: versions, device, extras, programs beside it, and metrics whose result is known."""
+"""A check of the installation: versions, device, extras, other programs, and metrics on a case with a known result."""
 
 import platform
 import shutil
@@ -31,15 +31,15 @@ EXPECTED = {"deletion": 18.5 / 60, "insertion": 41.5 / 60}  # areas under 15, 7,
 
 
 class Line(NamedTuple):
-    """One thing that was looked at; `sound` is false only for what ibviz cannot do without."""
+    """The result of one check; `sound` is False only for a failure of something that ibviz needs."""
 
-    what: str
-    said: str
+    name: str
+    result: str
     sound: bool = True
 
 
 def diagnose() -> list[Line]:
-    """Look at everything that a working installation has; takes about a second after imports.
+    """Run all checks, which takes about a second after imports.
 
     >>> all(line.sound for line in diagnose())
     True
@@ -57,15 +57,15 @@ def diagnose() -> list[Line]:
 
 
 def self_test() -> Line:
-    """Judge a map of four cells by a score that adds up their light, whose areas are known in closed form."""
+    """Judge a map of four cells by a score that sums their brightness, so that both areas are known in closed form."""
     cells = torch.tensor([[8.0, 4.0], [2.0, 1.0]]) / 15
     images = cells.repeat_interleave(4, 0).repeat_interleave(4, 1).expand(1, 3, 8, 8)
     protocol = CurveProtocol(colour=(0.0, 0.0, 0.0), grid=(2, 2), steps=4, orders=2, batch_size=8)
-    found = faithfulness(lambda masked, _: 4 * masked.mean((1, 2, 3)), images, cells[None], protocol=protocol)
-    areas = {"deletion": float(found.deletion_auc), "insertion": float(found.insertion_auc)}
+    curves = faithfulness(lambda masked, _: 4 * masked.mean((1, 2, 3)), images, cells[None], protocol=protocol)
+    areas = {"deletion": float(curves.deletion_auc), "insertion": float(curves.insertion_auc)}
     sound = all(abs(areas[name] - known) < 1e-5 for name, known in EXPECTED.items())
-    said = ", ".join(f"{name} {area:.5f} (known: {EXPECTED[name]:.5f})" for name, area in areas.items())
-    return Line("self-test of metrics", said, sound)
+    result = ", ".join(f"{name} {area:.5f} (known: {EXPECTED[name]:.5f})" for name, area in areas.items())
+    return Line("self-test of metrics", result, sound)
 
 
 def _device() -> str:
@@ -84,5 +84,4 @@ def _version_of(package: str) -> str:
 
 
 def _program(names: tuple[str, ...], use: str) -> str:
-    found = next(filter(None, map(shutil.which, names)), None)
-    return found or f"not there; only for {use}"
+    return next(filter(None, map(shutil.which, names)), f"not installed; only needed for {use}")

@@ -1,4 +1,4 @@
-"""A suite from its file to tables and figures in a folder; and the demo, which trains a network for it first."""
+"""The evaluation of a suite, from its settings to tables and figures in a folder; and the demo, which trains first."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from ibviz.attribution.methods import values
 from ibviz.benchmark.config import NamedModel, SuiteConfig
 from ibviz.benchmark.results import Results, read_results, rebuild
 from ibviz.benchmark.runner.loop import run_suite
-from ibviz.benchmark.runner.processes import together
+from ibviz.benchmark.runner.processes import join_processes
 from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import Verdict, verify
-from ibviz.benchmark.store import place_of, read_maps
+from ibviz.benchmark.store import maps_folder, read_maps
 from ibviz.benchmark.suite import labelled
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import decode, to_tensor
@@ -30,7 +30,7 @@ from ibviz.models.loading import Classifier, runs_in
 from ibviz.training.loaders import make_loader
 from ibviz.training.loop import train, validate
 from ibviz.training.recipe import Recipe
-from ibviz.workflows.explain import COLUMNS, caption
+from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption
 from ibviz.workflows.model import load_on
 
 SUFFIXES = (".png", ".pdf")
@@ -39,22 +39,33 @@ SUFFIXES = (".png", ".pdf")
 def evaluate_suite(
     suite: SuiteConfig, out: Path, *, root: Path | None = None, device: str = "auto", resume: bool = False
 ) -> bool:
-    """Run a suite, alone or with the other processes of `torchrun`; the first draws and writes what `present` does.
+    """Run a suite, alone or with the other processes of `torchrun`; the first process writes tables and figures.
 
-    False: parts of the result lie in folders of other processes, to be brought together by `merge_folders`.
+    Args:
+        suite: The settings.
+        out: The folder for the result.
+        root: The folder of the images; None if they are bundled or downloaded.
+        device: The device of the networks; "auto" takes a GPU if there is one.
+        resume: Continue a run in `out` that was interrupted.
+
+    Returns:
+        False if parts of the result are in folders of other processes, for `merge_folders`; otherwise True.
+
+    Raises:
+        InputError: The suite is not valid, or `out` holds another run.
     """
-    suite = with_runs(suite)
-    with together() as processes:
-        with processes.first_first():
+    suite = expand_runs(suite)
+    with join_processes() as processes:
+        with processes.first_goes_ahead():
             models = load_all(suite, device)
         whole = run_suite(suite, models, out, root=root, resume=resume, processes=processes)
         if whole and processes.first:
-            present(out)
+            write_presentation(out)
         return whole or not processes.first
 
 
-def with_runs(suite: SuiteConfig) -> SuiteConfig:
-    """The suite with every run of a folder of runs, as `ibviz train --seeds` leaves one, in the place of the folder."""
+def expand_runs(suite: SuiteConfig) -> SuiteConfig:
+    """Return the suite with each folder of runs, as `ibviz train --seeds` writes it, replaced by its runs."""
     return suite.model_copy(update={"models": tuple(run for model in suite.models for run in _runs_of(model))})
 
 
@@ -65,15 +76,15 @@ def _runs_of(model: NamedModel) -> list[NamedModel]:
 
 
 def load_all(suite: SuiteConfig, device: str) -> dict[str, Classifier]:
-    """The networks of a suite by their labels."""
+    """Load the networks of a suite, by label."""
     if not suite.models:
         raise InputError("the suite names no model; add [[models]] with a name, or give --model")
     named = labelled(suite.models, label_of, "models")
-    return {label: load_on(one.name, one.weights, device) for label, one in named.items()}
+    return {label: load_on(model.name, model.weights, device) for label, model in named.items()}
 
 
 def label_of(model: NamedModel) -> str:
-    """A network's label in tables.
+    """Return the label of a network in tables.
 
     >>> label_of(NamedModel(name="runs/digits")), label_of(NamedModel(name="timm/resnet50", label="ResNet-50"))
     ('digits', 'ResNet-50')
@@ -82,38 +93,45 @@ def label_of(model: NamedModel) -> str:
 
 
 def merge_folders(folders: Sequence[Path], out: Path) -> None:
-    """One result of the folders of several processes; no network is needed."""
+    """Merge the folders of several processes into one result; no network is needed."""
     merge(folders, out)
-    present(out)
+    write_presentation(out)
 
 
 def verify_result(suite: SuiteConfig, result: Path, *, root: Path | None, device: str) -> Verdict:
-    """Compute a random 1 % of a result again."""
-    suite = with_runs(suite)
+    """Compute a random 1 % of a result again, and compare.
+
+    Args:
+        suite: The suite of the result.
+        result: The folder of the result, or a file of rows in it.
+        root: The folder of the images.
+        device: The device of the networks.
+    """
+    suite = expand_runs(suite)
     chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
     return verify(suite, load_all(suite, device), chosen, result)
 
 
-def present(folder: Path) -> None:
-    """Tables, a panel of the first images and the curves of all methods, from what lies in the folder."""
+def write_presentation(folder: Path) -> None:
+    """Write tables, a panel of the first images and the curves of all methods, from the files in the folder."""
     results = read_results(folder)
-    for make in PARTS.values():
+    for make in PRESENTATION.values():
         make(results)
 
 
-def complete(results: Results) -> None:
-    """Whatever `present` would write and the folder lacks."""
-    for name, make in PARTS.items():
+def write_missing(results: Results) -> None:
+    """Write those tables and figures of `write_presentation` that the folder lacks."""
+    for name, make in PRESENTATION.items():
         if not (results.folder / name).exists():
             make(results)
 
 
 def draw_panel(results: Results) -> None:
-    """The first images of a suite with every method that is no control, and the object outlined; by the first network.
+    """Draw the first images with the maps of all methods but controls by the first network, and the objects outlined.
 
-    Methods that failed on one of them are left out, and there is no panel where no pictures or no maps were kept.
+    Methods that failed on one of the images are left out. No panel is drawn if no pictures or no maps are stored.
     """
-    first = results.images[results.images["picture"].notna()].head(COLUMNS)
+    first = results.images[results.images["picture"].notna()].head(PICTURES_PER_ROW)
     label, model = next(iter(results.circumstances["models"].items()))
     maps = {} if first.empty else _maps(results, label, len(first))
     if not maps:
@@ -124,7 +142,8 @@ def draw_panel(results: Results) -> None:
         "model": {"label": label} | {key: model[key] for key in ("name", "weights", "size")},
         "protocol": next(iter(model["protocols"].values()))["hash"],
     }
-    pixels = torch.stack([to_tensor(decode(*one)) for one in zip(first["picture"], first["name"], strict=True)])
+    named = zip(first["picture"], first["name"], strict=True)
+    pixels = torch.stack([to_tensor(decode(png, name)) for png, name in named])
     boxes = torch.tensor(np.array([[np.nan] * 4 if box is None else box for box in first["box"]]), dtype=torch.float32)
     drawn = panel(
         to_float(pixels),
@@ -142,20 +161,20 @@ def _save(drawn: Panel, stem: Path) -> None:
 
 
 def _maps(results: Results, model: str, count: int) -> dict[str, Explanation]:
-    """Maps of the first images, from the store, by the labels of the methods that are no controls."""
+    """Read the maps of the first images from the store, by method label, without controls."""
     methods = [
         label
-        for label, one in results.circumstances["methods"].items()
-        if not one["control"] and place_of(results.folder, model, label).is_dir()
+        for label, method in results.circumstances["methods"].items()
+        if not method["control"] and maps_folder(results.folder, model, label).is_dir()
     ]
-    found = {label: read_maps(results.folder, model, label, slice(count)) for label in methods}
-    return {label: one for label, one in found.items() if not values(one).isnan().any()}
+    stored = {label: read_maps(results.folder, model, label, slice(count)) for label in methods}
+    return {label: maps for label, maps in stored.items() if not values(maps).isnan().any()}
 
 
 def draw_curves(results: Results) -> None:
-    """Mean deletion and insertion curves with their bands, controls in grey, by the first network and protocol."""
-    model, one = next(iter(results.circumstances["models"].items()))
-    protocol, card = next(iter(one["protocols"].items()))
+    """Draw mean deletion and insertion curves of the first network and protocol with intervals, controls in grey."""
+    model, facts = next(iter(results.circumstances["models"].items()))
+    protocol, card = next(iter(facts["protocols"].items()))
     table = results.curves_of(model, protocol)
     if table.empty:
         return
@@ -171,8 +190,8 @@ def draw_curves(results: Results) -> None:
     _save(curves(sides, controls=controls, score=score_of(card), record=record), results.folder / "curves")
 
 
-# What a folder of results shows, by the file that stands for each.
-PARTS: dict[str, Callable[[Results], object]] = {
+# Functions that write tables and figures, by the file that shows that they have run.
+PRESENTATION: dict[str, Callable[[Results], object]] = {
     "table.md": lambda results: rebuild(results.folder),
     "panel.png": draw_panel,
     "curves.png": draw_curves,
@@ -180,7 +199,7 @@ PARTS: dict[str, Callable[[Results], object]] = {
 
 
 def score_of(card: Mapping[str, Any]) -> str:
-    """What is measured along the curves of a protocol's card, for an axis.
+    """Return the name of the score in a protocol card, for the axis of a figure.
 
     >>> score_of({"protocol": {"score": "log_probability"}})
     'log probability'
@@ -188,32 +207,33 @@ def score_of(card: Mapping[str, Any]) -> str:
     return card["protocol"]["score"].replace("_", " ")
 
 
-def _stacked(some: Iterable[np.ndarray]) -> Tensor:
-    """Points of all curves in one tensor; shorter ones rest at their last point, which adds nothing."""
-    several = list(some)
-    most = max(map(len, several))
-    return torch.from_numpy(np.stack([np.pad(one, (0, most - len(one)), "edge") for one in several]))
+def _stacked(curves: Iterable[np.ndarray]) -> Tensor:
+    """Stack the points of all curves; shorter curves repeat their last point, which adds no area."""
+    listed = list(curves)
+    longest = max(map(len, listed))
+    return torch.from_numpy(np.stack([np.pad(points, (0, longest - len(points)), "edge") for points in listed]))
 
 
 def captions_of(results: Results, model: str, count: int) -> list[str]:
-    """Predicted class and its probability; below it the true class where the prediction is wrong."""
+    """Return captions with the predicted class and its probability, and the true class if the prediction is wrong."""
     names = results.circumstances["models"][model]["class_names"]
     seen = results.predictions[results.predictions["model"] == model].head(count)
     return [
-        caption(names[index], share) + (f"\n(is {names[int(label)]})" if label == label and index != label else "")
+        class_caption(names[index], share)
+        + (f"\n(is {names[int(label)]})" if label == label and index != label else "")
         for index, share, label in zip(seen["predicted"], seen["probability"], results.images["label"], strict=False)
     ]
 
 
 def accuracy_of(results: Results) -> dict[str, tuple[float, int]]:
-    """Share of right answers of each network, and the number of images whose label is known."""
+    """Return the accuracy of each network, and the number of images with a known label."""
     seen = results.predictions.merge(results.images[["image", "label"]], on="image").dropna(subset="label")
     right = (seen["predicted"] == seen["label"]).groupby(seen["model"], sort=False)
-    return {str(model): (sum(one) / len(one), len(one)) for model, one in right}
+    return {str(model): (sum(answers) / len(answers), len(answers)) for model, answers in right}
 
 
 def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> float:
-    """Train the embedded recipe into `out`, judge it in `out/results`; its accuracy on all test images."""
+    """Train the embedded recipe into `out`, judge it in `out/results`, and return its accuracy on all test images."""
     train(Recipe(), out, resume=resume, report=report)
     suite = SuiteConfig(models=(NamedModel(name=str(out)),))
     evaluate_suite(suite, out / "results", resume=resume)

@@ -1,4 +1,4 @@
-"""Pictures explained from files to panels and exact maps; one map judged under every protocol."""
+"""Explanations of image files as panels and exact maps; and one method judged under every protocol."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,8 @@ import torch
 from ibviz.attribution.catalogue import METHODS, Explanation, checked_options, method_of
 from ibviz.attribution.map_files import save_maps
 from ibviz.attribution.methods import explain, predict
-from ibviz.benchmark.comparison import compare_protocols, page
-from ibviz.benchmark.suite import fitting
+from ibviz.benchmark.class_match import match_classes
+from ibviz.benchmark.comparison import compare_protocols, comparison_text
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import read_image
 from ibviz.data.folder import IMAGE_SUFFIXES, image_files
@@ -28,16 +28,15 @@ from ibviz.files import ensure_folder, remove_abandoned
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import Images, Labels
+from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption
 from ibviz.workflows.model import describe
 
-COLUMNS = 6  # pictures side by side in a figure
-ALL = "all"
-Unfit = Callable[[str, InputError], object]  # hears of a method, and why it does not fit the model
+ALL_METHODS = "all"
+Unfit = Callable[[str, InputError], object]  # called with a method that does not fit the model, and the reason
 
 
-def refuse(method: str, error: InputError) -> None:
-    """A method that was asked for by name has to fit the model."""
-    del method
+def raise_unfit(_method: str, error: InputError) -> None:
+    """Raise the error; for methods that the user named, which have to fit the model."""
     raise error
 
 
@@ -47,7 +46,7 @@ def check_methods(names: str) -> None:
     >>> check_methods("grad_cam, all")
     """
     for name in _listed(names):
-        if name != ALL:
+        if name != ALL_METHODS:
             method_of(name)
 
 
@@ -56,16 +55,16 @@ def _listed(names: str) -> list[str]:
 
 
 def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str, dict[str, Any]]:
-    """Methods from a list with commas, with the layer where one is given; by default those that fit the model.
+    """Return methods from a comma-separated list, with the layer as an option of those that take one.
 
-    "all" stands for every method that is no control.
+    An empty list stands for the usual methods of the model; "all" stands for all methods but controls.
 
     >>> choose_methods("grad_cam,uniform", "stem", trained=True)
     {'grad_cam': {'layer': 'stem'}, 'uniform': {}}
     """
     chosen = _listed(names)
     usual = [*(["attention"] if trained else []), "grad_cam", "integrated_gradients"]
-    if chosen == [ALL]:
+    if chosen == [ALL_METHODS]:
         chosen = [name for name, method in METHODS.items() if not method.control]
     methods: dict[str, dict[str, Any]] = {name: {} for name in chosen or usual}
     if layer is None:
@@ -86,13 +85,26 @@ def explain_files(
     out: Path,
     *,
     limit: int | None = None,
-    unfit: Unfit = refuse,
+    unfit: Unfit = raise_unfit,
 ) -> list[Path]:
-    """Explain an image, a folder of images or the test split of a folder of Parquet files; return the panels written.
+    """Explain an image, a folder of images, or the test split of a folder of Parquet files.
 
-    Each page of at most six columns becomes `panel-NN.png`, `.pdf`, a sidecar `.json`, and `maps-NN.safetensors` with
-    the exact maps. The predicted class is explained and, where a method depends on the class, the runner-up beside it.
-    `unfit` hears of methods that do not fit the model, which are then left out; by default it raises the error.
+    Each page of at most six columns is written as `panel-NN.png`, `.pdf`, a sidecar `.json`, and `maps-NN.safetensors`
+    with the exact maps. The predicted class is explained, and also the runner-up if a method depends on the class.
+
+    Args:
+        source: The image or folder.
+        model: The model to explain.
+        methods: Methods with their options.
+        out: The folder for panels and maps.
+        limit: The largest number of images.
+        unfit: Called for methods that do not fit the model, which are then left out; by default it raises the error.
+
+    Returns:
+        The paths of the PNG panels.
+
+    Raises:
+        InputError: There are no readable images, or options are not valid.
     """
     for method, options in methods.items():
         checked_options(method_of(method), options)
@@ -110,13 +122,14 @@ def explain_files(
         "fit": f"short side to {model.spec.resize or model.spec.size}, centre crop {model.spec.size}",
     }
     written, left = [], dict(methods)
-    pages = range(0, len(names), COLUMNS // classes)
+    pages = range(0, len(names), PICTURES_PER_ROW // classes)
     for number, start in enumerate(progress(pages, "pages", show=len(pages) > 1), 1):
-        shown = slice(start, start + COLUMNS // classes)
+        shown = slice(start, start + PICTURES_PER_ROW // classes)
         images = to_float(pixels[shown]).to(device)
         maps, captions = explain_images(model, images, left, classes=classes, unfit=unfit)
         left = {name: options for name, options in left.items() if method_of(name).label in maps}
-        record = common | {"methods": {name: dict(one) for name, one in left.items()}, "images": list(names[shown])}
+        options_of = {name: dict(options) for name, options in left.items()}
+        record = common | {"methods": options_of, "images": list(names[shown])}
         stem = out / f"panel-{number:02d}"
         drawn = panel(images.repeat_interleave(classes, 0), maps, captions=captions, record=record)
         drawn.save(stem.with_suffix(".png"))
@@ -129,27 +142,35 @@ def explain_files(
 def compare_protocols_on(
     source: Path, model: Classifier, method: str, options: Mapping[str, Any], *, limit: int | None = None
 ) -> str:
-    """One method's maps of the images at `source` under every protocol, as tables."""
+    """Judge one method's maps of the images at `source` under every protocol, and return the tables as text.
+
+    Args:
+        source: An image, a folder of images, or a folder of Parquet files.
+        model: The model to explain.
+        method: The name of the method.
+        options: The options of the method.
+        limit: The largest number of images.
+    """
     checked_options(method_of(method), options)
     given = read_source(source, model, limit)
     images = to_float(given.images).to(next(model.parameters()).device)
     maps = explain(model, images, method, **options)
-    found = compare_protocols(model, images, maps, labels=_labels(given, model), regions=regions(given))
-    return page(found, len(images))
+    compared = compare_protocols(model, images, maps, labels=_labels(given, model), regions=regions(given))
+    return comparison_text(compared, len(images))
 
 
 def _labels(given: ImageSet, model: Classifier) -> Labels | None:
-    """Labels in the model's numbering; None of data that has other classes."""
+    """Return the labels in the model's classes; None if the data has other classes."""
     try:
-        return fitting(given, model).labels
+        return match_classes(given, model).labels
     except InputError:
         return None
 
 
 def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
-    """The images at `source`, fitted to the model's input; labels and objects where Parquet files hold them.
+    """Read the images at `source`, resized to the model's input, with labels and objects if Parquet files hold them.
 
-    Images of a folder that cannot be read are left out, with a warning that lists them, and stand in `faults`.
+    Images of a folder that cannot be read are left out, listed in a warning and in `faults`.
     """
     spec = model.spec
     folder = os.path.isdir(source)
@@ -170,7 +191,7 @@ def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
 
 
 def _files(paths: Sequence[Path]) -> Part:
-    """Image files without labels, as a split of which nothing is decoded yet."""
+    """Return image files without labels as a split that is not decoded yet."""
     names = tuple(writable(path.name) for path in paths)
     listing = Listing(
         torch.full((len(paths),), -1),
@@ -184,7 +205,18 @@ def _files(paths: Sequence[Path]) -> Part:
 def explain_images(
     model: Classifier, images: Images, methods: Mapping[str, Mapping[str, Any]], *, classes: int = 1, unfit: Unfit
 ) -> tuple[dict[str, Explanation], list[str]]:
-    """Maps under the methods' labels, and captions: for each image a row for each of its most probable `classes`."""
+    """Explain the most probable classes of each image by several methods.
+
+    Args:
+        model: The model to explain.
+        images: Images `(b, channels, h, w)` in [0, 1], on the model's device.
+        methods: Methods with their options.
+        classes: The number of classes per image.
+        unfit: Called for methods that do not fit the model, which are then left out.
+
+    Returns:
+        Maps by method label, and captions, for `b * classes` pairs of an image and a class.
+    """
     answers = predict(model, images)
     classes = min(classes, answers.shape[1])
     best = answers.topk(classes)
@@ -196,22 +228,13 @@ def explain_images(
             (images, best.indices[:, 0]) if method.target_free else (images[places], best.indices.flatten())
         )
         try:
-            found = explain(model, shown, name, targets=targets, **options)
+            explanation = explain(model, shown, name, targets=targets, **options)
         except InputError as error:
             unfit(name, error)
         else:
-            maps[method.label] = found[places] if method.target_free else found
+            maps[method.label] = explanation[places] if method.target_free else explanation
     named = [
-        caption(model.spec.class_names[index], value)
+        class_caption(model.spec.class_names[index], value)
         for index, value in zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)
     ]
     return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]
-
-
-def caption(name: str, probability: float) -> str:
-    """A class and its probability, above a picture.
-
-    >>> caption("6", 0.984)
-    '6 (98%)'
-    """
-    return f"{name} ({probability:.0%})"

@@ -1,4 +1,4 @@
-"""A figure drawn again from its sidecar and the data beside it."""
+"""Figures drawn again from their sidecar and the data beside it."""
 
 from collections.abc import Callable
 from inspect import signature
@@ -21,32 +21,34 @@ FIGURES: dict[str, Callable[..., Panel]] = {
 }
 
 
-def redraw(sidecar: Path) -> Panel:
+def redraw_figure(sidecar: Path) -> Panel:
     """Draw the figure of a sidecar again, by the same function from the same arguments."""
-    told, again = read_sidecar(sidecar), "draw the figure anew from its images and maps"
-    if told["kind"] not in FIGURES:
-        raise unknown(f"kind of figure in {sidecar}", str(told["kind"]), list(FIGURES))
-    if "arguments" not in told:
+    stored, again = read_sidecar(sidecar), "draw the figure anew from its images and maps"
+    if stored["kind"] not in FIGURES:
+        raise unknown(f"kind of figure in {sidecar}", str(stored["kind"]), list(FIGURES))
+    if "arguments" not in stored:
         raise InputError(f"{sidecar} was made without data; {again}")
-    tensors = read_data(sidecar, told.get("data"))
+    tensors = read_data(sidecar, stored.get("data"))
     try:
-        arguments = {name: unpack_argument(value, tensors) for name, value in told["arguments"].items()}
+        arguments = {name: unpack_argument(value, tensors) for name, value in stored["arguments"].items()}
     except InputError as error:
         raise InputError(f"{sidecar}: {error}; {again}") from error
-    known = list(signature(FIGURES[told["kind"]]).parameters)
+    known = list(signature(FIGURES[stored["kind"]]).parameters)
     if strange := next((name for name in arguments if name not in known), None):
-        raise unknown(f"argument of {told['kind']} in {sidecar}, which another version of ibviz wrote,", strange, known)
-    draw = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(FIGURES[told["kind"]])
+        raise unknown(
+            f"argument of {stored['kind']} in {sidecar}, which another version of ibviz wrote,", strange, known
+        )
+    draw = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(FIGURES[stored["kind"]])
     try:
         signature(draw).bind(**arguments)
-        return draw(**arguments, record=told.get("record"))
+        return draw(**arguments, record=stored.get("record"))
     except (TypeError, ValidationError) as error:
         raise InputError(f"{sidecar} was written for another version of ibviz: {reason_of(error)}") from error
 
 
 def redraw_files(sidecar: Path, out: Path | None) -> list[Path]:
-    """Draw a figure again, to `out` or in place of every format of it; return the files written."""
-    drawn, dpi = redraw(sidecar), read_sidecar(sidecar).get("dpi", {})
+    """Draw a figure again, into `out` or over its files in all formats, and return the files written."""
+    drawn, dpi = redraw_figure(sidecar), read_sidecar(sidecar).get("dpi", {})
     targets = [sidecar.with_suffix(suffix) for suffix in dpi] if out is None else [out]
     for folder in {target.parent for target in targets}:
         remove_abandoned(folder)

@@ -1,4 +1,4 @@
-"""Lists of what can be named: methods, metrics, baselines, data sources, models and presets, from their records."""
+"""Lists of names for settings and flags: methods, metrics, baselines, data sources, models and presets."""
 
 from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
@@ -69,7 +69,7 @@ def _described(metric: Metric) -> str:
 def _baselines() -> Iterator[tuple[str, str]]:
     for name, baseline in BASELINES.items():
         yield name, baseline.description
-    yield "FILE.py:NAME", "a function of your own, from images to what stands in removed pixels"
+    yield "FILE.py:NAME", "a function of your own, from images to the fill of removed pixels"
 
 
 def _sources() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""A model for a job: loaded onto its device, and described for a sidecar."""
+"""Models of the command line: loaded onto a device, and described for sidecars."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from ibviz.models.loading import BUNDLED, Classifier, load
 
 
 def load_on(name: str, weights: Path | None, device: str) -> Classifier:
-    """Load a classifier onto a device; `auto` is a GPU, of several processes each its own, or the CPU without one."""
+    """Load a classifier onto a device; "auto" is a GPU (one per process), or the CPU if there is none."""
     model = load(name, weights=weights).to(memory_format=torch.channels_last)  # convolutions prefer it
     if device == "auto" and torch.cuda.is_available():
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
@@ -34,7 +34,7 @@ def load_trained(name: str, device: str) -> Classifier:
 
 
 def describe(model: Classifier) -> dict[str, Any]:
-    """What a sidecar says of a model."""
+    """Return the description of a model for a sidecar."""
     if isinstance(model, IBClassifier):
         return {"kind": "ibviz", **model.config.model_dump()}
     return {"kind": type(model.network).__name__, "size": model.spec.size}

@@ -53,7 +53,7 @@ def print_unfit(method: str, error: InputError) -> None:
 
 
 def print_results(folder: Path) -> None:
-    """Print what a suite found: skipped images, accuracies and the table."""
+    """Print the result of a suite: skipped images, accuracies and the table."""
     from ibviz.benchmark.results import read_results
     from ibviz.workflows.evaluate import accuracy_of
 

@@ -1,26 +1,24 @@
-"""A folder of results as one page to explore: no model is needed, nothing is computed that is not in the folder."""
+"""A report page from a folder of results, without a model: all numbers come from the folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
-from ibviz.benchmark.basis import basis
+from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.results import Results, read_results
-from ibviz.benchmark.sheets import verdict
-from ibviz.benchmark.store import place_of, read_maps
-from ibviz.benchmark.summary import ALL
+from ibviz.benchmark.store import maps_folder, read_maps
+from ibviz.benchmark.summary import ALL_IMAGES
+from ibviz.benchmark.table_notes import sample_size
+from ibviz.benchmark.table_text import verdict
 from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode
-from ibviz.digests import read_sealed
 from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS, bootstrap
 from ibviz.figures.panel_rows import RowMaps
 from ibviz.figures.report import (
     Band,
-    Effect,
     Picture,
     Prediction,
     Report,
@@ -30,103 +28,67 @@ from ibviz.figures.report import (
     save_report,
 )
 from ibviz.files import remove_abandoned
-from ibviz.reading import parsing, validated
+from ibviz.reading import parsing
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
-from ibviz.workflows.evaluate import complete, score_of
+from ibviz.workflows.anchor_effects import Worth, read_worth
+from ibviz.workflows.evaluate import score_of, write_missing
 
-Frame = Any  # a DataFrame; to a type checker nearly all that pandas returns may be a Series as well
-SAME = 1e-6  # between anchors in a study and in a store, which are the same numbers
-APART = ("failures", "left_out", "skipped", "protocols")  # circumstances that have a place of their own on the page
+_ANCHOR_TOLERANCE = 1e-6  # between the anchors in a study and in stored maps
+_SHOWN_ELSEWHERE = ("failures", "left_out", "skipped", "protocols")  # circumstances in other sections of the page
 
 
 def write_report(
     folder: Path, out: Path | None = None, *, images: int | None = None, anchors: Path | None = None
 ) -> Path:
-    """Make the page of a folder of `ibviz evaluate`, and tables and figures that it lacks; return where the page is.
+    """Write the report of a folder of `ibviz evaluate`, and those tables and figures that the folder lacks.
 
-    It is `report.html` in the folder, if not `out`, with the first `images` of those whose pictures the folder keeps.
-    `anchors` is a folder of `ibviz anchors`, whose effects the page then shows beside the anchors.
+    Args:
+        folder: The folder of the result.
+        out: The file to write; by default `report.html` in the folder.
+        images: The largest number of images, among those stored as pictures; by default all.
+        anchors: A folder of `ibviz anchors`, whose effects are then shown beside the anchors.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: A folder is missing or damaged, or has no pictures or maps.
     """
     path, results = out or folder / "report.html", read_results(folder)
     worth = None if anchors is None else read_worth(anchors)
     for place in (folder, path.parent):
         remove_abandoned(place)
-    # Types are checked where tables are read; that they belong together shows only here.
+    # Types were checked when the tables were read; inconsistencies between tables raise errors only here.
     with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
         report = report_of(results, images, worth)
-        complete(results)
+        write_missing(results)
         save_report(report, path)
     return path
 
 
-class Worth(NamedTuple):
-    """What the cells of each anchor are worth, as `ibviz anchors` measured it."""
-
-    anchors: np.ndarray
-    effect: Effect
-
-
-def read_worth(folder: Path) -> Worth:
-    """Read it from the `anchors.json` in a folder."""
-    path = folder / "anchors.json"
-    failure, way_out = f"{path} is no study of anchors", "write one by `ibviz anchors`"
-    if not path.is_file():
-        raise InputError(f"{failure}, for there is no such file; {way_out}")
-    study = validated(Study, read_sealed(path, way_out), failure, way_out)
-    estimates = [_estimate(each) for each in study.worth.effect]
-    what = f"probability lost when these cells take their map's mean, over {study.images} images"
-    return Worth(np.array(study.usage.anchors), Effect(what, estimates))
-
-
-class Study(BaseModel):
-    """What is read of `anchors.json`; null is not defined."""
-
-    class AnchorWorth(BaseModel):
-        """Estimates by anchor."""
-
-        low: float | None
-        mean: float | None
-        high: float | None
-        n: int
-        excluded: int
-
-    class Effects(BaseModel):
-        """What the cells of each anchor are worth."""
-
-        effect: "list[Study.AnchorWorth]"
-
-    class Usage(BaseModel):
-        """The table of anchors."""
-
-        anchors: list[float]
-
-    images: int
-    worth: Effects
-    usage: Usage
-
-
-def _estimate(found: Study.AnchorWorth) -> Estimate:
-    low, mean, high = (np.nan if end is None else end for end in (found.low, found.mean, found.high))
-    return Estimate(mean, low, high, found.n, found.excluded)
-
-
 def report_of(results: Results, images: int | None = None, worth: Worth | None = None) -> Report:
-    """What the page of these results tells."""
+    """Return the contents of the page.
+
+    Args:
+        results: The results of a suite.
+        images: The largest number of images; by default all that are stored as pictures.
+        worth: The effects of the anchors, to be shown beside them.
+    """
     facts = results.circumstances
     kept: Frame = results.images[results.images["picture"].notna()]
     kept = kept[:images]
     if not len(kept):
         raise InputError(f"{results.folder} keeps no pictures, which a report shows; run the suite with pictures = 200")
     models = _subjects(results, kept["image"].tolist())
-    if not any(one.maps for one in models.values()):
+    if not any(model.maps for model in models.values()):
         raise InputError(
             f"{results.folder} keeps no maps, which a report shows; run the suite into another folder and "
             "report on that"
         )
     summary = tabulate(results.rows, facts).summary
     lines: Frame = summary.lines
-    lines = lines[(lines["stratum"] == ALL) & (lines["models"] == 1) & ~lines["native"]]
+    lines = lines[(lines["stratum"] == ALL_IMAGES) & (lines["models"] == 1) & ~lines["native"]]
     headings = {name: metric.heading for name, metric in summary.metrics.items()}
     tables = list(lines.groupby(["model", "protocol"], sort=False, observed=True))
     return Report(
@@ -138,12 +100,12 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
         circumstances=_circumstances(facts),
         failures=[
             *(
-                f"{one['method']} of {one['model']}, {len(one['images'])} images: {one['error']}"
-                for one in facts["failures"]
+                f"{failure['method']} of {failure['model']}, {len(failure['images'])} images: {failure['error']}"
+                for failure in facts["failures"]
             ),
             *(f"{name} could not be read" for name in facts["skipped"]),
         ],
-        left_out=[_left_out(one) for one in facts["left_out"]],
+        left_out=[_left_out(absent) for absent in facts["left_out"]],
     )
 
 
@@ -158,11 +120,11 @@ def _lead(facts: dict[str, Any], lines: Frame) -> str:
 
 
 def _pictures(kept: Frame, facts: dict[str, Any]) -> list[Picture]:
-    """Labels are in the numbering of the first model."""
+    """Return the pictures; labels count in the first model's classes."""
     names = next(iter(facts["models"].values()))["class_names"]
     return [
-        Picture(one.name, _pixels(one.picture), _class(names, one.label), _box(one.box))
-        for one in kept.rename(columns={"image": "number"}).itertuples(index=False)
+        Picture(row.name, _pixels(row.picture), _class(names, row.label), _box(row.box))
+        for row in kept.rename(columns={"image": "number"}).itertuples(index=False)
     ]
 
 
@@ -188,15 +150,15 @@ def _subjects(results: Results, images: Sequence[int]) -> dict[str, ReportModel]
 
 def _subject(results: Results, model: str, images: Sequence[int]) -> ReportModel:
     facts = results.circumstances
-    said: Frame = results.predictions.query("model == @model").set_index("image").loc[images]
+    answers: Frame = results.predictions.query("model == @model").set_index("image").loc[images]
     rows: Frame = results.rows.query("model == @model")
     labels = rows.drop_duplicates("image").set_index("image")["label"].reindex(images).tolist()
     names = facts["models"][model]["class_names"]
     predictions = [
         Prediction(names[predicted], probability, None if _class(names, label) is None else predicted == label)
-        for predicted, probability, label in zip(said["predicted"], said["probability"], labels, strict=True)
+        for predicted, probability, label in zip(answers["predicted"], answers["probability"], labels, strict=True)
     ]
-    controls = [name for name, one in facts["methods"].items() if one["control"]]
+    controls = [name for name, method in facts["methods"].items() if method["control"]]
     methods = sorted(facts["methods"], key=controls.__contains__)
     return ReportModel(
         predictions, {name: maps for name in methods if (maps := _maps(results, model, name, images)) is not None}
@@ -204,25 +166,30 @@ def _subject(results: Results, model: str, images: Sequence[int]) -> ReportModel
 
 
 def _with_effects(subjects: dict[str, ReportModel], worth: Worth | None) -> dict[str, ReportModel]:
-    """The networks with the effects of the anchors that are theirs; effects of nobody's anchors are refused."""
+    """Return the networks with the effects of their anchors; refuse effects that belong to none of them."""
     if worth is None:
         return subjects
-    theirs = {
-        name: [label for label, maps in one.maps.items() if _has(maps, worth.anchors)] for name, one in subjects.items()
+    methods = {
+        name: [label for label, maps in subject.maps.items() if _has_anchors(maps, worth.anchors)]
+        for name, subject in subjects.items()
     }
-    if not any(theirs.values()):
+    if not any(methods.values()):
         raise InputError("the study of anchors is of another network: none of the maps has its anchors")
-    return {name: one._replace(effects=dict.fromkeys(theirs[name], worth.effect)) for name, one in subjects.items()}
+    return {
+        name: subject._replace(effects=dict.fromkeys(methods[name], worth.effect)) for name, subject in subjects.items()
+    }
 
 
-def _has(maps: RowMaps, anchors: np.ndarray) -> bool:
+def _has_anchors(maps: RowMaps, anchors: np.ndarray) -> bool:
     own = maps.anchors if isinstance(maps, AttentionMap) else None
-    return own is not None and len(own) == len(anchors) and bool(np.abs(own.cpu().numpy() - anchors).max() < SAME)
+    if own is None or len(own) != len(anchors):
+        return False
+    return bool(np.abs(own.cpu().numpy() - anchors).max() < _ANCHOR_TOLERANCE)
 
 
 def _maps(results: Results, model: str, method: str, images: Sequence[int]) -> RowMaps | None:
-    """Maps of the pictures, which are the first images; None of a method that was left out."""
-    if not place_of(results.folder, model, method).is_dir():
+    """Return the maps of the pictures, which are the first images; None for a method that was left out."""
+    if not maps_folder(results.folder, model, method).is_dir():
         return None
     return read_maps(results.folder, model, method, slice(images[0], images[-1] + 1))
 
@@ -250,8 +217,8 @@ def _comparison(
             for method in judged.columns.unique(0)
         },
         notes=[
-            f"{basis(table)} Rank and words are by {first}: methods that a paired test does not tell apart share a "
-            "rank."
+            f"{sample_size(table)} Rank and words are by {first}: methods that a paired test does not tell apart share "
+            "a rank."
         ],
         score=score_of(card),
     )
@@ -272,16 +239,16 @@ def _line(part: Frame, headings: Mapping[str, str]) -> TableLine:
 
 def _curves(curves: Frame) -> dict[str, dict[str, Band]]:
     sides = curves.groupby(["side", "method"], sort=False, observed=True)
-    found: dict[str, dict[str, Band]] = {}
+    bands: dict[str, dict[str, Band]] = {}
     for (side, method), part in sides:
-        found.setdefault(side, {})[method] = _band(part["fractions"].tolist(), part["scores"].tolist())
-    return found
+        bands.setdefault(side, {})[method] = _band(part["fractions"].tolist(), part["scores"].tolist())
+    return bands
 
 
 def _band(fractions: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Band:
-    """Mean and its interval, at common points where the images differ in theirs."""
+    """Return the mean curve with its interval, interpolated at common points if the images have different ones."""
     points = fractions[0].astype(np.float64)
-    if any(not np.array_equal(points, one) for one in fractions):
+    if any(not np.array_equal(points, own) for own in fractions):
         points = np.linspace(0, 1, POINTS)
     table = np.stack([np.interp(points, *image) for image in zip(fractions, scores, strict=True)])
     table = table[np.isfinite(table).all(1)]
@@ -289,12 +256,12 @@ def _band(fractions: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Band
 
 
 def _circumstances(facts: dict[str, Any]) -> dict[str, Any]:
-    """Without what stands elsewhere and without the names of all classes, of which there may be thousands."""
-    kept = {key: value for key, value in facts.items() if key not in APART}
-    models = {name: one | {"class_names": len(one["class_names"])} for name, one in facts["models"].items()}
+    """Return the circumstances that are not shown elsewhere, with the number of classes in place of their names."""
+    kept = {key: value for key, value in facts.items() if key not in _SHOWN_ELSEWHERE}
+    models = {name: model | {"class_names": len(model["class_names"])} for name, model in facts["models"].items()}
     return kept | {"models": models}
 
 
-def _left_out(one: dict[str, Any]) -> str:
-    what = " of ".join(str(one[key]) for key in ("metric", "method", "model") if one.get(key))
-    return f"{what}: {one['reason']}"
+def _left_out(absent: dict[str, Any]) -> str:
+    name = " of ".join(str(absent[key]) for key in ("metric", "method", "model") if absent.get(key))
+    return f"{name}: {absent['reason']}"

@@ -18,7 +18,7 @@ from benchmark.small import choose, run_small, suite
 
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.runner import maps
-from ibviz.benchmark.runner.processes import together
+from ibviz.benchmark.runner.processes import join_processes
 from ibviz.errors import InputError
 
 COUNT = 48
@@ -123,7 +123,7 @@ def member(out: Path, rank: int, count: int, port: int, doomed: int | None) -> N
             os.kill(os.getpid(), signal.SIGKILL)
 
         loop.write_part = last
-    with together() as processes:
+    with join_processes() as processes:
         assert run_small(out, asked=asked(), chosen=choose(COUNT), resume=True, processes=processes)
 
 

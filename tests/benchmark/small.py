@@ -6,7 +6,7 @@ import torch
 from networks import quadrants
 
 from ibviz.benchmark.config import MethodConfig, NamedModel, ProtocolConfig, SuiteConfig
-from ibviz.benchmark.runner.loop import run
+from ibviz.benchmark.runner.loop import run_on_images
 from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.data.image_set import Fault, ImageSet
 from ibviz.data.sources import Chosen
@@ -67,7 +67,7 @@ def run_small(
     processes: Processes = ALONE,
 ) -> bool:
     asked, chosen, models = asked or suite(), chosen or choose(10), models or {"quadrants": quadrants()}
-    return run(asked, models, chosen, out, resume=resume, processes=processes)
+    return run_on_images(asked, models, chosen, out, resume=resume, processes=processes)
 
 
 def tables(out: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from ibviz.benchmark import comparison as module
-from ibviz.benchmark.comparison import CHANGES, compare_protocols, page
+from ibviz.benchmark.comparison import CHANGES, compare_protocols, comparison_text
 from ibviz.metrics import PRESETS, CurveProtocol, faithfulness, preset, scorer
 from ibviz.models.loading import wrap
 from ibviz.workflows.explain import compare_protocols_on
@@ -53,7 +53,7 @@ def test_a_class_that_is_not_known_is_not_asked_for():
     found = compare_protocols(quadrants(), images, maps)
     assert {one.name for one in found.moves} == set(CHANGES) - {"class: true"}
     assert found.pointing == []
-    printed = page(found, 2)
+    printed = comparison_text(found, 2)
     assert "Means over 2 images. The default: 4x4 cells, 32 steps at most, baseline mean_colour" in printed
     assert "torchray is a rule of the pointing game and needs objects" in printed
     assert all(one.hash in printed for one in found.presets)
@@ -67,7 +67,7 @@ def test_known_objects_are_pointed_at_by_both_rules():
     default, torchray = found.pointing
     assert default.hit.micro == default.chance.micro == (16 + 2 * 4) / 256  # 15 / 14 px: one pixel beyond
     assert (torchray.name, torchray.hit.micro, torchray.hit.n, torchray.hit.excluded) == ("torchray", 1.0, 1, 1)
-    printed = page(found, 2)
+    printed = comparison_text(found, 2)
     assert "Pointing game; images with an object: 1, without: 1" in printed
     assert "torchray    1.0000" in printed
 

@@ -8,12 +8,13 @@ from torch.testing import assert_close
 from ibviz.attribution.methods import values
 from ibviz.benchmark import judging
 from ibviz.benchmark.batch import Batch
+from ibviz.benchmark.class_match import match_classes
 from ibviz.benchmark.config import ProtocolConfig, SuiteConfig
 from ibviz.benchmark.evaluation import card_of, evaluate
 from ibviz.benchmark.judging import Rules, judge
-from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen
+from ibviz.benchmark.runner.maps import Network, ReadImages, batch_for
 from ibviz.benchmark.setup import comparison_grid
-from ibviz.benchmark.suite import fitting, protocols_of
+from ibviz.benchmark.suite import protocols_of
 from ibviz.data.image_set import ImageSet
 from ibviz.data.objects import annotate
 from ibviz.errors import InputError
@@ -273,19 +274,19 @@ def named(*names: str) -> ImageSet:
 
 
 def test_labels_are_brought_into_the_models_numbering_by_name():
-    assert fitting(named("c", "a"), quadrants()).labels.tolist() == [2, 0, -1]
-    assert fitting(named("a", "b", "c", "d"), quadrants()).labels.tolist() == [0, 1, -1]
+    assert match_classes(named("c", "a"), quadrants()).labels.tolist() == [2, 0, -1]
+    assert match_classes(named("a", "b", "c", "d"), quadrants()).labels.tolist() == [0, 1, -1]
     with pytest.raises(InputError, match=r"1 of the data's 5 classes \(e, .*which are 4; they do not belong together"):
-        fitting(named("a", "b", "c", "d", "e"), quadrants())
+        match_classes(named("a", "b", "c", "d", "e"), quadrants())
     with pytest.raises(InputError, match=r"classes \(cat, dog, ...\) are none of the model's \(a, b, c, ...\)"):
-        fitting(named("cat", "dog"), quadrants())
+        match_classes(named("cat", "dog"), quadrants())
 
 
 def test_objects_are_those_of_the_labels_of_the_data_not_of_the_model():
     boxes = [(0.0, 0.0, 4.0, 4.0), (8.0, 8.0, 16.0, 12.0), (1.0, 8.0, 3.0, 9.0)]
     objects = annotate(Image.new("RGB", (16, 16)), boxes, [0, 0, 2])
     batch = named("c", "a")._replace(objects=(objects, objects, objects))
-    seen = as_seen(Network("m", quadrants(), ""), ReadImages(batch, 0, (), []), "predicted", annotated=True)
+    seen = batch_for(Network("m", quadrants(), ""), ReadImages(batch, 0, (), []), "predicted", annotated=True)
     assert seen.labels is not None
     assert seen.labels.tolist() == [2, 0, -1]
     assert seen.regions is not None

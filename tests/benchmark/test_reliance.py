@@ -14,7 +14,7 @@ from ibviz.attribution.methods import explain, values
 from ibviz.benchmark.evaluation import evaluate
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
-from ibviz.benchmark.runner.attention import measured
+from ibviz.benchmark.runner.attention_reliance import measure_reliance
 from ibviz.benchmark.runner.maps import Network
 from ibviz.benchmark.runner.plan import read_plan
 from ibviz.benchmark.runner.verify import verify
@@ -122,7 +122,7 @@ def test_both_are_decided_once_and_taken_from_the_plan_by_a_resumption(result, t
         patched.setattr(loop, "judge_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_small(tmp_path, asked=asked, models=models)
-    monkeypatch.setattr("ibviz.benchmark.runner.plan.measured", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("ibviz.benchmark.runner.plan.measure_reliance", lambda *_: pytest.fail("measured again"))
     assert run_small(tmp_path, asked=asked, models=models, resume=True)
     assert (tmp_path / "rows.parquet").read_bytes() == (result / "rows.parquet").read_bytes()
     assert read_plan(tmp_path) == read_plan(result)
@@ -132,7 +132,7 @@ def test_both_are_decided_once_and_taken_from_the_plan_by_a_resumption(result, t
 
 def test_images_that_cannot_be_read_are_no_part_of_the_average():
     network = Network("trained", trained(), "")
-    found = measured(network, choose(10, broken=(2, 7)))
+    found = measure_reliance(network, choose(10, broken=(2, 7)))
     images, labels = ten()
     kept = torch.tensor([0, 1, 3, 4, 5, 6, 8, 9])
     expected = one_by_one(trained(), images[kept], labels[kept])

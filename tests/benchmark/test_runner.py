@@ -19,7 +19,7 @@ from ibviz.attribution.catalogue import METHODS, Method
 from ibviz.benchmark.config import MethodConfig, ProtocolConfig, SuiteConfig
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
-from ibviz.benchmark.runner.parts import sweep
+from ibviz.benchmark.runner.parts import remove_leftovers
 from ibviz.benchmark.runner.plan import recipe_of
 from ibviz.benchmark.runner.processes import Processes
 from ibviz.benchmark.runner.result import merge
@@ -205,10 +205,10 @@ def test_only_what_a_run_wrote_is_swept_from_a_folder(tmp_path):
     theirs = [shard.with_name("weights.safetensors"), tmp_path / "maps/12-ab.safetensors", tmp_path / ".a.partition"]
     for path in (*killed, *theirs):
         path.write_text("x")
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {shard, *theirs}
     assert list((tmp_path / "parts").iterdir()) == []
-    sweep(tmp_path, all_maps=True)
+    remove_leftovers(tmp_path, all_maps=True)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*theirs}
 
 
@@ -475,7 +475,7 @@ def test_a_result_is_verified_and_a_changed_one_is_found_out(whole, tmp_path):
 def test_images_of_one_name_are_verified_apart(tmp_path, monkeypatch):
     """Two of one name in different batches, and two of which one cannot be read."""
     monkeypatch.setattr("ibviz.data.listing.TOLERATED_SHARE", 0.2)
-    monkeypatch.setattr("ibviz.benchmark.runner.verify.SHARE", 1.0)
+    monkeypatch.setattr("ibviz.benchmark.runner.verify._VERIFIED_SHARE", 1.0)
     plain, asked = choose(6, broken=(1,)), cheap("saliency")
 
     def paired(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from results import write_results
 from scipy import stats
 
 from ibviz.benchmark.results import read_results
-from ibviz.benchmark.summary import AGREEMENT, ALL, LINES, summarise
+from ibviz.benchmark.summary import AGREEMENT, ALL_IMAGES, LINES, summarise
 from ibviz.errors import InputError
 from ibviz.statistics import estimate, estimates, holm, krippendorff_alpha, sign_flip
 
@@ -51,7 +51,7 @@ def drawn(*methods: str, metric: str = "srg", n: int = 40, gap: float = 0.5) -> 
 def of(found: Any, **fixed: Any) -> Any:
     """The only line of these values."""
     kept = found
-    for name, value in ({"stratum": ALL, "models": 1, "native": False} | fixed).items():
+    for name, value in ({"stratum": ALL_IMAGES, "models": 1, "native": False} | fixed).items():
         kept = kept[kept[name] == value]
     assert len(kept) == 1
     return kept.iloc[0]
@@ -142,7 +142,7 @@ def test_strata_are_of_the_images_they_name():
         "medium objects: up to 20%": column[10:20],
         "large objects: above 20%": column[20:],
     }
-    assert list(found["stratum"].unique()) == [ALL, *expected]
+    assert list(found["stratum"].unique()) == [ALL_IMAGES, *expected]
     for stratum, images in expected.items():
         line = of(found, method="one", stratum=stratum)
         assert line["mean"] == pytest.approx(images.mean())
@@ -152,7 +152,7 @@ def test_strata_are_of_the_images_they_name():
 
 def test_strata_that_hold_all_images_or_none_are_left_out():
     found = summarise(rows(drawn("one", "centre"), object_share=[0.2] * 40, correct=[True] * 40)).lines
-    assert found["stratum"].unique().tolist() == [ALL]
+    assert found["stratum"].unique().tolist() == [ALL_IMAGES]
 
 
 def test_the_macro_mean_weighs_classes_alike():

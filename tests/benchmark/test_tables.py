@@ -8,8 +8,8 @@ import pytest
 from results import card, write_results
 
 from ibviz.benchmark.results import read_results
-from ibviz.benchmark.sheets import verdict
-from ibviz.benchmark.tables import FORMATS, Tables, comma_separated, latex, markdown, parquet, tabulate, text
+from ibviz.benchmark.table_text import verdict
+from ibviz.benchmark.tables import TABLE_FORMATS, Tables, comma_separated, latex, markdown, parquet, tabulate, text
 from ibviz.errors import InputError
 
 STRANGE = "A_1 & 50% #~^\\{}|$ <b>"  # everything that LaTeX, Markdown or HTML could take for its own
@@ -26,13 +26,13 @@ def test_machine_readable_formats_hold_the_lines_at_full_precision(tables):
     read: dict[str, Any] = {
         "parquet": pd.read_parquet(io.BytesIO(parquet(tables))),
         "csv": pd.read_csv(io.StringIO(comma_separated(tables))),
-        "json": pd.DataFrame(json.loads(FORMATS["json"](tables))["lines"]),
+        "json": pd.DataFrame(json.loads(TABLE_FORMATS["json"](tables))["lines"]),
     }
     for found in read.values():
         found[["rank", "clusters"]] = found[["rank", "clusters"]].astype("Int64")
         found["largest_cluster"] = found["largest_cluster"].astype(float)
         pd.testing.assert_frame_equal(found, lines, check_dtype=False, check_column_type=False, rtol=0, atol=0)
-    content = json.loads(FORMATS["json"](tables))
+    content = json.loads(TABLE_FORMATS["json"](tables))
     assert content["circumstances"] == tables.circumstances
     assert len(content["agreement"]) == len(tables.summary.agreement)
 

@@ -13,7 +13,7 @@ from ibviz.errors import InputError
 from ibviz.figures import anchor_usage, curves, overlay, panel, rate_accuracy, table
 from ibviz.figures.sidecar import Panel, pack_argument, unpack_argument
 from ibviz.types import AttentionMap
-from ibviz.workflows.figure import redraw, redraw_files
+from ibviz.workflows.figure import redraw_figure, redraw_files
 from tests.figures.drawn import continuous, quantised
 
 
@@ -108,7 +108,7 @@ def test_what_was_given_may_change_after_drawing(tmp_path):
     drawn.save(tmp_path / "fig.png", dpi=60)
     maps.zero_()
     drawn.save(tmp_path / "fig.png", dpi=60)
-    assert redraw(tmp_path / "fig.json").account == drawn.account
+    assert redraw_figure(tmp_path / "fig.json").account == drawn.account
 
 
 def test_data_that_has_changed_is_refused_and_nothing_is_written(tmp_path):
@@ -123,14 +123,14 @@ def test_data_that_has_changed_is_refused_and_nothing_is_written(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     data.unlink()
     with pytest.raises(InputError, match=r"cannot read .*fig.data.safetensors, the data of fig.json: No such file"):
-        redraw(tmp_path / "fig.json")
+        redraw_figure(tmp_path / "fig.json")
 
 
 def test_a_sidecar_from_before_data_were_kept_says_so(tmp_path):
     DRAWN["overlay"]().save(tmp_path / "fig.png", dpi=60, data=False)
     assert {path.name for path in tmp_path.iterdir()} == {"fig.png", "fig.json"}
     with pytest.raises(InputError, match="made without data"):
-        redraw(tmp_path / "fig.json")
+        redraw_figure(tmp_path / "fig.json")
 
 
 def test_exactly_what_was_packed_is_unpacked():
@@ -161,7 +161,7 @@ def test_exactly_what_was_packed_is_unpacked():
 def run(monkeypatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["ibviz", "figure", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        cli.run()
     return int(stopped.value.code or 0)
 
 

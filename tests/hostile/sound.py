@@ -18,7 +18,7 @@ from results import write_results
 from safetensors.torch import save as save_tensors
 
 from ibviz.benchmark.config import SuiteConfig
-from ibviz.benchmark.runner.parts import FACTS, part_of, read_facts
+from ibviz.benchmark.runner.parts import FACTS_FILE, part_folder, read_facts
 from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import pack, read_shard, write_shard
 from ibviz.data.config import DataConfig
@@ -35,9 +35,10 @@ from ibviz.models.official import load_official
 from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe
 from ibviz.training.run import stored_rows
-from ibviz.workflows.evaluate import PARTS
-from ibviz.workflows.figure import redraw
-from ibviz.workflows.report import read_worth, write_report
+from ibviz.workflows.anchor_effects import read_worth
+from ibviz.workflows.evaluate import PRESENTATION
+from ibviz.workflows.figure import redraw_figure
+from ibviz.workflows.report import write_report
 
 SIDE = 24
 
@@ -260,7 +261,7 @@ def write_result(folder: Path) -> None:
     write_results(folder, images=4, pictures=2, models=("digits",))
     for method in ("Attention", "Grad-CAM"):
         write_shard(folder, pack(torch.rand(4, 4, 4)), start=0, of={"model": "digits", "method": method})
-    for name in PARTS:
+    for name in PRESENTATION:
         (folder / name).touch()
 
 
@@ -313,9 +314,9 @@ def exif() -> bytes:
 
 
 def read_part(path: Path) -> None:
-    part = part_of(path.parent, 0)
+    part = part_folder(path.parent, 0)
     part.mkdir(parents=True, exist_ok=True)
-    (part / FACTS).write_bytes(path.read_bytes())
+    (part / FACTS_FILE).write_bytes(path.read_bytes())
     read_facts(path.parent, 0)
 
 
@@ -328,7 +329,7 @@ def read_model(path: Path) -> None:
 def read_figure(path: Path) -> None:
     """With its data beside it."""
     put(figure_files(), path.parent, without=path.name)
-    redraw(path)
+    redraw_figure(path)
 
 
 def figure() -> dict[str, Any]:

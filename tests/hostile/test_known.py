@@ -27,7 +27,7 @@ from ibviz.models.checkpoint import load_model, read_header
 from ibviz.models.loading import load
 from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe
-from ibviz.workflows.figure import redraw
+from ibviz.workflows.figure import redraw_figure
 
 SHARED = os.environ.get("IBVIZ_SHARED")
 HOSTILE = Path(SHARED or "nowhere") / "cases" / "hostile"
@@ -92,7 +92,7 @@ READERS: dict[str, list[Callable[[Path], Any]]] = {
     "parquet": [read_parquet],
     "pth": [load],
     "report": [read_report],
-    "sidecar": [redraw],
+    "sidecar": [redraw_figure],
     "toml": [lambda path: read_toml(path, Recipe), lambda path: read_toml(path, SuiteConfig)],
 }
 

@@ -43,8 +43,9 @@ from ibviz.models.loading import load
 from ibviz.models.official import load_official
 from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe
-from ibviz.workflows.figure import redraw
-from ibviz.workflows.report import read_worth, write_report
+from ibviz.workflows.anchor_effects import read_worth
+from ibviz.workflows.figure import redraw_figure
+from ibviz.workflows.report import write_report
 
 
 def refused(read: Callable[[Path], Any], path: Path, content: bytes, message: str) -> None:
@@ -414,7 +415,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "study of anchors": ("anchors.json", lambda path: read_worth(path.parent)),
     "plan": (FILE, lambda path: read_plan(path.parent)),
     "recipe": ("a.toml", lambda path: read_toml(path, Recipe)),
-    "sidecar": ("a.json", redraw),
+    "sidecar": ("a.json", redraw_figure),
 }
 NO_FILES: dict[str, Callable[[Path], object]] = {
     "folder": Path.mkdir,

@@ -1,6 +1,6 @@
 import pytest
 
-from ibviz.training.recipe import Cosine, Halve, Milestones, Step, TrainingConfig
+from ibviz.training.recipe import Cosine, Halve, Milestones, StepDecay, TrainingConfig
 from ibviz.training.schedule import learning_rate
 
 # The authors' schedules as they were applied, epochs counted from 1.
@@ -16,7 +16,7 @@ BIRDS = {1: 1e-4, 2: 1e-4, 3: 0.97e-4, 4: 0.97e-4, 5: 0.97**2 * 1e-4, 200: 0.97*
         (TrainingConfig(lr=0.1, warmup=(0.01,), schedule=Halve(every=25)), CONTINUOUS),
         (TrainingConfig(lr=0.1, warmup=(0.001, 0.01), schedule=Halve(every=25)), QUANTISED),
         (TrainingConfig(lr=0.1, schedule=Milestones(kind="milestones", after=(60, 120, 160), factor=0.2)), WIDE),
-        (TrainingConfig(lr=1e-4, schedule=Step(kind="step", every=2, factor=0.97)), BIRDS),
+        (TrainingConfig(lr=1e-4, schedule=StepDecay(kind="step", every=2, factor=0.97)), BIRDS),
     ],
     ids=["VGG-32", "VGG-32 quantised", "WRN-28-10", "CUB"],
 )

@@ -17,6 +17,6 @@ def test_a_metric_that_computes_something_else_is_seen(monkeypatch):
 @pytest.mark.parametrize("name", ["Chromium", "LaTeX", "compiler"])
 def test_programs_that_are_not_there_are_said_and_no_fault(monkeypatch, name):
     monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
-    [line] = [line for line in doctor.diagnose() if line.what == name]
-    assert line.said.startswith("not there")
+    [line] = [line for line in doctor.diagnose() if line.name == name]
+    assert line.result.startswith("not installed")
     assert line.sound

@@ -1,1 +1,1 @@
-"""A suite run to its end, whatever happens meanwhile: planned, shared out, stored in whole parts, put together."""
+"""Runs of suites that survive interruptions: planned, shared between processes, stored in parts, then merged."""

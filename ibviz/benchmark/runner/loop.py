@@ -1,4 +1,4 @@
-"""Run of a suite: every batch is explained, judged and kept as one part; in the end, the parts become one result."""
+"""Run of a suite: each batch is explained, judged and stored as one part; in the end the parts become one result."""
 
 import math
 import time
@@ -14,26 +14,26 @@ from ibviz.attribution.methods import values
 from ibviz.benchmark.batch import Batch
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.judging import Rules, judge, passes_of
-from ibviz.benchmark.probe import in_format
 from ibviz.benchmark.results import CIRCUMSTANCES
 from ibviz.benchmark.rows import curve_rows, object_shares, value_rows
-from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen, device_of, explained, failure_of, read_batch
-from ibviz.benchmark.runner.parts import drop_damaged, missing, sweep, write_part
+from ibviz.benchmark.runner.maps import Network, ReadImages, batch_for, device_of, explain_batch, failure_of, read_batch
+from ibviz.benchmark.runner.parts import drop_damaged, missing_parts, remove_leftovers, write_part
 from ibviz.benchmark.runner.plan import (
     FILE,
     Plan,
     check_code,
     check_resumed,
-    decide,
-    identity,
     keep_plan,
+    make_plan,
     networks_of,
     read_plan,
-    settled,
+    resolve_controls,
+    run_hashes,
 )
 from ibviz.benchmark.runner.processes import ALONE, Processes
-from ibviz.benchmark.runner.result import check_maps, finish, finished
+from ibviz.benchmark.runner.result import check_maps, finish, is_finished
 from ibviz.benchmark.suite import entries, metric_facts, outside_code, protocols_of
+from ibviz.benchmark.throughput import in_format
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.listing import check_faults
@@ -47,7 +47,7 @@ from ibviz.progress import progress
 Row = dict[str, Any]
 
 
-class Part(NamedTuple):
+class JudgedBatch(NamedTuple):
     """The tables and facts of one batch."""
 
     tables: dict[str, list[Row]]
@@ -63,18 +63,30 @@ def run_suite(
     resume: bool = False,
     processes: Processes = ALONE,
 ) -> bool:
-    """Judge the suite's methods by its metrics for each of `models`, by their labels, and write the result into `out`.
+    """Run a suite on the images that it names, and write the result into a folder.
 
-    See `run`; the images are those the suite names, under `root` or downloaded.
+    Args:
+        suite: Methods, metrics, protocols and images.
+        models: The networks by label.
+        out: The folder for the result.
+        root: The folder of the images; None if they are bundled or downloaded.
+        resume: Continue a run in `out` that was interrupted.
+        processes: This process among those that share the work.
+
+    Returns:
+        True if the result is complete; False if parts of it are in the folders of other processes.
+
+    Raises:
+        InputError: The suite is not valid, or `out` holds another run.
     """
     check_suite(suite, models.values())  # before a download
-    with processes.first_first():
+    with processes.first_goes_ahead():
         chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
-    return run(suite, models, chosen, out, resume=resume, processes=processes)
+    return run_on_images(suite, models, chosen, out, resume=resume, processes=processes)
 
 
 def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
-    """Refuse unknown names and options, code that cannot be imported, and protocols that make no sense for a model."""
+    """Refuse unknown names and options, code that cannot be imported, and protocols that do not fit a model."""
     metric_facts(suite.metrics)
     entries(suite)
     outside_code(suite)
@@ -82,7 +94,7 @@ def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
         protocols_of(suite, model, None)
 
 
-def run(
+def run_on_images(
     suite: SuiteConfig,
     models: Mapping[str, Classifier],
     chosen: Chosen,
@@ -91,41 +103,52 @@ def run(
     resume: bool = False,
     processes: Processes = ALONE,
 ) -> bool:
-    """Run a suite on chosen images; whether its result is there, or parts of it lie in other folders yet.
+    """Run a suite on chosen images, and write the result into a folder; see `run_suite`.
 
-    Images are taken a batch at a time, and every batch ends as one part that is whole or not there. `resume` goes on
-    after the last of them and ends with the files of an uninterrupted run; it also takes the maps that are stored.
-    Processes share the batches. A folder that another run holds, or that holds another run, is refused.
+    Each batch of images ends as one part, which is written as a whole or not at all. `resume` continues after the last
+    part, reads the stored maps, and ends with the same files as an uninterrupted run. Processes share the batches. A
+    folder that another process uses, or that holds another run, is refused.
+
+    Args:
+        suite: Methods, metrics and protocols.
+        models: The networks by label.
+        chosen: The images.
+        out: The folder for the result.
+        resume: Continue a run in `out` that was interrupted.
+        processes: This process among those that share the work.
+
+    Returns:
+        True if the result is complete; False if parts of it are in the folders of other processes.
     """
     check_suite(suite, models.values())
     networks = networks_of(models)
     with locked(out) if processes.first else nullcontext():
-        plan = processes.agreed(lambda: _plan(suite, networks, chosen, out, resume))
-        keep_plan(out, plan)  # where a process has a folder of its own
-        if not finished(out, plan):
-            with ready(networks, plan):
-                _work(networks, plan, chosen, out, processes)
+        plan = processes.broadcast(lambda: _plan(suite, networks, chosen, out, resume))
+        keep_plan(out, plan)  # needed if each process has its own folder
+        if not is_finished(out, plan):
+            with prepared(networks, plan):
+                _judge_share(networks, plan, chosen, out, processes)
             processes.wait()
-            if processes.first and not missing(out, len(plan.bounds)):
+            if processes.first and not missing_parts(out, len(plan.bounds)):
                 finish(out, plan)
         processes.wait()
-        return finished(out, plan)
+        return is_finished(out, plan)
 
 
 def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path, resume: bool) -> Plan:
-    """The plan of the folder where there is one, otherwise a new one that is kept there; of the first process alone."""
+    """Return the plan in the folder if there is one, otherwise write a new one; only the first process does this."""
     ensure_folder(out)
     there = read_plan(out)
     if there is None and (out / CIRCUMSTANCES).exists():
         raise InputError(f"{out} holds a result without the {FILE} of its run; give another folder")
-    sweep(out, all_maps=there is None)
+    remove_leftovers(out, all_maps=there is None)
     if there is None:
-        plan = decide(suite, networks, chosen, out)
+        plan = make_plan(suite, networks, chosen, out)
         keep_plan(out, plan)
         return plan
     if not resume:
         raise InputError(f"{out} already holds a run; resume it or give another folder")
-    check_resumed(out, there, identity(suite, networks, chosen))
+    check_resumed(out, there, run_hashes(suite, networks, chosen))
     check_maps(out, there)
     kept = [(label, method) for label, planned in there.models.items() for method in planned.methods]
     drop_damaged(out, [start for start, _ in there.bounds], kept)
@@ -133,8 +156,8 @@ def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: 
 
 
 @contextmanager
-def ready(networks: Sequence[Network], plan: Plan) -> Iterator[None]:
-    """Networks in eval mode and in the memory format of the plan."""
+def prepared(networks: Sequence[Network], plan: Plan) -> Iterator[None]:
+    """Hold the networks in eval mode and in the memory format of the plan inside the block."""
     with ExitStack() as stack:
         for network in networks:
             stack.enter_context(evaluating(network.model))
@@ -142,10 +165,10 @@ def ready(networks: Sequence[Network], plan: Plan) -> Iterator[None]:
         yield
 
 
-def _work(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, processes: Processes) -> None:
-    """This process's share of the batches, without those that are there already."""
+def _judge_share(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, processes: Processes) -> None:
+    """Judge and store this process's share of the batches, without those that are already stored."""
     bounds = plan.bounds
-    absent = set(missing(out, len(bounds)))
+    absent = set(missing_parts(out, len(bounds)))
     mine = [batch for batch in processes.share(len(bounds)) if batch in absent]
     faults = []
     label = f"judging {plan.images:,} images"
@@ -159,10 +182,16 @@ def _work(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, pr
         write_part(out, batch, part.tables, part.facts | {"seconds": time.monotonic() - begun})
 
 
-def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: Path | None) -> Part:
-    """Explain and judge a batch by all networks; images are numbered from its first readable one.
+def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: Path | None) -> JudgedBatch:
+    """Explain and judge a batch by all networks; images are numbered from the first readable one.
 
-    Maps are taken from the store in `out` and kept there; without it nothing is read or written.
+    Maps are read from the store in `out`, or computed and stored there; without `out` nothing is read or written.
+
+    Args:
+        networks: The networks of the run.
+        plan: The plan of the run.
+        read: The images of the batch.
+        out: The folder of the run; None to read and write no maps.
     """
     tables: dict[str, list[Row]] = {"rows": [], "images": [], "predictions": [], "curves": []}
     images = read.images
@@ -175,9 +204,9 @@ def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: 
         "device": device(networks[0].model),
     }
     if not len(images.labels):
-        return Part(tables, facts | {"data": {network.label: "" for network in networks}})
+        return JudgedBatch(tables, facts | {"data": {network.label: "" for network in networks}})
     for network in networks:
-        batch = as_seen(network, read, plan.suite.target, annotated=plan.annotated)
+        batch = batch_for(network, read, plan.suite.target, annotated=plan.annotated)
         own, passes, failures = _judge_network(network, plan, batch, out)
         if not tables["images"]:
             tables["images"] = _images(images, batch, max(0, plan.suite.pictures - read.start))
@@ -186,18 +215,18 @@ def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: 
         facts["forward_passes"] += passes
         facts["failures"] += failures
         facts["data"][network.label] = batch.data
-    return Part(tables, facts)
+    return JudgedBatch(tables, facts)
 
 
 def _judge_network(
     network: Network, plan: Plan, batch: Batch, out: Path | None
 ) -> tuple[dict[str, list[Row]], int, list[Row]]:
-    """Return the rows of one network, the number of masked images it scored, and what failed."""
+    """Return the rows of one network, the number of masked images that it scored, and the failures."""
     planned = plan.models[network.label]
     assert plan.grid is not None
     assert batch.probabilities is not None
-    named = settled(entries(plan.suite), plan.grid, planned.average)
-    maps, failed = explained(network, batch, {label: named[label] for label in planned.methods}, out)
+    named = resolve_controls(entries(plan.suite), plan.grid, planned.average)
+    maps, failed = explain_batch(network, batch, {label: named[label] for label in planned.methods}, out)
     failures = [
         _failure(network, method, failure.places, failure.error)
         for method, several in failed.items()
@@ -221,7 +250,7 @@ def _judge_network(
 
 
 def device(model: Classifier) -> str:
-    """Return the machine a network runs on, in words."""
+    """Return the name of the device that a network runs on."""
     place = device_of(model)
     if place.type == "cuda":
         return torch.cuda.get_device_name(place)
@@ -233,7 +262,7 @@ def _failure(network: Network, method: str, places: list[int], error: str) -> Ro
 
 
 def _predictions(probabilities: Tensor) -> list[Row]:
-    """Return the two most likely classes per image; with a single class, the second is None."""
+    """Return the two most likely classes per image; the second is None if there is a single class."""
     best = probabilities.topk(min(2, probabilities.shape[1]), dim=1)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [
@@ -249,7 +278,7 @@ def _predictions(probabilities: Tensor) -> list[Row]:
 
 
 def _images(images: ImageSet, batch: Batch, pictures: int) -> list[Row]:
-    """Return what is known of each image; labels count in the first network's classes."""
+    """Return the row of each image; labels count in the first network's classes."""
     labels = batch.labels
     assert labels is not None
     shares = object_shares(regions(images), len(images.labels))

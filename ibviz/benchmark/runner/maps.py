@@ -1,4 +1,4 @@
-"""Maps of one batch: read from the store, or computed and stored; failures are kept beside them."""
+"""Maps of one batch: read from the store, or computed and stored together with the failures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +12,11 @@ from ibviz.attribution.catalogue import Explanation
 from ibviz.attribution.controls import partner
 from ibviz.attribution.methods import concatenate, explain, predict
 from ibviz.benchmark.batch import Batch, OtherImages
+from ibviz.benchmark.class_match import match_classes
 from ibviz.benchmark.judging import MACHINE_ERRORS
 from ibviz.benchmark.setup import fingerprint
 from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
-from ibviz.benchmark.suite import Entry, fitting
+from ibviz.benchmark.suite import Entry
 from ibviz.data.image_set import ImageSet, regions, to_float
 from ibviz.data.sources import Chosen
 from ibviz.errors import InputError
@@ -27,7 +28,7 @@ from ibviz.models.loading import Classifier
 from ibviz.progress import tell
 from ibviz.types import Images
 
-WORDS = 400  # characters of an error that are kept
+_ERROR_LENGTH = 400  # characters of an error that are stored
 
 
 class Failure(NamedTuple):
@@ -42,20 +43,20 @@ class Network(NamedTuple):
 
     label: str
     model: Classifier
-    weights: str  # their hash
+    weights: str  # hash of the weights
 
 
 class ReadImages(NamedTuple):
-    """The readable images of a batch, and for each another of the chosen images, the same whatever the batch."""
+    """The readable images of a batch, and for each another image that does not depend on the batch size."""
 
     images: ImageSet
-    start: int  # number of the first image of the batch, the unreadable ones counted
-    others: tuple[ImageSet, ...]  # empty if there is but one image
-    partners: list[int | None]  # for each image the place of its other image in `others`; None: it cannot be read
+    start: int  # index of the first image of the batch, where unreadable images count too
+    others: tuple[ImageSet, ...]  # empty if there is only one image
+    partners: list[int | None]  # position of each image's other image in `others`; None: unreadable
 
 
 def read_batch(chosen: Chosen, start: int, stop: int) -> ReadImages:
-    """Read images by their numbers, and those half of the list further on, whose maps the control "other image" takes.
+    """Read images by their indices, and the images half of the list further on for the control "other image".
 
     >>> from ibviz.data.config import DataConfig
     >>> from ibviz.data.sources import choose_images
@@ -75,26 +76,33 @@ def read_batch(chosen: Chosen, start: int, stop: int) -> ReadImages:
 
 
 def _numbers(images: ImageSet, chosen: Chosen, start: int, stop: int) -> list[int]:
-    """Return the numbers of the readable images of a span."""
-    return [start + place for place in places(images.names, chosen.names[start:stop])]
+    """Return the indices of the readable images in a span."""
+    return [start + place for place in positions(images.names, chosen.names[start:stop])]
 
 
-def places(some: Sequence[str], whole: Sequence[str]) -> list[int]:
-    """Return the places of `some` names in the `whole` of which they are a part, in its order; -1 after a stranger.
+def positions(some: Sequence[str], whole: Sequence[str]) -> list[int]:
+    """Return the positions of `some` names in `whole`, which contains them in the same order; -1 after an unknown one.
 
-    >>> places(["a", "b", "a"], ["a", "x", "b", "a"])
+    >>> positions(["a", "b", "a"], ["a", "x", "b", "a"])
     [0, 2, 3]
     """
     walk = iter(enumerate(whole))
     return [next((place for place, name in walk if name == wanted), -1) for wanted in some]
 
 
-def as_seen(network: Network, read: ReadImages, target: str, *, annotated: bool) -> Batch:
-    """Return a batch as a network sees it: images, classes, targets, and the regions of data that knows objects."""
-    model, fitted = network.model, fitting(read.images, network.model)
+def batch_for(network: Network, read: ReadImages, target: str, *, annotated: bool) -> Batch:
+    """Return a batch as a network sees it: images, labels, targets, and regions if the data is annotated.
+
+    Args:
+        network: A network in eval mode.
+        read: The images of the batch.
+        target: The rule that chooses the class, one of `TARGETS`.
+        annotated: True if the data has boxes or masks.
+    """
+    model, fitted = network.model, match_classes(read.images, network.model)
     images, head = images_for(model, fitted), head_of(model)
     probabilities = predict(model, images)
-    labels, objects = fitted.labels.to(images.device), regions(read.images)  # objects are numbered as the data is
+    labels, objects = fitted.labels.to(images.device), regions(read.images)  # objects have the labels of the data
     if annotated and objects is None:
         objects = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
     targets = targets_by(target, probabilities, labels, head=head)
@@ -133,17 +141,24 @@ def device_of(model: Classifier) -> torch.device:
 
 
 def _format(model: Classifier) -> torch.memory_format:
-    """Return the memory format of a network's convolutions, in which it wants to read."""
+    """Return the memory format of a network's convolutions, the fastest one for its images."""
     first = next((weight for weight in model.parameters() if weight.dim() == 4), None)
     return torch.contiguous_format if first is None or first.is_contiguous() else torch.channels_last
 
 
-def explained(
+def explain_batch(
     network: Network, batch: Batch, methods: Mapping[str, Entry], out: Path | None
 ) -> tuple[dict[str, Explanation], dict[str, list[Failure]]]:
-    """Return the maps of a batch by the labels of methods, NaN where one failed, and the failures of those that did.
+    """Return the maps of a batch by method label, NaN for images on which the method failed, and the failures.
 
-    They are as the store in `out` holds them, read from it or computed now; without `out` nothing is read or written.
+    Maps are read from the store in `out`, or computed and stored there; without `out` nothing is read or written. They
+    have the precision of the store in each case.
+
+    Args:
+        network: A network in eval mode.
+        batch: The images and targets.
+        methods: Methods by label.
+        out: The folder of the run, or None.
     """
     maps: dict[str, Explanation] = {}
     failures: dict[str, list[Failure]] = {}
@@ -180,14 +195,14 @@ def _shard(network: Network, batch: Batch, label: str, entry: Entry, out: Path |
 
 
 def _identity(network: Network, batch: Batch, entry: Entry, others: OtherImages | None) -> str:
-    """Return the hash of all that maps follow from."""
+    """Return the hash of everything that maps depend on: weights, method, options, images and code."""
     parts = [network.weights, entry.method, dict(entry.options), batch.data]
     parts += [] if others is None else [fingerprint([others.images, others.present])]
     return digest([*parts, hash_outside(entry.method)] if is_outside(entry.method) else parts)
 
 
 def _stored(path: Path) -> tuple[Shard, dict[str, Any]] | None:
-    """Return a shard and its header; a damaged one is removed with a message, and computed again."""
+    """Return a shard and its header; a damaged one is removed with a message, and None is returned."""
     try:
         return read_shard(path)
     except InputError as error:
@@ -199,7 +214,7 @@ def _stored(path: Path) -> tuple[Shard, dict[str, Any]] | None:
 def _computed(
     model: Classifier, batch: Batch, entry: Entry, others: OtherImages | None
 ) -> tuple[Explanation | None, Bool[Tensor, " b"], list[Failure]]:
-    """Compute the maps of all images at once or, if that fails, one by one, so that the rest have theirs."""
+    """Compute the maps of all images at once or, if that fails, image by image, so that only some are missing."""
     count, targets = len(batch.images), batch.targets.classes
 
     def maps(some: slice) -> Explanation:
@@ -208,8 +223,8 @@ def _computed(
 
     try:
         return maps(slice(None)), _all(count), []
-    except Exception as error:  # whatever it is: one of the machine's comes again below
-        whole = describe_error(error)  # in words: its traceback would keep the activations of the batch
+    except Exception as error:  # errors of the machine are raised again below
+        whole = describe_error(error)  # as text, since the traceback would keep the activations of the batch
     parts: list[Explanation | None] = []
     failures: list[Failure] = []
     for place in range(count):
@@ -230,13 +245,13 @@ def _all(count: int) -> Bool[Tensor, " {count}"]:
 
 
 def failure_of(error: Exception) -> str:
-    """Return what a method or metric said, in one line; an error of the machine is raised again."""
+    """Return the error of a method or metric in one line; raise an error of the machine again."""
     if isinstance(error, MACHINE_ERRORS):
         raise error
     return describe_error(error)
 
 
 def describe_error(error: Exception) -> str:
-    """Return an error in one line, with its kind if it is not one of ours."""
-    text = " ".join(str(error).split())[:WORDS]
+    """Return an error in one line, with its type unless it is an `InputError`."""
+    text = " ".join(str(error).split())[:_ERROR_LENGTH]
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""Results in whole parts, one a batch, beside each other until all are there; then as one file of each kind."""
+"""The parts of a result, one per batch, and how they are assembled into one file per table."""
 
 import json
 import shutil
@@ -19,16 +19,16 @@ from ibviz.reading import parsing, validated
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARTS = "parts"
-FACTS = "facts.json"
-GROUP = 2**15  # rows of a row group of the final files, at least: bounds memory
-HASHES = "hash"  # the one column that is known only when all parts are
+PARTS_FOLDER = "parts"
+FACTS_FILE = "facts.json"
+GROUP = 2**15  # smallest number of rows in a row group of the final files, which bounds memory
+HASHES = "hash"  # the column that is filled in once all parts are complete
 
-Rows = Sequence[Mapping[str, Any]]
+_Rows = Sequence[Mapping[str, Any]]
 
 
 def schemas() -> "dict[str, pa.Schema]":
-    """The tables of a part; those of the whole differ by the column `hash` of `rows`."""
+    """Return the schemas of the tables; in a part, the column `hash` of `rows` is empty."""
     import pyarrow as pa
 
     text, number, real, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -95,28 +95,35 @@ def schemas() -> "dict[str, pa.Schema]":
     }
 
 
-def part_of(out: Path, batch: int) -> Path:
-    """Folder of a batch's part.
+def part_folder(out: Path, batch: int) -> Path:
+    """Return the folder of a batch's part.
 
-    >>> part_of(Path("out"), 7).as_posix()
+    >>> part_folder(Path("out"), 7).as_posix()
     'out/parts/000007'
     """
-    return out / PARTS / f"{batch:06d}"
+    return out / PARTS_FOLDER / f"{batch:06d}"
 
 
-def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping[str, Any]) -> None:
-    """Write the tables and facts of a batch, all of them or nothing: beside, then renamed."""
+def write_part(out: Path, batch: int, tables: Mapping[str, _Rows], facts: Mapping[str, Any]) -> None:
+    """Write the tables and facts of a batch as a whole or not at all: into a temporary folder that is renamed.
+
+    Args:
+        out: The folder of the run.
+        batch: The number of the batch.
+        tables: Rows by the name of the table.
+        facts: The fields of `PartFacts` except `files`.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    part = part_of(out, batch)
+    part = part_folder(out, batch)
     try:
         with replacing_folder(part) as beside:
             for name, schema in schemas().items():
                 rows = [dict(row) for row in tables[name]]
                 pq.write_table(pa.Table.from_pylist(rows, schema), beside / f"{name}.parquet")
             digests = digest_files(beside, [f"{name}.parquet" for name in schemas()])
-            (beside / FACTS).write_text(json.dumps(seal({**facts, "files": digests})))
+            (beside / FACTS_FILE).write_text(json.dumps(seal({**facts, "files": digests})))
     except OSError as error:
         raise InputError(
             f"cannot write {part}: {error.strerror or error}; what is finished is kept: make room and resume the run"
@@ -124,7 +131,7 @@ def write_part(out: Path, batch: int, tables: Mapping[str, Rows], facts: Mapping
 
 
 class PartFailure(BaseModel):
-    """A method that failed on some images of a batch, by their places in it."""
+    """A method that failed on some images of a batch, given by their positions."""
 
     model: str
     method: str
@@ -133,21 +140,21 @@ class PartFailure(BaseModel):
 
 
 class PartFacts(BaseModel):
-    """What a part says beside its tables."""
+    """The facts of a part beside its tables."""
 
     images: int = Field(ge=0)
     forward_passes: int
     failures: list[PartFailure]
-    data: dict[str, str]  # hash of images and targets by network
+    data: dict[str, str]  # hash of images and targets, by network
     skipped: list[str]
     device: str
     seconds: float
-    files: dict[str, str] = {}  # digests of its tables; older parts have none
+    files: dict[str, str] = {}  # digests of the tables; empty for older parts
 
 
 def read_facts(out: Path, batch: int) -> dict[str, Any]:
-    """What a part says beside its tables; one that is damaged is refused."""
-    path = part_of(out, batch) / FACTS
+    """Read the facts of a part; refuse a part that is damaged."""
+    path = part_folder(out, batch) / FACTS_FILE
     anew = f"delete {path.parent} and resume the run"
     facts = validated(PartFacts, read_sealed(path, anew), f"{path} is damaged", anew)
     check_files(path.parent, facts.files, anew)
@@ -155,13 +162,15 @@ def read_facts(out: Path, batch: int) -> dict[str, Any]:
 
 
 def drop_damaged(out: Path, starts: Sequence[int], kept: Sequence[tuple[str, str]]) -> None:
-    """Remove parts that have changed since they were written, and say so: they are computed again.
+    """Remove parts whose files, or whose maps, have changed since they were written; they are computed again.
 
-    A part has changed as well if one of the maps it was judged by has; `starts` are the first images of the batches,
-    `kept` the labels of networks and methods.
+    Args:
+        out: The folder of the run.
+        starts: The index of the first image of each batch.
+        kept: The labels of networks and methods whose maps are stored.
     """
     for batch, start in enumerate(starts):
-        if not part_of(out, batch).is_dir():
+        if not part_folder(out, batch).is_dir():
             continue
         try:
             if read_facts(out, batch)["images"]:
@@ -169,18 +178,21 @@ def drop_damaged(out: Path, starts: Sequence[int], kept: Sequence[tuple[str, str
                     check_shard(out, model, method, start)
         except InputError as error:
             tell(f"{error}; done now")
-            shutil.rmtree(part_of(out, batch))
+            shutil.rmtree(part_folder(out, batch))
 
 
-def missing(out: Path, batches: int) -> list[int]:
-    """Batches of which there is no part."""
-    return [batch for batch in range(batches) if not part_of(out, batch).is_dir()]
+def missing_parts(out: Path, batches: int) -> list[int]:
+    """Return the batches without a part."""
+    return [batch for batch in range(batches) if not part_folder(out, batch).is_dir()]
 
 
 def assemble(out: Path, counts: Sequence[int], hashes: Callable[["pa.Table"], list[str]]) -> None:
-    """Put the parts together, in order, a few at a time; images are numbered through.
+    """Assemble the parts in order, a few at a time; images are numbered consecutively.
 
-    `counts` are the images of each part, `hashes` says the hash of each row of a table.
+    Args:
+        out: The folder of the run.
+        counts: The number of images of each part.
+        hashes: A function that returns the hash of each row of a table.
     """
     import pyarrow.parquet as pq
 
@@ -199,7 +211,7 @@ def _tables(out: Path, name: str, counts: Sequence[int]) -> "Iterator[pa.Table]"
 
     before = 0
     for batch, count in enumerate(counts):
-        path = part_of(out, batch) / f"{name}.parquet"
+        path = part_folder(out, batch) / f"{name}.parquet"
         anew = f"delete {path.parent} and resume the run"
         with parsing(f"cannot read {path} as Parquet", anew):
             table = pq.read_table(path)
@@ -230,15 +242,16 @@ def _with_hashes(rows: "pa.Table", hashes: list[str]) -> "pa.Table":
     return rows.set_column(rows.column_names.index(HASHES), HASHES, pa.array(hashes, pa.string()))
 
 
-def sweep(out: Path, *, all_maps: bool = False) -> None:
-    """Remove what killed processes left half-written, in a folder that nobody else writes to.
+def remove_leftovers(out: Path, *, all_maps: bool = False) -> None:
+    """Remove files that killed processes left half-written, in a folder that no other process writes to.
 
-    `all_maps` removes whole ones as well: those of a run that was killed before it had a plan.
+    `all_maps` also removes complete maps, for a run that was killed before it had a plan.
     """
-    for left in (left for place in (out, out / PARTS, *(out / FOLDER).glob("*/*")) for left in half_written(place)):
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink(missing_ok=True)
+    for folder in (out, out / PARTS_FOLDER, *(out / FOLDER).glob("*/*")):
+        for left in list(half_written(folder)):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
     for shard in chain(*shards(out).values()) if all_maps else ():
         shard.unlink()

@@ -1,4 +1,4 @@
-"""What is decided once for a run and kept in its folder, so that every process and every resumption does the same."""
+"""The plan of a run, made once and stored in its folder, so that all processes and resumed runs do the same."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from pydantic import Field
 
 from ibviz.attribution.methods import values
 from ibviz.benchmark.config import SuiteConfig
-from ibviz.benchmark.probe import Pace, fastest, in_format
-from ibviz.benchmark.runner.attention import measured
-from ibviz.benchmark.runner.maps import Network, ReadImages, as_seen, device_of, explained, read_batch
+from ibviz.benchmark.runner.attention_reliance import measure_reliance
+from ibviz.benchmark.runner.maps import Network, ReadImages, batch_for, device_of, explain_batch, read_batch
 from ibviz.benchmark.setup import comparison_grid, fingerprint
-from ibviz.benchmark.store import place_of
+from ibviz.benchmark.store import maps_folder
 from ibviz.benchmark.suite import Entry, entries, outside_code, protocols_of
+from ibviz.benchmark.throughput import Pace, fastest, in_format
 from ibviz.data.sources import Chosen
 from ibviz.digests import read_sealed, seal
 from ibviz.errors import InputError
@@ -36,57 +36,56 @@ NO_OBJECTS = "the data has no boxes or masks"
 
 
 class LeftOut(Settings):
-    """What a table lacks, and why."""
+    """A model, method or metric that the tables lack, and the reason."""
 
-    model: str | None = None  # None: of all
+    model: str | None = None  # None: all models
     method: str | None = None
     metric: str | None = None
     reason: str
 
 
 class ModelPlan(Settings):
-    """How one network is run."""
+    """The plan for one network."""
 
-    name: str  # what it was loaded by
-    weights: str  # hash
+    name: str  # the name it was loaded by
+    weights: str  # hash of the weights
     class_names: tuple[str, ...]
-    size: int | tuple[int, int]  # side of its input in pixels, or height and width
-    memory_format: str | None  # a key of `probe.FORMATS`; None: as it was loaded
+    size: int | tuple[int, int]  # side of the input in pixels, or height and width
+    memory_format: str | None  # a key of `throughput.MEMORY_FORMATS`; None: as it was loaded
     protocols: dict[str, CurveProtocol]  # by label, with grid and batch size
-    methods: tuple[str, ...]  # labels of those that fit
-    average: tuple[tuple[float, ...], ...] | None = None  # trained attention, the mean over all images: rows of cells
-    reliance: dict[str, dict[str, dict[str, int | float]]] = Field(
-        default_factory=dict
-    )  # `Reliance.summary` over all images
-    recipe: str | None = None  # hash of what it was trained by, but for the seed; None where nobody knows
+    methods: tuple[str, ...]  # labels of the methods that fit the network
+    average: tuple[tuple[float, ...], ...] | None = None  # mean trained attention over all images: rows of cells
+    # `Reliance.summary` over all images
+    reliance: dict[str, dict[str, dict[str, int | float]]] = Field(default_factory=dict)
+    recipe: str | None = None  # hash of the training recipe without the seed; None if unknown
 
 
 class Plan(Settings):
-    """All decisions of a run."""
+    """The plan of a run."""
 
     suite: SuiteConfig
-    code: dict[str, str] = Field(default_factory=dict)  # hash of what each name from outside ibviz stands for
-    data: str  # hash of names and labels of the chosen images
-    images: int = Field(ge=0, le=10_000_000)  # chosen, the unreadable ones counted
+    code: dict[str, str] = Field(default_factory=dict)  # hash of the code behind each name from outside ibviz
+    data: str  # hash of the names and labels of the chosen images
+    images: int = Field(ge=0, le=10_000_000)  # number of chosen images, with the unreadable ones
     grid: tuple[int, int] | None = None  # of the comparison
-    annotated: bool  # whether the data knows where objects are
+    annotated: bool  # True if the data has boxes or masks
     metrics: tuple[str, ...]
     models: dict[str, ModelPlan] = Field(default_factory=dict)  # by label
     left_out: tuple[LeftOut, ...] = ()
 
     @property
     def identity(self) -> dict[str, str]:
-        """Hashes of all that a resumption must have in common with the run it goes on with."""
+        """Hashes that must be the same for a run to be resumed."""
         return _identity(self.suite, {label: own.weights for label, own in self.models.items()}, self.data) | self.code
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
-        """Numbers of the first image of each batch, and of that after its last."""
+        """The index of the first image of each batch, and the index after its last."""
         return batches(self.images, self.suite.batch)
 
 
-def identity(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen) -> dict[str, str]:
-    """Return what a run is, in hashes, with those of code from outside ibviz; places of networks do not count."""
+def run_hashes(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen) -> dict[str, str]:
+    """Return hashes of suite, protocols, weights, data and outside code; the paths of networks do not matter."""
     weights = {network.label: network.weights for network in networks}
     return _identity(suite, weights, data_hash(chosen)) | outside_code(suite)
 
@@ -100,14 +99,13 @@ def _identity(suite: SuiteConfig, weights: Mapping[str, str], data: str) -> dict
 
 
 def batches(images: int, most: int) -> list[tuple[int, int]]:
-    """Return equal shares of at most about `most` images, and of at least two, where there are two.
+    """Return the bounds of equal batches of about `most` images at most, and at least two if there are two.
 
     >>> batches(7, 3), batches(3, 2)
     ([(0, 2), (2, 4), (4, 7)], [(0, 3)])
     """
     number = max(1, min(math.ceil(images / most), images // 2))
-    edges = [images * batch // number for batch in range(number + 1)]
-    return list(pairwise(edges))
+    return list(pairwise(images * batch // number for batch in range(number + 1)))
 
 
 def networks_of(models: Mapping[str, Classifier]) -> list[Network]:
@@ -119,12 +117,12 @@ def networks_of(models: Mapping[str, Classifier]) -> list[Network]:
 
 
 def data_hash(chosen: Chosen) -> str:
-    """Return the hash of what is known of the images before any is decoded."""
+    """Return the hash of names, classes and labels, for which no image is decoded."""
     return digest([chosen.names, chosen.class_names, chosen.labels.tolist()])
 
 
 def read_plan(out: Path) -> Plan | None:
-    """Return the plan of a folder, if it has one."""
+    """Return the plan in a folder, or None."""
     path = out / FILE
     if not os.path.lexists(path):
         return None
@@ -133,7 +131,7 @@ def read_plan(out: Path) -> Plan | None:
 
 
 def keep_plan(out: Path, plan: Plan) -> None:
-    """Write the plan, unless the folder has it; one that has another is refused."""
+    """Write the plan unless the folder has it; refuse a folder with another plan."""
     there = read_plan(out)
     if there is None:
         with replacing(out / FILE) as beside:
@@ -143,7 +141,7 @@ def keep_plan(out: Path, plan: Plan) -> None:
 
 
 def check_resumed(out: Path, there: Plan, now: Mapping[str, str]) -> None:
-    """Refuse to go on with another suite, other protocols, weights, data or code."""
+    """Refuse to resume a run with another suite, other protocols, weights, data or code."""
     for name, ours in now.items():
         theirs = there.identity.get(name, "none")
         if theirs != ours:
@@ -154,7 +152,7 @@ def check_resumed(out: Path, there: Plan, now: Mapping[str, str]) -> None:
 
 
 def check_code(plan: Plan) -> None:
-    """Refuse to go on if code from outside ibviz was changed while the run uses it."""
+    """Refuse to continue if code from outside ibviz has changed during the run."""
     now = outside_code(plan.suite)
     for name, hashed in plan.code.items():
         if now[name] != hashed:
@@ -164,14 +162,21 @@ def check_code(plan: Plan) -> None:
             )
 
 
-def decide(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path | None) -> Plan:
-    """Try everything on the first batch; its maps are stored, so that nothing is computed for this alone."""
+def make_plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: Path | None) -> Plan:
+    """Make a plan by trying all methods on the first batch; its maps are stored, so that no work is lost.
+
+    Args:
+        suite: The suite.
+        networks: The networks with their labels.
+        chosen: The images.
+        out: The folder of the run; None to store no maps.
+    """
     start, stop = batches(len(chosen.labels), suite.batch)[0]
     read = read_batch(chosen, start, stop)
     first = read.images
     if not len(first.labels):
         raise InputError(f"none of the first {stop} images can be read: {first.faults[0].reason}")
-    # A source knows the objects of all its images or of none.
+    # A source has objects for all of its images or for none.
     annotated = any(known is not None for known in (first.masks, first.boxes, first.objects))
     plan = Plan(
         suite=suite,
@@ -200,24 +205,24 @@ def _unmeasured(names: Sequence[str], annotated: bool) -> tuple[LeftOut, ...]:
 
 
 def _with(plan: Plan, network: Network, first: ReadImages, chosen: Chosen, out: Path | None) -> Plan:
-    """The plan with one more network: its pace, and what of the methods fits it."""
+    """Return the plan with one more network: its batch size and memory format, and the methods that fit it."""
     suite, model = plan.suite, network.model
     pace = _pace(suite, network)
     with in_format(model, None if pace is None else pace.memory_format):
-        batch = as_seen(network, first, suite.target, annotated=plan.annotated)
+        batch = batch_for(network, first, suite.target, annotated=plan.annotated)
         named = entries(suite)
         asked = {label: entry for label, entry in named.items() if not entry.control}
-        maps, failures = explained(network, batch, asked, out)
+        maps, failures = explain_batch(network, batch, asked, out)
         fit = {label: own for label, own in maps.items() if not values(own).isnan().all()}
         if not fit and not plan.models:
             label, [failure, *_] = next(iter(failures.items()))
             raise InputError(f"none of the methods fits {network.label}; {label}: {failure.error}")
         grid = plan.grid or suite.protocols[0].grid or comparison_grid(fit)
-        used = measured(network, chosen)
+        used = measure_reliance(network, chosen)
         average = None if used is None else tuple(map(tuple, used.average.tolist()))
-        named = settled(named, grid, average)
+        named = resolve_controls(named, grid, average)
         controls = {label: entry for label, entry in named.items() if entry.control}
-        their_maps, their_failures = explained(network, batch, controls, out)
+        their_maps, their_failures = explain_batch(network, batch, controls, out)
     fit |= {label: own for label, own in their_maps.items() if not values(own).isnan().all()}
     unfit = {label: several[0].error for label, several in (failures | their_failures).items() if label not in fit}
     _forget(out, network.label, unfit)
@@ -249,7 +254,7 @@ def _with(plan: Plan, network: Network, first: ReadImages, chosen: Chosen, out: 
 
 
 def recipe_of(model: Classifier) -> str | None:
-    """Hash of the recipe in a checkpoint without the seed: trainings that share it differ by chance alone.
+    """Return the hash of the recipe in a checkpoint without the seed: trainings with the same hash differ by chance.
 
     >>> from ibviz.models.loading import load
     >>> recipe_of(load("digits")) is None
@@ -263,7 +268,7 @@ def recipe_of(model: Classifier) -> str | None:
 
 
 def _pace(suite: SuiteConfig, network: Network) -> Pace | None:
-    """The fastest way, unless all protocols name a batch size."""
+    """Return the fastest batch size and memory format, or None if all protocols name a batch size."""
     precisions = [config.precision or "float32" for config in suite.protocols if config.batch_size is None]
     if not precisions:
         return None
@@ -273,15 +278,20 @@ def _pace(suite: SuiteConfig, network: Network) -> Pace | None:
 
 
 def _forget(out: Path | None, model: str, methods: Iterable[str]) -> None:
-    """Remove what is stored of methods that fit no image."""
+    """Remove the stored maps of methods that failed on all images."""
     if out is None:
         return
     for method in methods:
-        shutil.rmtree(place_of(out, model, method), ignore_errors=True)
+        shutil.rmtree(maps_folder(out, model, method), ignore_errors=True)
 
 
-def settled(methods: Mapping[str, Entry], grid: Grid, average: Sequence[Sequence[float]] | None) -> dict[str, Entry]:
-    """The methods, random cells on the comparison's grid, and the average map where the network has one."""
+def resolve_controls(
+    methods: Mapping[str, Entry], grid: Grid, average: Sequence[Sequence[float]] | None
+) -> dict[str, Entry]:
+    """Return the methods with options of the controls: the comparison's grid, and the network's average map.
+
+    A network without an average map does not have that control.
+    """
     given = {"random_cells": {"grid": list(grid)}, "average_map": {"cells": average}}
     return {
         label: entry._replace(options=given[entry.method]) if entry.control and entry.method in given else entry

@@ -1,4 +1,4 @@
-"""The processes that `torchrun` or `accelerate launch` started; one alone is the usual case."""
+"""The processes that `torchrun` or `accelerate launch` started; usually there is a single one."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,34 +9,34 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-PATIENCE = timedelta(days=7)  # for the slowest; a process that died is noticed at once, by its closed connection
+PATIENCE = timedelta(days=7)  # for the slowest process; a dead one is noticed at once by its closed connection
 Agreed = TypeVar("Agreed")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of its job."""
+    """The rank of this process and the number of processes in its job."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this one decides, speaks and puts together."""
+        """True for the process that plans, prints and assembles the result."""
         return self.rank == 0
 
     def share(self, items: int) -> range:
-        """What this process does of many equal things, whoever is there: every `count`-th.
+        """Return this process's share of some equal items: every `count`-th.
 
         >>> list(Processes(1, 2).share(5))
         [1, 3]
         """
         return range(self.rank, items, self.count)
 
-    def agreed(self, make: Callable[[], Agreed]) -> Agreed:
-        """What the first process makes, in all of them.
+    def broadcast(self, make: Callable[[], Agreed]) -> Agreed:
+        """Return in all processes what `make` returns in the first.
 
-        >>> Processes().agreed(lambda: 3)
+        >>> Processes().broadcast(lambda: 3)
         3
         """
         if self.count == 1:
@@ -47,13 +47,13 @@ class Processes:
         return made[0]
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have reached this call."""
         if self.count > 1:
             dist.barrier()
 
     @contextmanager
-    def first_first(self) -> Iterator[None]:
-        """The first process goes ahead, to download what the others then find."""
+    def first_goes_ahead(self) -> Iterator[None]:
+        """Run the block in the first process before the others, so that it downloads files for all."""
         if not self.first:
             self.wait()
         yield
@@ -65,8 +65,8 @@ ALONE = Processes()
 
 
 @contextmanager
-def together() -> Iterator[Processes]:
-    """Join the other processes of the job over gloo, which sends but a plan and a few words."""
+def join_processes() -> Iterator[Processes]:
+    """Join the other processes of the job over gloo, which only carries the plan and short messages."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return

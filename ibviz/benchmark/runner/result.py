@@ -1,4 +1,4 @@
-"""From whole parts to one result with its circumstances; and parts of several folders brought together first."""
+"""The result of a run: its parts, possibly from several folders, assembled and described by circumstances."""
 
 import json
 import os
@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ibviz.benchmark.results import ANEW, CIRCUMSTANCES, COLUMNS, read_circumstances
-from ibviz.benchmark.runner.parts import PARTS, assemble, missing, part_of, read_facts, sweep
-from ibviz.benchmark.runner.plan import FILE, Plan, keep_plan, read_plan, settled
+from ibviz.benchmark.results import CIRCUMSTANCES, COLUMNS, RUN_AGAIN, read_circumstances
+from ibviz.benchmark.runner.parts import (
+    PARTS_FOLDER,
+    assemble,
+    missing_parts,
+    part_folder,
+    read_facts,
+    remove_leftovers,
+)
+from ibviz.benchmark.runner.plan import FILE, Plan, keep_plan, read_plan, resolve_controls
 from ibviz.benchmark.setup import versions
-from ibviz.benchmark.store import place_of, shards
+from ibviz.benchmark.store import maps_folder, shards
 from ibviz.benchmark.suite import entries, metric_facts
 from ibviz.data.image_set import Fault
 from ibviz.data.listing import check_faults
@@ -33,27 +40,28 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 
-def finished(out: Path, plan: Plan) -> bool:
-    """Whether the result of this plan is there; one that has changed since it was written is refused."""
+def is_finished(out: Path, plan: Plan) -> bool:
+    """Return True if the folder holds the result of this plan; refuse a result that has changed since."""
     path = out / CIRCUMSTANCES
     if not path.is_file():
         return False
-    held = validated(Finished, read_circumstances(out), f"{path} does not hold the circumstances of a run", ANEW)
-    return held.plan == plan_hash(plan)
+    failure = f"{path} does not hold the circumstances of a run"
+    result = validated(FinishedResult, read_circumstances(out), failure, RUN_AGAIN)
+    return result.plan == plan_hash(plan)
 
 
-class Finished(BaseModel):
+class FinishedResult(BaseModel):
     """The hash of the plan of a result."""
 
     plan: str
 
 
 def check_maps(out: Path, plan: Plan) -> None:
-    """Refuse to go on with a result whose maps were not kept: nothing would be done, and nothing said."""
-    if not finished(out, plan):
+    """Refuse to resume a result without its maps, which would otherwise not be computed again."""
+    if not is_finished(out, plan):
         return
-    asked = [(model, method) for model, one in plan.models.items() for method in one.methods]
-    gone = [f"{method} of {model}" for model, method in asked if not place_of(out, model, method).is_dir()]
+    asked = [(model, method) for model, planned in plan.models.items() for method in planned.methods]
+    gone = [f"{method} of {model}" for model, method in asked if not maps_folder(out, model, method).is_dir()]
     if gone:
         raise InputError(
             f"{out} holds a finished result without {len(gone)} of its {len(asked)} sets of maps, such as "
@@ -62,22 +70,22 @@ def check_maps(out: Path, plan: Plan) -> None:
 
 
 def plan_hash(plan: Plan) -> str:
-    """Eight digits that tell plans apart; recipes are no part of it, for nothing is done by them."""
+    """Return eight digits that identify a plan; recipes are left out, since they do not affect the run."""
     excluded: dict[str, Any] = {"models": {"__all__": {"recipe"}}} | ({} if plan.code else {"code": True})
     return digest(plan.model_dump(mode="json", exclude=excluded))
 
 
 def finish(out: Path, plan: Plan) -> None:
-    """Put all parts together, say how they came about, and remove them."""
+    """Assemble all parts, write the circumstances, and remove the parts."""
     facts = [read_facts(out, batch) for batch in range(len(plan.bounds))]
-    for batch, one in enumerate(facts):
-        if one["data"].keys() != plan.models.keys():
+    for batch, part in enumerate(facts):
+        if part["data"].keys() != plan.models.keys():
             raise InputError(
-                f"{part_of(out, batch)} is of the networks {', '.join(one['data'])}, the run of "
+                f"{part_folder(out, batch)} is of the networks {', '.join(part['data'])}, the run of "
                 f"{', '.join(plan.models)}: delete it and resume the run"
             )
-    check_faults([Fault(name, f"cannot read {name}") for one in facts for name in one["skipped"]], plan.images)
-    counts = [one["images"] for one in facts]
+    check_faults([Fault(name, f"cannot read {name}") for part in facts for name in part["skipped"]], plan.images)
+    counts = [part["images"] for part in facts]
     if not any(counts):
         raise InputError("none of the images can be read")
     cards = {(model, label): card for model in plan.models for label, card in _cards(plan, model, facts).items()}
@@ -86,12 +94,12 @@ def finish(out: Path, plan: Plan) -> None:
     text = json.dumps(seal(_circumstances(plan, facts, cards) | digests), indent=1) + "\n"
     with replacing(out / CIRCUMSTANCES) as beside:
         beside.write_text(text)
-    shutil.rmtree(out / PARTS, ignore_errors=True)
+    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
 
 
 def _cards(plan: Plan, model: str, facts: Sequence[Facts]) -> dict[str, Card]:
-    """A network's protocols, with hashes of what they were applied to and the versions of what ran."""
-    planned, data = plan.models[model], digest([one["data"][model] for one in facts])
+    """Return the cards of a network's protocols, with hashes of data, weights and code, and versions of packages."""
+    planned, data = plan.models[model], digest([part["data"][model] for part in facts])
     return {
         label: Card(protocol=protocol, data=data, weights=planned.weights, code=plan.code, versions=versions())
         for label, protocol in planned.protocols.items()
@@ -99,7 +107,7 @@ def _cards(plan: Plan, model: str, facts: Sequence[Facts]) -> dict[str, Card]:
 
 
 def _hashes(rows: "pa.Table", cards: Mapping[tuple[str, str], Card]) -> list[str]:
-    """The hash of each row's card: on a map's own grid, that of the protocol without one."""
+    """Return the hash of each row's card; for rows on a map's own grid, the protocol has no grid."""
     known = {
         (*key, native): (_own_grid(card) if native else card).hash for key, card in cards.items() for native in (0, 1)
     }
@@ -126,53 +134,53 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "plan": plan_hash(plan),
         "suite": plan.suite.model_dump(mode="json"),
         "models": {
-            label: one.model_dump(include={"name", "weights", "class_names", "size", "reliance", "recipe"})
-            | {"protocols": _said(cards, label)}
-            for label, one in plan.models.items()
+            label: planned.model_dump(include={"name", "weights", "class_names", "size", "reliance", "recipe"})
+            | {"protocols": _cards_of(cards, label)}
+            for label, planned in plan.models.items()
         },
         "methods": _methods(plan, grid),
         "metrics": {name: facts._asdict() for name, facts in metric_facts(plan.metrics).items()},
-        "protocols": _said(cards, next(iter(plan.models))),
-        "images": sum(one["images"] for one in facts),
-        "skipped": [name for one in facts for name in one["skipped"]],
+        "protocols": _cards_of(cards, next(iter(plan.models))),
+        "images": sum(part["images"] for part in facts),
+        "skipped": [name for part in facts for name in part["skipped"]],
         "failures": _failures(facts),
-        "left_out": [one.model_dump() for one in plan.left_out],
-        "forward_passes": sum(one["forward_passes"] for one in facts),
-        "seconds": round(sum(one["seconds"] for one in facts), 1),
-        "device": "; ".join(dict.fromkeys(one["device"] for one in facts)),
+        "left_out": [absent.model_dump() for absent in plan.left_out],
+        "forward_passes": sum(part["forward_passes"] for part in facts),
+        "seconds": round(sum(part["seconds"] for part in facts), 1),
+        "device": "; ".join(dict.fromkeys(part["device"] for part in facts)),
         "python": platform.python_version(),
         "versions": versions(),
     }
 
 
 def _methods(plan: Plan, grid: Grid) -> dict[str, Any]:
-    """What each label stands for; the average map, another one for each network, without its cells."""
-    trained = any(one.average is not None for one in plan.models.values())
+    """Return name and options behind each label; the average map, which differs between networks, without its cells."""
+    trained = any(planned.average is not None for planned in plan.models.values())
     return {
         label: {
-            "method": one.method,
-            "control": one.control,
-            "options": {} if one.method == "average_map" else dict(one.options),
+            "method": entry.method,
+            "control": entry.control,
+            "options": {} if entry.method == "average_map" else dict(entry.options),
         }
-        for label, one in settled(entries(plan.suite), grid, () if trained else None).items()
+        for label, entry in resolve_controls(entries(plan.suite), grid, () if trained else None).items()
     }
 
 
-def _said(cards: Mapping[tuple[str, str], Card], model: str) -> dict[str, Any]:
-    """A network's cards by the labels of the protocols, with their hashes."""
+def _cards_of(cards: Mapping[tuple[str, str], Card], model: str) -> dict[str, Any]:
+    """Return a network's cards as plain values by protocol label, with their hashes."""
     own = {label: card for (name, label), card in cards.items() if name == model}
     return {label: card.model_dump(mode="json") | {"hash": card.hash} for label, card in own.items()}
 
 
 def _failures(facts: Sequence[Facts]) -> list[dict[str, Any]]:
-    """One entry for each network, method and error, with the numbers of all its images."""
+    """Return one entry per network, method and error, with the indices of all its images."""
     images: dict[tuple[str, str, str], list[int]] = {}
     before = 0
-    for one in facts:
-        for failure in one["failures"]:
+    for part in facts:
+        for failure in part["failures"]:
             key = (failure["model"], failure["method"], failure["error"])
             images.setdefault(key, []).extend(before + place for place in failure["images"])
-        before += one["images"]
+        before += part["images"]
     return [
         {"model": model, "method": method, "images": some, "error": error}
         for (model, method, error), some in images.items()
@@ -180,9 +188,9 @@ def _failures(facts: Sequence[Facts]) -> list[dict[str, Any]]:
 
 
 def commit() -> str | None:
-    """The commit of the folder the command runs in, `-dirty` where files differ from it; None outside of a checkout."""
+    """Return the commit of the current folder, with `-dirty` if files differ from it; None outside of a checkout."""
     with suppress(OSError, subprocess.CalledProcessError):
-        # Without what the configuration of a checkout that somebody else made may have git run.
+        # The configuration of an untrusted checkout could make git run commands; these two options prevent it.
         calm = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
         asked = ["git", *calm, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
@@ -190,9 +198,10 @@ def commit() -> str | None:
 
 
 def merge(folders: Sequence[Path], out: Path) -> None:
-    """Bring the parts and maps of processes that wrote into folders of their own into `out`, and put them together.
+    """Merge the folders of several processes into one result in `out`.
 
-    Where it can be, a file is linked instead of copied.
+    Files are linked instead of copied if possible. Raises `InputError` for folders of different runs, and if batches
+    are missing.
     """
     plans = {folder: read_plan(folder) for folder in folders}
     for folder, plan in plans.items():
@@ -207,11 +216,11 @@ def merge(folders: Sequence[Path], out: Path) -> None:
             )
     ensure_folder(out)
     with locked(out):
-        sweep(out)
+        remove_leftovers(out)
         keep_plan(out, plan)
         for folder in folders:
-            _bring(folder, out, plan)
-        if gone := missing(out, len(plan.bounds)):
+            _collect(folder, out, plan)
+        if gone := missing_parts(out, len(plan.bounds)):
             raise InputError(
                 f"{len(gone)} of {len(plan.bounds)} batches are in none of the folders, the first number "
                 f"{gone[0]}: resume the run where they were begun, or in {out}"
@@ -219,16 +228,16 @@ def merge(folders: Sequence[Path], out: Path) -> None:
         finish(out, plan)
 
 
-def _bring(folder: Path, out: Path, plan: Plan) -> None:
-    """Link or copy the parts that `out` lacks, each after the maps it was judged by."""
+def _collect(folder: Path, out: Path, plan: Plan) -> None:
+    """Link or copy the parts that `out` lacks, each after the maps that it was judged from."""
     there = shards(folder)
     try:
         for batch, (start, _) in enumerate(plan.bounds):
-            part, own = part_of(folder, batch), part_of(out, batch)
+            part, own = part_folder(folder, batch), part_folder(out, batch)
             if not part.is_dir() or own.is_dir():
                 continue
             for shard in there.get(start, []):
-                _bring_shard(shard, out / shard.relative_to(folder))
+                _collect_shard(shard, out / shard.relative_to(folder))
             with replacing_folder(own) as beside:
                 for file in part.iterdir():
                     link(file, beside / file.name)
@@ -236,8 +245,8 @@ def _bring(folder: Path, out: Path, plan: Plan) -> None:
         raise InputError(f"cannot bring {folder} to {out}: {error.strerror or error}") from error
 
 
-def _bring_shard(shard: Path, own: Path) -> None:
-    """In place of another one of the same images, by a process that died before they were judged."""
+def _collect_shard(shard: Path, own: Path) -> None:
+    """Link a shard, and remove other shards of the same images, left by a process that died before judging them."""
     for other in own.parent.glob(f"{shard.name.partition('-')[0]}-*"):
         other.unlink()
     with replacing(own) as beside:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from ibviz.benchmark import probe
-from ibviz.benchmark.probe import FORMATS, Pace, at_best_pace, fastest, in_format
+from ibviz.benchmark import throughput
+from ibviz.benchmark.throughput import MEMORY_FORMATS, Pace, at_best_pace, fastest, in_format
 from ibviz.metrics import CurveProtocol
 
 
@@ -25,10 +25,10 @@ CPU = torch.device("cpu")
 
 def test_the_least_time_an_image_wins(monkeypatch):
     times = {(4, True): 0.4, (16, True): 0.8, (64, True): 6.4, (4, False): 0.2, (16, False): 0.6, (64, False): 6.4}
-    monkeypatch.setattr(probe, "SECONDS", 9.0)
-    monkeypatch.setattr(probe, "_seconds", lambda _, images, __: times[len(images), images.is_contiguous()])
+    monkeypatch.setattr(throughput, "LONGEST_TRIAL", 9.0)
+    monkeypatch.setattr(throughput, "_seconds", lambda _, images, __: times[len(images), images.is_contiguous()])
     assert fastest(Counted(), (8, 8), CPU) == Pace(16, "channels_last", 0.6 / 16)
-    monkeypatch.setattr(probe, "SECONDS", 0.3)  # no larger batch after one that took long
+    monkeypatch.setattr(throughput, "LONGEST_TRIAL", 0.3)  # no larger batch after one that took long
     assert fastest(Counted(), (8, 8), CPU) == Pace(16, "channels_last", 0.6 / 16)
     times[16, False] = 8.0
     assert fastest(Counted(), (8, 8), CPU) == Pace(4, "channels_last", 0.2 / 4)
@@ -44,7 +44,7 @@ def test_what_is_set_up_in_a_first_pass_is_not_timed(monkeypatch):
             met.add(len(images))
             return super().forward(images)
 
-    monkeypatch.setattr(probe.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock[0])
     assert fastest(Slow().eval(), (8, 8), CPU).seconds == pytest.approx(0.001)
     assert met == {4, 16, 64}
 
@@ -60,7 +60,7 @@ def test_it_is_tried_once_for_each_size():
 
 
 def test_the_network_is_left_as_it_was():
-    for name, wanted in FORMATS.items():
+    for name, wanted in MEMORY_FORMATS.items():
         network = Counted().eval().to(memory_format=wanted)
         with torch.inference_mode():
             fastest(network, (8, 8), CPU)

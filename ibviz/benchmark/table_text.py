@@ -1,27 +1,22 @@
-"""What a reader of a comparison sees: tables of words and numbers, and how to read them."""
+"""The text of a comparison: tables of strings with their notes, and the legend."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
-from ibviz.benchmark.basis import INTERVALS, limits, shared, too_few
-from ibviz.benchmark.contrast import Frame
-from ibviz.benchmark.summary import ALL, Summary
-from ibviz.errors import InputError
+from ibviz.benchmark.ranking import Frame
+from ibviz.benchmark.summary import ALL_IMAGES, Summary
+from ibviz.benchmark.table_legend import legend
+from ibviz.benchmark.table_notes import cluster_notes, cluster_warning, testing_limits
 from ibviz.metrics.metric import MetricFacts
-from ibviz.metrics.protocol import CurveProtocol
 from ibviz.models.reliance import REPLACEMENTS
 
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 MISSING = "-"
-FEW = 50  # independent images
-FACTS = {"f_baseline": "{:.3f} on the baseline alone", "random_order": "area of a random order {:.3f}"}
 
 
 class Sheet(NamedTuple):
-    """One table as it is printed: the last `controls` rows are controls, `notes` belong below, no title is empty."""
+    """A table as it is printed, with `notes` below; its last `controls` rows are controls, its title may be empty."""
 
     title: str
     header: list[str]
@@ -30,8 +25,11 @@ class Sheet(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str]:
-    """All tables of a comparison and, after the main ones, the legend; `protocols` must be among the circumstances."""
+def table_sections(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str]:
+    """Return all tables of a comparison, and the legend after the main ones.
+
+    `circumstances` must have `protocols`; `models`, `left_out` and `failures` are used if they are present.
+    """
     lines: Frame = summary.lines
     metrics = summary.metrics
     tables = [part for _, part in lines.groupby(["protocol", "model", "native"], sort=False)]
@@ -56,107 +54,14 @@ def page(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str
     ]
 
 
-def legend(summary: Summary, circumstances: Mapping[str, Any]) -> str:
-    """What the numbers rest on, and how to read them, in words."""
-    lines: Frame = summary.lines
-    kept = lines[(lines["stratum"] == ALL) & ~lines["native"]]
-    single = kept[kept["models"] == 1]
-    in_clusters = bool(single["clusters"].notna().any())
-    found = [
-        f"Means with 95 % {INTERVALS[in_clusters]}, and ranks in parentheses: one more than the number of "
-        "lines that are better at the 5 % level.",
-        f"Lines are compared in pairs of images by sign-flip tests{', signs per cluster' * in_clusters}, by Holm "
-        "corrected for all pairs of lines of a metric; p is corrected so. The best control is the one with the "
-        "best mean.",
-    ]
-    if not in_clusters and (single["n"] + single["excluded"]).max() < FEW:
-        found.append(
-            f"From fewer than {FEW} images these intervals are too short: from 20 they hold the true mean in "
-            "85 to 93 % of cases, the least where single images stand out."
-        )
-    if "srg" in set(single["metric"]):
-        found.append("SRG = insertion - deletion; a random order has 0.")
-    for protocol, part in single.groupby("protocol", sort=False):
-        found += _protocol(circumstances, str(protocol), part)
-    if "pointing_game" in set(single["metric"]):
-        found.append(
-            "Pointing game: expected hit over tied maxima, at most 15/224 of the side from the object; "
-            "'uniform' is the chance rate; macro: mean over classes."
-        )
-    found.append(
-        "The CSV, JSON and Parquet tables also hold BCa intervals, effects in deviations between images, and "
-        "all metrics on parts of the images."
-    )
-    if kept["models"].max() > 1:
-        found.append(
-            "Means over trainings of one recipe: intervals, tests and ranks hold over trainings and images, "
-            "by Student's t with the variances of both (Cochran 1964)."
-        )
-    return "\n".join(found)
-
-
-def _protocol(circumstances: Mapping[str, Any], name: str, lines: Frame) -> Iterator[str]:
-    """The choices of one protocol, and what every model says to its baseline and to a random order."""
-    models: dict[str, list[str]] = {}
-    for model, part in lines.groupby("model", sort=False):
-        first, who = part.iloc[0], f"{model}: " if lines["model"].nunique() > 1 else ""
-        facts = [f"{who}n = {first['n'] + first['excluded']} images"]
-        facts += [words.format(first[key]) for key, words in FACTS.items() if not math.isnan(first[key])]
-        protocol = _read(circumstances, str(model), name)
-        choices = f"{_replacement(protocol)}, {_ties(protocol)}; {_judged(protocol)}"
-        models.setdefault(choices, []).append(f"{'; '.join(facts)}. Protocol {first['hash']}.")
-    for choices, facts in models.items():
-        yield f"Protocol {name}: {choices}."
-        yield from facts
-
-
-def _read(circumstances: Mapping[str, Any], model: str, name: str) -> CurveProtocol:
-    """The protocol as it was for a model: the colour of its baseline, for one, is that of the model's training data."""
-    own = circumstances.get("models", {}).get(model, {}).get("protocols", circumstances["protocols"])
-    try:
-        return CurveProtocol.model_validate(own[name]["protocol"])
-    except (KeyError, TypeError, ValidationError) as error:
-        raise InputError(
-            f"the circumstances say nothing this ibviz understands of protocol {name!r}, under which rows "
-            f"were measured; expected its card under 'protocols': {error}"
-        ) from error
-
-
-def _replacement(protocol: CurveProtocol) -> str:
-    numbers = ", ".join(f"{part:.2f}" for part in protocol.colour)
-    colour = f"{'RGB' if len(protocol.colour) == 3 else 'channels'} ({numbers})"
-    names = [colour if name == "mean_colour" else name.replace("_", " ") for name in protocol.baselines]
-    unit = "cells" if protocol.unit == "cell" else "pixels of maps"
-    of = "of each map's own grid" if protocol.grid is None else f"of {protocol.grid[0]} x {protocol.grid[1]}"
-    return f"{unit} {of} replaced by {names[0]}" + ("" if names[0] == names[1] else f" (insertion: {names[1]})")
-
-
-def _ties(protocol: CurveProtocol) -> str:
-    return {
-        "expected": f"mean of {protocol.orders} tie orders (tie sd: their spread in SRG)",
-        "group": "level by level",
-        "index": "ties row by row",
-        "reverse": "ties row by row backwards",
-    }[protocol.ties]
-
-
-def _judged(protocol: CurveProtocol) -> str:
-    target = {
-        "contrast": "the predicted class less that of the runner-up",
-        "runner_up": "the runner-up class",
-    }.get(protocol.target, f"the {protocol.target} class")
-    score = protocol.score.replace("_", " ") if protocol.head else "output, a number without probability,"
-    return f"{'sigmoid ' * (protocol.head == 'sigmoid')}{score} of {target}"
-
-
 def _title(lines: Frame) -> str:
     first = lines.iloc[0]
     return f"{first['model']}, protocol {first['protocol']}"
 
 
 def _main(lines: Frame, title: str, metrics: Mapping[str, MetricFacts], circumstances: Mapping[str, Any]) -> Sheet:
-    """One line a method: each metric's estimate and rank, what says how far to trust it, and the best control."""
-    kept = lines[lines["stratum"] == ALL]
+    """Return the main table: per method the estimate and rank by each metric, its ties, and the verdict."""
+    kept = lines[lines["stratum"] == ALL_IMAGES]
     table = _by_method(kept)
     first, *others = kept["metric"].unique()
     columns = {metrics[name].heading: [_estimate(row.get(name)) for row in table.values()] for name in (first, *others)}
@@ -169,8 +74,8 @@ def _main(lines: Frame, title: str, metrics: Mapping[str, MetricFacts], circumst
     if kept["verdict"].notna().any():
         columns[f"by {metrics[first].label}, against the best control"] = [verdict(line) for line in by_first]
     notes = [
-        *shared(kept),
-        *limits(kept, metrics),
+        *cluster_notes(kept),
+        *testing_limits(kept, metrics),
         *_losses(table, {name: metrics[name].label for name in others}),
         *_excluded(kept, metrics),
         *_absent(str(kept.iloc[0]["model"]), metrics, circumstances),
@@ -179,9 +84,9 @@ def _main(lines: Frame, title: str, metrics: Mapping[str, MetricFacts], circumst
 
 
 def _reliance(model: str, decided: Mapping[str, Any], *, alone: bool) -> Sheet:
-    """How a network decides with other maps in the place of its trained attention."""
+    """Return the table of accuracy and cross-entropy with other maps in the place of the trained attention."""
     cells = [
-        [REPLACEMENTS.get(name, name), *(_estimate(numbers[one]) for one in ("accuracy", "cross_entropy"))]
+        [REPLACEMENTS.get(name, name), *(_estimate(numbers[measure]) for measure in ("accuracy", "cross_entropy"))]
         for name, numbers in decided.items()
     ]
     notes = [
@@ -193,7 +98,7 @@ def _reliance(model: str, decided: Mapping[str, Any], *, alone: bool) -> Sheet:
 
 
 def _by_method(lines: Frame) -> dict[str, dict[str, Any]]:
-    """Lines by method and metric, controls last."""
+    """Return the lines by method and metric, with controls last."""
     table: dict[str, dict[str, Any]] = {}
     for line in sorted(lines.to_dict("records"), key=lambda line: line["control"]):
         table.setdefault(line["method"], {})[line["metric"]] = line
@@ -208,17 +113,18 @@ def _sheet(title: str, table: dict[str, dict[str, Any]], columns: dict[str, list
 
 def _strata(lines: Frame, title: str, metrics: Mapping[str, MetricFacts]) -> Sheet:
     """Return the first metric of each method on parts of the images."""
-    kept = lines[(lines["metric"] == lines["metric"].iloc[0]) & (lines["stratum"] != ALL)]
+    kept = lines[(lines["metric"] == lines["metric"].iloc[0]) & (lines["stratum"] != ALL_IMAGES)]
     table = _by_method(kept)
     columns = {}
     for name, part in kept.groupby("stratum", sort=False):
-        found = {line["method"]: line for line in part.to_dict("records")}
+        by_method = {line["method"]: line for line in part.to_dict("records")}
         in_clusters = f" in {part['clusters'].max()} clusters" if part["clusters"].notna().any() else ""
-        columns[f"{name} (n = {part['n'].max()}{in_clusters})"] = [_estimate(found.get(method)) for method in table]
-    notes = [one for one in [too_few(kept)] if one] if kept["clusters"].notna().any() else []
+        columns[f"{name} (n = {part['n'].max()}{in_clusters})"] = [_estimate(by_method.get(method)) for method in table]
+    warning = cluster_warning(kept) if kept["clusters"].notna().any() else ""
+    notes = [warning] if warning else []
     notes += ["Object sizes are thirds of the images by the object's share of the pixels."] * ("object" in str(columns))
-    what = f"{metrics[lines['metric'].iloc[0]].heading} on parts of the images"
-    return _sheet(f"{what}: {title}" if title else what, table, columns, notes)
+    heading = f"{metrics[lines['metric'].iloc[0]].heading} on parts of the images"
+    return _sheet(f"{heading}: {title}" if title else heading, table, columns, notes)
 
 
 def _agreement(agreement: Frame) -> Sheet:
@@ -226,15 +132,15 @@ def _agreement(agreement: Frame) -> Sheet:
         [
             ", ".join(
                 [
-                    *([one["model"]] if agreement["model"].nunique() > 1 else []),
-                    *([one["protocol"]] if agreement["protocol"].nunique() > 1 else []),
-                    one["judges"],
+                    *([line["model"]] if agreement["model"].nunique() > 1 else []),
+                    *([line["protocol"]] if agreement["protocol"].nunique() > 1 else []),
+                    line["judges"],
                 ]
             ),
-            *(_number(one, name, ".2f") for name in ("kendall", "spearman", "alpha")),
-            str(one["units"]),
+            *(_number(line, name, ".2f") for name in ("kendall", "spearman", "alpha")),
+            str(line["units"]),
         ]
-        for one in agreement.to_dict("records")
+        for line in agreement.to_dict("records")
     ]
     notes = [
         "1: the same order, 0: as by chance, -1: reversed. 'all' are all metrics or protocols as raters of the "
@@ -250,7 +156,9 @@ def _losses(table: dict[str, dict[str, Any]], labels: Mapping[str, str]) -> Iter
     for method, row in table.items():
         verdicts = {label: verdict(row.get(name)) for name, label in labels.items()}
         losses = [
-            f"by {label} {words}" for label, words in verdicts.items() if words and not words.startswith("better")
+            f"by {label} {sentence}"
+            for label, sentence in verdicts.items()
+            if sentence and not sentence.startswith("better")
         ]
         if losses:
             yield f"{method}: {'; '.join(losses)}."
@@ -275,7 +183,7 @@ def _absent(model: str, metrics: Mapping[str, MetricFacts], circumstances: Mappi
 
 
 def _estimate(line: Mapping[str, Any] | None) -> str:
-    """Mean, interval and rank, as far as they are known.
+    """Return mean, interval and rank as text; missing numbers are left out or shown as "-".
 
     >>> _estimate({"mean": 0.5, "low": -0.0001, "high": 1.0, "rank": 2})
     '0.500 [0.000, 1.000] (2)'
@@ -293,7 +201,7 @@ def _number(line: Mapping[str, Any] | None, name: str, form: str) -> str:
 
 
 def verdict(line: Mapping[str, Any] | None) -> str:
-    """How a method stands against the best control, in words.
+    """Return the verdict against the best control in words, with the difference, its interval and p.
 
     >>> effect = {"difference": -0.2, "difference_low": -0.3, "difference_high": -0.1}
     >>> verdict({"verdict": "worse than centre", "p": 0.0129, "p_at_most": False} | effect)
@@ -301,11 +209,11 @@ def verdict(line: Mapping[str, Any] | None) -> str:
     """
     if line is None or not isinstance(line["verdict"], str):
         return ""
-    p, words = line["p"], line["verdict"]
-    better = [line[name] for name in ("difference", "difference_low", "difference_high")]
-    if words.startswith("better"):
-        words += " by {:.3f} [{:.3f}, {:.3f}]".format(*better)
-    if words.startswith("worse"):
-        words += " by {0:.3f} [{2:.3f}, {1:.3f}]".format(*(-one for one in better))
+    p, sentence = line["p"], line["verdict"]
+    difference = [line[name] for name in ("difference", "difference_low", "difference_high")]
+    if sentence.startswith("better"):
+        sentence += " by {:.3f} [{:.3f}, {:.3f}]".format(*difference)
+    if sentence.startswith("worse"):
+        sentence += " by {0:.3f} [{2:.3f}, {1:.3f}]".format(*(-value for value in difference))
     sign = "≤" if line["p_at_most"] else "="
-    return words if math.isnan(p) else f"{words}, p {'< 0.001' if p < 0.001 else f'{sign} {p:.3f}'}"
+    return sentence if math.isnan(p) else f"{sentence}, p {'< 0.001' if p < 0.001 else f'{sign} {p:.3f}'}"

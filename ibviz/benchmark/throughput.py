@@ -1,4 +1,4 @@
-"""The batch size and memory format at which a network is fastest: a short trial, remembered."""
+"""A short trial that finds the batch size and memory format at which a network is fastest; results are remembered."""
 
 import math
 import time
@@ -13,19 +13,19 @@ from torch import nn
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.types import Grid, Images
 
-BATCHES = {"cpu": (4, 16, 64)}  # on a CPU the largest is rarely the fastest
-OTHERWISE = (16, 64, 256)
+BATCHES = {"cpu": (4, 16, 64)}  # on a CPU the largest batch is rarely the fastest
+OTHER_BATCHES = (16, 64, 256)  # on other devices
 TRIALS = 2
-SECONDS = 0.3  # a batch that takes longer is timed but once, and none larger
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+LONGEST_TRIAL = 0.3  # seconds; a batch that takes longer is timed only once, and no larger one is tried
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class Pace(NamedTuple):
-    """How to run a network, and what it then takes."""
+    """Batch size and memory format of a network, with the time that an image takes."""
 
     batch_size: int
-    memory_format: str  # a key of `FORMATS`
-    seconds: float  # an image
+    memory_format: str  # a key of `MEMORY_FORMATS`
+    seconds: float  # per image
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[torch.device, tuple[int, ...], str], Pace]]" = WeakKeyDictionary()
@@ -34,10 +34,17 @@ _KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[torch.device, tuple[int, ...], 
 def fastest(
     network: nn.Module, size: Grid, device: torch.device, *, precision: str = "float32", channels: int = 3
 ) -> Pace:
-    """Try a few batch sizes in both formats on images of `size`, once for each network, device, size and precision.
+    """Return the fastest of a few batch sizes in both memory formats; each combination of arguments is tried once.
 
-    Takes a second or two on a CPU. It changes speed and the last bits of a score, never a ranking. The network has to
-    be in eval mode and is left in the format it came in.
+    The trial takes a second or two on a CPU. Its outcome changes the speed and the last bits of a score, never a
+    ranking.
+
+    Args:
+        network: A network in eval mode; its memory format is restored.
+        size: Rows and columns of the images, in pixels.
+        device: The device that holds the network.
+        precision: "bfloat16" for passes under autocast.
+        channels: The number of channels of an image.
 
     >>> fastest(nn.Conv2d(3, 1, 1), (8, 8), torch.device("cpu")).batch_size in BATCHES["cpu"]
     True
@@ -47,7 +54,7 @@ def fastest(
     key = (device, shape, precision)
     if key not in known:
         known[key] = min(
-            (pace for name in FORMATS for pace in _paces(network, shape, device, name, precision)),
+            (pace for name in MEMORY_FORMATS for pace in _paces(network, shape, device, name, precision)),
             key=lambda pace: pace.seconds,
         )
     return known[key]
@@ -55,14 +62,14 @@ def fastest(
 
 @contextmanager
 def in_format(network: nn.Module, name: str | None) -> Iterator[None]:
-    """Hold the network's weights in a memory format inside the block; None leaves them as they are."""
+    """Keep the network's weights in a memory format inside the block; None leaves them as they are."""
     if name is None:
         yield
         return
     weights = [weight for weight in network.parameters() if weight.dim() == 4]
-    before = [FORMATS["contiguous" if weight.is_contiguous() else "channels_last"] for weight in weights]
+    before = [MEMORY_FORMATS["contiguous" if weight.is_contiguous() else "channels_last"] for weight in weights]
     with torch.inference_mode(False):  # weights copied in inference mode could never be trained again
-        network.to(memory_format=FORMATS[name])
+        network.to(memory_format=MEMORY_FORMATS[name])
     try:
         yield
     finally:
@@ -73,9 +80,9 @@ def in_format(network: nn.Module, name: str | None) -> Iterator[None]:
 
 @contextmanager
 def at_best_pace(model: nn.Module, images: Images, protocol: CurveProtocol) -> Iterator[tuple[Images, CurveProtocol]]:
-    """The images and the protocol, in the format and with the batch size at which the network is fastest.
+    """Yield the images and the protocol in the memory format and with the batch size at which the network is fastest.
 
-    A batch size that the protocol names is kept, and so is the format then. The network must be in eval mode.
+    If the protocol has a batch size, images and protocol stay as they are. The network must be in eval mode.
     """
     if protocol.batch_size is not None:
         yield images, protocol
@@ -84,7 +91,7 @@ def at_best_pace(model: nn.Module, images: Images, protocol: CurveProtocol) -> I
     pace = fastest(model, (rows, columns), images.device, precision=protocol.precision, channels=channels)
     with in_format(model, pace.memory_format):
         yield (
-            images.contiguous(memory_format=FORMATS[pace.memory_format]),
+            images.contiguous(memory_format=MEMORY_FORMATS[pace.memory_format]),
             protocol.model_copy(update={"batch_size": pace.batch_size}),
         )
 
@@ -93,8 +100,8 @@ def _paces(
     network: nn.Module, shape: tuple[int, ...], device: torch.device, name: str, precision: str
 ) -> Iterator[Pace]:
     with in_format(network, name):
-        for batch_size in BATCHES.get(device.type, OTHERWISE):
-            images = torch.rand(batch_size, *shape, device=device).contiguous(memory_format=FORMATS[name])
+        for batch_size in BATCHES.get(device.type, OTHER_BATCHES):
+            images = torch.rand(batch_size, *shape, device=device).contiguous(memory_format=MEMORY_FORMATS[name])
             try:
                 seconds = _seconds(network, images, precision)
             except torch.OutOfMemoryError:
@@ -102,20 +109,20 @@ def _paces(
             except RuntimeError:
                 if name == "contiguous":
                     raise
-                break  # a network whose code asks for rows of features by `view` takes no other format
+                break  # a network that calls `view` on its features may not run in the other format
             yield Pace(batch_size, name, seconds / batch_size)
-            if seconds > SECONDS:
+            if seconds > LONGEST_TRIAL:
                 break
 
 
 @torch.no_grad()
 def _seconds(network: nn.Module, images: Images, precision: str) -> float:
-    """Least time of a few passes, after one that pays for what is set up."""
+    """Return the shortest time of a few passes, after a first one for the setup."""
     _pass(network, images, precision)
     least = math.inf
     for _ in range(TRIALS):
         least = min(least, _pass(network, images, precision))
-        if least > SECONDS:
+        if least > LONGEST_TRIAL:
             break
     return least
 
