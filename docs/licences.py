@@ -4,6 +4,7 @@ import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 HEAD = """# Licences of dependencies
@@ -34,7 +35,7 @@ def main() -> None:
 def version_and_licence(name: str) -> tuple[str, str]:
     """Return what the metadata of a package says, by any of the three fields that packages use."""
     try:
-        held = metadata(name)
+        held: Any = metadata(name)
     except PackageNotFoundError:
         return "not installed", "see its page"
     classified = [

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -82,7 +83,7 @@ def main() -> None:
 
     def attribution(name: str) -> str:
         layered = any(part in name for part in ("Layer", "GradCam", "Internal"))
-        options = {"layer": LAYER} if layered else {}
+        options: dict[str, Any] = {"layer": LAYER} if layered else {}
         result = ibviz.explain(model, pixels, f"captum:{name}", targets=targets, **options)
         assert isinstance(result, torch.Tensor)
         return f"maps of {result.shape[1]} x {result.shape[2]}"

@@ -28,7 +28,8 @@ from torch.overrides import TorchFunctionMode
 
 from ibviz.attribution.catalogue import METHODS
 from ibviz.attribution.methods import explain, values
-from ibviz.attribution.perturbation import shifted_masks, superpixels
+from ibviz.attribution.perturbation import shifted_masks
+from ibviz.attribution.superpixels import superpixels
 from ibviz.errors import InputError
 
 CLASSES, SECONDS = 5, 60

@@ -34,16 +34,12 @@ def run() -> None:
     try:
         app()
     except InputError as error:
-        print(f"ibviz: {_line(error)}", file=sys.stderr)
+        print(f"ibviz: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
             print("ibviz: stopped; what was finished is kept", file=sys.stderr)
         raise
-
-
-def _line(error: InputError) -> str:
-    return " ".join(str(error).split())
 
 
 def _print_version(asked: bool) -> bool:
@@ -80,7 +76,7 @@ def train_command(
     weights: Annotated[Path | None, typer.Option(help="Local safetensors file, for model.pretrained.")] = None,
     resume: Resume = False,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Run the grid under [sweep]; always continues where it stopped.")
+        bool, typer.Option("--sweep", help="Run the grid under \\[sweep]; always continues where it stopped.")
     ] = False,
     features: Annotated[
         Path | None, typer.Option(help="Folder of cached features, shared by runs on the same network and data.")
@@ -95,7 +91,7 @@ def train_command(
     from ibviz.training.loop import train
     from ibviz.training.recipe import Recipe
     from ibviz.training.sweep import train_all
-    from ibviz.workflows.printing import print_epoch, print_epoch_of
+    from ibviz.workflows.printing import print_epoch, print_epoch_of, print_trained
 
     if sweep or seeds is not None:
         runs = _runs(recipe, out, sweep=sweep, seeds=seeds, resume=resume)
@@ -104,7 +100,8 @@ def train_command(
         return
     settings = read_toml(recipe, Recipe)
     train(settings, out, root=data, resume=resume, weights=weights, features=features, log=log, report=print_epoch)
-    print(f"best weights: {out / 'model.safetensors'}")
+    if int(os.environ.get("RANK", "0")) == 0:
+        print_trained(out)
 
 
 def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
@@ -137,23 +134,19 @@ def explain_command(
 ) -> None:
     """Draw the maps of each image's predicted class and the runner-up by several methods, and store them exactly."""
     from ibviz.models.classifier import IBClassifier
-    from ibviz.workflows.explain import ALL_METHODS, choose_methods, explain_files, raise_unfit
+    from ibviz.workflows.explain import ALL_METHODS, check_methods, choose_methods, explain_files, raise_unfit
     from ibviz.workflows.model import load_on
+    from ibviz.workflows.printing import print_unfit
 
+    check_methods(methods)
     if model is None:
         model = "photos"
         print(f"--model was not given: {model}, the bundled network with attention for photographs of 200 classes")
     network = load_on(model, weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
-    unfit = _print_unfit if methods.strip() == ALL_METHODS else raise_unfit
+    unfit = print_unfit if methods.strip() == ALL_METHODS else raise_unfit
     for path in explain_files(source, network, chosen, out, limit=limit, unfit=unfit):
         print(path)
-
-
-def _print_unfit(method: str, error: InputError) -> None:
-    from ibviz.progress import tell
-
-    tell(f"{method} left out: {_line(error)}")
 
 
 @app.command("evaluate")
@@ -214,9 +207,9 @@ def anchors_command(
 ) -> None:
     """Measure the anchors of a trained attention: usage, interventions, consistency."""
     from ibviz.workflows.anchors import study_anchors
-    from ibviz.workflows.model import load_on
+    from ibviz.workflows.model import load_trained
 
-    print(study_anchors(load_on(checkpoint, None, device), out, root=data, limit=limit))
+    print(study_anchors(load_trained(checkpoint, device), out, root=data, limit=limit))
     print(f"\nnumbers and rows of single images: {out}")
 
 
@@ -246,9 +239,10 @@ def compare_protocols_command(
 ) -> None:
     """Judge one method's maps under every preset, and show how far each choice of a protocol moves the result."""
     from ibviz.models.classifier import IBClassifier
-    from ibviz.workflows.explain import choose_methods, compare_protocols_on
+    from ibviz.workflows.explain import check_methods, choose_methods, compare_protocols_on
     from ibviz.workflows.model import load_on
 
+    check_methods(method)
     network = load_on(str(model), weights, device)
     [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
     print(compare_protocols_on(source, network, name, options, limit=limit))

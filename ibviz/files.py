@@ -65,20 +65,13 @@ def _new_and_locked(path: Path) -> Iterator[None]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove files that killed processes left half-written in a folder; those that are being written are locked.
-
-    >>> remove_abandoned(Path("nowhere"))
-    """
+    """Remove files that killed processes left half-written in a folder; those that are being written are locked."""
     for left in half_written(folder):
         if left.is_symlink() or not left.is_file():
             continue
-        with suppress(OSError):  # another process has removed it or writes it, or there are no locks
-            opened = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
-            finally:
-                os.close(opened)
+        with suppress(OSError), left.open("rb") as file:  # it is written, or gone, or there are no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _beside(path: Path, suffix: str = "") -> Path:
@@ -107,15 +100,13 @@ def link(source: Path, target: Path) -> None:
 
 
 def ensure_folder(folder: Path) -> None:
-    """Make a folder and check that it is writable, before long work depends on it.
-
-    >>> import tempfile
-    >>> ensure_folder(Path(tempfile.mkdtemp()) / "run")
-    """
-    probe = folder / ".writable"
-    with replacing(probe) as beside:
-        beside.write_bytes(b"")
-    probe.unlink(missing_ok=True)  # another process may have removed it
+    """Make a folder and check that it is writable, before long work depends on it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _new_and_locked(probe := _beside(folder / "writable")):
+            probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror or error}; give another folder") from error
 
 
 @contextmanager

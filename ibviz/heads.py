@@ -105,7 +105,7 @@ def _log_softmax(logits: Logits) -> Logits:
 def _no_probabilities(logits: Logits) -> Logits:
     """The logits, or an `InputError` where each row is probabilities already, of which a softmax would be flat."""
     exact = logits.dtype in (torch.float32, torch.float64)
-    if exact and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < SUM).all()):
+    if exact and logits.shape[1] > 1 and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < SUM).all()):
         raise InputError(
             "the network gives probabilities, not logits: each row is positive and sums to 1; give it without its "
             "softmax, or ibviz.wrap(network, output=lambda output: output.clamp(min=1e-12).log())"

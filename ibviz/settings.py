@@ -78,8 +78,17 @@ def name_in(kind: str, known: Callable[[], Iterable[str]], *, outside: bool = Fa
 
 
 def describe_validation_error(error: ValidationError, kind: type[Settings]) -> str:
-    """Return a pydantic error in one line: every wrong key, and the known keys if a key is unknown."""
-    return "; ".join(_describe_fault(fault["loc"], fault["type"], fault["msg"], kind) for fault in error.errors())
+    """Return a pydantic error in one line: every wrong key, and the known keys if a key is unknown.
+
+    The fault of a list with a wrong entry is left out: it is counted without that entry, and said to be too short.
+    """
+    faults = error.errors()
+    places = [fault["loc"] for fault in faults]
+    return "; ".join(
+        _describe_fault(fault["loc"], fault["type"], fault["msg"], kind)
+        for fault in faults
+        if not any(place[: len(fault["loc"])] == fault["loc"] and place != fault["loc"] for place in places)
+    )
 
 
 def _describe_fault(location: tuple[int | str, ...], fault: str, message: str, kind: type[Settings]) -> str:

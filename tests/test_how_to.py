@@ -27,10 +27,10 @@ PRINTED = {"data-set": "('0', '1') tensor(["}  # of pages that write no file
 SIDE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 
 
-def keep_small_clip(folder: Path) -> None:
+def keep_small_clip(folder: Path, side: int = 32) -> None:
     transformers = pytest.importorskip("transformers")
     text = {**SIDE, "vocab_size": 60, "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1}
-    vision = {**SIDE, "image_size": 32, "patch_size": 8}
+    vision = {**SIDE, "image_size": side, "patch_size": 8}
     torch.manual_seed(0)
     transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
     letters = [letter + end for letter in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
@@ -38,9 +38,9 @@ def keep_small_clip(folder: Path) -> None:
     transformers.CLIPTokenizer(vocab=words, merges=[]).save_pretrained(folder)
     prepared = {
         "image_processor_type": "CLIPImageProcessor",
-        "size": {"shortest_edge": 32},
+        "size": {"shortest_edge": side},
         "do_center_crop": True,
-        "crop_size": {"height": 32, "width": 32},
+        "crop_size": {"height": side, "width": side},
         "image_mean": [0.5] * 3,
         "image_std": [0.25] * 3,
     }

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ibviz.attribution.catalogue import METHODS
 from ibviz.attribution.methods import explain
-from ibviz.attribution.perturbation import superpixels
+from ibviz.attribution.superpixels import superpixels
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.progress import progress

@@ -1,7 +1,7 @@
 """Attribution methods: functions `(model, images, targets, **options)`, all in `METHODS`.
 
-`CONTROLS` names those that know nothing of the model, by their label in a table.
-`IBAttention` is the trained attention for tools of Captum, which it needs a second to import.
+`CONTROLS` has the names of the controls by label. `IBAttention`, the trained attention for tools of Captum, is imported
+on first use, since Captum takes a second to import.
 """
 
 from importlib import import_module
@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from ibviz.attribution.catalogue import CONTROLS, METHODS, Method
 from ibviz.attribution.information import feature_statistics
+from ibviz.attribution.map_files import SavedMaps, load_maps, save_maps
 from ibviz.attribution.methods import explain
 from ibviz.attribution.randomisation import randomise
 
 if TYPE_CHECKING:
     from ibviz.attribution.ib_attention import IBAttention as IBAttention
 
-__all__ = ["CONTROLS", "METHODS", "IBAttention", "Method", "explain", "feature_statistics", "randomise"]
+__all__ = [
+    "CONTROLS",
+    "METHODS",
+    "IBAttention",
+    "Method",
+    "SavedMaps",
+    "explain",
+    "feature_statistics",
+    "load_maps",
+    "randomise",
+    "save_maps",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Attributions of Captum as methods: `captum:DeepLiftShap`, with its options passed on.
 
-Captum computes these maps as it is: what ibviz checks before its own DeepLIFT, guided backprop and LRP, such as
-functions that no module stands for, is not checked here.
+The maps are Captum's own. The checks that ibviz makes for its DeepLIFT, guided backprop and LRP, such as those for
+functions without a module, are not made here.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from ibviz.errors import InputError, unknown
 from ibviz.types import Images, Labels, Maps
 
 CAPTUM = "captum:"
-CELLS = (8, 8)  # features of methods that change groups of pixels, rows and columns
+CELLS = (8, 8)  # rows and columns of pixel groups, for methods that change groups of pixels
 DRAWING = ("GradientShap", "KernelShap", "LayerGradientShap", "Lime", "ShapleyValueSampling")
 REFUSED = {
     "FeaturePermutation": "it exchanges the images of a batch with each other, so that a map depends on its batch",
@@ -27,7 +27,7 @@ REFUSED = {
     "ShapleyValues": "it runs all subsets of the groups of pixels; use captum:ShapleyValueSampling",
     "LimeBase": "its parts are functions; use captum:Lime",
 }
-# What ibviz passes itself, and what no option of a file can say.
+# Arguments that ibviz passes itself or that a file cannot express.
 OWN = {
     *("self", "model", "forward_func", "layer", "inputs", "target", "baselines", "layer_baselines", "feature_mask"),
     *("layer_mask", "sliding_window_shapes", "strides", "additional_forward_args", "return_convergence_delta"),
@@ -88,7 +88,7 @@ def _find(name: str) -> Any:
 
 
 def _signature(name: str, built: Any, run: Any) -> inspect.Signature:
-    """Return the signature of a method with Captum's options, as far as a file can say them, and those of `OWN`."""
+    """Return the signature of a method: Captum's options that a file can express, and those that ibviz adds."""
     positional = [
         inspect.Parameter(own, inspect.Parameter.POSITIONAL_OR_KEYWORD) for own in ("model", "images", "targets")
     ]
@@ -169,9 +169,9 @@ def _as_maps(attributions: Tensor, name: str) -> Maps:
 
 @contextmanager
 def _quiet(seed: int, device: torch.device) -> Iterator[Callable[[], None]]:
-    """Keep Captum's warnings inside, and leave the generators of torch and NumPy as they were.
+    """Silence Captum's warnings inside the block, and restore the generators of torch and NumPy after it.
 
-    Yields a function that starts both at `seed`.
+    Yields a function that seeds both with `seed`.
     """
     before = np.random.get_state()  # noqa: NPY002 - Captum draws from the global generator
 

@@ -1,4 +1,4 @@
-"""Every attribution method by name: its function, and what a suite and a table have to know of it."""
+"""All attribution methods by name: a record per method with its function and what suites and tables need to know."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from ibviz.attribution.backpropagation import deep_lift, guided_backprop, lrp
 from ibviz.attribution.cam import (
     ablation_cam,
     eigen_cam,
@@ -22,19 +23,17 @@ from ibviz.attribution.cam import (
 from ibviz.attribution.captum_methods import CAPTUM, captum_function
 from ibviz.attribution.controls import average_map, centre, edges, other_image, random_cells, random_pixels, uniform
 from ibviz.attribution.gradients import (
-    deep_lift,
     gradient_shap,
-    guided_backprop,
     input_x_gradient,
     integrated_gradients,
-    lrp,
     saliency,
     smooth_grad,
     var_grad,
 )
 from ibviz.attribution.information import iba
 from ibviz.attribution.intrinsic import attention, attention_mean, module_attention
-from ibviz.attribution.perturbation import feature_ablation, kernel_shap, lime, occlusion, rise
+from ibviz.attribution.perturbation import occlusion, rise
+from ibviz.attribution.superpixels import feature_ablation, kernel_shap, lime
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout, raw_attention
 from ibviz.errors import InputError, unknown
 from ibviz.extensions import check_signature, first_line, is_outside, keyword_only, load_outside, positional
@@ -47,19 +46,19 @@ GridKind = Literal["attention", "tokens", "layer", "pixels", "cell", "option", "
 
 @dataclass(frozen=True)
 class Method:
-    """An attribution method: a function `(model, images, targets, *, options)`, and what a table has to know of it.
+    """An attribution method: a function `(model, images, targets, *, options)` and the facts that tables need.
 
-    A function `(model, images, *, options)` without targets gives the same map for every class. It returns maps
-    `(b, rows, columns)`, signed and unnormalised, on a grid of its own.
+    The function returns maps `(b, rows, columns)`, signed and unnormalised, on any grid. A function without targets,
+    `(model, images, *, options)`, gives the same map for every class.
     """
 
     function: Callable[..., Explanation]
     label: str
     family: Family = "other"
-    grid: GridKind = "own"  # where its cells come from
-    by_gradient: bool = False  # the map is a gradient of the target's logit, or a mean of some, and little more
-    rounds: bool = False  # differences of nearly equal logits, for which float32 is coarse
-    whole: bool = False  # takes all images at once, not a chunk of them; its option `batch_size` bounds a pass
+    grid: GridKind = "own"  # the source of its cells
+    by_gradient: bool = False  # True if the map follows directly from gradients of the target's logit
+    rounds: bool = False  # True if it takes differences of nearly equal logits, for which float32 is coarse
+    whole: bool = False  # True if it takes all images at once; its option `batch_size` bounds a pass
 
     def __call__(self, model: nn.Module, images: Images, targets: Labels, **options: object) -> Explanation:
         """Return the maps; targets are passed to a function that takes them."""
@@ -67,12 +66,12 @@ class Method:
 
     @property
     def target_free(self) -> bool:
-        """Whether the map is the same for every class."""
+        """True if the map is the same for every class."""
         return len(positional(self.function)) == 2
 
     @property
     def control(self) -> bool:
-        """Whether it knows nothing of what the network decides: a method should beat it."""
+        """True for a control: a map that ignores the network's decision, which a method should beat."""
         return self.family == "control"
 
     @property
@@ -131,12 +130,12 @@ METHODS: dict[str, Method] = {
     "average_map": Method(average_map, "average map", family="control", grid="attention", whole=True),
     "other_image": Method(other_image, "other image", family="control", grid="attention", whole=True),
 }
-ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)  # of an option: tensors as well
+ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)  # options may be tensors
 CONTROLS = {method.label: name for name, method in METHODS.items() if method.control}
 
 
 def method_of(method: "str | Method | Callable[..., Explanation]") -> Method:
-    """Return the method of that name, of the user's own code (`file.py:name`), of Captum (`captum:NAME`) or a function.
+    """Return the method for a name in `METHODS`, `captum:NAME`, `file.py:name`, `package.module:name` or a function.
 
     Raises `InputError` for an unknown name and for an object that cannot be called as a method.
 
@@ -171,7 +170,7 @@ def captum_method(name: str) -> Method:
 
 
 def checked_options(method: Method, options: Mapping[str, object]) -> dict[str, object]:
-    """Return the options of a method after a check of their names, types and ranges.
+    """Return the options of a method, converted to their types; `InputError` for a wrong name, type or range.
 
     >>> checked_options(METHODS["random_cells"], {"grid": [2, 3]})
     {'grid': (2, 3)}

@@ -1,7 +1,7 @@
-"""The door of `explain`, `predict` and `evaluate`: what comes in is made tensors of, or refused in one line.
+"""Checks of what `explain`, `predict` and `evaluate` are given: images, targets and the output of the network.
 
-Inside `guarded` a network cannot write to the caller's images, gives logits as its head says, and what it refuses
-itself is said in words.
+Arguments become tensors or are refused in one line. Inside `guarded` a network cannot write to the caller's images, its
+output is checked, and its own errors are explained.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,16 +20,16 @@ from ibviz.models.gated_network import device_and_dtype_of
 from ibviz.models.hooks import replaced_output
 from ibviz.types import Given, Images, Labels
 
-GivenTargets = Given | Sequence[int] | int | np.integer[Any]  # a class for all images, or one for each
-REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError)  # of a network, at images it cannot take
+GivenTargets = Given | Sequence[int] | int | np.integer[Any]  # one class for all images, or one per image
+REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError)  # errors of networks at unfit images
 OF_THE_MACHINE = (torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 def admitted(model: nn.Module, images: Given) -> Images:
-    """The images as a tensor of their own history, once it is known that they are `(b, channels, h, w)` in [0, 1].
+    """Return images as a detached tensor after a check that they are `(b, channels, h, w)` in [0, 1].
 
-    NumPy arrays become tensors. Raises `InputError` for another kind or number of axes, for bytes, for none at all,
-    for values outside [0, 1] or that are no numbers, and for another number of channels than the model normalises.
+    NumPy arrays become tensors. Raises `InputError` for another type or number of axes, for bytes, for an empty batch,
+    for values outside [0, 1] or NaN, and for another number of channels than the model normalises.
 
     >>> admitted(nn.Identity(), np.zeros((1, 3, 4, 4), dtype=np.float32)).shape
     torch.Size([1, 3, 4, 4])
@@ -54,14 +54,14 @@ def admitted(model: nn.Module, images: Given) -> Images:
 
 
 def check_batch(images: Given, batch_size: int) -> None:
-    """Refuse a batch of no images, and passes of none."""
+    """Raise `InputError` for an empty batch, and for a `batch_size` below 1."""
     count = len(images) if isinstance(images, Tensor | np.ndarray) and images.ndim else 1
     if not count or batch_size < 1:
         raise InputError(f"expected images, and a batch_size of at least 1; got {count} and {batch_size}")
 
 
 def as_tensor(given: object, what: str) -> Tensor:
-    """A tensor as it is, an array as a tensor; of NumPy's own precision of 64 bits, which no image has, 32 are left."""
+    """Return a tensor as it is and a NumPy array as a tensor, with float64, NumPy's default, reduced to float32."""
     if isinstance(given, Tensor):
         return given
     if not isinstance(given, np.ndarray) or given.dtype.kind not in "fiub":
@@ -71,9 +71,9 @@ def as_tensor(given: object, what: str) -> Tensor:
 
 
 def one_class_each(targets: object, images: Images) -> Labels:
-    """A copy of the targets on the images' device, a single number for all of them.
+    """Return a copy of the targets on the images' device, one per image; a single number is repeated.
 
-    Raises `InputError` for what is no whole number for each image.
+    Raises `InputError` for anything but one whole number per image.
 
     >>> one_class_each(3, torch.zeros(2, 3, 4, 4))
     tensor([3, 3])
@@ -97,9 +97,9 @@ def one_class_each(targets: object, images: Images) -> Labels:
 
 @contextmanager
 def guarded(model: nn.Module, images: Images) -> Iterator[None]:
-    """Inside the block, every pass gets images of its own and has to give logits; `images` are those it is about.
+    """Give every pass inside the block its own copy of its images, and check that it returns logits.
 
-    An error inside becomes an `InputError` if the network refuses the images by themselves as well.
+    An error inside the block becomes an `InputError` if the network fails for the first of `images` alone as well.
     """
 
     def own(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001 - a hook's signature
@@ -111,7 +111,7 @@ def guarded(model: nn.Module, images: Images) -> Iterator[None]:
             try:
                 yield
             except REFUSALS as error:
-                _say_what_is_refused(model, images, error)
+                _explain_failure(model, images, error)
                 if isinstance(error, NotImplementedError):
                     raise InputError(
                         f"{type(model).__name__} computes something that PyTorch cannot do here "
@@ -123,19 +123,19 @@ def guarded(model: nn.Module, images: Images) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _say_what_is_refused(model: nn.Module, images: Images, error: Exception) -> None:
-    """Raise an `InputError` if the images alone are what the network cannot take."""
+def _explain_failure(model: nn.Module, images: Images, error: Exception) -> None:
+    """Raise `InputError` with the network's own words if it fails for the plain images too."""
     if isinstance(error, OF_THE_MACHINE):
         return
     try:
         model(images[:1])
-    except (InputError, *OF_THE_MACHINE):  # of the output, and said already
+    except (InputError, *OF_THE_MACHINE):  # about the output, and explained already
         return
     except REFUSALS as refusal:
-        raise InputError(_refusal(model, images, refusal)) from error
+        raise InputError(_failure_message(model, images, refusal)) from error
 
 
-def _refusal(model: nn.Module, images: Images, refusal: Exception) -> str:
+def _failure_message(model: nn.Module, images: Images, refusal: Exception) -> str:
     weights, spec = device_and_dtype_of(model), getattr(model, "spec", None)
     made = f", made for {spec.height_width[0]}x{spec.height_width[1]} pixels" if isinstance(spec, InputConfig) else ""
     last = "; channels come before rows: images.permute(0, 3, 1, 2)" if images.shape[3] <= 4 < images.shape[1] else ""

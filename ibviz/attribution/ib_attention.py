@@ -1,4 +1,4 @@
-"""Trained attention as one of Captum's attribution methods; apart, because Captum takes a second to import."""
+"""Trained attention as an attribution of Captum, in a module of its own since Captum takes a second to import."""
 
 import warnings
 from functools import cache
@@ -17,7 +17,7 @@ from ibviz.types import Images
 
 
 class IBAttention(Attribution):
-    """Attention of an `IBClassifier` behind Captum's face, for its tools, such as `NoiseTunnel`.
+    """Attention of an `IBClassifier` with Captum's interface, for its tools, such as `NoiseTunnel`.
 
     >>> import torch
     >>> from ibviz.models.config import InputConfig, ModelConfig
@@ -27,7 +27,7 @@ class IBAttention(Attribution):
     """
 
     def __init__(self, model: IBClassifier) -> None:
-        """Take the classifier; it runs in eval mode and is left as it was."""
+        """Keep the classifier; it runs in eval mode and is left as it was."""
         super().__init__(model)
         self.model = model
 
@@ -35,10 +35,15 @@ class IBAttention(Attribution):
     def attribute(  # pyright: ignore[reportIncompatibleVariableOverride] - Captum declares it as an attribute
         self, inputs: Images, target: Any = None, upsample: Literal["nearest", "bilinear"] | None = None
     ) -> Float[Tensor, "b 1 gh gw"]:
-        """Attention, quantised where the model has anchors, on its own grid or enlarged to the images by `upsample`.
+        """Return the attention, quantised if the model has anchors.
 
-        Any `target` Captum may pass is accepted; the map does not depend on it, of which the first such call in a
-        process warns.
+        Args:
+            inputs: Images `(b, channels, h, w)` in [0, 1].
+            target: Ignored: the map does not depend on the class. The first call with one in a process warns.
+            upsample: Interpolation to the size of the images; if None, the map stays on its own grid.
+
+        Returns:
+            Attention in the range of the anchors, or in (0, 1) without anchors.
         """
         if target is not None:
             _warn_of_target()

@@ -1,4 +1,4 @@
-"""The attention a classifier was trained with, read off the model itself."""
+"""Attention that a classifier was trained with, read from the model itself."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ibviz.attribution.passes import fine
+from ibviz.attribution.forward_pass import at_least_float32
 from ibviz.errors import InputError, unknown
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.grids import in_proportion, spatial_layers
@@ -16,9 +16,9 @@ from ibviz.types import AttentionMap, Grid, Images, Maps
 
 
 def attention(model: nn.Module, images: Images) -> AttentionMap:
-    """Trained attention, quantised to its anchors where the model has them; the same for every target.
+    """Trained attention of an ibviz classifier, quantised if it has anchors; independent of the class.
 
-    Raises `InputError` for a network without attention of its own.
+    Raises `InputError` for a network without trained attention.
     """
     if not isinstance(model, IBClassifier):
         raise InputError(
@@ -30,11 +30,11 @@ def attention(model: nn.Module, images: Images) -> AttentionMap:
 
 
 def attention_mean(model: nn.Module, images: Images) -> Maps:
-    """Mean of the trained attention, before the quantiser; in (0, 1)."""
+    """Mean of the trained attention before quantisation, in (0, 1); independent of the class."""
     return attention(model, images).mean.float()
 
 
-# From what a module gives, one channel `(b, gh, gw)`, to attention.
+# From the output of a module, one channel `(b, gh, gw)`, to attention.
 READINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "map": lambda values: values,
     "sigmoid": torch.sigmoid,
@@ -50,42 +50,52 @@ def module_attention(
     reading: Literal["map", "sigmoid", "softmax"] = "map",
     grid: Grid | None = None,
 ) -> Maps:
-    """Attention that any other network was trained with, as the submodule `module` gives it: one channel.
+    """Attention of any other network: the one-channel output of the submodule `module`; independent of the class.
 
-    Of a module that gives several tensors, such as attended features beside the map, the one of that shape and of the
-    image's proportion is taken; `grid` gives rows and columns to flat values, and to maps of another proportion.
-    `reading` turns logits into attention: "sigmoid", or "softmax" over the cells. For a spatial gate of CBAM (Woo 2018)
-    name the sigmoid of the gate, or the convolution before it with "sigmoid"; for an Attention Branch Network (Fukui
-    2019) the branch's last sigmoid; for Learn to Pay Attention (Jetley 2018) an attention block with "softmax". Raises
-    `InputError` where nothing or more than one tensor fits.
+    For a spatial gate of CBAM (Woo 2018) name the sigmoid of the gate, or the convolution before it with "sigmoid"; for
+    an Attention Branch Network (Fukui 2019) the branch's last sigmoid; for Learn to Pay Attention (Jetley 2018) an
+    attention block with "softmax".
+
+    Args:
+        model: The network.
+        images: `(b, channels, h, w)` in [0, 1].
+        module: Name of the submodule. If it returns several tensors, such as attended features beside the map, the one
+            with a single channel and the images' aspect ratio is taken.
+        reading: Conversion of logits into attention: "sigmoid", or "softmax" over the cells; "map" for none.
+        grid: Rows and columns of flat values, and of maps with another aspect ratio.
+
+    Raises:
+        InputError: If none or several of the module's tensors fit, or if it does not run exactly once.
     """
-    found: list[object] = []
+    outputs: list[object] = []
 
     def keep(output: object) -> object:
-        found.append(output)
+        outputs.append(output)
         return output
 
     with torch.no_grad(), replaced_output(_named(model, images, module), keep):
         model(images)
-    if len(found) != 1:
-        raise InputError(f"module {module!r} runs {len(found)} times in a pass; name one that runs once")
-    tensors = [one for one in (found[0] if isinstance(found[0], tuple | list) else found) if isinstance(one, Tensor)]
-    maps = [one for one in (_one_channel(tensor, images, grid) for tensor in tensors) if one is not None]
+    if len(outputs) != 1:
+        raise InputError(f"module {module!r} runs {len(outputs)} times in a pass; name one that runs once")
+    parts = outputs[0] if isinstance(outputs[0], tuple | list) else outputs
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    candidates = [_one_channel(tensor, images, grid) for tensor in tensors]
+    maps = [candidate for candidate in candidates if candidate is not None]
     if len(maps) != 1:
         shapes = "(b, 1, rows, columns) or (b, rows, columns) in the images' proportion"
         wanted = shapes if grid is None else f"(b, ..) of {grid[0]}x{grid[1]}"
         raise InputError(
-            f"module {module!r} gives {[tuple(one.shape) for one in tensors]}, expected one tensor "
+            f"module {module!r} gives {[tuple(tensor.shape) for tensor in tensors]}, expected one tensor "
             f"{wanted}; name another module, or give the grid"
         )
-    return READINGS[reading](fine(maps[0])).float()
+    return READINGS[reading](at_least_float32(maps[0])).float()
 
 
 def _named(model: nn.Module, images: Images, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if not name or name not in modules:
         layers = spatial_layers(model, images[:1])
-        fitting = [one for one in layers if layers[one].channels == 1] or ["none has one channel"]
+        fitting = [layer for layer in layers if layers[layer].channels == 1] or ["none has one channel"]
         if not name:
             raise InputError(
                 "module_attention needs the option module, the name of the submodule that gives the "

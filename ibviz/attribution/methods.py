@@ -1,4 +1,4 @@
-"""`explain`, which runs attribution methods, and `predict`."""
+"""The functions `explain`, which runs attribution methods, and `predict`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,23 +27,24 @@ def explain(
     batch_size: int = 64,
     **options: object,
 ) -> Explanation:
-    """Return the maps of a batch by one method, on the method's native grid, signed and unnormalised.
+    """Return the maps of a batch of images by one method, on the method's native grid, signed and unnormalised.
 
     Args:
         model: Any network; it runs in eval mode and is left as it was.
-        images: `(b, channels, h, w)` in [0, 1], a tensor or a NumPy array, which no network can change.
+        images: `(b, channels, h, w)` in [0, 1], a tensor or a NumPy array; it is never modified.
         method: A key of `METHODS`, `captum:NAME`, `file.py:name`, `package.module:name`, or a function
             `(model, images, targets, *, options)`.
         targets: Class of each image, or one for all; by default those that the model predicts.
         batch_size: The most images, changed or not, in one pass.
-        options: Those of the method.
+        options: Options of the method.
 
     Returns:
-        An `AttentionMap` of `attention`, a tensor of every other method.
+        An `AttentionMap` for `attention`, a tensor `(b, rows, columns)` for every other method.
 
     Raises:
-        InputError: For an unknown method or option, listing the known ones, for targets that are no class of the
-            network, for images that are none, and for an output that is no `(b, classes)` (see `ibviz.wrap`).
+        InputError: For an unknown method or option, listing the known ones, for targets that are not classes of the
+            network, for images of another shape or range, and for an output that is not `(b, classes)`; see
+            `ibviz.wrap`.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
     >>> explain(network, torch.rand(2, 3, 8, 8), "uniform").shape
@@ -59,7 +60,8 @@ def explain(
         images = admitted(model, images)
         if targets is not None:
             targets = one_class_each(targets, images)
-        with guarded(model, images), nullcontext() if method.control else tried(model, images):
+        blind = method.control and not method.whole  # the network is asked nothing
+        with guarded(model, images), nullcontext() if blind else tried(model, images):
             maps = _explained(model, images, partial(method, **given), method, targets, batch_size)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
         raise not_finite(f"maps of {method.label}")
@@ -74,7 +76,7 @@ def _explained(
     targets: Labels | None,
     batch_size: int,
 ) -> Explanation:
-    if method.target_free:  # nothing is asked of the network about classes
+    if method.target_free:  # the classes play no part
         targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
     elif targets is None:
         targets = targets_by("predicted", _probabilities(model, images, batch_size), head=head_of(model)).classes
@@ -87,7 +89,7 @@ def _explained(
 
 
 def _checked(maps: object, method: Method, images: Images) -> Explanation:
-    """Return what a function gave if it is a map per image; functions of the user's own code may give anything."""
+    """Return maps after a check that there is one per image; a function of the user's own may return anything."""
     if isinstance(maps, AttentionMap):
         return maps
     if not isinstance(maps, Tensor) or maps.ndim != 3 or len(maps) != len(images) or not maps.is_floating_point():
@@ -100,8 +102,8 @@ def _checked(maps: object, method: Method, images: Images) -> Explanation:
 
 @contextmanager
 def classes_in_range(model: nn.Module, targets: Labels) -> Iterator[None]:
-    """Inside the block, a pass whose logits lack one of the targets is an `InputError`; none is made to ask first."""
-    low, high = (int(one) for one in targets.aminmax())
+    """Raise `InputError` if a target is no class of the logits of a pass inside the block; this costs no extra pass."""
+    low, high = (int(label) for label in targets.aminmax())
 
     def check(logits: Tensor) -> Tensor:
         if low < 0 or high >= logits.shape[1]:
@@ -116,9 +118,16 @@ def classes_in_range(model: nn.Module, targets: Labels) -> Iterator[None]:
 
 
 def predict(model: nn.Module, images: Given, *, batch_size: int = 256) -> Tensor:
-    """Class probabilities `(b, classes)` by the model's head, float32; of a regression its outputs.
+    """Return class probabilities `(b, classes)` by the model's head, in float32; for a regression its outputs.
 
-    Raises `InputError` for images that are none, and for an output that is no `(b, classes)` (see `ibviz.wrap`).
+    Args:
+        model: Any network; it runs in eval mode and is left as it was.
+        images: `(b, channels, h, w)` in [0, 1], a tensor or a NumPy array.
+        batch_size: The most images in one pass.
+
+    Raises:
+        InputError: For images of another shape or range, and for an output that is not `(b, classes)`; see
+            `ibviz.wrap`.
     """
     check_batch(images, batch_size)
     model, images = unsealed(model), admitted(model, images)
@@ -129,25 +138,28 @@ def predict(model: nn.Module, images: Given, *, batch_size: int = 256) -> Tensor
 @torch.no_grad()
 def _probabilities(model: nn.Module, images: Images, batch_size: int) -> Tensor:
     head = head_of(model)
-    return torch.cat([head.probability(model(part).float()) for part in images.split(batch_size)])
+    probabilities = torch.cat([head.probability(model(part).float()) for part in images.split(batch_size)])
+    if not probabilities.isfinite().all():
+        raise not_finite("outputs of the network")
+    return probabilities
 
 
 def concatenate(parts: list[Explanation]) -> Explanation:
-    """Explanations of consecutive chunks as one."""
+    """Join the explanations of consecutive chunks."""
     if not parts:
         raise InputError("there are no images to explain; expected a batch (b, 3, h, w) with b of at least 1")
     if not isinstance(parts[0], AttentionMap):
         return torch.cat([part for part in parts if isinstance(part, Tensor)])
     maps = [part for part in parts if isinstance(part, AttentionMap)]
-    indices = [one.index for one in maps if one.index is not None]
+    indices = [part.index for part in maps if part.index is not None]
     return AttentionMap(
-        mean=torch.cat([one.mean for one in maps]),
-        deviation=torch.cat([one.deviation for one in maps]),
+        mean=torch.cat([part.mean for part in maps]),
+        deviation=torch.cat([part.deviation for part in maps]),
         index=torch.cat(indices) if indices else None,
         anchors=maps[0].anchors,
     )
 
 
 def values(explanation: Explanation) -> Maps:
-    """The numbers of an explanation, quantised where it has anchors."""
+    """Return the maps of an explanation as a tensor; attention is quantised if it has anchors."""
     return explanation.values() if isinstance(explanation, AttentionMap) else explanation

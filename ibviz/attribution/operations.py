@@ -1,7 +1,7 @@
-"""What a pass computes, operation by operation, and gradients that cross activations by another rule.
+"""Recording of the operations of a pass, and gradients that cross activations by another rule.
 
-Operations are looked at, not modules: `F.relu`, `x.mean((2, 3))` and a module that runs twice count as what they
-compute. A step is a non-linear operation whose input is kept; the other operations of a pass are known by name.
+It looks at operations, not at modules: `F.relu`, `x.mean((2, 3))` and a module that runs twice are treated by what they
+compute. A step is a non-linear operation whose input is recorded; other operations are known by their names.
 """
 
 import re
@@ -17,173 +17,58 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ibviz.attribution.operation_names import (
+    ACTIVATIONS,
+    BATCH_NORMS,
+    BILINEAR,
+    BILINEAR_WITH_SUM,
+    LINEAR,
+    MAX_POOLS,
+    MAY_HIDE_RELU,
+    STRAIGHT_THROUGH,
+    WITHOUT_DATA,
+)
 from ibviz.errors import InputError
 from ibviz.models.classifier import Normalize
 from ibviz.models.hooks import replaced_output
 from ibviz.types import Images
 
-# One number in, one number out.
-ACTIVATIONS = {
-    "abs",
-    "celu",
-    "clamp",
-    "clamp_max",
-    "clamp_min",
-    "cos",
-    "elu",
-    "erf",
-    "exp",
-    "gelu",
-    "hardshrink",
-    "hardsigmoid",
-    "hardswish",
-    "hardtanh",
-    "leaky_relu",
-    "log",
-    "log1p",
-    "mish",
-    "pow",
-    "prelu_kernel",
-    "reciprocal",
-    "relu",
-    "rsqrt",
-    "selu",
-    "sigmoid",
-    "silu",
-    "sin",
-    "softplus",
-    "softshrink",
-    "sqrt",
-    "tanh",
-    "threshold",
-}
-POOLS = frozenset({"max_pool2d_with_indices", "adaptive_max_pool2d"})  # the largest number of a window, and its place
-LARGEST = frozenset({"Amax", "Max", "MaxPool3DWithIndices"})  # those of which no step is kept
-# Linear in all of their tensors.
-SUMS = {
-    "AdaptiveAvgPool2D",
-    "AdaptiveAvgPool3D",
-    "Add",
-    "Alias",
-    "AsStrided",
-    "AvgPool1D",
-    "AvgPool2D",
-    "AvgPool3D",
-    "Cat",
-    "Clone",
-    "ConstantPadNd",
-    "Copy",
-    "Cumsum",
-    "Diagonal",
-    "Expand",
-    "Flip",
-    "Gather",
-    "Im2Col",
-    "Index",
-    "IndexSelect",
-    "MaskedFill",
-    "Mean",
-    "MkldnnAdaptiveAvgPool2D",
-    "Neg",
-    "Permute",
-    "PixelShuffle",
-    "PixelUnshuffle",
-    "ReflectionPad1D",
-    "ReflectionPad2D",
-    "Repeat",
-    "ReplicationPad1D",
-    "ReplicationPad2D",
-    "ReshapeAlias",
-    "Roll",
-    "Rsub",
-    "Select",
-    "Slice",
-    "Split",
-    "SplitWithSizes",
-    "Squeeze",
-    "Stack",
-    "Sub",
-    "Sum",
-    "T",
-    "ToCopy",
-    "Transpose",
-    "Unbind",
-    "Unfold",
-    "UnsafeSplit",
-    "UnsafeView",
-    "Unsqueeze",
-    "UpsampleBicubic2D",
-    "UpsampleBilinear2D",
-    "UpsampleLinear1D",
-    "UpsampleNearest1D",
-    "UpsampleNearest2D",
-    "UpsampleNearestExact2D",
-    "View",
-    "Where",
-}
-# Linear in each of their tensors alone.
-PRODUCTS = {
-    "Bmm",
-    "Convolution",
-    "CudnnConvolution",
-    "Dot",
-    "Linear",
-    "MiopenConvolution",
-    "MkldnnConvolution",
-    "MkldnnLinear",
-    "Mm",
-    "Mul",
-    "Mv",
-}
-# The same, added to the first tensor.
-ADDED = {
-    "Addbmm",
-    "Addcmul",
-    "Addmm",
-    "Addmv",
-    "Addr",
-    "Baddbmm",
-}
-BATCH_NORMS = frozenset({"CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"})
-WITHOUT_DATA = re.compile(r"^new_|_like$")  # operations that take no more than a tensor's shape
-HIDING = frozenset({"CopySlices", "Maximum", "Minimum"})  # a ReLU may be written with them
-STRAIGHT = frozenset({"add", "sub"})  # how a value stands in for another whose gradient it takes
 
-
-class Step(NamedTuple):
-    """A non-linear operation of a pass: what it computes, and a copy of the tensor that it was given."""
+class RecordedStep(NamedTuple):
+    """A non-linear operation of a pass, as a function, and a copy of its input."""
 
     name: str
     compute: Callable[[Tensor], Any]
     before: Tensor
 
     def after(self) -> Tensor:
-        """The operation's result; of a pool that gives places too, the largest numbers."""
+        """Return the operation's result; for a max pool the maxima without their places."""
         result = self.compute(self.before)
-        return result[0] if self.name in POOLS else result
+        return result[0] if self.name in MAX_POOLS else result
 
 
 class Pass(NamedTuple):
-    """One pass of images through a network, with what is needed for other gradients than the plain one."""
+    """A recorded pass of images through a network, from which modified gradients are computed."""
 
     output: Tensor
     images: Images
-    normalized: Tensor  # the images after the network's own normalisation, where it has one
-    steps: list[Step]  # in the order in which they ran
-    places: dict[tuple[int, str], int]  # of a step, by the number and the name of its node in the graph
-    unseen: frozenset[str]  # operations at which a value from the images enters that carries no gradient
+    normalized: Tensor  # the images after the network's own normalisation, or as they are if it has none
+    steps: list[RecordedStep]  # in the order in which they ran
+    places: dict[tuple[int, str], int]  # the place of a step in `steps`, by number and name of its node in the graph
+    unseen: frozenset[str]  # operations that also take a value computed from the images without a gradient
 
 
-Node = Any  # of a graph of torch.autograd
-Rule = Callable[[int, Step, Tensor, Tensor], Tensor]  # place, step, gradient behind it, plain one before it → another
+Node = Any  # a node of a graph of torch.autograd
+# Place of the step, step, gradient of its output, plain gradient of its input → modified gradient of its input.
+Rule = Callable[[int, RecordedStep, Tensor, Tensor], Tensor]
 
 
 class _Recorder(TorchDispatchMode):
-    """Inside this `with`, the steps of a pass, and the operations that mix what gradients see with what they do not."""
+    """Records the steps of a pass, and the operations that mix values with and without a gradient of the images."""
 
     def __init__(self, images: Images) -> None:
         super().__init__()
-        self.steps: list[Step] = []
+        self.steps: list[RecordedStep] = []
         self.places: dict[tuple[int, str], int] = {}
         self.unseen: set[str] = set()
         self._from_images = WeakIdKeyDictionary({images: None})
@@ -192,20 +77,20 @@ class _Recorder(TorchDispatchMode):
         name, number = func.overloadpacket.__name__.strip("_"), torch.autograd._get_sequence_nr() - 1  # pyright: ignore[reportPrivateImportUsage]
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         used = [tensor for tensor in tensors if tensor in self._from_images]
-        if name in ACTIVATIONS | POOLS and len(used) == 1 and args and used[0] is args[0]:
-            for of_node in (number, number - 1):  # a copy of what is overwritten may have come between
-                self.places.setdefault((of_node, _plain(name)), len(self.steps))
-            self.steps.append(Step(name, _out_of_place(func, args[1:], kwargs or {}), args[0].clone()))
+        if name in ACTIVATIONS | MAX_POOLS and len(used) == 1 and args and used[0] is args[0]:
+            for node_number in (number, number - 1):  # a copy of an overwritten tensor may take a number in between
+                self.places.setdefault((node_number, _plain(name)), len(self.steps))
+            self.steps.append(RecordedStep(name, _out_of_place(func, args[1:], kwargs or {}), args[0].clone()))
         if len({tensor.requires_grad for tensor in used}) == 2:
             self.unseen.add(name)
         result = func(*args, **(kwargs or {}))
         if used and not WITHOUT_DATA.search(name):
-            self._from_images.update({one: None for one in tree_leaves(result) if isinstance(one, Tensor)})
+            self._from_images.update({leaf: None for leaf in tree_leaves(result) if isinstance(leaf, Tensor)})
         return result
 
 
-def recorded(network: nn.Module, images: Images) -> Pass:
-    """Run a network on images that need gradients and keep its steps."""
+def record_pass(network: nn.Module, images: Images) -> Pass:
+    """Run a network on images that require gradients and record its steps."""
     normalized = [images]
 
     def keep(output: Tensor) -> Tensor:
@@ -220,16 +105,24 @@ def recorded(network: nn.Module, images: Images) -> Pass:
     return Pass(output, images, normalized[-1], seen.steps, seen.places, frozenset(seen.unseen))
 
 
-def changed_gradient(run: Pass, score: Tensor, rule: Rule, source: Tensor) -> Tensor:
-    """Gradient of a score with respect to a tensor of the pass, where every step passes on what `rule` says."""
-    for node in reached(run):
+def modified_gradient(run: Pass, score: Tensor, rule: Rule, source: Tensor) -> Tensor:
+    """Return the gradient of a score with respect to a tensor of the pass, with `rule` applied at every step.
+
+    Args:
+        run: The pass.
+        score: A number computed from its output.
+        rule: A function of the place of a step, the step, the gradient of its output and the plain gradient of its
+            input; it returns the gradient to use for its input.
+        source: The tensor of the pass.
+    """
+    for node in nodes_reached(run):
         if (place := step_of(run, node)) is not None:
             node.register_hook(partial(_follow, rule, place, run.steps[place]))
     return torch.autograd.grad(score, source)[0]
 
 
-def reached(run: Pass) -> dict[Node, list[int]]:
-    """Nodes of the graph between the output and the images, each with the numbers of its inputs that come from them."""
+def nodes_reached(run: Pass) -> dict[Node, list[int]]:
+    """Return the nodes of the graph between output and images, each with the numbers of its inputs from the images."""
     known: dict[Node, list[int]] = {}
     stack: list[Node] = [run.output.grad_fn]
     while stack:
@@ -245,35 +138,41 @@ def reached(run: Pass) -> dict[Node, list[int]]:
 
 
 def step_of(run: Pass, node: Node) -> int | None:
-    """Place of the step that a node stands for, if it does."""
-    return None if is_opaque(node) else run.places.get((node._sequence_nr(), _plain(name_of(node))))
+    """Return the place of the step that a node belongs to, or None."""
+    return None if is_custom_function(node) else run.places.get((node._sequence_nr(), _plain(name_of(node))))
 
 
 def name_of(node: Node) -> str:
-    """Name of the operation behind a node, as in `AddBackward0`, without its ending."""
+    """Return the name of a node's operation: "Add" for `AddBackward0`."""
     return re.sub(r"Backwards?\d*$", "", node.name().removeprefix("torch::autograd::"))
 
 
-def is_opaque(node: Node) -> bool:
-    """Whether a node is somebody's own function, whose inner operations the graph does not show."""
+def is_custom_function(node: Node) -> bool:
+    """Return True for a custom autograd function, whose inner operations the graph does not show."""
     return isinstance(node, BackwardCFunction) or "::" in node.name().removeprefix("torch::autograd::")
 
 
 def is_linear(node: Node, inputs: list[int]) -> bool:
-    """Whether an operation is linear, but for a constant, in what comes from the images."""
+    """Return True if an operation is affine in its inputs from the images."""
     name = name_of(node)
-    if is_opaque(node):
+    if is_custom_function(node):
         return False
     if name in BATCH_NORMS:
         return inputs == [0] and not getattr(node, "_saved_training", False)
-    factors = [place for place in inputs if place > 0] if name in ADDED else inputs
-    return name in SUMS or (name in PRODUCTS | ADDED and len(factors) <= 1) or (name == "Div" and inputs == [0])
+    factors = [place for place in inputs if place > 0] if name in BILINEAR_WITH_SUM else inputs
+    return (
+        name in LINEAR
+        or (name in BILINEAR | BILINEAR_WITH_SUM and len(factors) <= 1)
+        or (name == "Div" and inputs == [0])
+    )
 
 
-def without_rule(run: Pass, has_rule: Callable[[Step], bool], *, also: Collection[str] = ()) -> list[str]:
-    """Operations between images and output that are neither linear, nor in `also`, nor steps with a rule."""
+def operations_without_rule(
+    run: Pass, has_rule: Callable[[RecordedStep], bool], *, also: Collection[str] = ()
+) -> list[str]:
+    """Return the operations between images and output that are neither linear, nor in `also`, nor steps with a rule."""
     unknown = []
-    for node, inputs in reached(run).items():
+    for node, inputs in nodes_reached(run).items():
         place = step_of(run, node)
         ruled = name_of(node) in also if place is None else has_rule(run.steps[place])
         if not ruled and not is_linear(node, inputs):
@@ -281,19 +180,21 @@ def without_rule(run: Pass, has_rule: Callable[[Step], bool], *, also: Collectio
     return unknown + _unseen(run.unseen)
 
 
-def may_hide_relus(run: Pass) -> list[str]:
-    """Operations between images and output that may act as a ReLU and are none that the graph shows."""
-    hiding = [_described(node) for node in reached(run) if is_opaque(node) or name_of(node) in HIDING]
-    return hiding + _unseen(run.unseen - STRAIGHT)
+def operations_hiding_relus(run: Pass) -> list[str]:
+    """Return the operations between images and output that may act as a ReLU without being recorded as one."""
+    hiding = [
+        _described(node) for node in nodes_reached(run) if is_custom_function(node) or name_of(node) in MAY_HIDE_RELU
+    ]
+    return hiding + _unseen(run.unseen - STRAIGHT_THROUGH)
 
 
 def steps_reached(run: Pass) -> set[int]:
-    """Places of the steps that lie between images and output."""
-    return {place for node in reached(run) if (place := step_of(run, node)) is not None}
+    """Return the places of the steps between images and output."""
+    return {place for node in nodes_reached(run) if (place := step_of(run, node)) is not None}
 
 
-def refuse(method: str, operations: list[str], way_out: str) -> None:
-    """Raise `InputError` where there are operations for which a method has no rule."""
+def refuse_operations(method: str, operations: list[str], way_out: str) -> None:
+    """Raise `InputError` if there are operations for which a method has no rule."""
     if operations:
         raise InputError(
             f"{method} does not fit this network: it has no rule for some of what is computed between "
@@ -303,7 +204,7 @@ def refuse(method: str, operations: list[str], way_out: str) -> None:
 
 @contextmanager
 def in_full_precision(device: torch.device) -> Iterator[None]:
-    """Inside the block, no autocast, and GPUs multiply float32 numbers as such, so that sums can be checked."""
+    """Switch autocast and TF32 off inside the block, so that sums can be checked."""
     backends = cast(Any, torch.backends.cudnn).conv, cast(Any, torch.backends.cuda).matmul
     before = [backend.fp32_precision for backend in backends]
     try:
@@ -320,9 +221,9 @@ def _described(node: Node) -> str:
     name = name_of(node)
     if name in BATCH_NORMS:
         return f"{name} over the statistics of the batch"
-    if name in PRODUCTS | ADDED:
+    if name in BILINEAR | BILINEAR_WITH_SUM:
         return f"{name} of activations with each other"
-    return f"{name}, a function of its own" if is_opaque(node) else name
+    return f"{name}, a function of its own" if is_custom_function(node) else name
 
 
 def _unseen(names: Iterable[str]) -> list[str]:
@@ -334,11 +235,11 @@ def _plain(name: str) -> str:
 
 
 def _out_of_place(func: Any, others: Any, options: dict[str, Any]) -> Callable[[Tensor], Any]:
-    """The operation as a function of its first tensor, which it leaves as it is."""
+    """Return the operation as a function of its first tensor that does not modify it."""
     return lambda before: func(before.clone(), *others, **options)
 
 
-def _follow(rule: Rule, place: int, step: Step, before: Any, behind: Any) -> Any:
-    if behind[0] is None or before[0] is None:  # cut off on the way
+def _follow(rule: Rule, place: int, step: RecordedStep, before: Any, behind: Any) -> Any:
+    if behind[0] is None or before[0] is None:  # no gradient passes here
         return before
     return (rule(place, step, behind[0], before[0]), *before[1:])

@@ -1,7 +1,7 @@
-"""Sanity checks: does a map change when what the network has learned is lost (Adebayo 2018)?
+"""Parameter randomisation test (Adebayo 2018): similarity of maps before and after learned parameters are replaced.
 
-Maps keep their sign. SSIM and HOG compare maps enlarged bilinearly to the images and divided by their largest size;
-Spearman's rank correlation compares cells as they are. A constant map has no correlation: NaN.
+Maps keep their sign. SSIM and HOG compare maps enlarged bilinearly to the images and divided by their largest absolute
+value; Spearman's rank correlation compares cells as they are. A constant map has no correlation: NaN.
 """
 
 import zlib
@@ -25,16 +25,16 @@ from ibviz.models.hooks import as_written, evaluating, replaced_output
 from ibviz.progress import progress
 from ibviz.types import Grid, Images, Labels, Maps, Scores
 
-HOG_CELLS = 14  # a side; 16 pixels each in an image of 224
+HOG_CELLS = 14  # cells per side; 16 pixels each in an image of 224
 
-Values = NDArray[np.float64]
+MapArray = NDArray[np.float64]
 
 
 class Randomised(NamedTuple):
-    """A layer whose parameters were drawn anew, and how alike the maps before and after are: one value an image."""
+    """A layer with randomised parameters, and the similarity of the maps before and after, one value per image."""
 
     layer: str
-    similarity: dict[str, Scores]  # by the names of SIMILARITIES; 1 for equal maps
+    similarity: dict[str, Scores]  # by measure of `SIMILARITIES`; 1 for equal maps
 
 
 def randomise(  # noqa: PLR0913 - what is explained, and what is randomised
@@ -48,12 +48,27 @@ def randomise(  # noqa: PLR0913 - what is explained, and what is randomised
     seed: int = 0,
     **options: Any,
 ) -> list[Randomised]:
-    """Compare maps of a method of `METHODS` before and after parameters are drawn anew, layer by layer.
+    """Compare the maps of a method before and after parameters are randomised, layer by layer.
 
-    `layers` are submodules in the order in which to take them, by default all with parameters, the last to finish
-    first; `cascading` keeps those before randomised, otherwise each is alone. A tensor's new values are normal with the
-    mean and deviation of its old ones and follow from `seed` and its name. `targets`, by default the classes predicted
-    before, stay. `options` are those of `explain`. The model's parameters are restored to the bit, also after an error.
+    New parameters are normal, with the mean and the deviation of the old tensor, and follow from `seed` and the name of
+    the tensor. The model's parameters are restored exactly, also after an error.
+
+    Args:
+        model: Any network.
+        images: `(b, channels, h, w)` in [0, 1].
+        method: A method of `METHODS`.
+        cascading: True to keep earlier layers randomised, False to randomise each layer alone.
+        layers: Names of submodules in the order in which to randomise them; by default all with parameters, beginning
+            with the last to run.
+        targets: Class of each image; by default those predicted before.
+        seed: Seed of the new parameters.
+        options: Options of `explain` and of the method.
+
+    Returns:
+        One row per layer, in order.
+
+    Raises:
+        InputError: For a layer that is unknown or has no parameters.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> [row.layer for row in randomise(network, torch.rand(1, 3, 16, 16), "grad_cam", layer="0")]
@@ -69,15 +84,15 @@ def randomise(  # noqa: PLR0913 - what is explained, and what is randomised
             with ExitStack() as alone:
                 if not cascading:
                     alone.enter_context(_restored(parameters.values()))
-                redraw(parameters, seed)
+                randomise_parameters(parameters, seed)
                 after = values(explain(model, images, method, targets=targets, **options))
             rows.append(Randomised(layer, similarity(before, after, (images.shape[2], images.shape[3]))))
     return rows
 
 
 @torch.no_grad()
-def redraw(parameters: dict[str, nn.Parameter], seed: int) -> None:
-    """Draw each tensor anew in place: normal, with its own mean and deviation."""
+def randomise_parameters(parameters: dict[str, nn.Parameter], seed: int) -> None:
+    """Fill each tensor in place with normal values of its own mean and deviation."""
     for name, parameter in parameters.items():
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode(), seed))
         noise = torch.randn(parameter.shape, generator=generator).to(parameter)
@@ -85,20 +100,20 @@ def redraw(parameters: dict[str, nn.Parameter], seed: int) -> None:
 
 
 def similarity(before: Maps, after: Maps, size: Grid) -> dict[str, Scores]:
-    """How alike maps of the same images are, by every measure of `SIMILARITIES`; `size` is that of the images."""
-    native = [one.double().cpu() for one in (before, after)]
-    large = [F.interpolate(_scaled(one).unsqueeze(1), size, mode="bilinear").squeeze(1) for one in native]
+    """Return the similarity of two maps per image by every measure of `SIMILARITIES`; `size` is that of the images."""
+    native = [maps.double().cpu() for maps in (before, after)]
+    large = [F.interpolate(_scaled(maps).unsqueeze(1), size, mode="bilinear").squeeze(1) for maps in native]
     compared = {name: native if name == "spearman" else large for name in SIMILARITIES}
     return {
-        name: torch.tensor([SIMILARITIES[name](*pair) for pair in zip(*(one.numpy() for one in maps), strict=True)])
-        for name, maps in compared.items()
+        name: torch.tensor([SIMILARITIES[name](*pair) for pair in zip(*(maps.numpy() for maps in sides), strict=True)])
+        for name, sides in compared.items()
     }
 
 
-def ssim(first: Values, second: Values) -> float:
-    """Structural similarity (Wang 2004), in windows of 7 x 7 pixels; of signed values zero is the middle of the range.
+def ssim(first: MapArray, second: MapArray) -> float:
+    """Return the structural similarity (Wang 2004) in windows of 7 x 7 pixels.
 
-    It is for values from 0 to 1: with means of either sign, opposite maps would be alike.
+    Maps with negative values are moved from [-1, 1] to [0, 1] first: with signed means, opposite maps would be similar.
     """
     from skimage.metrics import structural_similarity
 
@@ -107,34 +122,34 @@ def ssim(first: Values, second: Values) -> float:
     return cast(float, structural_similarity(first, second, data_range=1.0))
 
 
-def spearman(first: Values, second: Values) -> float:
-    """Correlation of ranks; tied cells share theirs."""
+def spearman(first: MapArray, second: MapArray) -> float:
+    """Return the correlation of ranks; tied cells share their mean rank."""
     from scipy.stats import rankdata
 
     return pearson(rankdata(first), rankdata(second))
 
 
-def hog(first: Values, second: Values) -> float:
-    """Correlation of histograms of oriented gradients (Dalal & Triggs 2005)."""
+def hog(first: MapArray, second: MapArray) -> float:
+    """Return the correlation of histograms of oriented gradients (Dalal & Triggs 2005)."""
     from skimage.feature import hog as histograms
 
     cells = tuple(max(2, side // HOG_CELLS) for side in first.shape)
-    return pearson(*(histograms(one, pixels_per_cell=cells) for one in (first, second)))
+    return pearson(*(histograms(values, pixels_per_cell=cells) for values in (first, second)))
 
 
-def pearson(first: Values, second: Values) -> float:
-    """Correlation, NaN where one of both is constant.
+def pearson(first: MapArray, second: MapArray) -> float:
+    """Return the correlation of two arrays, NaN if one of them is constant.
 
     >>> round(pearson(np.array([0.0, 1.0]), np.array([1.0, 0.0])), 6)
     -1.0
     """
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
-    one, other = (values.ravel() - values.mean() for values in (first, second))
-    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+    first, second = (values.ravel() - values.mean() for values in (first, second))
+    return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
-SIMILARITIES: dict[str, Callable[[Values, Values], float]] = {"ssim": ssim, "spearman": spearman, "hog": hog}
+SIMILARITIES: dict[str, Callable[[MapArray, MapArray], float]] = {"ssim": ssim, "spearman": spearman, "hog": hog}
 
 
 def _scaled(maps: Maps) -> Maps:
@@ -143,7 +158,7 @@ def _scaled(maps: Maps) -> Maps:
 
 
 def _parameters_by_layer(model: nn.Module, image: Images) -> dict[str, dict[str, nn.Parameter]]:
-    """Parameters of each layer, the last to finish first; one belongs to the deepest module above it that runs."""
+    """Return the parameters of each layer, the last to run first; each belongs to the innermost module that runs."""
     finished: list[str] = []
 
     def note(name: str, output: object) -> object:
@@ -153,7 +168,7 @@ def _parameters_by_layer(model: nn.Module, image: Images) -> dict[str, dict[str,
     with ExitStack() as watching, torch.no_grad(), evaluating(model), as_written(model), guarded(model, image):
         for name, module in model.named_modules():
             if "parametrizations" in name.split("."):
-                continue  # what makes a layer's weight is no layer
+                continue  # a parametrization computes a layer's weight and is not a layer
             watching.enter_context(replaced_output(module, partial(note, name)))
         model(image)
     layers: dict[str, dict[str, nn.Parameter]] = {name: {} for name in dict.fromkeys(reversed(finished))}
@@ -176,7 +191,7 @@ def _parameters_under(model: nn.Module, layers: Sequence[str]) -> dict[str, dict
 
 @contextmanager
 def _restored(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Put the parameters back after the block, bit for bit."""
+    """Restore the parameters exactly after the block."""
     kept = [(parameter, parameter.detach().clone()) for parameter in parameters]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Infidelity and max-sensitivity, through Captum: one needs the network, the other the method as well."""
+"""Infidelity and max-sensitivity of maps (Yeh 2019), through Captum."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -9,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ibviz.attribution.door import guarded
+from ibviz.attribution.forward_pass import images_per_pass
 from ibviz.attribution.methods import explain, values
-from ibviz.attribution.passes import rows_a_pass
 from ibviz.errors import InputError
 from ibviz.metrics.grid import cell_areas, finite, on_grid
 from ibviz.models.hooks import evaluating, unsealed
 from ibviz.types import Images, Labels, Maps, Scores
 
 NOISE = 0.1  # standard deviation of infidelity's perturbation, brightness in [0, 1]
-AT_ONCE = 256  # images of which max_sensitivity has maps at once, unless more are given
+AT_ONCE = 256  # perturbed images that max_sensitivity explains at once, unless more images are given
 
 
 def infidelity(  # noqa: PLR0913 - what is drawn is named apart
@@ -30,11 +30,26 @@ def infidelity(  # noqa: PLR0913 - what is drawn is named apart
     seed: int = 0,
     batch_size: int = 64,
 ) -> Scores:
-    """Mean squared error with which a map foretells how the target's logit changes under Gaussian noise (Yeh 2019).
+    """Return the infidelity (Yeh 2019): squared error with which maps predict the change of the logit under noise.
 
-    Noise is drawn for each cell of the map's grid and brightens or darkens the whole cell; every image meets the same.
-    The map stands for the logit's gradient, summed over colours and averaged in each cell; its overall scale does not
-    count, as it is fitted (Captum's `normalize`). In squared logits, lower is better.
+    Gaussian noise brightens or darkens each cell of the map's grid as a whole; it is the same for all images. The map
+    stands for the gradient of the logit, summed over colours and averaged in each cell. Its overall scale is fitted
+    (Captum's `normalize`).
+
+    Args:
+        model: Any network.
+        images: `(b, channels, h, w)` in [0, 1].
+        maps: One map per image.
+        targets: Class of each image.
+        samples: Draws of noise.
+        seed: Seed of the noise.
+        batch_size: The most images in one pass.
+
+    Returns:
+        The mean error per image, in squared logits; lower is better.
+
+    Raises:
+        InputError: For `samples` or `batch_size` below 1.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
     >>> gradient = network[1].weight[:1].detach().view(1, 3, 2, 2).sum(1)
@@ -47,7 +62,7 @@ def infidelity(  # noqa: PLR0913 - what is drawn is named apart
     cell_areas(grid, size)
     spread = on_grid(maps, size).unsqueeze(1).expand_as(images) / images.shape[1]
     noise = NOISE * on_grid(_drawn(torch.randn, samples, grid, seed), size)
-    chunks = zip(*(one.split(batch_size) for one in (images, spread, targets)), strict=True)
+    chunks = zip(*(tensor.split(batch_size) for tensor in (images, spread, targets)), strict=True)
     model = unsealed(model)
     with evaluating(model), guarded(model, images):
         return torch.cat([_infidelity(model, *chunk, noise=noise, batch_size=batch_size) for chunk in chunks])
@@ -56,7 +71,7 @@ def infidelity(  # noqa: PLR0913 - what is drawn is named apart
 def _infidelity(
     model: nn.Module, images: Images, spread: Images, targets: Labels, *, noise: Float[Tensor, "n h w"], batch_size: int
 ) -> Scores:
-    """Infidelity of a chunk; Captum draws nothing, it takes the noise in turn."""
+    """Return the infidelity of a chunk, with noise that is drawn here and handed to Captum in order."""
     from captum.metrics import infidelity as captum_infidelity
 
     take = _in_turn(noise)
@@ -66,17 +81,17 @@ def _infidelity(
         change = drawn.expand_as(repeated).to(repeated)
         return change, repeated - change
 
-    found = captum_infidelity(
+    errors = captum_infidelity(
         model,
         perturb,
         images,
         spread,
         target=targets,
         n_perturb_samples=len(noise),
-        max_examples_per_batch=_at_once(len(images), len(noise), rows_a_pass(images, batch_size)),
+        max_examples_per_batch=_at_once(len(images), len(noise), images_per_pass(images, batch_size)),
         normalize=True,
     )
-    return found.detach().float()
+    return errors.detach().float()
 
 
 def max_sensitivity(  # noqa: PLR0913 - what is drawn is named apart
@@ -90,10 +105,25 @@ def max_sensitivity(  # noqa: PLR0913 - what is drawn is named apart
     seed: int = 0,
     **options: Any,
 ) -> Scores:
-    """Largest relative change of a method's map when every brightness moves by up to `radius` (Yeh 2019).
+    """Return the max-sensitivity (Yeh 2019): largest relative change of a method's map under small perturbations.
 
-    The norm of the difference over that of the map, maximum over `samples` uniform perturbations, the same for every
-    image, kept in [0, 1]. `targets` stay those of the unperturbed images; `options` are the method's. Lower is better.
+    Perturbations are uniform, the same for all images, and keep the pixels in [0, 1].
+
+    Args:
+        model: Any network.
+        images: `(b, channels, h, w)` in [0, 1].
+        method: A method of `METHODS`.
+        targets: Class of each image, kept for its perturbations.
+        radius: Largest change of a pixel's brightness, in (0, 1).
+        samples: Number of perturbations.
+        seed: Seed of the perturbations.
+        options: Options of the method.
+
+    Returns:
+        The largest norm of the difference over the norm of the map, per image; lower is better.
+
+    Raises:
+        InputError: For a `radius` outside (0, 1), or `samples` below 1.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     >>> max_sensitivity(network, torch.rand(2, 3, 2, 2), "uniform", targets=torch.tensor([0, 1]))
@@ -114,14 +144,14 @@ def max_sensitivity(  # noqa: PLR0913 - what is drawn is named apart
         repeated = targets.repeat_interleave(len(states) // len(images))
         return (finite(values(explain(model, states, method, targets=repeated, **options))).contiguous(),)
 
-    found = sensitivity_max(
+    changes = sensitivity_max(
         explained,
         (images,),
         perturb,
         n_perturb_samples=samples,
         max_examples_per_batch=_at_once(len(images), samples, AT_ONCE),
     )
-    return cast(Tensor, found).float()
+    return cast(Tensor, changes).float()
 
 
 def _drawn(draw: Callable[..., Tensor], samples: int, shape: tuple[int, ...], seed: int) -> Tensor:
@@ -131,7 +161,7 @@ def _drawn(draw: Callable[..., Tensor], samples: int, shape: tuple[int, ...], se
 
 
 def _in_turn(drawn: Tensor) -> Callable[[int], Tensor]:
-    """All samples are drawn at once, to be taken in turn: how Captum groups them changes no number."""
+    """Return a function that hands out samples in order, so that no number depends on how Captum groups them."""
     left = iter(drawn)
     return lambda count: torch.stack(list(islice(left, count)))
 

@@ -1,7 +1,7 @@
-"""A trial of a network before its maps are trusted, once for each network and kind of image.
+"""Trial passes of a network before it is explained, once per network and kind of image.
 
-Two images pass together, then one of them alone. The trial refuses networks whose logits no map may rest on, and finds
-the memory format in which the network takes its images.
+Two images pass together, then one of them alone. The trial refuses networks whose logits depend on other images or on
+chance or are probabilities already, and finds the memory format that the network accepts.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,18 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.attribution.passes import in_layout
+from ibviz.attribution.forward_pass import use_memory_format
 from ibviz.errors import InputError
 from ibviz.heads import head_of
 from ibviz.models.grids import pixels_behind, probe
 from ibviz.models.hooks import Sealed
 from ibviz.types import Grid, Images
 
-SHARE = 0.02  # of the largest difference between two images: more, and neighbours change an image's logits
-ROUNDING = 256  # times a dtype's epsilon is what logits of one image may differ by rounding
-FORMATS = (torch.channels_last, torch.contiguous_format)  # the fastest first
-GATES = ("Sigmoid", "Hardsigmoid")
-LAYOUT = ("View", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Cat", "Stack", "Mean", "Clone", "ToCopy")
+_NEIGHBOUR_SHARE = 0.02  # of the largest difference between two images: with more, neighbours change the logits
+_ROUNDING = 256  # machine epsilons by which logits of one image may differ through rounding
+_MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)  # the fastest first
+_ENDS = {"softmax": ("Sigmoid", "Hardsigmoid"), "sigmoid": ("Sigmoid", "Hardsigmoid", "Softmax")}  # by head
+_RESHAPES = ("View", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Cat", "Stack", "Mean", "Clone", "ToCopy")
 
 Kind = tuple[torch.Size, torch.dtype, torch.device]
 _KNOWN: "WeakKeyDictionary[nn.Module, dict[Kind, torch.memory_format]]" = WeakKeyDictionary()
@@ -33,11 +33,13 @@ _PLACED: "WeakKeyDictionary[nn.Module, set[tuple[str, Grid]]]" = WeakKeyDictiona
 
 @contextmanager
 def tried(model: nn.Module, images: Images) -> Iterator[None]:
-    """Inside the block, images are laid out as a network takes them that has passed its trial.
+    """Try a network unless it was tried before, and use the memory format that it accepts inside the block.
 
-    Raises `InputError` if the logits have another number of rows than the images, if images of a batch change one
-    another's logits, if they change by chance, or if they are probabilities already. A network that refuses the images
-    of the trial is left to say so itself.
+    A network that refuses the images of the trial raises its own error later.
+
+    Raises:
+        InputError: If the logits do not have one row per image, if images of a batch change each other's logits, if
+            logits change by chance or from pass to pass, or if they are probabilities already.
     """
     known = _KNOWN.setdefault(model.network if isinstance(model, Sealed) else model, {})
     kind = images.shape[1:], images.dtype, images.device
@@ -47,16 +49,16 @@ def tried(model: nn.Module, images: Images) -> Iterator[None]:
         except InputError:
             if not any(isinstance(module, Sealed) for module in model.modules()):
                 raise
-            layout = None  # a sealed network may take no other number of images than it was made for
+            layout = None  # a sealed network may accept only the batch size for which it was exported
         if layout is not None:
             known[kind] = layout
-    with in_layout(known.get(kind, FORMATS[0])):
+    with use_memory_format(known.get(kind, _MEMORY_FORMATS[0])):
         yield
 
 
 @torch.no_grad()
 def _trial(model: nn.Module, image: Images) -> torch.memory_format | None:
-    """The memory format that the network takes, None if it takes none."""
+    """Return the memory format that the network accepts, None if it accepts none."""
     pair = torch.cat([image, 1 - image])
     layout, together = _first_that_passes(model, pair)
     if layout is None:
@@ -72,18 +74,25 @@ def _trial(model: nn.Module, image: Images) -> torch.memory_format | None:
     if _differ(together, alone[0]):
         once_more = model(image)
         _refuse_differences(by_chance=by_chance, in_time=_differ(torch.cat([alone, together[1:]]), once_more[0]))
-    if head_of(model).has_probability and bool(((together >= 0) & (together <= 1)).all()):
-        _refuse_sigmoid_at_the_end(model, image)
+    _refuse_other_names(model, together)
+    if head_of(model).name in _ENDS and bool(((together >= 0) & (together <= 1)).all()):
+        _refuse_probabilities_at_the_end(model, image)
     return layout
 
 
 def _first_that_passes(model: nn.Module, pair: Images) -> tuple[torch.memory_format | None, Tensor]:
-    for layout in FORMATS:
+    for layout in _MEMORY_FORMATS:
         try:
             return layout, model(pair.contiguous(memory_format=layout))
         except InputError:
             raise
-        except (RuntimeError, AssertionError, ValueError, TypeError, IndexError):  # such as `view` of what lies apart
+        except (
+            RuntimeError,
+            AssertionError,
+            ValueError,
+            TypeError,
+            IndexError,
+        ):  # such as by `view`
             continue
     return None, pair
 
@@ -99,14 +108,14 @@ def _alone(model: nn.Module, image: Images) -> Tensor:
 
 
 def _differ(together: Tensor, alone: Tensor) -> bool:
-    """Whether the first of two images has other logits alone, beyond rounding."""
-    missed, between = (together[0] - alone).abs().max(), (together[0] - together[1]).abs().max()
-    rounding = ROUNDING * torch.finfo(together.dtype).eps * together.abs().max()
-    return bool(missed > SHARE * between + rounding)  # NaN is refused elsewhere
+    """Return True if the first of two images has other logits alone than together, beyond rounding."""
+    change, between = (together[0] - alone).abs().max(), (together[0] - together[1]).abs().max()
+    rounding = _ROUNDING * torch.finfo(together.dtype).eps * together.abs().max()
+    return bool(change > _NEIGHBOUR_SHARE * between + rounding)  # NaN is refused elsewhere
 
 
 def _refuse_differences(*, by_chance: bool, in_time: bool) -> None:
-    """Raise the `InputError` for a network whose logits of one image differ from pass to pass, or beside others."""
+    """Raise the `InputError` for a network whose logits of one image differ between passes or with its neighbours."""
     if by_chance:
         raise InputError(
             "this network draws random numbers in eval mode, as dropout with training=True does, so that two passes "
@@ -123,16 +132,26 @@ def _refuse_differences(*, by_chance: bool, in_time: bool) -> None:
     )
 
 
-def _refuse_sigmoid_at_the_end(model: nn.Module, image: Images) -> None:
-    """Raise `InputError` if the last thing that a network computes is a sigmoid."""
+def _refuse_other_names(model: nn.Module, logits: Tensor) -> None:
+    """Raise `InputError` if the stated names of classes are not as many as the outputs."""
+    names = getattr(getattr(model, "spec", None), "class_names", ())
+    if head_of(model).has_probability and names and len(names) != logits.shape[1]:
+        raise InputError(
+            f"the network gives {logits.shape[1]} outputs for each image, and {len(names)} class_names were given; "
+            "give ibviz.wrap one for each output"
+        )
+
+
+def _refuse_probabilities_at_the_end(model: nn.Module, image: Images) -> None:
+    """Raise `InputError` if the last thing that a network computes makes probabilities."""
     with torch.enable_grad():
         node = model(image.clone().requires_grad_()).grad_fn
-    while node is not None and _kind(node) in LAYOUT:
+    while node is not None and _kind(node) in _RESHAPES:
         node = node.next_functions[0][0]
-    if node is not None and _kind(node) in GATES:
+    if node is not None and _kind(node) in _ENDS[head_of(model).name]:
         raise InputError(
-            "this network ends in a sigmoid, and what it gives are probabilities, not logits; give it without the "
-            "sigmoid, or ibviz.wrap(network, head='sigmoid', output=lambda output: output.logit(1e-6))"
+            f"this network ends in a {_kind(node).lower()}, and what it gives are probabilities, not logits; give it "
+            "without that, or ibviz.wrap(network, head='sigmoid', output=lambda output: output.logit(1e-6))"
         )
 
 
@@ -142,7 +161,7 @@ def _kind(node: object) -> str:
 
 
 def refuse_cropping_before(model: nn.Module, images: Images, layer: str) -> None:
-    """Raise `InputError` if a network crops its images before a layer; looked at once for each layer and size."""
+    """Raise `InputError` if a network crops its images before a layer; checked once per layer and size."""
     known, size = _PLACED.setdefault(model, set()), (images.shape[2], images.shape[3])
     if (layer, size) in known:
         return
@@ -153,10 +172,13 @@ def refuse_cropping_before(model: nn.Module, images: Images, layer: str) -> None
 
 
 def refuse_crop(pixels: Float[Tensor, "c h w"], grid: Grid, *, last: bool) -> None:
-    """Raise `InputError` if cells do not depend on the image's outermost pixels, at its first or its last ones.
+    """Raise `InputError` if no cell depends on the outermost pixels of the image.
 
-    `pixels` are the gradients of the cells. At the end of an image a strided convolution may leave out less than a
-    cell.
+    Args:
+        pixels: Gradients of the cells with respect to the pixels.
+        grid: Rows and columns of the cells.
+        last: True to check the last rows and columns, where a strided convolution may leave out less than a cell;
+            False to check the first.
     """
     seen = pixels.abs().sum(0) > 0
     for axis, what in enumerate(("rows", "columns")):

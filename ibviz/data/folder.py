@@ -88,6 +88,7 @@ def list_folder(folder: Path, classes_from: Path) -> Listing:
     files = tuple(file for images in classes.values() for file in images)
     if not files:
         raise InputError(f"no images in {folder}; expected {FOLDER_LAYOUT}")
+    _list_misplaced(folder, sorted(entry.name for entry in os.scandir(folder) if _is_image(entry.name)))
     for name in classes:
         _check_class(folder / name, bool(classes[name]), may_be_empty=folder != classes_from)
     unknown = {name for name, images in classes.items() if images} - set(class_names)
@@ -107,10 +108,29 @@ def _samples(folder: Path, files: tuple[str, ...], rows: Indices) -> Iterator[Sa
 
 def _images(folder: Path) -> list[str]:
     """List the image files directly in a class folder as CLASS/FILE; `scandir`, because there may be a million."""
-    names = sorted((entry.name, entry.is_file()) for entry in os.scandir(folder) if not entry.name.startswith("."))
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    names = sorted((entry.name, entry.is_file()) for entry in entries)
     kinds = {name: "image" if regular and _is_image(name) else _kind(name, folder / name) for name, regular in names}
     _list_unused(folder, [name for name, kind in kinds.items() if kind == "unused"])
-    return [f"{folder.name}/{name}" for name, kind in kinds.items() if kind == "image"]
+    images = [f"{folder.name}/{name}" for name, kind in kinds.items() if kind == "image"]
+    if images:  # or else the class is refused
+        deeper = (f"{entry.name}/" for entry in entries if entry.is_dir() and _holds_images(entry))
+        _list_misplaced(folder, sorted(deeper))
+    return images
+
+
+def _holds_images(folder: os.DirEntry[str]) -> bool:
+    with os.scandir(folder) as entries:
+        return any(_is_image(entry.name) and not entry.name.startswith(".") for entry in entries)
+
+
+def _list_misplaced(folder: Path, names: Sequence[str]) -> None:
+    """Warn of images that lie beside the class folders or below them, by their names or folders."""
+    if names:
+        first = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        warn(
+            f"images in {folder} lie where none are read: {first}; expected {FOLDER_LAYOUT}", UserWarning, stacklevel=2
+        )
 
 
 def _check_class(folder: Path, has_images: bool, *, may_be_empty: bool) -> None:

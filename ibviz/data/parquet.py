@@ -9,6 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from warnings import warn
 
 import torch
 from PIL import Image
@@ -155,6 +156,12 @@ def _columns(schema: "pa.Schema", file: Path) -> Columns:
             f" (or only one integer column); its columns are {present}"
         )
     boxed = "objects" in schema.names and _has_field(schema.field("objects").type, "bbox")
+    if "objects" in schema.names and not boxed:
+        warn(
+            f"{file}: its column objects holds {schema.field('objects').type}, in which no boxes are found; boxes are "
+            "a struct of lists for each image, such as {'bbox': [[x, y, width, height]], 'category': [3]}",
+            stacklevel=2,
+        )
     return Columns(image, label, "objects" if boxed else None, CLUSTER if CLUSTER in schema.names else None)
 
 

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from pydantic import BaseModel, model_validator
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, uint8
+from torch import Tensor, nn, uint8
 
 from ibviz.digests import DIGEST_KEY, changed_file_error, digest_json
 from ibviz.errors import InputError
@@ -181,8 +181,31 @@ def _table(values: Mapping[str, Any]) -> str:
 
 def load_state(model: IBClassifier, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load tensors into a model; refuse those of another architecture."""
+    load_weights(model, tensors, f"{path} does not hold the weights its configuration asks for")
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], failure: str) -> None:
+    """Load tensors into any network; if they are another's, the error says how many differ, and three of them."""
     try:
-        model.load_state_dict(tensors)
+        network.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = " ".join(str(error).split()).partition(": ")[2] or str(error)
-        raise InputError(f"{path} does not hold the weights its configuration asks for: {reason[:300]}") from error
+        raise InputError(f"{failure}: {_differences(network.state_dict(), tensors) or str(error)[:300]}") from error
+
+
+def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return in words how two sets of tensors differ.
+
+    >>> _differences({"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3)})
+    'it lacks 1 of 2 tensors (b); 1 have another shape (a)'
+    """
+    other_shape = [name for name in own if name in given and own[name].shape != given[name].shape]
+    kinds = {
+        f"it lacks {{}} of {len(own)} tensors": [name for name in own if name not in given],
+        "{} of its tensors belong to another network": [name for name in given if name not in own],
+        "{} have another shape": other_shape,
+    }
+    return "; ".join(
+        f"{said.format(len(names))} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+        for said, names in kinds.items()
+        if names
+    )

@@ -9,6 +9,7 @@ from ibviz.settings import MOST_PIXELS, Settings, Side
 
 NETWORKS = ("digits", "vgg32", "vgg16", "wrn50_2", "wrn28_10", "wrn10_2")
 LIBRARIES = ("torchvision/", "timm/", "ibviz/")
+_MAX_CONSTANT = 2  # of a normalisation, in [0, 1] pixel space
 UNNAMED = "unnamed"  # a module that the user passed
 
 
@@ -63,6 +64,11 @@ class InputConfig(Settings):
             raise ValueError(
                 f"a side has 8 to {MOST_PIXELS} pixels, a channel a mean and std above 0; "
                 f"got {self.size}, {self.mean} and {self.std}"
+            )
+        if max(map(abs, (*self.mean, *self.std))) > _MAX_CONSTANT:
+            raise ValueError(
+                "mean and std are those of pixels in [0, 1]; divide those of bytes by 255; "
+                f"got {self.mean} and {self.std}"
             )
         return self
 

@@ -148,7 +148,8 @@ def _detached_head(network: nn.Module, image: Tensor) -> Iterator[nn.Linear]:
         if not reproduces(lambda: head(network(image)), logits):
             raise InputError(
                 f"{type(network).__name__} does more between its layer {name!r} and its logits than apply "
-                "that layer, or has several classifiers; it cannot take a bottleneck there"
+                "that layer, or has several classifiers; it cannot take a bottleneck there: take a network whose "
+                "last layer is linear and gives the logits, such as torchvision/resnet18 or timm/resnet50"
             )
         yield head
         undo.pop_all()

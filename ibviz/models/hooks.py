@@ -131,7 +131,7 @@ class Sealed(nn.Module):
             ) from error
 
 
-def unsealed(network: nn.Module) -> nn.Module:
+def unsealed(network: object) -> nn.Module:
     """Return the network, inside a `Sealed` wrapper that accepts hooks if it is scripted, traced or exported.
 
     Raises `InputError` for anything but a module.

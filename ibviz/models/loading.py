@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ibviz.errors import InputError
+from ibviz.errors import InputError, did_you_mean
 from ibviz.heads import HeadName, checked_output, find_head
-from ibviz.models.checkpoint import load_model
+from ibviz.models.checkpoint import load_model, load_weights
 from ibviz.models.classifier import IBClassifier, Normalize
 from ibviz.models.config import LIBRARIES, InputConfig
 from ibviz.models.gated_network import device_and_dtype_of
@@ -70,7 +70,13 @@ def select_output(result: Any, output: Output) -> Any:
     (1, 1, 1.0)
     """
     if callable(output):
-        return output(result)
+        try:
+            return output(result)
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"the function given as output does not take what the network gives, {type(result).__name__}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
     try:
         by_name = isinstance(output, str) and not isinstance(result, Mapping)
         return getattr(result, str(output)) if by_name else result[output]
@@ -135,6 +141,11 @@ def wrap(  # noqa: PLR0913 - what a network takes and what it gives are named ap
             f"{type(network).__name__} compares images with texts; make classes of texts first: "
             "ibviz.models.texts_as_classes(network, tokenizer, texts)"
         )
+    for what, constants in (("mean", mean), ("std", std), ("class_names", class_names)):
+        if not isinstance(constants, Iterable):
+            raise InputError(
+                f"{what} must be a sequence, such as (0.5, 0.5, 0.5) for three channels; got {constants!r}"
+            )
     given = {"size": size, "mean": tuple(mean), "std": tuple(std), "class_names": tuple(class_names)}
     try:
         spec = InputConfig.model_validate(given)
@@ -183,7 +194,23 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
         return load_model(path)
     if text.count("/") == 1 and not text.startswith(LIBRARIES):
         return _from_hub(text)
-    return load_published(text if "/" in text else f"torchvision/{text}", None if weights is None else Path(weights))
+    return load_published(_with_library(text), None if weights is None else Path(weights))
+
+
+def _with_library(name: str) -> str:
+    """Return a name with its library; refuse a bare one that torchvision does not know with the kinds of names."""
+    from torchvision import models
+
+    if "/" in name:
+        return name
+    known = models.list_models(module=models)
+    if name not in known:
+        raise InputError(
+            f"torchvision has no classifier {name!r}, nor is it a file or bundled; expected a name such as "
+            f"torchvision/resnet50, timm/NAME, transformers/OWNER/NAME or OWNER/NAME on the Hub, {', '.join(BUNDLED)}, "
+            f"or a run folder or its {MODEL_FILE}{did_you_mean(name, [*BUNDLED, *known])}"
+        )
+    return f"torchvision/{name}"
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -232,11 +259,8 @@ def load_published(name: str, weights: Path | None = None) -> WrappedClassifier:
     network = create(name)
     spec, fetch = input_and_weights(name, network)
     state = _fetched(fetch, name) if weights is None else _read(weights)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{weights or 'what was downloaded'} does not hold the weights of {name}: {reason}") from error
+    failure = f"{weights or 'what was downloaded'} does not hold the weights of {name}"
+    load_weights(network, state, failure)
     return WrappedClassifier(network, spec, name).eval()
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from warnings import warn
 
 import torch
-from torch import Tensor
 
 from ibviz.attribution.catalogue import METHODS, Explanation, checked_options, method_of
+from ibviz.attribution.map_files import save_maps
 from ibviz.attribution.methods import explain, predict
 from ibviz.benchmark.class_match import match_classes
 from ibviz.benchmark.comparison import compare_protocols, comparison_text
@@ -25,10 +25,9 @@ from ibviz.data.sources import find_part, view_of
 from ibviz.errors import InputError
 from ibviz.figures import panel
 from ibviz.files import ensure_folder, remove_abandoned
-from ibviz.models.checkpoint import write_tensors
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.types import AttentionMap, Images, Labels
+from ibviz.types import Images, Labels
 from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption
 from ibviz.workflows.model import describe
 
@@ -41,6 +40,20 @@ def raise_unfit(_method: str, error: InputError) -> None:
     raise error
 
 
+def check_methods(names: str) -> None:
+    """Refuse an unknown method in a list with commas, before a network is loaded.
+
+    >>> check_methods("grad_cam, all")
+    """
+    for name in _listed(names):
+        if name != ALL_METHODS:
+            method_of(name)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str, dict[str, Any]]:
     """Return methods from a comma-separated list, with the layer as an option of those that take one.
 
@@ -49,7 +62,7 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
     >>> choose_methods("grad_cam,uniform", "stem", trained=True)
     {'grad_cam': {'layer': 'stem'}, 'uniform': {}}
     """
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    chosen = _listed(names)
     usual = [*(["attention"] if trained else []), "grad_cam", "integrated_gradients"]
     if chosen == [ALL_METHODS]:
         chosen = [name for name, method in METHODS.items() if not method.control]
@@ -225,14 +238,3 @@ def explain_images(
         for index, value in zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)
     ]
     return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]
-
-
-def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, Any]) -> None:
-    """Write maps exactly: the anchor index and table if there are anchors, otherwise float32."""
-    tensors: dict[str, Tensor] = {}
-    for name, explanation in maps.items():
-        if isinstance(explanation, AttentionMap) and explanation.index is not None and explanation.anchors is not None:
-            tensors |= {f"{name}/index": explanation.index.to(torch.int16), f"{name}/anchors": explanation.anchors}
-        else:
-            tensors[name] = explanation.mean if isinstance(explanation, AttentionMap) else explanation
-    write_tensors(path, tensors, {"kind": "maps", "record": record})

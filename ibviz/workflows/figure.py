@@ -33,6 +33,11 @@ def redraw_figure(sidecar: Path) -> Panel:
         arguments = {name: unpack_argument(value, tensors) for name, value in stored["arguments"].items()}
     except InputError as error:
         raise InputError(f"{sidecar}: {error}; {again}") from error
+    known = list(signature(FIGURES[stored["kind"]]).parameters)
+    if strange := next((name for name in arguments if name not in known), None):
+        raise unknown(
+            f"argument of {stored['kind']} in {sidecar}, which another version of ibviz wrote,", strange, known
+        )
     draw = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(FIGURES[stored["kind"]])
     try:
         signature(draw).bind(**arguments)

@@ -8,7 +8,8 @@ import torch
 
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
-from ibviz.models.loading import Classifier, load
+from ibviz.models.config import LIBRARIES
+from ibviz.models.loading import BUNDLED, Classifier, load
 
 
 def load_on(name: str, weights: Path | None, device: str) -> Classifier:
@@ -20,6 +21,16 @@ def load_on(name: str, weights: Path | None, device: str) -> Classifier:
         return model.to(device.replace("auto", "cpu"))
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def load_trained(name: str, device: str) -> Classifier:
+    """Load a network with trained attention; a library's name is refused before its weights are downloaded."""
+    if name.startswith(LIBRARIES):
+        raise InputError(
+            f"{name} has no trained attention; expected a run folder of `ibviz train`, its model.safetensors, or "
+            f"{' or '.join(BUNDLED)}"
+        )
+    return load_on(name, None, device)
 
 
 def describe(model: Classifier) -> dict[str, Any]:

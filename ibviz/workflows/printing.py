@@ -4,6 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ibviz.errors import InputError
+from ibviz.progress import tell
+
+NEAR_CHANCE = 1.2  # times the accuracy of guessing
+
 
 def print_epoch(row: dict[str, Any]) -> None:
     """Print an epoch of a training in one line, and its warning on standard error."""
@@ -21,6 +26,30 @@ def print_epoch_of(name: str, row: dict[str, Any]) -> None:
     """Print an epoch of a named training."""
     print(name, end="  ")
     print_epoch(row)
+
+
+def print_trained(folder: Path) -> None:
+    """Print where the best weights of a training are, and say so if they know nothing."""
+    from ibviz.models.classifier import IBClassifier
+    from ibviz.models.loading import load
+
+    path = folder / "model.safetensors"
+    print(f"best weights: {path}")
+    model = load(path)
+    assert isinstance(model, IBClassifier)
+    chance, accuracy = 1 / len(model.spec.class_names), model.facts["validation"]["accuracy"]
+    if accuracy < NEAR_CHANCE * chance:
+        print(
+            f"ibviz: these weights are no better than chance: validation accuracy {accuracy:.1%}, of "
+            f"{len(model.spec.class_names)} classes {chance:.1%}; train for more epochs, change the learning rate (lr "
+            "under [training]), or look at images and labels",
+            file=sys.stderr,
+        )
+
+
+def print_unfit(method: str, error: InputError) -> None:
+    """Print why a method is left out."""
+    tell(f"{method} left out: {' '.join(str(error).split()).removeprefix(method).lstrip(': ')}")
 
 
 def print_results(folder: Path) -> None:

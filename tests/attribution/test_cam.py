@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ibviz.attribution import cam
+from ibviz.attribution.cam_layers import choose_layer
 from ibviz.attribution.catalogue import METHODS
 from ibviz.attribution.methods import explain, values
+from ibviz.attribution.trial import refuse_cropping_before
 from ibviz.errors import InputError
 
 close = torch.testing.assert_close
@@ -134,7 +136,7 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
             return self.head(joined.reshape(len(images) if way == "reshaped" else len(joined), -1))
 
     model = Network()
-    cam.refuse_cropping_before(model, images[:1], "body")  # looked at once
+    refuse_cropping_before(model, images[:1], "body")  # looked at once
     model.rows = 0
     maps = cam.ablation_cam(model, images, TARGETS, layer="body")
     assert model.rows == 4 + 1 + 4 * (1 if way == "bchw" else 9)  # for the logits, to see which way, and of each image
@@ -153,7 +155,7 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
 
 def test_the_rest_of_a_classifier_with_attention_takes_rows_of_its_stem(monkeypatch):
     model, images, seen = bottlenecked(), torch.rand(2, 3, 48, 48), list[int]()
-    cam.refuse_cropping_before(model, images[:1], "network.stem")  # looked at once
+    refuse_cropping_before(model, images[:1], "network.stem")  # looked at once
     model.get_submodule("network.stem").register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     once = cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem")
     assert seen == [2, 1, 1, 1]
@@ -162,16 +164,16 @@ def test_the_rest_of_a_classifier_with_attention_takes_rows_of_its_stem(monkeypa
 
 
 def test_the_layer_is_the_last_that_all_passes_with_a_grid_of_four(images):
-    assert cam.choose_layer(quadrants(), torch.rand(1, 3, 16, 16)) == "network.cells"
-    assert cam.choose_layer(TwoParts(), images) == "head.1"
+    assert choose_layer(quadrants(), torch.rand(1, 3, 16, 16)) == "network.cells"
+    assert choose_layer(TwoParts(), images) == "head.1"
     classes_last = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    assert cam.choose_layer(classes_last, images) == "0"  # all maps would be the same in layers 1 and 2
+    assert choose_layer(classes_last, images) == "0"  # all maps would be the same in layers 1 and 2
     vit = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=24, num_heads=2, num_classes=5
     ).eval()
-    assert cam.choose_layer(vit, torch.rand(1, 3, 32, 32)) == "blocks.1"  # the class token passes by what follows
+    assert choose_layer(vit, torch.rand(1, 3, 32, 32)) == "blocks.1"  # the class token passes by what follows
     maps = cam.grad_cam(vit, torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
     assert maps.shape == (2, 4, 4)
     assert maps.max() > 0
@@ -180,7 +182,7 @@ def test_the_layer_is_the_last_that_all_passes_with_a_grid_of_four(images):
 @pytest.mark.parametrize("method", BY_GRADIENT)
 def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
     model, graph = TwoParts(), list[bool]()
-    cam.refuse_cropping_before(model, images[:1], "body")  # looked at once
+    refuse_cropping_before(model, images[:1], "body")  # looked at once
     for module in (model.body, model.head):
         module.register_forward_pre_hook(lambda module, inputs: graph.append(torch.is_grad_enabled()))
     METHODS[method](model, images, TARGETS, layer="body")
@@ -191,7 +193,7 @@ def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
 def test_a_named_layer_costs_no_pass_to_find(method, images):
     """Score-CAM asks about a black image and 4 x 9 masked ones; Ablation-CAM whether rows multiply, then of each."""
     model, seen = TwoParts(), list[int]()
-    cam.refuse_cropping_before(model, images[:1], "body")  # looked at once
+    refuse_cropping_before(model, images[:1], "body")  # looked at once
     model.body.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     METHODS[method](model, images, TARGETS, layer="body")
     expected = {"score_cam": [4, 1, 36], "ablation_cam": [4, 1, 1, 1, 1, 1], "guided_grad_cam": [4, 4]}
@@ -202,7 +204,7 @@ def test_a_named_layer_costs_no_pass_to_find(method, images):
 def test_an_image_asked_about_for_two_targets_passes_once(method, images):
     model, rows = TwoParts(), list[int]()
     explained: Any = partial(METHODS[method], model, **FEW.get(method, {"layer": "body"}))
-    cam.refuse_cropping_before(model, images[:1], "body")  # looked at once
+    refuse_cropping_before(model, images[:1], "body")  # looked at once
     model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     one = explained(images[[1]], TARGETS[[1]])
     single = sum(rows)

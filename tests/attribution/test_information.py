@@ -289,5 +289,5 @@ def test_a_network_that_is_cut_off_from_gradients_is_told_so(layer):
 def test_a_layer_without_a_grid_names_those_with_one(images):
     with pytest.raises(InputError, match=r"stem \(12x12\)"):
         explain(bottlenecked(), images, "iba", layer="decoder")
-    with pytest.raises(InputError, match="options of iba"):
+    with pytest.raises(InputError, match="options of IBA"):
         explain(bottlenecked(), images, "iba", statistics=3)

@@ -119,7 +119,7 @@ def test_modules_that_do_not_fit_say_what_they_give(network, images):
     refused(r"gives \[\(3, 48, 5\)\], expected one tensor .* in the images' proportion", module="tokens")
     refused(r"expected one tensor \(b, \.\.\) of 6x9", module="flat", grid=(6, 9))
     refused("runs 2 times", module="pay.op", reading="softmax")
-    refused("options of module_attention", module="pay", reading="tanh")
+    refused("options of Module attention", module="pay", reading="tanh")
 
 
 @pytest.mark.parametrize("anchors", [5, None])

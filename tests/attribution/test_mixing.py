@@ -14,7 +14,7 @@ from torchvision.models import SwinTransformer
 
 from ibviz.attribution import catalogue
 from ibviz.attribution.methods import values
-from ibviz.attribution.softmax import by_heads, recorded_attention
+from ibviz.attribution.softmax import recorded_attention, split_heads
 from ibviz.attribution.transformer import attention_rollout, gradient_rollout
 from ibviz.errors import InputError
 
@@ -27,7 +27,7 @@ IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 TARGETS = torch.tensor([1, 4])
 
 
-def peaked(network: nn.Module) -> nn.Module:
+def peaked(network: Any) -> Any:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -72,10 +72,10 @@ class Toy(nn.Module):
 
 def rows_of(network: nn.Module, images: Tensor, target: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Attention `(b, heads, q, k)` of a pass, and the gradients of the targets' logits."""
-    with recorded_attention(network) as seen:
+    with recorded_attention() as seen:
         score = network(images.clone().requires_grad_()).gather(1, target.unsqueeze(1)).sum()
         slopes = torch.autograd.grad(score, seen)
-    return [by_heads(one.detach(), len(images)) for one in seen], [by_heads(one, len(images)) for one in slopes]
+    return [split_heads(one.detach(), len(images)) for one in seen], [split_heads(one, len(images)) for one in slopes]
 
 
 def by_loop(layers: list[list[Tensor]], slopes: list[list[Tensor]], start: Tensor, method: str) -> Tensor:
@@ -397,3 +397,74 @@ def test_a_probe_leaves_nothing_behind():
     assert all(torch.equal(one, weights[name]) for name, one in network.state_dict().items())
     assert all(one.grad is None for one in network.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+class PassedBy(Toy):
+    """The mean colour of the image has a say of its own."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + images.mean((1, 2, 3))[:, None] * torch.arange(5)
+
+
+class ContextAdded(nn.Module):
+    """A context pooled by attention is added to each cell of a convolution, whose mean decides, as in GCNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.key, self.head = nn.Conv2d(3, 8, 8, 8), nn.Conv2d(8, 1, 1), nn.Linear(8, 5)
+
+    def pooled(self, cells: Tensor) -> Tensor:
+        return (8 * self.key(cells).flatten(2)).softmax(2) @ cells.flatten(2).mT
+
+    def forward(self, images: Tensor) -> Tensor:
+        cells = self.conv(images)
+        return self.head((cells.flatten(2).mT + self.pooled(cells)).mean(1))
+
+
+class ContextAlone(ContextAdded):
+    """What attention pools is all that the head sees."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.pooled(self.conv(images))[:, 0])
+
+
+@pytest.mark.parametrize("kind", [PassedBy, ContextAdded])
+@pytest.mark.parametrize("method", METHODS)
+def test_attention_that_pixels_pass_by_is_refused(kind, method):
+    with pytest.raises(InputError, match=r"past its attention.*such as grad_cam"):
+        METHODS[method](peaked(kind()), IMAGES, TARGETS)
+
+
+def test_attention_that_pools_all_that_the_head_sees_is_the_map():
+    model: Any = peaked(ContextAlone())
+    expected = (8 * model.key(model.conv(IMAGES)).flatten(2)).softmax(2)
+    for method in ("raw", "rollout"):
+        maps = values(METHODS[method](model, IMAGES, TARGETS))
+        torch.testing.assert_close(maps, expected[:, 0].detach().unflatten(1, maps.shape[1:]))
+
+
+class LargestToken(Toy):
+    """The largest of each channel over the cells decides: other cells in every image."""
+
+    def decide(self, tokens: Tensor) -> Tensor:
+        return self.head(tokens[:, 1:].amax(1))
+
+
+def test_tokens_that_decide_in_one_image_alone_are_not_taken_for_all():
+    for method in ("raw", "rollout"):
+        with pytest.raises(InputError, match=r"differs between images.*choose gradient_rollout"):
+            METHODS[method](peaked(LargestToken()), IMAGES, TARGETS)
+
+
+class CropsBefore(Toy):
+    """Attends to the middle of its images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(F.interpolate(images, scale_factor=1.5)[:, :, 4:-4, 4:-4])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attention_within_a_crop_is_refused(method):
+    with pytest.raises(InputError, match="rows of pixels: this network crops its images"):
+        METHODS[method](peaked(CropsBefore()), IMAGES, TARGETS)

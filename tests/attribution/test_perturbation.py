@@ -9,15 +9,8 @@ from networks import TwoParts
 from torch import Tensor, nn
 
 from ibviz.attribution.catalogue import METHODS
-from ibviz.attribution.perturbation import (
-    feature_ablation,
-    kernel_shap,
-    lime,
-    occlusion,
-    rise,
-    shifted_masks,
-    superpixels,
-)
+from ibviz.attribution.perturbation import occlusion, rise, shifted_masks
+from ibviz.attribution.superpixels import feature_ablation, kernel_shap, lime, superpixels
 from ibviz.errors import InputError
 
 close = torch.testing.assert_close
@@ -201,7 +194,7 @@ def test_a_regression_that_samples_leave_open_is_refused(images):
     assert (superpixels(images, 3).amax((1, 2)) == 3).all()
     kernel_shap(TwoParts(), images, TARGETS, segments=3, samples=4)
     for segments, samples, found in ((3, 3, 4), (2, 500, 1)):
-        with pytest.raises(InputError, match=f"one sample a superpixel; got {samples} samples for {found} to {found};"):
+        with pytest.raises(InputError, match=f"per superpixel; got {samples} samples for {found} to {found};"):
             kernel_shap(TwoParts(), images, TARGETS, segments=segments, samples=samples)
 
 

@@ -152,7 +152,7 @@ def test_autocast_rounds_the_network_and_no_product_of_its_attention(method, ima
     network, targets = small_timm(), torch.tensor([1, 4])
     with torch.autocast("cpu", torch.bfloat16):
         maps = METHODS[method](network, images, targets)
-        with recorded_attention(network) as seen:
+        with recorded_attention() as seen:
             score = network(images).gather(1, targets.unsqueeze(1)).sum()
         slopes = torch.autograd.grad(score, seen)
     total = relevance([one.detach().double() for one in seen], [one.double() for one in slopes], method)
@@ -190,7 +190,7 @@ def test_attention_may_be_asked_by_position_and_by_name(call, images):
     before = network(images)
     mixed = attend(network.attention, network.tokens, kept)  # pyright: ignore[reportArgumentType]
     close(maps, kept[0].mean(1)[:, 0, 1:].view(2, 4, 6).detach())
-    with recorded_attention(network):
+    with recorded_attention():
         close(network(images), before)
     close(before, network.head(mixed[:, 0]))  # pyright: ignore[reportCallIssue]
 
@@ -209,7 +209,7 @@ def test_a_network_answers_the_same_while_it_is_watched_and_is_as_it_was_after(b
     switches = [vars(module).get("fused_attn") for module in network.modules()]
     with torch.no_grad():
         before = network(images)
-        with pytest.raises(KeyError) if failing else nullcontext(), recorded_attention(network) as seen:
+        with pytest.raises(KeyError) if failing else nullcontext(), recorded_attention() as seen:
             close(network(images), before)
             assert len(seen) == 3
             if failing:

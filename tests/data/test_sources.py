@@ -359,7 +359,7 @@ def test_only_the_images_that_lie_in_a_class_folder_itself_count(tmp_path):
     write_folder(tmp_path / "test", [2, 4])
     folder = tmp_path / "test" / "cat"
     picture(6).save(folder / "a.PNG")
-    for other in ("._z.png", "deep/z.png", ".thumbnails/z.png", "z.png/z.txt", "note.txt"):
+    for other in ("._z.png", ".thumbnails/z.png", "z.png/z.txt", "note.txt"):
         (folder / other).parent.mkdir(exist_ok=True)
         (folder / other).touch()
     with pytest.warns(UserWarning, match=r"1 with the name of an image .*: z\.png$"):
@@ -402,6 +402,20 @@ def test_what_is_not_used_of_a_class_folder_is_listed(tmp_path):
     (folder / "null.bmp").symlink_to("/dev/null")
     with pytest.warns(UserWarning, match=r"4 with .* not used, .*: a\.tif, b\.HEIC, null\.bmp, pipe\.jpg$"):
         assert numbers(load_images(FOLDER, "test", tmp_path)) == [2, 4]
+
+
+def test_images_beside_and_below_the_class_folders_are_listed(tmp_path):
+    write_folder(tmp_path / "test", [2, 4])
+    image = next((tmp_path / "test" / "cat").glob("*.png"))
+    for folder in ("cat/more", "cat/.hidden", "cat/empty"):
+        (tmp_path / "test" / folder).mkdir()
+    for place in ("cat/more/deep.png", "cat/.hidden/x.png", "loose.png"):
+        shutil.copy(image, tmp_path / "test" / place)
+    with pytest.warns(UserWarning, match="lie where none are read") as heard:
+        assert numbers(load_images(FOLDER, "test", tmp_path)) == [2, 4]
+    deeper, beside = (str(warning.message).partition(";")[0] for warning in heard)
+    assert deeper.endswith("read: more/")
+    assert beside.endswith("read: loose.png")
 
 
 def test_a_link_that_leads_nowhere_counts_as_an_image_that_cannot_be_read(tmp_path):

@@ -454,3 +454,12 @@ def test_auroc_needs_pixels_on_both_sides():
     maps, whole = drawn(0, 1, 2, 2), torch.ones(1, 4, 4, dtype=torch.bool)
     assert auroc(maps, whole).isnan().all()
     assert auroc(maps, ~whole).isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(6, 2), (2, 6)])
+def test_auroc_of_a_map_that_is_finer_in_one_direction_is_that_of_its_pixels(shape):
+    """Averaged along that direction into the pixels of the image, by hand."""
+    maps = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    regions = torch.tensor([[True, False], [False, False]]).expand(3, 2, 2)
+    pixels = maps.view(3, 2, shape[0] // 2, 2, shape[1] // 2).mean((2, 4))
+    assert_close(auroc(maps, regions), auroc(pixels, regions))

@@ -17,7 +17,7 @@ import ibviz
 from ibviz.attribution.methods import explain, predict, values
 from ibviz.attribution.randomisation import randomise
 from ibviz.errors import InputError, NoMapError
-from ibviz.models.hooks import evaluating
+from ibviz.models.hooks import evaluating, unsealed
 
 close = torch.testing.assert_close
 TARGETS = torch.tensor([0, 2])
@@ -406,3 +406,55 @@ def test_attention_for_a_compiled_network_is_refused(place):
     compiled = torch.compile(network, backend="eager") if place == "whole" else network
     with pytest.raises(InputError, match=r"compiled code leaves attention out; attach to the network as it was"):
         attached(cast(nn.Module, compiled), "first")
+
+
+def test_buffers_that_a_pass_changes_are_as_before():
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(12, 2)
+            self.passes: Tensor
+            self.last: Tensor
+            self.register_buffer("passes", torch.zeros(()))
+            self.register_buffer("last", torch.zeros(0))
+
+        last: Tensor
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.passes += 1
+            self.last.resize_(len(images)).fill_(1)
+            return self.head(images.flatten(1))
+
+    model = Counting()
+    explain(model, torch.rand(2, 3, 2, 2), "saliency")
+    assert model.get_buffer("passes") == 0
+    assert model.get_buffer("last").shape == (0,)
+
+
+def test_the_default_device_is_the_networks_alone():
+    class Making(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.devices = nn.Linear(12, 2), set[str]()
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.devices.add(torch.zeros(1).device.type)
+            return self.head(images.flatten(1))
+
+    model, images = Making(), torch.rand(2, 3, 2, 2)
+    expected = values(explain(model, images, "rise", masks=4))
+    model.devices.clear()
+    torch.set_default_device("meta")
+    try:
+        found = values(explain(model, images, "rise", masks=4))
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(values(found), values(expected))
+    assert model.devices == {"meta"}
+
+
+def test_what_is_no_module_is_refused():
+    for network in (lambda images: images, [nn.Linear(12, 2)], None, nn.Linear):
+        with pytest.raises(InputError, match=r"expected a network, a torch.nn.Module; got"):
+            unsealed(network)  # `explain` itself, whose annotation answers first in tests, calls it

@@ -122,9 +122,11 @@ def test_vgg32_gives_the_authors_activations_and_losses(vgg: IBClassifier, parit
 
 
 def test_vgg32_gives_the_authors_gradients(vgg: IBClassifier, parity: Path):
+    """In float64: on processors without AVX-512, float32 gradients of this network are off by 0.3 % from rounding."""
     case = read_case(parity / "vgg32_aib_qt.cases.safetensors", "train_s1")
+    exact = {key: value.double() if value.is_floating_point() else value for key, value in case.items()}
     config = ObjectiveConfig(beta=0.005, kl="official", codebook=0.4 * math.log(2), commitment=0.1 * math.log(2))
-    total = Objective(vgg.train(), config).losses(run_case(vgg, case), case["y"]).total
+    total = Objective(vgg.double().train(), config).losses(run_case(vgg, exact), case["y"]).total
     (total / math.log(2)).backward()
     names = dict(zip(convert(vgg_state(parity)), vgg_state(parity), strict=True))
     ours = {names[key]: parameter.grad for key, parameter in vgg.named_parameters()}
@@ -139,9 +141,9 @@ def test_vgg32_gives_the_authors_gradients(vgg: IBClassifier, parity: Path):
         # A bias before a batch norm has no gradient but rounding: compare it on the scale of its layer's weight.
         layer = case.get("grad_norm/" + name.removesuffix("bias") + "weight", torch.tensor(norm)).item()
         if kind == "grad":
-            assert (grad.view_as(theirs) - theirs).norm().item() <= 1e-4 * max(norm, layer), name
-        else:
-            assert abs(grad.norm().item() - norm) <= 1e-4 * max(norm, layer), name
+            assert (grad.view_as(theirs) - theirs).norm().item() <= 2e-5 * max(norm, layer), name
+        else:  # of more layers, in the rounding of the authors' float32: up to 1.3e-4
+            assert abs(grad.norm().item() - norm) <= 2e-4 * max(norm, layer), name
         checked += 1
     assert checked == 129
 

@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from ibviz.models.quantizer import AnchorQuantizer, nearest_anchor
+from ibviz.errors import InputError
+from ibviz.models.quantizer import AnchorQuantizer, nearest_anchor, straight_through
 
 close = torch.testing.assert_close
 
@@ -28,3 +30,16 @@ def test_gradient_passes_straight_and_never_reaches_the_anchors():
     (quantizer(attention)[0] * weights).sum().backward()
     close(attention.grad, weights)
     assert quantizer.anchors.grad is None
+
+
+def test_two_anchors_are_enough_and_one_is_refused():
+    assert AnchorQuantizer(2).anchors.tolist() == [0.0, 1.0]
+    with pytest.raises(InputError, match=r"at least 2.*got 1"):
+        AnchorQuantizer(1)
+
+
+def test_quantised_values_move_with_the_anchor_and_gradients_do_not():
+    values = torch.tensor([0.25], requires_grad=True)
+    through = straight_through(values, torch.tensor([3.0]))
+    through.backward()
+    assert (through.item(), values.grad.item()) == (3.0, 1.0)

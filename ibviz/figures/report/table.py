@@ -19,7 +19,7 @@ class Cell(NamedTuple):
 
     value: float | None = None
     text: str = NONE
-    packed_interval: str = ""
+    interval: str = ""
     places: tuple[float, float, float] | None = None  # low, mean, high
     zero: float | None = None
 
