@@ -22,7 +22,7 @@ import ibviz
 from ibviz.data import digits, to_float
 from ibviz.errors import InputError
 from ibviz.metrics import MetricInput, scorer
-from ibviz.metrics.catalogue import measured
+from ibviz.metrics.catalogue import measure
 
 IMAGES = 2
 LIMIT = 60  # seconds an entry may take
@@ -89,7 +89,7 @@ def main() -> None:
         return f"maps of {result.shape[1]} x {result.shape[2]}"
 
     def metric(name: str) -> str:
-        return ", ".join(f"{value:.3g}" for value in measured(f"quantus:{name}", given)[0].tolist())
+        return ", ".join(f"{value:.3g}" for value in measure(f"quantus:{name}", given)[0].tolist())
 
     out.write_text(
         PAGE.format(

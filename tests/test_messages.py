@@ -19,7 +19,7 @@ from ibviz.errors import InputError
 from ibviz.files import ensure_folder
 from ibviz.models.loading import load
 from ibviz.settings import read_toml
-from ibviz.workflows.figure import redraw
+from ibviz.workflows.figure import redraw_figure
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_an_unknown_key_of_a_sidecar_is_named_with_the_known_ones(tmp_path):
     held.pop("sha256")
     (tmp_path / "a.json").write_text(json.dumps(seal(held)))
     with pytest.raises(InputError, match=r"unknown argument of anchor_usage in .*a\.json.* 'colour'; known: anchors, "):
-        redraw(tmp_path / "a.json")
+        redraw_figure(tmp_path / "a.json")
 
 
 def test_weights_of_another_network_are_told_in_counts_and_three_names(tmp_path):

@@ -17,6 +17,7 @@ from ibviz.types import AttentionMap, Grid
 def comparison_grid(explanations: Mapping[str, Explanation]) -> Grid:
     """Return the grid of the first trained attention, otherwise the coarsest of all.
 
+    >>> import torch
     >>> comparison_grid({"fine": torch.rand(1, 32, 32), "coarse": torch.rand(1, 8, 8)})
     (8, 8)
     """
@@ -44,6 +45,7 @@ def with_normalisation(model: nn.Module) -> Classifier:
 def fingerprint(tensors: list[Tensor]) -> str:
     """Return twelve hexadecimal digits of the SHA-256 of tensors, in row-major order whatever their memory format.
 
+    >>> import torch
     >>> fingerprint([torch.zeros(2)])
     'af5570f5a181'
     """

@@ -16,7 +16,7 @@ from ibviz.benchmark.results import read_results
 from ibviz.benchmark.store import pack, write_shard
 from ibviz.errors import InputError
 from ibviz.types import AttentionMap
-from ibviz.workflows.evaluate import present
+from ibviz.workflows.evaluate import write_presentation
 from ibviz.workflows.report import report_of, write_report
 
 IMAGES, PICTURES = 12, 6
@@ -146,14 +146,14 @@ def test_the_axes_of_curves_are_named_by_the_score_of_the_protocol(folder):
     path.write_text(path.read_text().replace('"score": "probability"', '"score": "log_probability"'))
     assert [one.score for one in report_of(read_results(folder)).comparisons] == ["log probability"] * 2
     shutil.rmtree(folder / "maps")  # without which there are curves, but no panel
-    present(folder)
+    write_presentation(folder)
     assert json.loads((folder / "curves.json").read_text())["arguments"]["score"] == "log probability"
     assert (folder / "curves.png").exists()
     assert not list(folder.glob("panel*"))
 
 
 def test_a_panel_says_the_class_its_share_and_the_truth(folder):
-    present(folder)
+    write_presentation(folder)
     captions = json.loads((folder / "panel.json").read_text())["arguments"]["captions"]
     said: Any = read_results(folder).predictions
     assert captions[1] == f"{CLASSES[1]} ({100 * said['probability'][1]:.0f}%)"
