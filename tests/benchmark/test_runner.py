@@ -422,7 +422,7 @@ def test_folders_of_several_processes_are_merged_into_the_result_of_one(whole, t
     monkeypatch.setattr(Processes, "wait", lambda _: None)
     folders = [tmp_path / name for name in "abc"]
     plan = loop.read_plan(whole)
-    monkeypatch.setattr(Processes, "agreed", lambda *_: plan)
+    monkeypatch.setattr(Processes, "broadcast", lambda *_: plan)
     for rank, folder in enumerate(folders):
         assert not run_small(folder, processes=Processes(rank, 3))
     with monkeypatch.context() as patched:
