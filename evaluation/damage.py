@@ -16,7 +16,7 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel
 
-from evaluation.tiny import contents, recipe, suite, without_times
+from evaluation.tiny import contents, draw_few, recipe, suite, without_times
 from ibviz.benchmark.evaluation import versions
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner import loop
@@ -42,6 +42,7 @@ from ibviz.workflows.figure import redraw_files
 from ibviz.workflows.report import write_report
 
 OUTCOMES = ("equal", "repaired", "refused", "unnamed", "silent", "traceback")
+ROUND = 20  # tries of a kind before the counts are written
 TABLES = ("rows.parquet", "images.parquet", "predictions.parquet", "curves.parquet")
 
 
@@ -221,13 +222,13 @@ def attempt(kind: Kind, folder: Path, target: Path, sound: Any) -> tuple[str, st
     return ("repaired" if target.name in said.getvalue() or target.parent.name in said.getvalue() else "equal"), ""
 
 
-def study(name: str, kind: Kind, source: Path, counts: Counts, most: int) -> None:
-    """Damage a file of one kind until it has been done as often as asked, at most `most` times now."""
+def study(name: str, kind: Kind, source: Path, counts: Counts) -> None:
+    """Damage a file of one kind `ROUND` times more, but not more often than asked."""
     with TemporaryDirectory() as place:
         whole = Path(place, "sound")
         shutil.copytree(source, whole)
         sound = kind.use(whole)
-        for number in range(counts.tries, min(kind.tries, counts.tries + most)):
+        for number in range(counts.tries, min(kind.tries, counts.tries + ROUND)):
             folder = Path(place, "damaged")
             shutil.copytree(source, folder)
             target = sorted(folder.glob(kind.file))[0]
@@ -238,6 +239,17 @@ def study(name: str, kind: Kind, source: Path, counts: Counts, most: int) -> Non
             if told:
                 counts.failures.append(f"try {number}, bit {bit}: {what}: {told}")
             shutil.rmtree(folder)
+
+
+def in_rounds(chosen: dict[str, Kind], damage: Damage) -> Iterator[tuple[str, Kind]]:
+    """Take the kinds in turn until each has been damaged as often as asked."""
+    left = dict(chosen)
+    while left:
+        for name, kind in list(left.items()):
+            if name in damage.kinds and damage.kinds[name].tries >= kind.tries:
+                del left[name]
+            else:
+                yield name, kind
 
 
 def save(damage: Damage, path: Path) -> None:
@@ -258,20 +270,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, required=True, help="JSON file of the counts, read where it is there")
     options.add_argument("--only", default="", help="kinds of files, separated by commas")
-    options.add_argument("--most", type=int, default=10**6, help="tries of each kind in this call")
     given = options.parse_args()
     torch.set_num_threads(1)
+    draw_few()
     damage = Damage.model_validate_json(given.out.read_text()) if given.out.exists() else Damage()
     damage.circumstances = {"command": command(), "python": platform.python_version(), **versions()}
     chosen = {name: kind for name, kind in KINDS.items() if not given.only or name in given.only.split(",")}
     with TemporaryDirectory() as place:
-        for name, kind in chosen.items():
+        for name, kind in in_rounds(chosen, damage):
             begun, source = time.monotonic(), Path(place, kind.run)
             if not source.exists():
                 source.mkdir()
                 RUNS[kind.run](source)
-            counts = damage.kinds.setdefault(name, Counts(read_by=kind.use.__name__))
-            study(name, kind, source, counts, given.most)
+            study(name, kind, source, damage.kinds.setdefault(name, Counts(read_by=kind.use.__name__)))
             damage.seconds += time.monotonic() - begun
             save(damage, given.out)
     print(table(damage))

@@ -29,7 +29,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from evaluation.forking import ended, forked, preload
-from evaluation.tiny import RECIPE, SUITE, contents, recipe, suite, without_times
+from evaluation.tiny import RECIPE, SUITE, contents, draw_few, recipe, suite, without_times
 from ibviz.benchmark.evaluation import versions
 from ibviz.files import command, read_rows, replacing
 
@@ -243,6 +243,8 @@ def main() -> None:
     given = options.parse_args()
     out = given.out.absolute()
     preload(LIBRARIES)
+    torch.set_num_threads(1)
+    draw_few()
     kills = Kills.model_validate_json(out.read_text()) if out.exists() else Kills()
     kills.circumstances = {"command": command(), "python": platform.python_version(), **versions()}
     with TemporaryDirectory() as name:

@@ -1,12 +1,17 @@
 """The smallest inputs of every command, for studies that run each of them hundreds of times."""
 
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ibviz.benchmark.config import SuiteConfig
+from ibviz.data import synthetic
+from ibviz.data.image_set import ImageSet
+from ibviz.data.listing import Split
 from ibviz.training.recipe import Recipe
 
+FEW = 40
 RECIPE = """
 [data]
 limit = 32
@@ -31,6 +36,18 @@ def recipe() -> Recipe:
 
 def suite() -> SuiteConfig:
     return SuiteConfig.model_validate(tomllib.loads(SUITE))
+
+
+def draw_few() -> None:
+    """Let this process, and those forked from it, draw at most 40 embedded images of a split, and those once."""
+    drawn = cache(synthetic.digits)
+
+    def digits(split: Split, *, count: int, **options: Any) -> ImageSet:
+        return drawn(split, count=min(count, FEW), **options)
+
+    synthetic.digits = digits
+    for split in ("train", "validation", "test"):
+        digits(split, count=FEW, seed=0, background="photographs")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -227,7 +227,7 @@ def test_names_that_are_not_known_come_with_those_that_are(refused, model, tmp_p
     assert "device 'gpu' cannot be used" in refused("explain", image, "--model", model, "--device", "gpu", *out)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('[data]\nsource = "cifar11"\n')
-    assert "'tiny_imagenet', 'hub', 'folder' or 'parquet'" in refused("train", recipe, *out)
+    assert "data.source: unknown source 'cifar11'; known: cifar10, cifar100, coco," in refused("train", recipe, *out)
 
 
 def test_toml_that_says_something_else(refused, tmp_path):

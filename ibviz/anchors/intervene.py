@@ -152,7 +152,7 @@ def edited(own: AttentionMap, donors: Donors, variant: Variant) -> Maps:
 
 
 class Effects(NamedTuple):
-    """Effects of each variant on each image: the fields up to `nats` are per image, the rest per variant and image."""
+    """Outcome of each variant on each image: the fields up to `nats` are per image, the rest per variant and image."""
 
     variants: tuple[Variant, ...]
     labels: Labels  # -1: unknown

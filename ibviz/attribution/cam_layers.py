@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ibviz.attribution.forward_pass import differentiable, predict_logits
 from ibviz.attribution.trial import refuse_cropping_before
-from ibviz.errors import InputError, NoMapError
+from ibviz.errors import InputError, NoMapError, not_finite
 from ibviz.models.grids import (
     GridLayout,
     from_grid,
@@ -132,7 +132,7 @@ def activations(model: nn.Module, images: Images, grid: nn.Module) -> FeatureMap
 def finite_features(features: FeatureMaps) -> FeatureMaps:
     """Return features in float32; raise `InputError` if some are NaN or infinite."""
     if not features.isfinite().all():
-        raise notfinite_features("features of the layer")
+        raise not_finite("features of the layer")
     return features.float()
 
 

@@ -1,4 +1,7 @@
-"""Images, labels and annotated objects from files, from the Hugging Face Hub or from the embedded generator."""
+"""Images, labels and annotated objects from files, from the Hugging Face Hub or from the embedded generator.
+
+`SOURCES` names the places that images can be read from.
+"""
 
 from ibviz.data.catalogue import SOURCES, Source
 from ibviz.data.config import DataConfig

@@ -1,7 +1,7 @@
 """Metrics of attribution maps: deletion and insertion curves, localisation, sparseness and complexity.
 
-Choices by name: `BASELINES` (values of removed pixels), `SCORES`, `TARGETS`. Settings of other programs: `PRESETS` for
-curves, `POINTING_PRESETS` for the pointing game.
+Choices by name: `METRICS`, `BASELINES` (values of removed pixels), `SCORES`, `TARGETS`. Settings of other programs:
+`PRESETS` for curves, `POINTING_PRESETS` for the pointing game.
 """
 
 from typing import TYPE_CHECKING

@@ -93,7 +93,10 @@ def _correlation(x: Float[Tensor, "b k"], y: Float[Tensor, "b k"]) -> Scores:
 
 
 class Drop(NamedTuple):
-    """Drop and increase per image; their means are average drop and increase in confidence (Chattopadhay 2018)."""
+    """Relative loss and increase of the score per image.
+
+    Their means are the average drop and the increase in confidence (Chattopadhay 2018).
+    """
 
     drop: Scores  # fraction of the score that is lost, 0 to 1; lower is better
     increase: Scores  # 1 if the score rose, otherwise 0; higher is better

@@ -195,6 +195,7 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], failure: str
 def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """Return in words how two sets of tensors differ.
 
+    >>> import torch
     >>> _differences({"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3)})
     'it lacks 1 of 2 tensors (b); 1 have another shape (a)'
     """

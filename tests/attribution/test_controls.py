@@ -54,7 +54,7 @@ def test_the_other_images_can_be_given():
     model, images = bottlenecked(anchors=None), five()
     own = model.inspect(images).attention.mean.detach()
     close(explain(model, images[:2], "other_image", others=images[3:]), own[3:], rtol=1e-5, atol=1e-7)
-    with pytest.raises(InputError, match="an image for each"):
+    with pytest.raises(InputError, match="others must have one image per image"):
         explain(model, images, "other_image", others=images[:2])
 
 

@@ -259,7 +259,7 @@ def test_an_unknown_layer_lists_the_grids():
 def test_unknown_methods_and_options_list_the_known():
     with pytest.raises(InputError, match="unknown method 'gradcam'; known: ablation_cam, attention, attention_mean"):
         explain(quadrants(), torch.rand(1, 3, 16, 16), "gradcam")
-    with pytest.raises(InputError, match="unknown option of grad_cam 'layr'; known: layer"):
+    with pytest.raises(InputError, match="unknown option of Grad-CAM 'layr'; known: layer"):
         explain(quadrants(), torch.rand(1, 3, 16, 16), "grad_cam", layr="x")
 
 
@@ -282,5 +282,5 @@ def test_controls_know_nothing_of_the_network(images):
 
 @pytest.mark.parametrize("steps", ["x", 0])
 def test_options_of_a_wrong_kind_are_refused(steps, images):
-    with pytest.raises(InputError, match="options of integrated_gradients"):
+    with pytest.raises(InputError, match="options of Integrated gradients"):
         explain(bottlenecked(), images, "integrated_gradients", steps=steps)

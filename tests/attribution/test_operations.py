@@ -219,13 +219,13 @@ SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", SMOOTH)
 def test_deep_lift_rescales_every_activation(name, images):
     """With a linear layer before and behind, the multiplier of each unit is known: change behind over change before."""
-    model = Computes(SMOOTH[name])
+    model, images = Computes(SMOOTH[name]).double(), images.double()  # a ratio of small differences
     with torch.no_grad():
         before, black = model.conv(images), model.conv(torch.zeros_like(images))
         change = SMOOTH[name](before.clone()) - SMOOTH[name](black.clone())
         multiplier = change / (before - black) * model.head.weight[TARGETS].view_as(before)
         expected = (images * F.conv_transpose2d(multiplier, model.conv.weight, padding=1)).sum(1)
-    close(run("deep_lift", model, images), expected, rtol=1e-4, atol=1e-6)
+    close(run("deep_lift", model, images).double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_deep_lift_gives_the_change_of_overlapping_pools_to_their_maxima(images):

@@ -42,4 +42,5 @@ def test_quantised_values_move_with_the_anchor_and_gradients_do_not():
     values = torch.tensor([0.25], requires_grad=True)
     through = straight_through(values, torch.tensor([3.0]))
     through.backward()
+    assert values.grad is not None
     assert (through.item(), values.grad.item()) == (3.0, 1.0)

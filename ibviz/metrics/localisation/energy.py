@@ -13,7 +13,10 @@ from ibviz.types import Grid, Maps, Masks, Scores
 
 
 class Energy(NamedTuple):
-    """Energy per image; all fields are NaN if the region is empty, two if the map has no positive value."""
+    """Share of a map that lies on the object, per image.
+
+    All fields are NaN if the region is empty, two if the map has no positive value.
+    """
 
     energy: Scores  # fraction of the map's positive mass that lies on the region
     chance: Scores  # fraction of the image that the region covers: the energy of a uniform map
