@@ -146,7 +146,7 @@ ADDED = {
 }
 BATCH_NORMS = frozenset({"CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"})
 WITHOUT_DATA = re.compile(r"^new_|_like$")  # operations that take no more than a tensor's shape
-HIDING = frozenset({"CopySlices", "Maximum", "Minimum"})  # a ReLU may be written with them
+HIDING = frozenset({"Abs", "CopySlices", "Maximum", "Minimum"})  # a ReLU may be written with them
 STRAIGHT = frozenset({"add", "sub"})  # how a value stands in for another whose gradient it takes
 
 
