@@ -126,5 +126,5 @@ BILINEAR_WITH_SUM = {
 }
 BATCH_NORMS = frozenset({"CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"})
 WITHOUT_DATA = re.compile(r"^new_|_like$")  # operations that read only the shape of a tensor
-MAY_HIDE_RELU = frozenset({"CopySlices", "Maximum", "Minimum"})  # operations with which a ReLU may be written
+MAY_HIDE_RELU = frozenset({"Abs", "CopySlices", "Maximum", "Minimum"})  # operations with which a ReLU may be written
 STRAIGHT_THROUGH = frozenset({"add", "sub"})  # operations of straight-through estimators: `x + (f(x) - x).detach()`

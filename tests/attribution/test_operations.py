@@ -272,6 +272,7 @@ UNRULED: dict[str, tuple[Callable[[Tensor], Tensor], str, tuple[str, ...]]] = {
     "where": (lambda f: torch.where(f > 0, f, 0.0), "where with a value", BY_RULES),
     "filled": (lambda f: f.masked_fill(f < 0, 0.0), "masked_fill with a value", BY_RULES),
     "larger": (lambda f: torch.maximum(f, torch.zeros_like(f)), "Maximum", BY_RULES),
+    "halves": (lambda f: (f.relu() + f.abs()) / 2, "Abs", ("guided_backprop",)),
     "part": (lambda f: [f, f[:, :2].relu_()][0], "CopySlices", BY_RULES),
     "detached": (lambda f: f + f.detach().square(), "add with a value", ("deep_lift", "lrp")),
 }
