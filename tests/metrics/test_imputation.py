@@ -135,6 +135,14 @@ def test_inpaint_is_opencv_on_removed_pixels_and_exact_on_the_others():
         assert torch.equal(one, torch.where(hole, expected, image))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_inpaint_fills_channels_of_any_number_each_alone(channels):
+    generator = torch.Generator().manual_seed(0)
+    images, removed = torch.rand(2, channels, 9, 7, generator=generator), torch.rand(2, 9, 7, generator=generator) > 0.6
+    each = [inpaint(images[:, channel, None].expand(-1, 3, -1, -1), removed)[:, :1] for channel in range(channels)]
+    assert_close(inpaint(images, removed), torch.cat(each, 1))
+
+
 def test_nothing_stays_in_the_graph_and_the_dtype_is_kept():
     x = torch.rand(1, 3, 8, 8, requires_grad=True)
     assert not road(x, torch.ones(1, 8, 8, dtype=torch.bool), seed=0).requires_grad
