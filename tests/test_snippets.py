@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from typer.main import get_group
 
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.cli import app
 from ibviz.training.recipe import Recipe
 
@@ -58,9 +59,11 @@ def test_shell_scripts_parse(page):
 
 
 @pages_with("toml")
-def test_recipes_are_valid(page):
-    for recipe in blocks(page, "toml"):
-        Recipe.model_validate(tomllib.loads(recipe))
+def test_recipes_and_suites_are_valid(page):
+    for text in blocks(page, "toml"):
+        settings = tomllib.loads(text)
+        of_a_suite = settings.keys() & {"methods", "metrics", "protocols", "models"}
+        (SuiteConfig if of_a_suite else Recipe).model_validate(settings)
 
 
 @pages_with("yaml")
