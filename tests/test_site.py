@@ -49,7 +49,7 @@ def test_every_public_name_has_an_entry(site, package):
 
 def test_doctests_and_fields_are_shown(site):
     page = (site / "reference/metrics/index.html").read_text(encoding="utf-8")
-    assert "Fraction of the image that the region covers: the energy of a uniform map." in page  # the comment beside a field
+    assert "Fraction of the image that the region covers: the energy of a uniform map." in page  # a field's comment
     assert "<p>&gt;&gt;&gt;" not in page
     assert "<blockquote>" not in page
 
