@@ -158,6 +158,16 @@ def test_a_finished_run_is_not_run_again(whole, monkeypatch):
     assert run_small(whole, resume=True)
 
 
+def test_parts_that_a_run_was_killed_removing_go_when_it_is_resumed(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "copy")
+    (tmp_path / "copy/parts/000001").mkdir(parents=True)
+    (tmp_path / "copy/parts/000001/rows.parquet").write_text("its facts have gone already")
+    assert run_small(tmp_path / "copy", resume=True)
+    assert not (tmp_path / "copy/parts").exists()
+    assert capsys.readouterr().err == ""
+    assert tables(tmp_path / "copy") == tables(whole)
+
+
 def test_what_another_run_left_is_refused_with_both_hashes(whole):
     with pytest.raises(InputError, match="already holds a run; resume it or give another folder"):
         run_small(whole)

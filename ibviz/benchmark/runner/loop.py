@@ -31,7 +31,7 @@ from ibviz.benchmark.runner.plan import (
     run_hashes,
 )
 from ibviz.benchmark.runner.processes import ALONE, Processes
-from ibviz.benchmark.runner.result import check_maps, finish, is_finished
+from ibviz.benchmark.runner.result import check_maps, finish, is_finished, remove_parts
 from ibviz.benchmark.suite import entries, metric_facts, outside_code, protocols_of
 from ibviz.benchmark.throughput import in_format
 from ibviz.data.decode import to_png
@@ -150,6 +150,9 @@ def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: 
         raise InputError(f"{out} already holds a run; resume it or give another folder")
     check_resumed(out, there, run_hashes(suite, networks, chosen))
     check_maps(out, there)
+    if is_finished(out, there):
+        remove_parts(out)  # which a process was killed at
+        return there
     kept = [(label, method) for label, planned in there.models.items() for method in planned.methods]
     drop_damaged(out, [start for start, _ in there.bounds], kept)
     return there

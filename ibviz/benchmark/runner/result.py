@@ -69,6 +69,11 @@ def check_maps(out: Path, plan: Plan) -> None:
         )
 
 
+def remove_parts(out: Path) -> None:
+    """Remove the parts of which a result was put together."""
+    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
+
+
 def plan_hash(plan: Plan) -> str:
     """Return eight digits that identify a plan; recipes are left out, since they do not affect the run."""
     excluded: dict[str, Any] = {"models": {"__all__": {"recipe"}}} | ({} if plan.code else {"code": True})
@@ -94,7 +99,7 @@ def finish(out: Path, plan: Plan) -> None:
     text = json.dumps(seal(_circumstances(plan, facts, cards) | digests), indent=1) + "\n"
     with replacing(out / CIRCUMSTANCES) as beside:
         beside.write_text(text)
-    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
+    remove_parts(out)
 
 
 def _cards(plan: Plan, model: str, facts: Sequence[Facts]) -> dict[str, Card]:
