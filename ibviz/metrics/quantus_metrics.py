@@ -78,7 +78,7 @@ def _find(name: str) -> Any:
             quantus, base = import_module("quantus"), import_module("quantus.metrics.base").Metric
     except ImportError as error:
         raise InputError(f"{QUANTUS}{name} needs Quantus: pip install 'ibviz[quantus]'") from error
-    kinds = {
+    kinds: dict[str, Any] = {
         own: kind
         for own, kind in vars(quantus).items()
         if inspect.isclass(kind) and issubclass(kind, base) and hasattr(kind, "evaluation_category")
