@@ -12,6 +12,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -118,13 +119,12 @@ def attributions() -> list[str]:
 
 
 def metrics() -> list[str]:
-    import quantus
-    from quantus.metrics.base import Metric
+    quantus, base = import_module("quantus"), import_module("quantus.metrics.base").Metric
 
     return sorted(
         name
         for name, kind in vars(quantus).items()
-        if inspect.isclass(kind) and issubclass(kind, Metric) and hasattr(kind, "evaluation_category")
+        if inspect.isclass(kind) and issubclass(kind, base) and hasattr(kind, "evaluation_category")
     )
 
 

@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,13 @@ def quantus_metric(name: str, **options: Any) -> Metric:
 def _find(name: str) -> Any:
     try:
         with _quiet():
-            import quantus
-            from quantus.metrics.base import Metric as Base
+            quantus, base = import_module("quantus"), import_module("quantus.metrics.base").Metric
     except ImportError as error:
         raise InputError(f"{QUANTUS}{name} needs Quantus: pip install 'ibviz[quantus]'") from error
-    kinds = {
+    kinds: dict[str, Any] = {
         own: kind
         for own, kind in vars(quantus).items()
-        if inspect.isclass(kind) and issubclass(kind, Base) and hasattr(kind, "evaluation_category")
+        if inspect.isclass(kind) and issubclass(kind, base) and hasattr(kind, "evaluation_category")
     }
     if name not in kinds:
         raise unknown("metric of Quantus", name, sorted(kinds))
