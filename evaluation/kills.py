@@ -43,6 +43,7 @@ LIBRARIES = (
         "torchvision.models",
     ),
     *(
+        "ibviz.__main__",
         "ibviz.cli",
         "ibviz.training.loop",
         "ibviz.training.sweep",
@@ -111,7 +112,7 @@ def typed(arguments: tuple[str, ...], place: Path) -> Callable[[], None]:
     """Return the command as a process will run it, in a folder."""
 
     def run() -> None:
-        from ibviz.cli import run as run_command_line
+        from ibviz.__main__ import main as run_command_line
 
         os.chdir(place)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may have been told to ignore it
