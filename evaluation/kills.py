@@ -156,7 +156,8 @@ def result_of(name: str, place: Path, printed: str) -> dict[str, Any]:
             found[file] = without_times(json.loads(found[file]))
         elif file.endswith("log.parquet"):
             found[file] = [row | {"seconds": 0} for row in read_rows(place / file)]
-    return found | ({"printed": printed} if name == "compare-protocols" else {})
+    page = [line for line in printed.splitlines() if not line.startswith("ibviz: ")]  # without lines of progress
+    return found | ({"printed": page} if name == "compare-protocols" else {})
 
 
 def is_left(file: str) -> bool:
