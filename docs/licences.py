@@ -9,8 +9,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 HEAD = """# Licences of dependencies
 
-ibviz is under the MIT licence and contains no code of these packages; `pip` installs them beside it. The extra `peers`,
-of which Quantus is under the GPL, only serves comparisons in tests and studies: the package never imports it.
+ibviz is under the MIT licence and contains no code of these packages; `pip` installs them beside it. Quantus is under
+the LGPL 3 or later by its licence file, though its metadata say GPL; ibviz imports it only when a metric `quantus:NAME`
+is asked for. The other packages of the extra `peers` serve comparisons in tests and studies alone.
 
 `python docs/licences.py` writes this table from the metadata of the packages that are installed. What they depend on in
 turn has licences of its own.
