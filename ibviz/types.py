@@ -6,7 +6,10 @@ from typing import Any
 
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import AcceleratorError, OutOfMemoryError, Tensor
+
+# Errors of the machine end a run: after the first kind every later call fails, and a resumed run may avoid both.
+MACHINE_ERRORS = (AcceleratorError, OutOfMemoryError)
 
 Images = Float[Tensor, "b colours h w"]  # in [0, 1]; the model normalises
 Inputs = Float[Tensor, "b *rest"]  # images, or the output of a layer

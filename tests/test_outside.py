@@ -21,8 +21,8 @@ from ibviz.benchmark.suite import metric_facts
 from ibviz.data.config import DataConfig
 from ibviz.data.sources import load_images
 from ibviz.errors import InputError
-from ibviz.metrics import METRICS, CurveProtocol, Metric, faithfulness
-from ibviz.metrics.catalogue import metric_of
+from ibviz.metrics import METRICS, CurveProtocol, Metric, MetricInput, faithfulness
+from ibviz.metrics.catalogue import measure, metric_of
 from ibviz.settings import read_toml
 
 close = torch.testing.assert_close
@@ -297,3 +297,26 @@ def test_one_entry_adds_a_method_and_one_a_metric(tmp_path, monkeypatch):
     path.write_text('[[protocols]]\nbaseline = "white"\n')
     with pytest.raises(InputError, match=r"protocols\.0\.baseline: unknown baseline 'white'; known: black, blur"):
         read_toml(path, SuiteConfig)
+
+
+def test_an_error_of_the_machine_is_none_of_captum_or_quantus(monkeypatch):
+    """A suite ends at it and can be resumed; as an `InputError` it would be kept as a failed map for good."""
+    import captum.attr
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(captum.attr.Saliency, "attribute", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        method_of("captum:Saliency")(quadrants(), torch.rand(1, 3, 16, 16), torch.tensor([0]))
+    monkeypatch.setattr(captum.attr.Saliency, "attribute", lambda *_, **__: 1 / 0)
+    with pytest.raises(InputError, match="Captum's Saliency fails: ZeroDivisionError"):
+        method_of("captum:Saliency")(quadrants(), torch.rand(1, 3, 16, 16), torch.tensor([0]))
+    quantus = pytest.importorskip("quantus")
+    monkeypatch.setattr(quantus.Sparseness, "__call__", full)
+    images, maps = torch.rand(1, 3, 16, 16), torch.rand(1, 4, 4)
+    regions, score = torch.zeros(1, 16, 16, dtype=torch.bool), lambda states, _: states.mean((1, 2, 3))
+    with pytest.raises(torch.OutOfMemoryError):
+        measure(
+            "quantus:Sparseness", MetricInput(quadrants(), images, torch.tensor([0]), maps, maps, regions, score, 8)
+        )

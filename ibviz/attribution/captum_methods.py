@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ibviz.errors import InputError, unknown
-from ibviz.types import Images, Labels, Maps
+from ibviz.types import MACHINE_ERRORS, Images, Labels, Maps
 
 CAPTUM = "captum:"
 CELLS = (8, 8)  # rows and columns of pixel groups, for methods that change groups of pixels
@@ -59,7 +59,7 @@ def captum_function(name: str) -> Callable[..., Maps]:
                     restart()  # so that a map does not depend on the images before it
                     arguments = _arguments(run, options, some, classes)
                     parts.append(kind(**_construction(built, options, model)).attribute(**arguments))
-        except InputError:
+        except (InputError, *MACHINE_ERRORS):
             raise
         except Exception as error:
             raise InputError(f"Captum's {name} fails: {type(error).__name__}: {error}") from error

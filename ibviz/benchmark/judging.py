@@ -16,10 +16,8 @@ from ibviz.metrics.score import scorer
 from ibviz.metrics.ties import TieReport, tie_report
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.types import Grid, Labels, Maps, Scores
+from ibviz.types import MACHINE_ERRORS, Grid, Labels, Maps, Scores
 
-# Errors of the machine end a run: after the first kind every later call fails, and a resumed run may avoid both.
-MACHINE_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)
 UNIFORM = "uniform"  # label of the control whose deletion area is that of random orders
 
 Failed = Callable[[str, Labels, Exception], object]  # called with the method, the places of its images and the error

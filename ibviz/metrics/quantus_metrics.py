@@ -13,7 +13,7 @@ import torch
 from ibviz.errors import InputError, unknown
 from ibviz.metrics.grid import enlarged
 from ibviz.metrics.metric import Metric, MetricInput
-from ibviz.types import Scores
+from ibviz.types import MACHINE_ERRORS, Scores
 
 QUANTUS = "quantus:"
 _AGAIN = "explains changed images or networks again, and a suite has maps only"
@@ -96,6 +96,8 @@ def _called(metric: Any, name: str, given: MetricInput, arguments: dict[str, Any
         with _quiet():
             device = str(given.images.device)
             return metric(model=given.model, channel_first=True, softmax=True, device=device, **arguments)
+    except MACHINE_ERRORS:
+        raise
     except Exception as error:
         raise InputError(f"Quantus' {name} fails: {type(error).__name__}: {error}") from error
 

@@ -13,7 +13,6 @@ from ibviz.attribution.controls import partner
 from ibviz.attribution.methods import concatenate, explain, predict
 from ibviz.benchmark.batch import Batch, OtherImages
 from ibviz.benchmark.class_match import match_classes
-from ibviz.benchmark.judging import MACHINE_ERRORS
 from ibviz.benchmark.setup import fingerprint
 from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
 from ibviz.benchmark.suite import Entry
@@ -26,7 +25,7 @@ from ibviz.metrics.protocol import digest
 from ibviz.metrics.score import correct, targets_by
 from ibviz.models.loading import Classifier
 from ibviz.progress import tell
-from ibviz.types import Images
+from ibviz.types import MACHINE_ERRORS, Images
 
 _ERROR_LENGTH = 400  # characters of an error that are stored
 
