@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from ibviz.benchmark.runner.parts import schemas
+from ibviz.benchmark.runner.parts import TABLES, schemas
 from ibviz.benchmark.tables import tabulate, write_tables
 from ibviz.digests import check_files, read_sealed
 from ibviz.errors import InputError
@@ -21,16 +21,8 @@ if TYPE_CHECKING:
 
 CIRCUMSTANCES = "circumstances.json"
 RUN_AGAIN = f"delete {CIRCUMSTANCES} there and resume the run, or run the suite again"
-COLUMNS = {
-    "rows": (
-        *("model", "image", "method", "control", "native", "grid", "protocol", "hash", "metric", "value", "tie_sd"),
-        *("target", "label", "correct", "f_image", "f_baseline", "random_order"),
-        *("levels", "tie_fraction", "zero_share", "object_share"),
-    ),
-    "images": ("image", "name", "label", "box", "object_share", "picture"),
-    "predictions": ("model", "image", "predicted", "probability", "runner_up", "runner_up_probability"),
-    "curves": ("model", "method", "control", "protocol", "image", "side", "fractions", "scores"),
-}
+# The columns that a table must have; only images that share something have a cluster.
+COLUMNS = {table: tuple(column for column in columns if column != "cluster") for table, columns in TABLES.items()}
 
 
 class ProtocolCard(BaseModel, extra="allow"):

@@ -23,6 +23,16 @@ PARTS_FOLDER = "parts"
 FACTS_FILE = "facts.json"
 GROUP = 2**15  # smallest number of rows in a row group of the final files, which bounds memory
 HASHES = "hash"  # the column that is filled in once all parts are complete
+TABLES = {  # columns of each table of a result
+    "rows": (
+        *("model", "image", "method", "control", "native", "grid", "protocol", HASHES, "metric", "value", "tie_sd"),
+        *("target", "label", "correct", "f_image", "f_baseline", "random_order"),
+        *("levels", "tie_fraction", "zero_share", "object_share", "cluster"),
+    ),
+    "images": ("image", "name", "label", "box", "object_share", "picture"),
+    "predictions": ("model", "image", "predicted", "probability", "runner_up", "runner_up_probability"),
+    "curves": ("model", "method", "control", "protocol", "image", "side", "fractions", "scores"),
+}
 
 _Rows = Sequence[Mapping[str, Any]]
 
@@ -31,67 +41,18 @@ def schemas() -> "dict[str, pa.Schema]":
     """Return the schemas of the tables; in a part, the column `hash` of `rows` is empty."""
     import pyarrow as pa
 
-    text, number, real, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-    series = pa.list_(pa.float32())
+    types = {
+        pa.string(): ("model", "method", "grid", "protocol", HASHES, "metric", "cluster", "name", "side"),
+        pa.int64(): ("image", "target", "label", "levels", "predicted", "runner_up"),
+        pa.bool_(): ("control", "native", "correct"),
+        pa.binary(): ("picture",),
+        pa.list_(pa.float64()): ("box",),
+        pa.list_(pa.float32()): ("fractions", "scores"),
+    }
+    kinds = {column: kind for kind, columns in types.items() for column in columns}
     return {
-        "rows": pa.schema(
-            {
-                "model": text,
-                "image": number,
-                "method": text,
-                "control": truth,
-                "native": truth,
-                "grid": text,
-                "protocol": text,
-                HASHES: text,
-                "metric": text,
-                "value": real,
-                "tie_sd": real,
-                "target": number,
-                "label": number,
-                "correct": truth,
-                "f_image": real,
-                "f_baseline": real,
-                "random_order": real,
-                "levels": number,
-                "tie_fraction": real,
-                "zero_share": real,
-                "object_share": real,
-                "cluster": text,
-            }
-        ),
-        "images": pa.schema(
-            {
-                "image": number,
-                "name": text,
-                "label": number,
-                "box": pa.list_(real),
-                "object_share": real,
-                "picture": pa.binary(),
-            }
-        ),
-        "predictions": pa.schema(
-            {
-                "model": text,
-                "image": number,
-                "predicted": number,
-                "probability": real,
-                "runner_up": number,
-                "runner_up_probability": real,
-            }
-        ),
-        "curves": pa.schema(
-            {
-                "model": text,
-                "method": text,
-                "control": truth,
-                "protocol": text,
-                "image": number,
-                "side": text,
-                "fractions": series,
-                "scores": series,
-            }
-        ),
+        table: pa.schema([(column, kinds.get(column, pa.float64())) for column in columns])
+        for table, columns in TABLES.items()
     }
 
 
