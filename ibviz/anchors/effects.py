@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ibviz.anchors.intervene import INTERVENTIONS, Effects, Variant
 from ibviz.errors import InputError
-from ibviz.statistics import RESAMPLES, Estimate, estimate
+from ibviz.statistics import Estimate, estimate, resamples
 
 _TRIED = {
     "mean": "mean",
@@ -100,8 +100,8 @@ def rank_correlation(levels: np.ndarray, effects: np.ndarray, *, seed: int = 0) 
     1.0
     """
     known = ~np.isnan(effects)
-    weights = np.random.default_rng(seed).multinomial(len(effects), [1 / len(effects)] * len(effects), RESAMPLES)
-    weights = np.concatenate([np.ones((1, len(effects))), weights])  # the first row is the sample itself
+    # The first row is the sample itself.
+    weights = np.concatenate([np.ones((1, len(effects))), *resamples(len(effects), seed=seed)])
     with np.errstate(invalid="ignore"):  # 0 / 0 if a resample has no image of a level, or nothing has an effect
         coefficients = _spearman(levels, weights @ np.where(known, effects, 0) / (weights @ known))
     if np.isnan(coefficients[0]):

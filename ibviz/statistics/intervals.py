@@ -1,7 +1,7 @@
 """Means over images with 95 % intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -90,15 +90,19 @@ def estimates(values: Values | Trained, *, clusters: Clusters | None = None, see
     return Estimates._make([*results, n, len(values) - n])
 
 
-def _resampled_means(values: Values, seed: int) -> Float[np.ndarray, "resamples columns"]:
-    """Bootstrap means of all columns; each draw is a vector of weights on images, shared by the columns."""
-    generator, n = np.random.default_rng(seed), len(values)
-    means = np.empty((RESAMPLES, values.shape[1]))
+def resamples(n: int, *, seed: int = 0) -> Iterator[Float[np.ndarray, "resamples images"]]:
+    """Draw `RESAMPLES` bootstrap samples of `n` images; yield how often each contains each image, in blocks.
+
+    The draws are those of `scipy.stats.bootstrap` with the same seed.
+
+    >>> counts = np.concatenate(list(resamples(5)))
+    >>> counts.shape == (RESAMPLES, 5), set(counts.sum(1).tolist())
+    (True, {5.0})
+    """
+    generator = np.random.default_rng(seed)
     for part in row_blocks(RESAMPLES, n):
         drawn = generator.integers(n, size=(part.stop - part.start, n))
-        counts = np.stack([np.bincount(images, minlength=n) for images in drawn])
-        means[part] = counts.astype(float) @ values / n
-    return means
+        yield np.stack([np.bincount(images, minlength=n) for images in drawn]).astype(float)
 
 
 def _intervals(values: Values, seed: int) -> Float[np.ndarray, "5 columns"]:
@@ -108,7 +112,8 @@ def _intervals(values: Values, seed: int) -> Float[np.ndarray, "5 columns"]:
     varied = np.ptp(values, axis=0) > 0
     intervals[:, ~varied] = values[0, ~varied]  # exact, without the rounding of a mean
     if varied.any():
-        drawn = _resampled_means(values[:, varied], seed)
+        sums = [counts @ values[:, varied] for counts in resamples(len(values), seed=seed)]
+        drawn = np.concatenate(sums) / len(values)
         intervals[1:3, varied] = _percentiles(drawn)
         intervals[3:, varied] = _bca(drawn, values[:, varied], mean[varied])
     return intervals
