@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ibviz.attribution.forward_pass import differentiable, predict_logits
-from ibviz.attribution.trial import refuse_cropping_before
+from ibviz.attribution.trial import refuse_misplaced_cells
 from ibviz.errors import InputError, NoMapError, not_finite
 from ibviz.models.grids import (
     GridLayout,
@@ -69,7 +69,7 @@ def layer_grid(model: nn.Module, images: Images, layer: str | None) -> Iterator[
         InputError: If there is no such layer, if it has no grid, or if it runs more than once per pass.
     """
     name = choose_layer(model, images) if layer is None else layer
-    refuse_cropping_before(model, images, name)
+    refuse_misplaced_cells(model, images, name)
     module = dict(model.named_modules()).get(name, model)
     if module is model or not any(True for _ in module.parameters()):  # unknown, or perhaps an attention matrix
         layouts = [layout_of(model, images[:1], name)]

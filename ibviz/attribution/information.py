@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ibviz.attribution.door import guarded
 from ibviz.attribution.filters import correlate_1d, reflect_pad
 from ibviz.attribution.forward_pass import at_least_float32, differentiable, in_memory_format
-from ibviz.attribution.trial import refuse_cropping_before
+from ibviz.attribution.trial import refuse_misplaced_cells
 from ibviz.errors import InputError
 from ibviz.heads import head_of
 from ibviz.models.grids import GridLayout, from_grid, layout_of, probe, to_grid
@@ -181,7 +181,7 @@ def find_tap(model: nn.Module, images: Images, layer: str | None) -> Tap:
     image = probe((images.shape[2], images.shape[3]), images.shape[1]).to(images)
     name = layer_for_attention(model, image) if layer is None else layer
     layout = layout_of(model, image, name)
-    refuse_cropping_before(model, image, name)
+    refuse_misplaced_cells(model, image, name)
     if layer is not None and not reaches_output(model, image, name):
         raise InputError(
             f"the output does not depend on what layer {layer} holds at its cells, so that nothing bounds "

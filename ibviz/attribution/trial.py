@@ -4,7 +4,7 @@ Two images pass together, then one of them alone. The trial refuses networks who
 chance or are probabilities already, and finds the memory format that the network accepts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,7 @@ from ibviz.models.hooks import Sealed
 from ibviz.types import Grid, Images
 
 _NEIGHBOUR_SHARE = 0.02  # of the largest difference between two images: with more, neighbours change the logits
+_TURNED = 0.05  # of a side; half of the cells of an upright network lies 0.25 off, and 0.02 by chance at most
 _ROUNDING = 256  # machine epsilons by which logits of one image may differ through rounding
 _MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)  # the fastest first
 _ENDS = {"softmax": ("Sigmoid", "Hardsigmoid"), "sigmoid": ("Sigmoid", "Hardsigmoid", "Softmax")}  # by head
@@ -160,15 +161,44 @@ def _kind(node: object) -> str:
     return name().rstrip("0123456789").removesuffix("Backward")
 
 
-def refuse_cropping_before(model: nn.Module, images: Images, layer: str) -> None:
-    """Raise `InputError` if a network crops its images before a layer; checked once per layer and size."""
+def refuse_misplaced_cells(model: nn.Module, images: Images, layer: str) -> None:
+    """Raise `InputError` if a network crops, mirrors or turns its images before a layer; checked once per size."""
     known, size = _PLACED.setdefault(model, set()), (images.shape[2], images.shape[3])
     if (layer, size) in known:
         return
     if (seen := pixels_behind(model, probe(size, images.shape[1]).to(images), layer)) is not None:
+        (pixels, *halves), grid = seen
         for last in (False, True):
-            refuse_crop(*seen, last=last)
+            refuse_crop(pixels, grid, last=last)
+        _refuse_turn(pixels, halves, grid, layer)
     known.add((layer, size))
+
+
+def _refuse_turn(pixels: Tensor, halves: Sequence[Tensor], grid: Grid, layer: str) -> None:
+    """Raise `InputError` if the first half of the cells depends more on the last half of the pixels, or on other axes.
+
+    Compared are the centres of the gradients' sizes, of each half against all cells; a layer whose cells depend on
+    pixels wherever they are moves neither way.
+    """
+    middle = _centre(pixels)
+    for axis, what in enumerate(("rows", "columns")):
+        if grid[axis] < 2:
+            continue
+        shift = middle - _centre(halves[axis])
+        along, across = float(shift[axis]), float(shift[1 - axis])
+        if along < -_TURNED or abs(across) > along + _TURNED:
+            raise InputError(
+                f"the first {what} of cells of layer {layer!r} depend most on pixels elsewhere: this network mirrors, "
+                "turns or reorders its images, so that a map would lie in the wrong place; name a layer before that, "
+                "or turn the images outside the network"
+            )
+
+
+def _centre(pixels: Float[Tensor, "c h w"]) -> Float[Tensor, "2"]:
+    """Return the centre of the gradients' sizes, as fractions of the height and the width."""
+    sizes = pixels.abs().sum(0).double()
+    places = [torch.arange(side, device=sizes.device) / side for side in sizes.shape]
+    return torch.stack([(sizes.sum(1 - axis) * place).sum() for axis, place in enumerate(places)]) / sizes.sum()
 
 
 def refuse_crop(pixels: Float[Tensor, "c h w"], grid: Grid, *, last: bool) -> None:

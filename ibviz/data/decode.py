@@ -37,10 +37,11 @@ def read_image(path: Path) -> Image.Image:
     """Read an image file as upright RGB; alpha is dropped, greyscale and palette images are converted.
 
     Reads JPEG, PNG, WebP, BMP, TIFF, PPM, PGM and GIF. 16-bit grey is scaled to 8 bits, and floats are taken to lie in
-    [0, 1]. Of a file with several images, the first is read.
+    [0, 1]. Of an animation the first image is read, and of a TIFF the first page if the next has another size.
 
     Raises:
-        InputError: If the file cannot be decoded, or holds 32-bit grey, whose white level is unknown.
+        InputError: If the file cannot be decoded, holds 32-bit grey, whose white level is unknown, or is a stack of
+            pages, of which none is known to be the one that is meant.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "grey.png"
@@ -77,8 +78,22 @@ def decode_stored(encoded: bytes, name: str) -> Image.Image:
         except Image.UnidentifiedImageError as error:
             raise ValueError("unknown format or not an image") from error
         _check_size(*image.size)
+        if image.format == "TIFF":
+            _refuse_stack(image)
         image.load()
     return image
+
+
+def _refuse_stack(image: Image.Image) -> None:
+    """Refuse a TIFF with a second page as large as the first; a smaller one is a thumbnail, as cameras write it."""
+    size = image.size
+    try:
+        image.seek(1)
+    except EOFError:
+        return
+    if image.size == size:
+        raise ValueError("it is a stack of pages of one size; save the page that is meant as a file of its own")
+    image.seek(0)
 
 
 def _check_size(width: int, height: int) -> None:

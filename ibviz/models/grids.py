@@ -161,10 +161,11 @@ def influential_layers(model: nn.Module, images: Images) -> dict[str, GridLayout
     return {name: layout for (name, layout), grad in pairs if grad is not None and bool(to_grid(grad, layout).any())}
 
 
-def pixels_behind(model: nn.Module, images: Images, name: str) -> tuple[Float[Tensor, "c h w"], Grid] | None:
-    """The gradient of all cells of a layer with respect to the pixels of one image, and the grid.
+def pixels_behind(model: nn.Module, images: Images, name: str) -> tuple[Float[Tensor, "3 c h w"], Grid] | None:
+    """Return gradients of a layer's cells with respect to the pixels of one image, and the grid.
 
-    None where the layer has no grid, or no gradient passes.
+    The gradients are those of all cells, of the upper half of the rows, and of the left half of the columns. None if
+    the layer has no grid, or no gradient passes.
     """
     with torch.enable_grad():
         inputs = images.detach().clone().requires_grad_()
@@ -174,8 +175,13 @@ def pixels_behind(model: nn.Module, images: Images, name: str) -> tuple[Float[Te
             return None
         cells = to_grid(seen[name], layout)
         weights = torch.randn(cells.shape, generator=torch.Generator().manual_seed(0)).to(cells)
-        [pixels] = torch.autograd.grad(cells, inputs, weights, allow_unused=True)
-    return None if pixels is None else (pixels[0], layout.grid)
+        upper, left = torch.zeros_like(weights), torch.zeros_like(weights)
+        upper[..., : layout.grid[0] // 2, :], left[..., : layout.grid[1] // 2] = 1, 1
+        gradients = [
+            torch.autograd.grad(cells, inputs, weights * part, allow_unused=True, retain_graph=True)[0]
+            for part in (torch.ones_like(weights), upper, left)
+        ]
+    return None if gradients[0] is None else (torch.cat(gradients), layout.grid)
 
 
 def _run(model: nn.Module, images: Images) -> tuple[Tensor, dict[str, Tensor]]:

@@ -13,7 +13,7 @@ from ibviz.attribution import cam
 from ibviz.attribution.cam_layers import choose_layer
 from ibviz.attribution.catalogue import METHODS
 from ibviz.attribution.methods import explain, values
-from ibviz.attribution.trial import refuse_cropping_before
+from ibviz.attribution.trial import refuse_misplaced_cells
 from ibviz.errors import InputError
 
 close = torch.testing.assert_close
@@ -136,7 +136,7 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
             return self.head(joined.reshape(len(images) if way == "reshaped" else len(joined), -1))
 
     model = Network()
-    refuse_cropping_before(model, images[:1], "body")  # looked at once
+    refuse_misplaced_cells(model, images[:1], "body")  # looked at once
     model.rows = 0
     maps = cam.ablation_cam(model, images, TARGETS, layer="body")
     assert model.rows == 4 + 1 + 4 * (1 if way == "bchw" else 9)  # for the logits, to see which way, and of each image
@@ -155,7 +155,7 @@ def test_ablation_runs_the_layers_before_once_where_it_can(way, images):
 
 def test_the_rest_of_a_classifier_with_attention_takes_rows_of_its_stem(monkeypatch):
     model, images, seen = bottlenecked(), torch.rand(2, 3, 48, 48), list[int]()
-    refuse_cropping_before(model, images[:1], "network.stem")  # looked at once
+    refuse_misplaced_cells(model, images[:1], "network.stem")  # looked at once
     model.get_submodule("network.stem").register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     once = cam.ablation_cam(model, images, torch.tensor([0, 1]), layer="network.stem")
     assert seen == [2, 1, 1, 1]
@@ -182,7 +182,7 @@ def test_the_layer_is_the_last_that_all_passes_with_a_grid_of_four(images):
 @pytest.mark.parametrize("method", BY_GRADIENT)
 def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
     model, graph = TwoParts(), list[bool]()
-    refuse_cropping_before(model, images[:1], "body")  # looked at once
+    refuse_misplaced_cells(model, images[:1], "body")  # looked at once
     for module in (model.body, model.head):
         module.register_forward_pre_hook(lambda module, inputs: graph.append(torch.is_grad_enabled()))
     METHODS[method](model, images, TARGETS, layer="body")
@@ -193,7 +193,7 @@ def test_nothing_is_kept_for_gradients_before_the_layer(method, images):
 def test_a_named_layer_costs_no_pass_to_find(method, images):
     """Score-CAM asks about a black image and 4 x 9 masked ones; Ablation-CAM whether rows multiply, then of each."""
     model, seen = TwoParts(), list[int]()
-    refuse_cropping_before(model, images[:1], "body")  # looked at once
+    refuse_misplaced_cells(model, images[:1], "body")  # looked at once
     model.body.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     METHODS[method](model, images, TARGETS, layer="body")
     expected = {"score_cam": [4, 1, 36], "ablation_cam": [4, 1, 1, 1, 1, 1], "guided_grad_cam": [4, 4]}
@@ -204,7 +204,7 @@ def test_a_named_layer_costs_no_pass_to_find(method, images):
 def test_an_image_asked_about_for_two_targets_passes_once(method, images):
     model, rows = TwoParts(), list[int]()
     explained: Any = partial(METHODS[method], model, **FEW.get(method, {"layer": "body"}))
-    refuse_cropping_before(model, images[:1], "body")  # looked at once
+    refuse_misplaced_cells(model, images[:1], "body")  # looked at once
     model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     one = explained(images[[1]], TARGETS[[1]])
     single = sum(rows)

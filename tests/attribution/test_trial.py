@@ -240,6 +240,35 @@ def test_a_layer_behind_a_crop_has_no_map_of_the_image(method, images):
     assert not on_pixels[:, :4].any()
 
 
+class Turning(Network):
+    """Mirrors or turns its images before its first layer."""
+
+    def __init__(self, turn) -> None:
+        super().__init__()
+        self.turn = turn
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(self.turn(images))
+
+
+@pytest.mark.parametrize(
+    "turn", [lambda x: x.flip(3), lambda x: x.flip(2), lambda x: x.mT, lambda x: x.rot90(1, (2, 3))]
+)
+def test_a_layer_behind_a_turn_has_no_map_of_the_image(turn, images):
+    with pytest.raises(InputError, match="of cells of layer 'conv' depend most on pixels elsewhere: this network mirr"):
+        explain(Turning(turn).eval(), images, "grad_cam", targets=1, layer="conv")
+    assert values(explain(Turning(turn).eval(), images, "saliency", targets=1)).any()
+
+
+def test_a_network_that_turns_its_images_back_is_explained(images):
+    same = Network().eval()
+    torch.manual_seed(0)
+    expected = explain(same, images, "grad_cam", targets=1, layer="conv")
+    again = Turning(lambda x: x.flip(3).flip(3)).eval()
+    again.load_state_dict(same.state_dict())
+    torch.testing.assert_close(explain(again, images, "grad_cam", targets=1, layer="conv"), expected)
+
+
 def test_a_stride_that_leaves_out_the_last_pixels_is_no_crop():
     network = nn.Sequential(nn.Conv2d(3, 6, 5, 4), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 4)).eval()
     assert cam.grad_cam(network, torch.rand(2, 3, 19, 19), torch.tensor([0, 1]), layer="0").shape == (2, 4, 4)

@@ -276,3 +276,12 @@ def test_boxes_and_masks_land_on_the_pixels_that_they_held():
     assert box == [*place.amin(0).flip(0).tolist(), *(place.amax(0) + 1).flip(0).tolist()]
     mask = tv_tensors.Mask(torch.from_numpy(canvas[None, :, :, 0] > 0))
     assert fitted(mask, 30)[0].equal(bright)
+
+
+def test_a_stack_of_pages_is_refused_and_a_thumbnail_behind_a_photograph_passed_over():
+    first, second = Image.new("RGB", (6, 4), (9, 8, 7)), Image.new("RGB", (6, 4), (1, 2, 3))
+    thumbnail = second.resize((3, 2))
+    with pytest.raises(InputError, match=r"cannot decode cells\.tif as an image: it is a stack of pages of one size"):
+        decode(encoded(first, "TIFF", save_all=True, append_images=[second]), "cells.tif")
+    read = decode(encoded(first, "TIFF", save_all=True, append_images=[thumbnail]), "camera.tif")
+    assert (read.size, read.getpixel((0, 0))) == ((6, 4), (9, 8, 7))
