@@ -71,5 +71,6 @@ class SuiteConfig(Settings):
     metrics: tuple[str, ...] = Field(default=("srg", "deletion", "insertion", "pointing_game"), min_length=1)
     protocols: tuple[ProtocolConfig, ...] = Field(default=(ProtocolConfig(),), min_length=1)
     native: bool = True  # also judge maps by curves on their own grid, if that differs
+    compile: bool = False  # compile networks for the passes of curves: a minute or so each, then each pass takes less
     pictures: int = Field(default=16, ge=0, lt=2**31)  # number of images stored as pictures, for figures and reports
     seed: Seed = 0

@@ -1,7 +1,7 @@
 """Evaluation in memory: explanations of the same images by one network, judged on one grid beside controls."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from ibviz.attribution.catalogue import CONTROLS, Explanation
 from ibviz.attribution.door import GivenTargets, admitted, as_tensor, one_class_each
 from ibviz.attribution.methods import explain, predict, values
 from ibviz.benchmark.batch import Batch
+from ibviz.benchmark.compiled import compiled
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.judging import Rules, curves_in, judge, passes_of, planned_passes
 from ibviz.benchmark.rows import value_rows
@@ -24,7 +25,7 @@ from ibviz.data.regions import rasterise
 from ibviz.errors import InputError, NoMapError
 from ibviz.files import write_rows
 from ibviz.heads import head_of
-from ibviz.metrics.curves import Curve
+from ibviz.metrics.curves import STATES_AT_ONCE, Curve
 from ibviz.metrics.grid import finite
 from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.metrics.score import Targets, correct, targets_by
@@ -106,6 +107,7 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
     masks: Given | None = None,
     clusters: Sequence[str] | None = None,
     protocol: CurveProtocol | None = None,
+    compile: bool = False,  # noqa: A002 - the word of torch and of the settings
 ) -> Evaluation:
     """Judge named explanations of `images` by deletion, insertion, SRG and, given boxes or masks, the pointing game.
 
@@ -126,6 +128,8 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
         protocol: The protocol of the curves. None: the default, with the mean colour of the training data as baseline,
             on the grid of the first trained attention, or else the coarsest grid. Without a batch size, a short trial
             finds the batch size and memory format at which the network is fastest.
+        compile: Compile the network for the passes of curves: a minute or so, then each pass takes less. If that is
+            not possible, a sentence on standard error says so.
 
     Returns:
         Rows, curves and tables; print `Evaluation.table()`.
@@ -153,7 +157,9 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
         batch = Batch(fitted, judged, right, labels, regions, None if clusters is None else tuple(clusters))
         rules = Rules({DEFAULT: paced}, metrics)
         title = f"{planned_passes(numbers, batch.size, rules):,} forward passes"
-        results = judge(model, batch, numbers, rules, title=title)
+        size = paced.batch_size or STATES_AT_ONCE
+        with compiled(model, fitted, size) if compile else nullcontext() as forward:
+            results = judge(model, batch, numbers, rules._replace(forward=forward), title=title)
     own = card.model_copy(update={"protocol": protocol.model_copy(update={"grid": None})})
     rows = [
         {"model": UNNAMED, **row, "hash": (own if row["native"] else card).hash} for row in value_rows(results, batch)

@@ -7,6 +7,7 @@ import torch
 
 from ibviz.attribution.catalogue import CONTROLS
 from ibviz.benchmark.batch import Batch
+from ibviz.benchmark.compiled import Forward
 from ibviz.errors import InputError
 from ibviz.metrics.catalogue import measure, metric_of
 from ibviz.metrics.curves import STATES_AT_ONCE, Faithfulness, faithfulness, planned_states, random_order_area, units
@@ -29,6 +30,7 @@ class Rules(NamedTuple):
     protocols: Mapping[str, CurveProtocol]  # by label
     metrics: tuple[str, ...]  # names as `metric_of` takes them
     native: bool = True  # also compute curves on each map's own grid, if the protocol has another one
+    forward: Forward | None = None  # computes the logits of masked images in the network's place
 
 
 class Judgement(NamedTuple):
@@ -46,11 +48,12 @@ class Judgement(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A protocol and the metrics that are computed under it."""
+    """A protocol, the metrics that are computed under it, and what computes the logits of masked images."""
 
     label: str
     protocol: CurveProtocol
     metrics: tuple[str, ...]
+    forward: Forward
     native: bool = False
 
 
@@ -81,20 +84,21 @@ def judge(
     judged: list[Judgement] = []
     metrics = rules.metrics
     for label, protocol in rules.protocols.items():
-        run = _Run(label, protocol, metrics)
+        run = _Run(label, protocol, metrics, rules.forward or model)
         bar = progress(maps.items(), title, total=len(maps), show=bool(title))
         under = [own for name, given in bar for own in _judge_method(model, batch, name, given, run, rules, failed)]
         metrics = curves_in(metrics)
-        judged += _with_random_order(model, batch, under, protocol) if metrics else under
+        judged += _with_random_order(batch, under, run) if metrics else under
     return judged
 
 
 def planned_passes(maps: Mapping[str, Maps], size: Grid, rules: Rules) -> int:
     """Return the number of masked images that `judge` will score for curves of whole maps; `size` is in pixels."""
-    runs = [_Run(label, protocol, curves_in(rules.metrics)) for label, protocol in rules.protocols.items()]
+    metrics = curves_in(rules.metrics)
+    firsts = [_Run(label, protocol, metrics, lambda images: images) for label, protocol in rules.protocols.items()]
     return sum(
         planned_states(given, size, run.protocol)
-        for first in runs
+        for first in firsts
         for name, given in maps.items()
         for run in _runs(name, given, size, first, rules)
         if run.metrics
@@ -157,12 +161,13 @@ def _runs(name: str, maps: Maps, size: Grid, run: _Run, rules: Rules) -> list[_R
     fits = own[0] <= size[0] and own[1] <= size[1] and grid not in (None, own)
     if not (rules.native and fits and metrics) or name in CONTROLS:
         return [run]
-    return [run, _Run(run.label, run.protocol.model_copy(update={"grid": None}), metrics, native=True)]
+    on_own_grid = run.protocol.model_copy(update={"grid": None})
+    return [run, run._replace(protocol=on_own_grid, metrics=metrics, native=True)]
 
 
 def _metric_input(model: Classifier, batch: Batch, maps: Maps, run: _Run) -> MetricInput:
     protocol = run.protocol
-    score = scorer(model, batch.targets, kind=protocol.score, precision=protocol.precision)
+    score = scorer(run.forward, batch.targets, kind=protocol.score, precision=protocol.precision)
     regions = batch.regions
     if regions is None:
         regions = torch.zeros(len(maps), *batch.size, dtype=torch.bool, device=maps.device)
@@ -173,20 +178,19 @@ def _metric_input(model: Classifier, batch: Batch, maps: Maps, run: _Run) -> Met
         maps=maps,
         cells=units(maps, batch.size, protocol),
         regions=regions,
-        probability=scorer(model, batch.targets.classes, precision=protocol.precision),
+        probability=scorer(run.forward, batch.targets.classes, precision=protocol.precision),
         batch_size=protocol.batch_size or STATES_AT_ONCE,
         curves=faithfulness(score, batch.images, maps, protocol=protocol) if curves_in(run.metrics) else None,
     )
 
 
-def _with_random_order(
-    model: Classifier, batch: Batch, judged: list[Judgement], protocol: CurveProtocol
-) -> list[Judgement]:
+def _with_random_order(batch: Batch, judged: list[Judgement], run: _Run) -> list[Judgement]:
     """Return the judgements with the deletion area of random orders.
 
     If ties are shuffled, that is the area of the uniform control, provided it was judged on the grid of the orders: on
     its own grid of a single cell it has no order.
     """
+    protocol = run.protocol
     grid = batch.size if protocol.grid is None or protocol.unit == "pixel" else protocol.grid
     shuffled = protocol.ties == "expected" and protocol.second == "insertion"
     uniform = [
@@ -197,6 +201,6 @@ def _with_random_order(
     if shuffled and uniform:
         area = uniform[0].deletion_auc
     else:
-        score = scorer(model, batch.targets, kind=protocol.score, precision=protocol.precision)
+        score = scorer(run.forward, batch.targets, kind=protocol.score, precision=protocol.precision)
         area = random_order_area(score, batch.images, grid, protocol=protocol)
     return [own if own.native else own._replace(random_order=area[own.places]) for own in judged]

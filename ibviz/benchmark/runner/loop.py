@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ibviz.attribution.methods import values
 from ibviz.benchmark.batch import Batch
+from ibviz.benchmark.compiled import compiled
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.judging import Rules, judge, passes_of
 from ibviz.benchmark.results import CIRCUMSTANCES
@@ -33,13 +34,14 @@ from ibviz.benchmark.runner.plan import (
 from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.benchmark.runner.result import check_maps, finish, is_finished, remove_parts
 from ibviz.benchmark.suite import entries, metric_facts, outside_code, protocols_of
-from ibviz.benchmark.throughput import in_format
+from ibviz.benchmark.throughput import MEMORY_FORMATS, in_format
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
 from ibviz.data.listing import check_faults
 from ibviz.data.sources import Chosen, choose_images
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, locked
+from ibviz.metrics.curves import STATES_AT_ONCE
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
@@ -126,8 +128,8 @@ def run_on_images(
         plan = processes.broadcast(lambda: _plan(suite, networks, chosen, out, resume))
         keep_plan(out, plan)  # needed if each process has its own folder
         if not is_finished(out, plan):
-            with prepared(networks, plan):
-                _judge_share(networks, plan, chosen, out, processes)
+            with prepared(networks, plan) as ready:
+                _judge_share(ready, plan, chosen, out, processes)
             processes.wait()
             if processes.first and not missing_parts(out, len(plan.bounds)):
                 finish(out, plan)
@@ -159,13 +161,21 @@ def _plan(suite: SuiteConfig, networks: Sequence[Network], chosen: Chosen, out: 
 
 
 @contextmanager
-def prepared(networks: Sequence[Network], plan: Plan) -> Iterator[None]:
-    """Hold the networks in eval mode and in the memory format of the plan inside the block."""
+def prepared(networks: Sequence[Network], plan: Plan) -> Iterator[list[Network]]:
+    """Yield the networks in eval mode and in the memory format of the plan, compiled if the suite says so."""
     with ExitStack() as stack:
         for network in networks:
             stack.enter_context(evaluating(network.model))
             stack.enter_context(in_format(network.model, plan.models[network.label].memory_format))
-        yield
+        yield [_compiled(network, plan, stack) if plan.suite.compile else network for network in networks]
+
+
+def _compiled(network: Network, plan: Plan, stack: ExitStack) -> Network:
+    planned, spec = plan.models[network.label], network.model.spec
+    size = next(iter(planned.protocols.values())).batch_size or STATES_AT_ONCE
+    images = torch.rand(size, len(spec.mean), *spec.height_width, device=device_of(network.model))
+    images = images.contiguous(memory_format=MEMORY_FORMATS[planned.memory_format or "contiguous"])
+    return network._replace(forward=stack.enter_context(compiled(network.model, images, size)))
 
 
 def _judge_share(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, processes: Processes) -> None:
@@ -239,7 +249,7 @@ def _judge_network(
         network.model,
         batch,
         {label: values(own).to(batch.images.device) for label, own in maps.items()},
-        Rules(planned.protocols, plan.metrics, plan.suite.native),
+        Rules(planned.protocols, plan.metrics, plan.suite.native, network.forward),
         failed=lambda method, places, error: failures.append(
             _failure(network, method, places.tolist(), failure_of(error))
         ),

@@ -13,6 +13,7 @@ from ibviz.attribution.controls import partner
 from ibviz.attribution.methods import concatenate, explain, predict
 from ibviz.benchmark.batch import Batch, OtherImages
 from ibviz.benchmark.class_match import match_classes
+from ibviz.benchmark.compiled import Forward
 from ibviz.benchmark.setup import fingerprint
 from ibviz.benchmark.store import Shard, find_shard, pack, read_shard, unpack, write_shard
 from ibviz.benchmark.suite import Entry
@@ -43,6 +44,7 @@ class Network(NamedTuple):
     label: str
     model: Classifier
     weights: str  # hash of the weights
+    forward: Forward | None = None  # compiled, for the logits of masked images
 
 
 class ReadImages(NamedTuple):

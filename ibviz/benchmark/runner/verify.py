@@ -64,7 +64,7 @@ def verify(
     names = [row["name"] for row in read_rows(folder / "images.parquet", columns=["name"])]
     numbers = {place: number for number, place in enumerate(positions(names, chosen.names))}
     verdict = Verdict(0, 0, 0, 0, 0.0)
-    with prepared(networks, plan):
+    with prepared(networks, plan) as networks:
         for number in progress(drawn, "computing again", total=len(drawn)):
             start, stop = bounds[number]
             read = read_batch(chosen, start, stop)
