@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from ibviz.benchmark.runner.plan import (
 )
 from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.benchmark.runner.result import check_maps, finish, is_finished, remove_parts
-from ibviz.benchmark.suite import entries, metric_facts, outside_code, protocols_of
+from ibviz.benchmark.suite import check_suite, entries
 from ibviz.benchmark.throughput import in_format
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
@@ -43,6 +43,7 @@ from ibviz.files import ensure_folder, locked
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
+from ibviz.reading import AnyPath
 
 Row = dict[str, Any]
 
@@ -57,9 +58,9 @@ class JudgedBatch(NamedTuple):
 def run_suite(
     suite: SuiteConfig,
     models: Mapping[str, Classifier],
-    out: Path,
+    out: AnyPath,
     *,
-    root: Path | None = None,
+    root: AnyPath | None = None,
     resume: bool = False,
     processes: Processes = ALONE,
 ) -> bool:
@@ -82,16 +83,7 @@ def run_suite(
     check_suite(suite, models.values())  # before a download
     with processes.first_goes_ahead():
         chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
-    return run_on_images(suite, models, chosen, out, resume=resume, processes=processes)
-
-
-def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
-    """Refuse unknown names and options, code that cannot be imported, and protocols that do not fit a model."""
-    metric_facts(suite.metrics)
-    entries(suite)
-    outside_code(suite)
-    for model in models:
-        protocols_of(suite, model, None)
+    return run_on_images(suite, models, chosen, Path(out), resume=resume, processes=processes)
 
 
 def run_on_images(
