@@ -8,7 +8,7 @@ from griffe import Docstring, DocstringSectionKind
 
 from ibviz.attribution import METHODS, Method
 from ibviz.config import SuiteConfig, Sweep
-from ibviz.workflows.keys import KeyTable, key_tables
+from ibviz.workflows.keys import TomlTable, key_tables
 
 LEAD = {
     "recipe": "# Keys of a recipe\n\nA recipe for `ibviz train` is a TOML file with these keys; all have a default, "
@@ -22,7 +22,7 @@ LEAD = {
 }
 
 
-def keys_page(name: str, tables: Iterable[KeyTable]) -> str:
+def keys_page(name: str, tables: Iterable[TomlTable]) -> str:
     """Return the Markdown of all tables of keys."""
     parts = [LEAD[name]]
     for table in tables:

@@ -13,7 +13,7 @@ _WIDTH = 34  # of keys and values, before the comment
 _PLAIN = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": '"none"'}
 
 
-class Key(NamedTuple):
+class TomlKey(NamedTuple):
     """A key of a TOML file."""
 
     name: str
@@ -22,34 +22,34 @@ class Key(NamedTuple):
     description: str
 
 
-class KeyTable(NamedTuple):
+class TomlTable(NamedTuple):
     """A table of a TOML file with its keys."""
 
     heading: str  # such as [data] or [[methods]]; empty at the top of the file
     description: str
-    keys: tuple[Key, ...]
+    keys: tuple[TomlKey, ...]
     default: str | None = ""  # of a list of tables; None if the table is one of several kinds, and not the default one
 
 
-def key_tables(kind: type[Settings], heading: str = "", description: str = "") -> list[KeyTable]:
+def key_tables(kind: type[Settings], heading: str = "", description: str = "") -> list[TomlTable]:
     """Return the table of a configuration model and those inside it.
 
     >>> from ibviz.training.recipe import TrainingConfig
     >>> key_tables(TrainingConfig)[0].keys[0]
-    Key(name='epochs', type='integer >= 1', default='10', description='Passes over the training images.')
+    TomlKey(name='epochs', type='integer >= 1', default='10', description='Passes over the training images.')
     """
     schemas, inner = kind.model_json_schema()["properties"], {}
     for name, field in kind.model_fields.items():
         if kinds := _settings_in(field.annotation):
             inner[name] = kinds
     keys = tuple(_key(name, kind, schemas[name]) for name in kind.model_fields if name not in inner)
-    tables = [KeyTable(heading and f"[{heading}]", description, keys)]
+    tables = [TomlTable(heading and f"[{heading}]", description, keys)]
     for name, kinds in inner.items():
         tables += _inner_tables(".".join(filter(None, [heading, name])), kind.model_fields[name], kinds)
     return tables
 
 
-def _inner_tables(heading: str, field: Any, kinds: list[type[Settings]]) -> Iterator[KeyTable]:
+def _inner_tables(heading: str, field: Any, kinds: list[type[Settings]]) -> Iterator[TomlTable]:
     """Yield the tables of a key that holds a table, a list of tables, or a table of one of several kinds."""
     for kind in kinds:
         several = len(kinds) > 1
@@ -70,14 +70,14 @@ def _settings_in(annotation: Any) -> list[type[Settings]]:
     return [kind for part in get_args(annotation) for kind in _settings_in(part)]
 
 
-def _key(name: str, kind: type[Settings], schema: Mapping[str, Any]) -> Key:
+def _key(name: str, kind: type[Settings], schema: Mapping[str, Any]) -> TomlKey:
     field = kind.model_fields[name]
     default = None
     if not field.is_required():
         default = _toml(schema.get("default") if field.default is not PydanticUndefined else {})
     elif "const" in schema:
         default = _toml(schema["const"])
-    return Key(name, _type(schema), default, _line(field.description or ""))
+    return TomlKey(name, _type(schema), default, _line(field.description or ""))
 
 
 def _type(schema: Mapping[str, Any]) -> str:
@@ -140,7 +140,7 @@ def keys_text(kind: type[Settings]) -> str:
     return "\n\n".join("\n".join(_table_lines(table)) for table in key_tables(kind))
 
 
-def _table_lines(table: KeyTable) -> Iterator[str]:
+def _table_lines(table: TomlTable) -> Iterator[str]:
     shown = table.default == ""
     if table.description:
         yield f"# {table.description}"

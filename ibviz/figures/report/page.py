@@ -36,9 +36,9 @@ def html(report: Report) -> str:
     from markupsafe import Markup
 
     _check(report)
-    style, script = _style(), _script()
+    style, script = page_style(), _script()
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(_part("report.html")).render(
+    return page.from_string(part("report.html")).render(
         report=report,
         tables=[report_table(comparison.lines) for comparison in report.comparisons],
         cards=[flattened(comparison.card) for comparison in report.comparisons],
@@ -47,7 +47,7 @@ def html(report: Report) -> str:
         photographs=remark(size_of(report.pictures)),
         style=Markup(style),
         script=Markup(script),
-        data=Markup(script_json(_data(report))),
+        data=Markup(script_json(page_data(report))),
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
@@ -68,8 +68,8 @@ def _check(report: Report) -> None:
             )
 
 
-def _data(report: Report) -> dict[str, Any]:
-    """Return the data that the script draws."""
+def page_data(report: Report) -> dict[str, Any]:
+    """Return the data that the scripts draw."""
     size = size_of(report.pictures)
     return {
         "size": size,
@@ -124,17 +124,25 @@ def _palette() -> Mapping[str, str]:
     return series | {f"grey-{place}": colour for place, colour in enumerate(GREYS)}
 
 
-def _style() -> str:
+def page_style() -> str:
+    """Return the style sheet."""
     names = "; ".join(f"--{name}: {colour}" for name, colour in _palette().items())
-    return f":root {{ {names} }}\n{_part('report.css')}"
+    return f":root {{ {names} }}\n{part('report.css')}"
 
 
 def _script() -> str:
-    """Join all scripts in one scope."""
-    return f'"use strict";\n(() => {{\n{"".join(_part(f"{name}.js") for name in SCRIPTS)}}})();\n'
+    """Join all scripts of the page in one scope."""
+    given = 'JSON.parse(document.getElementById("data").textContent), document'
+    return f'"use strict";\n((data, root) => {{\n{joined_scripts(SCRIPTS)}}})({given});\n'
 
 
-def _part(name: str) -> str:
+def joined_scripts(names: Sequence[str]) -> str:
+    """Return scripts one after the other; they find what to draw as `data`, and where as `root`."""
+    return "".join(part(f"{name}.js") for name in names)
+
+
+def part(name: str) -> str:
+    """Return a file of the page."""
     return (_PARTS / name).read_text(encoding="utf-8")
 
 

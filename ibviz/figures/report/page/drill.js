@@ -1,7 +1,7 @@
 // Dialog that shows one image with its maps.
 
 const view = { picture: 0, among: [], opacity: data.blend, methods: new Set(), boxed: true };
-const drill = document.getElementById("drill");
+const drill = root.getElementById("drill");
 const parts = {};
 
 function listenDrill() {

@@ -76,15 +76,15 @@ async function drawOverlay(canvas, picture, map, opacity, boxed) {
   if (boxed) outline(context, picture);
 }
 
-/** Draw a picture in which only the cells of the selected anchors are highlighted. */
-async function drawRegions(canvas, picture, map, chosen, least) {
+/** Draw a picture in which only the cells of the selected anchors are highlighted, by a share `strength` of colour. */
+async function drawRegions(canvas, picture, map, chosen, least, strength = LIT) {
   const context = await paintPhotograph(canvas, picture, least);
   const frame = context.getImageData(0, 0, canvas.width, canvas.height);
   const values = enlarge(map, picture, canvas.height, canvas.width);
   for (let i = 0, at = 0; i < values.length; i++, at += 4) {
     const lit = chosen.has(values[i]);
-    const grey = toned(frame.data, at) * (lit ? 1 - LIT : chosen.size ? DIM : 1);
-    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + (lit ? LIT * HIGHLIGHT[part] : 0);
+    const grey = toned(frame.data, at) * (lit ? 1 - strength : chosen.size ? DIM : 1);
+    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + (lit ? strength * HIGHLIGHT[part] : 0);
   }
   context.putImageData(frame, 0, 0);
 }
