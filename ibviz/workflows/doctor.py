@@ -19,7 +19,8 @@ EXTRAS = {
     "transformers": "transformers",
     "coco": "pycocotools",
     "tracking": "tensorboard",
-    "notebooks": "ipywidgets",
+    "notebook": "anywidget",
+    "notebooks": "jupyterlab",
     "peers": "quantus",
 }
 PROGRAMS = {

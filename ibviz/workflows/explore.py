@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Exhibit(NamedTuple):
-    """What a widget shows: pictures with maps, the same as tensors, and the model that can be asked again."""
+    """Contents of a widget: pictures with maps, the same as tensors, and the model that can be asked again."""
 
     report: Report
     images: Images

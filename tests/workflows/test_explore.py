@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from results import write_results
 
 import ibviz
 from ibviz.anchors import CELL_EDITS, CellEdit, Donors, Variant, edited, intervene, summarise_effects
+from ibviz.benchmark.store import pack, write_shard
 from ibviz.data import digits, to_float
 from ibviz.errors import InputError
 from ibviz.models.config import InputConfig, ModelConfig
+from ibviz.types import AttentionMap
 
 pytest.importorskip("anywidget", reason="the widget needs `pip install 'ibviz[notebook]'`")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -161,6 +164,34 @@ def test_what_cannot_be_explored_is_said_in_one_line(model, scenes, widget, tmp_
         with pytest.raises(InputError, match=says) as refusal:
             call()
         assert "\n" not in str(refusal.value)
+
+
+def test_a_result_is_explored_without_its_network(tmp_path):
+    folder = write_results(tmp_path / "results", images=6, models=("one", "two"), pictures=4)
+    anchors, generator = torch.tensor([0.1, 0.9, 0.4]), torch.Generator().manual_seed(0)
+    index = {name: torch.randint(0, 3, (6, 4, 4), generator=generator) for name in ("one", "two")}
+    for name, own in index.items():
+        shard = pack(AttentionMap(anchors[own], torch.zeros(6, 4, 4), own, anchors))
+        write_shard(folder, shard, start=0, of={"model": name, "method": "Attention"})
+        cam = pack(torch.rand(6, 8, 8, generator=generator))
+        write_shard(folder, cam, start=0, of={"model": name, "method": "Grad-CAM"})
+    for widget in (ibviz.explore(str(folder)), ibviz.explore(ibviz.benchmark.read_results(folder))):
+        assert list(widget.data["models"]) == ["one", "two"]
+        assert [[one["method"] for one in model["maps"]] for model in widget.data["models"].values()] == [
+            ["Attention"]
+        ] * 2
+        cells = base64.b64decode(widget.data["models"]["two"]["maps"][0]["cells"])
+        assert [*cells] == index["two"][:4].flatten().tolist()
+        widget.model, widget.anchors = "two", [1]
+        lit = widget.figure([0, 3]).tensors["3 maps/chosen cells/index"].bool()
+        assert lit.equal(index["two"][[0, 3]] == 1)
+        with pytest.raises(InputError, match=r"interventions need the network; explore it: ibviz.explore\(model, im"):
+            widget.intervene("drop")
+    bare = write_results(tmp_path / "bare", images=6, pictures=4)
+    with pytest.raises(InputError, match="keeps no attention with anchors"):
+        ibviz.explore(bare)
+    with pytest.raises(InputError, match="keeps no pictures, which are explored; run the suite with pictures"):
+        ibviz.explore(write_results(tmp_path / "none", images=6, pictures=0))
 
 
 @pytest.fixture(scope="module")

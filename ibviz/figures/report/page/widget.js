@@ -31,9 +31,10 @@ function choices() {
   stage.opacity.addEventListener("input", () => { drawStage(); tell({ opacity: Number(stage.opacity.value) }); });
   const boxed = make("input", { type: "checkbox", checked: true });
   boxed.addEventListener("change", () => { stage.boxed = boxed.checked; drawStage(); });
+  const labelled = data.pictures.some((picture) => picture.label !== null);
   return [
     make("label", { hidden: data.comparisons.length === 1 }, "Model ", stage.model),
-    make("label", {}, "Class ", stage.class), make("label", {}, "Opacity ", stage.opacity),
+    make("label", {}, labelled ? "Class " : "Predicted class ", stage.class), make("label", {}, "Opacity ", stage.opacity),
     make("label", { hidden: data.pictures.every((picture) => !picture.box) }, boxed, " Box of the object"),
   ];
 }
