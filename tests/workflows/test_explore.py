@@ -273,7 +273,13 @@ def test_a_class_is_chosen_and_the_state_follows(browser, widget, own, scenes, t
     assert page.locator("[aria-current=true]").get_attribute("data-picture") == "5"
     page.get_by_label("Box of the object").uncheck()
     settle(page)
-    np.testing.assert_array_equal(lit(page, ".stage"), (own.index[5] == 19).numpy())
+    for anchors in ([19], [0], [12, 18]):
+        page.evaluate("(anchors) => kernel.told('anchors', anchors)", anchors)
+        settle(page)
+        expected = torch.isin(own.index, torch.tensor(anchors)).numpy()
+        np.testing.assert_array_equal(lit(page, ".stage"), expected[5])
+        for number in range(COUNT):
+            np.testing.assert_array_equal(lit(page, ".regions canvas", number), expected[number])
     assert page.said == []
     page.context.close()
 
