@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -22,10 +21,9 @@ from ibviz.data import digits, to_float
 from ibviz.errors import InputError
 from ibviz.models.config import InputConfig, ModelConfig
 from ibviz.types import AttentionMap
+from tests.workflows.jupyter import jupyterlab
 
 pytest.importorskip("anywidget", reason="the widget needs `pip install 'ibviz[notebook]'`")
-sys.path.insert(0, str(Path(__file__).parent))
-from jupyter import jupyterlab
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")

@@ -58,6 +58,10 @@ function make(tag, attributes = {}, ...children) {
 /** Isolate a name from the data, so that right-to-left text does not reorder the words around it. */
 const named = (text) => make("bdi", {}, text);
 
+/** The true class of a picture or, if it is unknown, the predicted one; and the pictures of a class, "" for all. */
+const classOf = (picture) => data.pictures[picture].label ?? model().predictions[picture].name;
+const ofClass = (name) => Array.from({ length: count }, (_, picture) => picture).filter((picture) => !name || classOf(picture) === name);
+
 /** The predicted class, marked as correct or wrong if the true class is known. */
 function verdict(prediction) {
   const words = { true: "correct", false: "wrong", null: "" }[prediction.correct];

@@ -2,6 +2,8 @@
 
 function show(index) {
   state.comparison = index;
+  const choice = root.getElementById("comparison");
+  if (choice) choice.value = index;
   for (const section of ["results", "protocol"]) {
     root.querySelectorAll(`#${section} .comparison`).forEach((one, at) => { one.hidden = at !== index; });
   }
@@ -37,4 +39,6 @@ listenGallery();
 listenDrill();
 startComparisons();
 show(0);
+followLink();
+addEventListener("hashchange", followLink);
 addEventListener("beforeprint", () => root.querySelectorAll("details").forEach((one) => { one.open = true; }));

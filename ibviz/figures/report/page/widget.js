@@ -39,9 +39,6 @@ function choices() {
   ];
 }
 
-const classOf = (picture) => data.pictures[picture].label ?? model().predictions[picture].name;
-const ofClass = (name) => Array.from({ length: count }, (_, picture) => picture).filter((picture) => !name || classOf(picture) === name);
-
 /** Show one of several models. */
 function showModel(at) {
   state.comparison = at;
