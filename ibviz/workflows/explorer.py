@@ -24,7 +24,7 @@ class Explorer(anywidget.AnyWidget):
     Attributes:
         anchors: Indices of the chosen anchors, ascending; None until the widget is shown or they are set.
         image: Index of the image that is shown large.
-        shown: Indices of the images that the class filter leaves.
+        shown: Indices of the images that are shown, such as those of a class.
         model: Label of the network whose map is shown.
         method: Label of the map that is shown.
         opacity: Share of colour in lit cells.
@@ -57,6 +57,13 @@ class Explorer(anywidget.AnyWidget):
     @traitlets.validate("image")
     def _known_image(self, proposal: Any) -> int:
         return self._in_range("image", proposal["value"], len(self._exhibit.images))
+
+    @traitlets.validate("shown")
+    def _known_images(self, proposal: Any) -> list[int]:
+        rows = sorted({self._in_range("an image", number, len(self._exhibit.images)) for number in proposal["value"]})
+        if not rows:
+            raise InputError("at least one image is shown; got none")
+        return rows
 
     @traitlets.validate("anchors")
     def _known_anchors(self, proposal: Any) -> list[int] | None:

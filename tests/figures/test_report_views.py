@@ -32,7 +32,7 @@ from tests.figures.test_report import (
 
 COUNT, FAINT = 40, 9  # images; the one whose map is a tenth as strong
 STATED = 60e6  # bytes of a page of 2,000 photographs and one model, as the README says
-LONG = {"models.net.protocols.default.insertion_baseline": "mean_colour", "versions.huggingface_hub": "1.2"}
+LONG = {"protocol.default.insertion_baseline": "mean_colour", "protocol.enlargementofthegrid": "nearest"}
 
 
 @pytest.fixture(scope="module")

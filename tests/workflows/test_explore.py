@@ -157,6 +157,8 @@ def test_what_cannot_be_explored_is_said_in_one_line(model, scenes, widget, tmp_
         (lambda: widget.intervene("set"), "edits of cells name anchors from 0 to 19, and only 'set' one"),
         (lambda: widget.intervene("set", 20), "edits of cells name anchors from 0 to 19"),
         (lambda: setattr(widget, "image", COUNT), "image is a number from 0 to 11; got 12"),
+        (lambda: setattr(widget, "shown", [12]), "an image is a number from 0 to 11; got 12"),
+        (lambda: setattr(widget, "shown", []), "at least one image is shown; got none"),
         (lambda: setattr(widget, "anchors", [20]), "an anchor is a number from 0 to 19; got 20"),
     ):
         with pytest.raises(InputError, match=says) as refusal:
@@ -271,6 +273,13 @@ def test_a_class_is_chosen_and_the_state_follows(browser, widget, own, scenes, t
     assert page.locator("[aria-current=true]").get_attribute("data-picture") == "5"
     page.get_by_label("Box of the object").uncheck()
     settle(page)
+    page.evaluate("kernel.told('shown', [2, 5, 7])")
+    settle(page)
+    assert page.locator(".regions button").count() == 3
+    assert "in 3 images" in page.locator(".summary").first.inner_text()
+    page.get_by_label("Class").select_option("3")
+    page.get_by_label("Class").select_option("")
+    page.evaluate("kernel.told('image', 5)")
     for anchors in ([19], [0], [12, 18]):
         page.evaluate("(anchors) => kernel.told('anchors', anchors)", anchors)
         settle(page)

@@ -131,6 +131,7 @@ const heard = {
     if (anchors !== null && JSON.stringify(anchors) !== JSON.stringify([...explorer.chosen].sort((a, b) => a - b))) choose(anchors);
   },
   "change:image": () => { if (kernel.get("image") !== stage.picture) { stage.picture = kernel.get("image"); drawStage(); } },
+  "change:shown": () => { if (JSON.stringify(kernel.get("shown")) !== JSON.stringify(explorer.pictures)) showOnly(kernel.get("shown")); },
   "change:opacity": () => { stage.opacity.value = kernel.get("opacity"); drawStage(); },
   "change:effect": showEffect,
 };
