@@ -152,7 +152,7 @@ def _verdict(tried: Sequence[EffectSummary]) -> str:
 
 
 def _label(line: EffectSummary) -> str:
-    name, anchor = line.variant
+    name, anchor = line.variant.name, line.variant.anchor
     return INTERVENTIONS[name].label.replace("anchor k", f"anchor {anchor}")
 
 

@@ -1,7 +1,7 @@
 """Masks of objects as images: one PNG per image beside a folder of images, or the bytes of one per object."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ibviz.data.decode import decode, read_file
-from ibviz.data.listing import Listing, Sample
+from ibviz.data.listing import Indices, Listing, Sample
 from ibviz.data.objects import Box, Objects, annotate
 from ibviz.errors import InputError
 from ibviz.types import Masks
@@ -42,12 +42,9 @@ def with_masks(listing: Listing, folder: Path) -> Listing:
         raise InputError(f"no mask such as {files[0]}; expected {MASK_LAYOUT}: put them there or leave masks out")
     labels = listing.labels.tolist()
 
-    def samples(rows: Tensor) -> list[Sample] | map:  # in the order of the rows
-        return map(
-            lambda row, sample: sample._replace(objects=partial(_object, files[row], labels[row])),
-            rows.tolist(),
-            listing.samples(rows),
-        )
+    def samples(rows: Indices) -> Iterator[Sample]:
+        for row, sample in zip(rows.tolist(), listing.samples(rows), strict=True):
+            yield sample._replace(objects=partial(_object, files[row], labels[row]))
 
     return listing._replace(samples=samples)
 
@@ -66,13 +63,13 @@ def read_masks(encoded: Sequence[bytes], image: Image.Image, name: str) -> Masks
     width, height = image.size
     masks = torch.zeros(len(encoded), height, width, dtype=torch.bool)
     for place, content in enumerate(encoded):
-        pixels = np.asarray(decode(content, name)).any(-1)
-        if pixels.shape != (height, width):
+        mask = decode(content, name)
+        if mask.size != image.size:
             raise InputError(
-                f"{name}: a mask has {pixels.shape[1]}x{pixels.shape[0]} pixels, its image {width}x{height}; "
+                f"{name}: a mask has {mask.width}x{mask.height} pixels, its image {width}x{height}; "
                 "write it in the size of the stored image"
             )
-        masks[place] = torch.from_numpy(pixels)
+        masks[place] = torch.from_numpy(np.asarray(mask).any(-1))
     return masks
 
 

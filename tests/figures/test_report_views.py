@@ -40,7 +40,9 @@ def report() -> Report:
     """Two protocols; classes of three names."""
     plain = draw(COUNT)
     [first], [(name, subject)] = plain.comparisons, plain.models.items()
-    fine = subject.maps["SmoothGrad"].clone()
+    fine = subject.maps["SmoothGrad"]
+    assert isinstance(fine, torch.Tensor)
+    fine = fine.clone()
     fine[FAINT] /= 10
     second = first._replace(
         protocol="rise",
