@@ -33,7 +33,9 @@ def size_of(pictures: Sequence[Picture]) -> Grid:
 def copy_side(pictures: Sequence[Picture]) -> int:
     """Return the longer side in pixels, at most, with which JPEG copies of all pictures fit into the budget."""
     sample = pictures[:: math.ceil(len(pictures) / _SAMPLE)]
-    fits = (side for side in _SIDES if fmean(len(_jpeg(one, side)) for one in sample) * len(pictures) <= _BUDGET)
+    fits = (
+        side for side in _SIDES if fmean(len(_jpeg(picture, side)) for picture in sample) * len(pictures) <= _BUDGET
+    )
     return next(fits, _SIDES[-1])
 
 
