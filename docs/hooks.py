@@ -1,4 +1,4 @@
-"""Add to the site what lies outside `docs/`: README, results and whatever pages link to; and the API reference.
+"""Add to the site what lies outside `docs/`: README, results and whatever pages link to; API reference and settings.
 
 A file keeps its path in the repository, without a leading `docs/`. Links between files therefore work in both places.
 """
@@ -6,6 +6,7 @@ A file keeps its path in the repository, without a leading `docs/`. Links betwee
 import inspect
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import ibviz
+
+sys.path.insert(0, os.path.dirname(__file__))  # MkDocs loads this file alone
+import settings_pages
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = [name for name in ibviz.__all__ if inspect.ismodule(getattr(ibviz, name))]
@@ -32,6 +36,8 @@ def on_config(config: MkDocsConfig) -> None:
 
 def pages_of(entry: str) -> list[str]:
     """Return the pages of a folder, or the page itself; a page named README or index comes first."""
+    if entry == "settings/":
+        return [*settings_pages.PAGES]
     if entry == "reference/":
         return ["reference/ibviz.md", *(f"reference/{name}.md" for name in PACKAGES)]
     if not entry.endswith("/"):
@@ -47,6 +53,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for package in ("", *PACKAGES):
         place = f"reference/{package or 'ibviz'}.md"
         files.append(File.generated(config, place, content=reference(package)))
+    for place, page in settings_pages.PAGES.items():
+        files.append(File.generated(config, place, content=page()))
     outside = [place for section in config.nav or [] for page in section.values() for place in listed(page)]
     pages = [place for file in files.documentation_pages() if (place := source_of(file.src_uri))]
     for place in reachable([*outside, *pages]):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ibviz.models.attach import attach
     from ibviz.models.loading import load, wrap
     from ibviz.types import AttentionMap
+    from ibviz.workflows.explore import explore
 
 __all__ = [
     "AttentionMap",
@@ -26,6 +27,7 @@ __all__ = [
     "data",
     "evaluate",
     "explain",
+    "explore",
     "figures",
     "load",
     "metrics",
@@ -41,6 +43,7 @@ _HOMES = {
     "attach": "ibviz.models.attach",
     "evaluate": "ibviz.benchmark.evaluation",
     "explain": "ibviz.attribution.methods",
+    "explore": "ibviz.workflows.explore",
     "load": "ibviz.models.loading",
     "predict": "ibviz.attribution.methods",
     "wrap": "ibviz.models.loading",

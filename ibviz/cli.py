@@ -52,6 +52,22 @@ def _print_version(asked: bool) -> bool:
 Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)]
 
 
+def _keys_flag(kind: str) -> Any:
+    """Return the flag that prints all keys of a file, of which `kind` is the model in `ibviz.config`."""
+
+    def print_keys(asked: bool) -> bool:
+        if asked:
+            from ibviz import config
+            from ibviz.workflows.keys import keys_text
+
+            print(keys_text(getattr(config, kind)))
+            raise typer.Exit
+        return asked
+
+    text = "Print every key of the file with type, default and description, as a file to start from."
+    return typer.Option("--keys", help=text, callback=print_keys, is_eager=True)
+
+
 @app.callback()
 def _options(version: Version = False) -> None:
     """Define the options that precede a command."""
@@ -85,6 +101,7 @@ def train_command(
         int | None, typer.Option(help="Number of trainings that differ only in their seed, each in its own folder.")
     ] = None,
     log: Log = None,
+    _keys: Annotated[bool, _keys_flag("Sweep")] = False,
 ) -> None:
     """Train the network that RECIPE (TOML) describes; under torchrun on several processes."""
     from ibviz.settings import read_toml
@@ -161,6 +178,7 @@ def evaluate_command(
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished batch.")] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Merge folders of several processes.")] = False,
     verify: Annotated[Path | None, typer.Option(help="A rows.parquet; a random 1 % is computed again.")] = None,
+    _keys: Annotated[bool, _keys_flag("SuiteConfig")] = False,
 ) -> None:
     """Judge the methods of SUITE (TOML) and controls by its metrics; under torchrun on several processes."""
     from ibviz.workflows.evaluate import evaluate_suite, merge_folders, verify_result

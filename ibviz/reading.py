@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ibviz.errors import InputError
 
+AnyPath = str | Path  # as users give it
 _MAX_TEXT_BYTES = 2**26  # 64 MiB, for files that are read whole
 _Model = TypeVar("_Model", bound=BaseModel)
 

@@ -3,14 +3,15 @@
 import re
 import tomllib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ibviz.errors import InputError, unknown
+from ibviz.errors import InputError, did_you_mean, unknown
 from ibviz.extensions import is_outside
-from ibviz.reading import parsing, read_bytes
+from ibviz.reading import AnyPath, parsing, read_bytes
 
 _MAX_TOML_BYTES = 2**20  # bytes
 _MAX_KEY_PARTS = 16  # of a dotted key
@@ -25,7 +26,7 @@ _TOO_DEEP = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{_MAX_KEY_PA
 class Settings(BaseModel):
     """Base of all configuration models: frozen, refuses unknown keys, reads "none" as None (TOML has no null)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -40,7 +41,7 @@ class Settings(BaseModel):
 Config = TypeVar("Config", bound=Settings)
 
 
-def read_toml(path: Path, kind: type[Config]) -> Config:
+def read_toml(path: AnyPath, kind: type[Config]) -> Config:
     """Read a TOML file into the configuration model `kind`; an `InputError` names a wrong value or unknown key.
 
     >>> import tempfile
@@ -51,7 +52,7 @@ def read_toml(path: Path, kind: type[Config]) -> Config:
     >>> read_toml(path, Training).epochs
     3
     """
-    encoded = read_bytes(path, most=_MAX_TOML_BYTES)
+    encoded = read_bytes(Path(path), most=_MAX_TOML_BYTES)
     with parsing(f"{path} is not TOML"):
         text = encoded.decode("utf-8").replace("\r\n", "\n")
         if deep := _TOO_DEEP.search(text):  # parsing it would take hours
@@ -61,6 +62,17 @@ def read_toml(path: Path, kind: type[Config]) -> Config:
         return kind.model_validate(given)
     except ValidationError as error:
         raise InputError(f"{path}: {describe_validation_error(error, kind)}") from error
+
+
+@dataclass(frozen=True)
+class _Named(AfterValidator):
+    """The check of a name, which shows the known names in a JSON schema unless others are allowed."""
+
+    known: Callable[[], Iterable[str]]
+    outside: bool
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return handler(schema) | ({} if self.outside else {"enum": [*self.known()]})
 
 
 def name_in(kind: str, known: Callable[[], Iterable[str]], *, outside: bool = False) -> AfterValidator:
@@ -74,7 +86,7 @@ def name_in(kind: str, known: Callable[[], Iterable[str]], *, outside: bool = Fa
             raise unknown(kind, name, list(known()))
         return name
 
-    return AfterValidator(check)
+    return _Named(check, known, outside)
 
 
 def describe_validation_error(error: ValidationError, kind: type[Settings]) -> str:
@@ -95,7 +107,8 @@ def _describe_fault(location: tuple[int | str, ...], fault: str, message: str, k
     key, message = ".".join(str(part) for part in location), message.removeprefix("Value error, ")
     if fault != "extra_forbidden":
         return f"{key}: {message}" if key else message
-    return f"unknown key {key}; known here: {', '.join(_known_keys(kind, location[:-1]))}"
+    known = _known_keys(kind, location[:-1])
+    return f"unknown key {key}; known here: {', '.join(known)}{did_you_mean(str(location[-1]), known)}"
 
 
 def _known_keys(kind: type[Settings], parents: tuple[int | str, ...]) -> list[str]:

@@ -102,10 +102,10 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def still(output: NotebookNode) -> NotebookNode:
-    """A page has no sliders: what stands in their place."""
+    """A page has no widgets: what stands in their place."""
     if WIDGET not in output.get("data", {}):
         return output
-    return nbformat.v4.new_output("display_data", {"text/markdown": "*In Jupyter, sliders stand here.*"})
+    return nbformat.v4.new_output("display_data", {"text/markdown": "*In Jupyter, an explorer stands here.*"})
 
 
 def small(picture: bytes) -> tuple[str, bytes]:

@@ -16,9 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from ibviz.attribution.catalogue import METHODS
 from ibviz.attribution.methods import explain
+from ibviz.benchmark.config import SuiteConfig
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import load_model, save_model
+from ibviz.models.libraries import create
+from ibviz.settings import read_toml
 from ibviz.workflows import explain as explaining
+from ibviz.workflows.evaluate import load_all
 
 
 @pytest.fixture
@@ -185,6 +189,25 @@ def test_seeds_are_trained_resumed_tabled_and_judged_together(run, refused, tmp_
     assert [(label, one["name"]) for label, one in models.items()] == list(names.items())
     assert len({one["weights"] for one in models.values()}) == 3
     assert f"{runs} holds 2 runs; give one of them, such as {runs}/seed-9" in refused("anchors", runs)
+
+
+def test_each_network_of_a_suite_has_weights_of_its_own(tmp_path):
+    states = []
+    for number in (0, 1):
+        torch.manual_seed(number)
+        states.append(create("torchvision/squeezenet1_1").state_dict())
+        save_file(states[-1], tmp_path / f"{number}.safetensors")
+    (tmp_path / "suite.toml").write_text(
+        "".join(
+            f'[[models]]\nname = "torchvision/squeezenet1_1"\nlabel = "{number}"\n'
+            f'weights = "{tmp_path / str(number)}.safetensors"\n'
+            for number in (0, 1)
+        )
+    )
+    models = load_all(read_toml(tmp_path / "suite.toml", SuiteConfig), "cpu")
+    assert list(models) == ["0", "1"]
+    for model, state in zip(models.values(), states, strict=True):
+        torch.testing.assert_close(dict(model.network.state_dict()), dict(state))
 
 
 def test_seeds_that_make_no_sense(refused, model, tmp_path):

@@ -14,8 +14,9 @@ from typer.main import get_group
 import ibviz
 from ibviz.attribution import CONTROLS, METHODS
 from ibviz.benchmark.config import SuiteConfig
-from ibviz.benchmark.runner.loop import check_suite
+from ibviz.benchmark.suite import check_suite
 from ibviz.cli import app
+from ibviz.data.parquet_objects import Record
 from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe, Sweep
 from ibviz.training.sweep import grid
@@ -82,6 +83,12 @@ def test_the_table_of_the_readme_is_part_of_that_of_the_findings():
     assert len(lines) == 9  # with the header
     for name, cells in lines.items():
         assert cells == [cell.partition(" [")[0].partition(" (")[0] for cell in findings[name][:2]]
+
+
+def test_the_lists_of_objects_are_those_that_are_read():
+    listed = rows_of((ROOT / "docs/data.md").read_text().partition("## Objects in Parquet")[2])
+    described = {f"`{name}`": [str(field.description).rstrip(".")] for name, field in Record.model_fields.items()}
+    assert {name: cells for name, cells in listed.items() if name != "list"} == described
 
 
 def test_the_readme_counts_the_methods():

@@ -1,6 +1,7 @@
 """Messages that once misled: each now names the mistake, what is known, and a way that exists."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +12,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ibviz import figures
-from ibviz.benchmark.config import SuiteConfig
-from ibviz.data.config import DataConfig
+from ibviz.attribution import load_maps, save_maps
+from ibviz.benchmark import SuiteConfig, read_maps, read_results, read_toml, rebuild, run_suite
+from ibviz.data import DataConfig, load_images, load_split, read_image
 from ibviz.data.sources import find_part
 from ibviz.digests import seal
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder
 from ibviz.models.loading import load
-from ibviz.settings import read_toml
+from ibviz.training.recipe import Recipe
 from ibviz.workflows.figure import redraw_figure
 
 
@@ -65,6 +67,43 @@ def test_an_unknown_method_and_a_network_without_anchors_cost_no_download(said, 
     assert "--weights" not in message
 
 
+@pytest.mark.parametrize(
+    ("suite", "flags", "says"),
+    [
+        ('methods = [{ method = "gradcam" }]', (), "unknown method 'gradcam'; known: .*did you mean 'grad_cam'"),
+        (
+            '[[methods]]\nmethod = "rise"\noptions = { maskz = 4 }',
+            (),
+            "unknown option of RISE 'maskz'.*did you mean 'mask",
+        ),
+        ('metrics = ["srgg"]', (), "unknown metric 'srgg'.*did you mean 'srg'"),
+        ('[data]\nsource = "folder"', (), "source folder needs the path of its files"),
+        ('[data]\nsource = "parquet"', ("--data", "nowhere"), "no folder nowhere for source parquet"),
+        ('[data]\nsource = "cifar10"\nmasks = true', (), "source cifar10 has no masks to read; those that have: cub"),
+        ("", ("--device", "gpu"), "device 'gpu' cannot be used"),
+    ],
+)
+def test_a_mistake_in_a_suite_costs_no_download_of_a_network(said, unreachable, tmp_path, suite, flags, says):
+    (tmp_path / "suite.toml").write_text(suite)
+    arguments = ("evaluate", tmp_path / "suite.toml", "--model", "torchvision/resnet18", "--out", tmp_path / "out")
+    assert re.search(says, said(*arguments, *flags))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "says"),
+    [
+        ('backbone = "torchvision/resnet19"', (), "did you mean 'resnet18'|did you mean 'resnet1"),
+        ('backbone = "timm/resnet5O"', (), "did you mean 'resnet50'"),
+        ('backbone = "torchvision/resnet18"\npretrained = true', ("--weights", "none.pt"), "no such file: none.pt"),
+        ("pretrained = true", (), "no published weights for digits; pretrained is for vgg16"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_told_before_images_are_loaded(said, monkeypatch, tmp_path, recipe, flags, says):
+    monkeypatch.setattr("ibviz.training.loop.load_split", None)
+    (tmp_path / "recipe.toml").write_text(f"[model]\n{recipe}\n")
+    assert re.search(says, said("train", tmp_path / "recipe.toml", "--out", tmp_path / "run", *flags))
+
+
 def test_a_method_that_is_left_out_is_named_once(run, picture, tmp_path):
     code, _, error = run("explain", picture, "--model", "digits", "--methods", "all", "--out", tmp_path / "out")
     assert code == 0
@@ -78,6 +117,41 @@ def test_a_wrong_entry_of_a_list_is_the_only_fault_that_is_told(tmp_path):
     with pytest.raises(InputError, match=r"protocols\.0\.preset: .*rise") as refusal:
         read_toml(tmp_path / "suite.toml", SuiteConfig)
     assert "at least 1 item" not in str(refusal.value)
+
+
+def test_a_misspelt_key_is_asked_after(tmp_path):
+    (tmp_path / "recipe.toml").write_text("[training]\nepoch = 3\n")
+    with pytest.raises(InputError, match=r"unknown key training.epoch; known here: .*; did you mean 'epochs'\?"):
+        read_toml(tmp_path / "recipe.toml", Recipe)
+
+
+def test_a_path_may_be_text(tmp_path, picture):
+    maps = {"Grad-CAM": torch.ones(2, 7, 7)}
+    save_maps(str(tmp_path / "maps.safetensors"), maps)
+    torch.testing.assert_close(load_maps(str(tmp_path / "maps.safetensors")).maps["Grad-CAM"], maps["Grad-CAM"])
+    assert read_image(str(picture)).size == (60, 60)
+    (tmp_path / "suite.toml").write_text("images = 3")
+    suite = read_toml(str(tmp_path / "suite.toml"), SuiteConfig)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (48, 48)).save(tmp_path / "pets" / name / f"{number}.png")
+    data = DataConfig(source="folder")
+    assert len(load_images(data, "train", str(tmp_path / "pets")).names) == 4
+    assert (
+        len(
+            load_split(
+                data.model_copy(update={"stream": True, "image_size": 48}), "train", str(tmp_path / "pets")
+            ).labels
+        )
+        == 4
+    )
+    short = suite.model_copy(update={"methods": suite.methods[:1], "metrics": ("sparseness",)})
+    out = str(tmp_path / "out")
+    assert run_suite(short, {"digits": load("digits")}, out)
+    assert len(read_results(out).images) == 3
+    assert len(read_maps(out, "digits", "Attention")) == 3
+    rebuild(out)
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path):
@@ -120,8 +194,8 @@ def test_boxes_of_another_form_are_told_with_the_right_one(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     rows = [{"image": {"bytes": (tmp_path / "a.png").read_bytes()}, "label": 0, "objects": [[1.0, 2.0, 3.0, 4.0]]}] * 4
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
-    with pytest.warns(
-        UserWarning, match=r"its column objects holds list<.*such as \{'bbox': \[\[x, y, width, height\]\]"
+    with pytest.raises(
+        InputError, match=r"its column objects holds list<.*such as \{'bbox': \[\[x, y, width, height\]\]"
     ):
         find_part(DataConfig(source="parquet", image_size=8), "test", tmp_path)
 

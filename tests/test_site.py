@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import ibviz
+from ibviz.attribution import METHODS
+from ibviz.config import SuiteConfig, Sweep
+from ibviz.workflows.keys import key_tables
 
 pytest.importorskip("mkdocs", reason="the site needs `pip install 'ibviz[docs]'`")
 ROOT = Path(__file__).parents[1]
@@ -52,6 +55,18 @@ def test_doctests_and_fields_are_shown(site):
     assert "Fraction of the image that the region covers: the energy of a uniform map." in page  # a field's comment
     assert "<p>&gt;&gt;&gt;" not in page
     assert "<blockquote>" not in page
+
+
+def test_every_key_and_every_option_of_a_method_has_a_line(site):
+    for name, kind in {"recipe": Sweep, "suite": SuiteConfig}.items():
+        page = (site / "settings" / name / "index.html").read_text(encoding="utf-8")
+        for table in key_tables(kind):
+            assert all(f"<td><code>{key.name}</code></td>" in page for key in table.keys)
+    page = (site / "settings/methods/index.html").read_text(encoding="utf-8")
+    for name, method in METHODS.items():
+        part = page.partition(f'id="{name}"')[2].partition("<h3")[0]
+        assert all(f"<td><code>{option}</code></td>" in part for option in method.options), name
+    assert "<td>Number of masks; noise falls with its square root." in page
 
 
 def test_no_page_asks_another_host(site):

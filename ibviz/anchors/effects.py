@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ibviz.anchors.intervene import INTERVENTIONS, Effects, Variant
+from ibviz.anchors.intervene import INTERVENTIONS, CellEdit, Effects, Variant
 from ibviz.errors import InputError
 from ibviz.statistics import Estimate, estimate, resamples
 
@@ -26,7 +26,7 @@ _NOTHING = 1e-6  # change that float32 rounding alone can cause
 class EffectSummary(NamedTuple):
     """Effect of one variant over all images."""
 
-    variant: Variant
+    variant: Variant | CellEdit
     cells: float  # mean number of cells whose value changes
     change: Estimate  # of the probability of the predicted class
     accuracy: Estimate  # change of accuracy, over labelled images
@@ -152,7 +152,7 @@ def _verdict(tried: Sequence[EffectSummary]) -> str:
 
 
 def _label(line: EffectSummary) -> str:
-    name, anchor = line.variant
+    name, anchor = line.variant.name, line.variant.anchor
     return INTERVENTIONS[name].label.replace("anchor k", f"anchor {anchor}")
 
 

@@ -113,6 +113,43 @@ class Variant(NamedTuple):
     anchor: int | None = None
 
 
+CELL_EDITS = {
+    "drop": "the chosen cells at the lowest anchor",
+    "keep": "all other cells at the lowest anchor",
+    "set": "the chosen cells at anchor k",
+    "mean": "the chosen cells at their map's mean",
+    "swap": "the chosen cells as in another image",
+}  # what is done to the cells at several anchors, by name
+
+
+class CellEdit(NamedTuple):
+    """Other values for all cells at some anchors; the other cells stay."""
+
+    edit: str  # in `CELL_EDITS`
+    chosen: tuple[int, ...]  # indices of anchors
+    anchor: int | None = None  # for "set": the index of the anchor that the cells are set to
+
+    @property
+    def name(self) -> str:
+        """The name of the intervention in tables."""
+        return f"{self.edit} cells"
+
+    def values(self, own: AttentionMap, donors: Donors) -> Maps:
+        """Return the values that enter the network; an `InputError` for an unknown edit or anchor."""
+        if self.edit not in CELL_EDITS:
+            raise unknown("edit of cells", self.edit, list(CELL_EDITS))
+        last = -1 if own.index is None else len(_anchors(own)) - 1
+        named = [*self.chosen, *([] if self.anchor is None else [self.anchor])]
+        if own.index is None or (self.anchor is None) == (self.edit == "set") or not all(0 <= k <= last for k in named):
+            raise InputError(
+                f"edits of cells name anchors from 0 to {last}, and only 'set' one to set them to; got {tuple(self)}"
+            )
+        lit = torch.isin(own.index, torch.tensor(self.chosen, dtype=own.index.dtype, device=own.index.device))
+        values, lowest = own.values(), _anchors(own).min()
+        others = {"set": _anchors(own)[self.anchor or 0], "mean": at_mean(values), "swap": donors.other}
+        return torch.where(~lit if self.edit == "keep" else lit, others.get(self.edit, lowest), values)
+
+
 def variants(anchors: int | None) -> list[Variant]:
     """List all interventions on a model with this number of anchors, those with an anchor once for each.
 
@@ -126,7 +163,7 @@ def variants(anchors: int | None) -> list[Variant]:
     return whole + [Variant(name, anchor) for name in by_anchor for anchor in range(anchors or 0)]
 
 
-def edited(own: AttentionMap, donors: Donors, variant: Variant) -> Maps:
+def edited(own: AttentionMap, donors: Donors, variant: Variant | CellEdit) -> Maps:
     """Return the values that enter the network instead of `own`.
 
     Raises `InputError` for an unknown intervention, or an anchor that the attention does not have.
@@ -137,6 +174,8 @@ def edited(own: AttentionMap, donors: Donors, variant: Variant) -> Maps:
     >>> edited(attention, donors, Variant("mean")), edited(attention, donors, Variant("uniform", 1))
     (tensor([[[0.5000, 0.5000]]]), tensor([[[1., 1.]]]))
     """
+    if isinstance(variant, CellEdit):
+        return variant.values(own, donors)
     name, anchor = variant
     if name not in INTERVENTIONS:
         raise unknown("intervention", name, list(INTERVENTIONS))
@@ -154,7 +193,7 @@ def edited(own: AttentionMap, donors: Donors, variant: Variant) -> Maps:
 class Effects(NamedTuple):
     """Outcome of each variant on each image: the fields up to `nats` are per image, the rest per variant and image."""
 
-    variants: tuple[Variant, ...]
+    variants: tuple[Variant | CellEdit, ...]
     labels: Labels  # -1: unknown
     predicted: Labels  # with the unchanged attention
     probability: Float[Tensor, " n"]  # of the predicted class
@@ -185,7 +224,7 @@ class Effects(NamedTuple):
 def intervene(
     model: nn.Module,
     images: ImageSet,
-    chosen: Sequence[Variant] | None = None,
+    chosen: Sequence[Variant | CellEdit] | None = None,
     *,
     seed: int = 0,
     batch_size: int = 32,
@@ -198,7 +237,7 @@ def intervene(
     Args:
         model: Classifier with trained attention.
         images: Images of the study, at least two; the average map is over all of them.
-        chosen: Variants to try; None: all of `variants`.
+        chosen: Variants to try, or edits of the cells at several anchors; None: all of `variants`.
         seed: Seed that decides which other image's map each image gets in a swap.
         batch_size: Images per batch; the result does not depend on it.
 
@@ -231,7 +270,7 @@ def intervene(
 
 
 def _effects(
-    model: IBClassifier, images: Images, donors: Donors, labels: Labels, tried: tuple[Variant, ...]
+    model: IBClassifier, images: Images, donors: Donors, labels: Labels, tried: tuple[Variant | CellEdit, ...]
 ) -> Effects:
     own = model.inspect(images).attention
     values = torch.stack([own.values(), *(edited(own, donors, variant) for variant in tried)])

@@ -10,6 +10,7 @@ from torch import Tensor
 from ibviz.attribution.catalogue import Explanation
 from ibviz.errors import InputError
 from ibviz.models.checkpoint import read_tensors, write_tensors
+from ibviz.reading import AnyPath
 from ibviz.types import AttentionMap
 
 KIND = "maps"
@@ -23,7 +24,7 @@ class SavedMaps(NamedTuple):
     record: dict[str, Any]
 
 
-def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, Any] | None = None) -> None:
+def save_maps(path: AnyPath, maps: Mapping[str, Explanation], record: Mapping[str, Any] | None = None) -> None:
     """Write maps exactly, as safetensors: the anchor of each cell and the table of anchors, otherwise float32.
 
     Args:
@@ -40,10 +41,10 @@ def save_maps(path: Path, maps: Mapping[str, Explanation], record: Mapping[str, 
             tensors |= {f"{label}/index": explanation.index.to(narrow), f"{label}/anchors": explanation.anchors}
         else:
             tensors[f"{label}/mean"] = explanation.mean
-    write_tensors(path, tensors, {"kind": KIND, "labels": list(maps), "record": dict(record or {})})
+    write_tensors(Path(path), tensors, {"kind": KIND, "labels": list(maps), "record": dict(record or {})})
 
 
-def load_maps(path: Path | str) -> SavedMaps:
+def load_maps(path: AnyPath) -> SavedMaps:
     """Read maps that `save_maps` or `ibviz explain` wrote, for `ibviz.figures.panel` and `ibviz.evaluate`.
 
     An attention map has its quantised values as its mean and NaN as its deviation. Raises `InputError` for any other
@@ -63,7 +64,7 @@ def load_maps(path: Path | str) -> SavedMaps:
     return SavedMaps(maps, header.get("record", {}))
 
 
-def _explanation(label: str, tensors: Mapping[str, Tensor], path: Path | str) -> Explanation:
+def _explanation(label: str, tensors: Mapping[str, Tensor], path: AnyPath) -> Explanation:
     if label in tensors:
         return _checked(tensors[label], label, path)
     index, anchors, mean = (tensors.get(label + part) for part in _PARTS)
@@ -81,7 +82,7 @@ def _values(index: Tensor, anchors: Tensor) -> Tensor | None:
     return anchors[index] if fits else None
 
 
-def _checked(maps: Tensor, label: str, path: Path | str) -> Tensor:
+def _checked(maps: Tensor, label: str, path: AnyPath) -> Tensor:
     if maps.ndim != 3 or not maps.is_floating_point():
         raise InputError(
             f"{path}: {label!r} should be maps (b, rows, columns); got {tuple(maps.shape)} of {maps.dtype}"

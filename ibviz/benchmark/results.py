@@ -12,7 +12,7 @@ from ibviz.benchmark.runner.parts import TABLES, schemas
 from ibviz.benchmark.tables import tabulate, write_tables
 from ibviz.digests import check_files, read_sealed
 from ibviz.errors import InputError
-from ibviz.reading import parsing, validated
+from ibviz.reading import AnyPath, parsing, validated
 from ibviz.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Results:
             return pq.read_table(path, filters=filters).to_pandas()
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: AnyPath) -> Results:
     """Read the folder that `ibviz evaluate SUITE --out folder` wrote; raise `InputError` if it holds anything else.
 
     >>> read_results(Path("nowhere"))
@@ -150,6 +150,7 @@ def read_results(folder: Path) -> Results:
     ...
     ibviz.errors.InputError: nowhere is no folder; expected what `ibviz evaluate SUITE --out nowhere` writes
     """
+    folder = Path(folder)
     wanted = f"expected what `ibviz evaluate SUITE --out {folder}` writes"
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; {wanted}")
@@ -164,10 +165,10 @@ def read_results(folder: Path) -> Results:
     return Results(folder, facts)
 
 
-def rebuild(folder: Path) -> Results:
+def rebuild(folder: AnyPath) -> Results:
     """Write the tables of a result folder again, in all formats, from its rows alone; the bytes are the same."""
     results = read_results(folder)
-    write_tables(folder, tabulate(results.rows, results.circumstances))
+    write_tables(results.folder, tabulate(results.rows, results.circumstances))
     return results
 
 

@@ -27,7 +27,7 @@ from ibviz.attribution.methods import concatenate, values
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.models.checkpoint import encode, read_header
-from ibviz.reading import parsing, validated
+from ibviz.reading import AnyPath, parsing, validated
 from ibviz.types import AttentionMap, Maps
 
 FOLDER = "maps"
@@ -197,7 +197,7 @@ def _are_maps(maps: Tensor, images: int) -> bool:
     return maps.ndim == 3 and maps.numel() > 0 and len(maps) in (1, images)
 
 
-def read_maps(folder: Path, model: str, method: str, images: slice | None = None) -> Explanation:
+def read_maps(folder: AnyPath, model: str, method: str, images: slice | None = None) -> Explanation:
     """Read the maps of a network and method from a folder of `ibviz evaluate`, in the order of `images.parquet`.
 
     Args:
@@ -213,6 +213,7 @@ def read_maps(folder: Path, model: str, method: str, images: slice | None = None
     Raises:
         InputError: There are no such maps, or they are damaged or incomplete.
     """
+    folder = Path(folder)
     paths = sorted(maps_folder(folder, model, method).glob("[0-9]*-*.safetensors"))
     if not paths:
         raise InputError(f"no maps of {method!r} by {model!r} in {folder}; there are: {_known(folder)}")

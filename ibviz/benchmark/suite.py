@@ -31,6 +31,15 @@ class Entry(NamedTuple):
     control: bool = False
 
 
+def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
+    """Refuse unknown names and options, code that cannot be imported, and protocols that do not fit a model."""
+    metric_facts(suite.metrics)
+    entries(suite)
+    outside_code(suite)
+    for model in models:
+        protocols_of(suite, model, None)
+
+
 def entries(suite: SuiteConfig) -> dict[str, Entry]:
     """Return the methods by their labels, then the controls, after a check of their names and options.
 

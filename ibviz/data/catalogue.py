@@ -13,6 +13,7 @@ from ibviz.data.config import DataConfig
 from ibviz.data.download import failed, fetch_parquet, fetched
 from ibviz.data.folder import FOLDER_LAYOUT, has_splits, list_folder, split_folder
 from ibviz.data.listing import Listing, Part, Split, hold_out, limited
+from ibviz.data.mask_files import mask_folder, with_masks
 from ibviz.data.outside import list_dataset
 from ibviz.data.parquet import list_parquet, split_files
 from ibviz.data.published.arrays import list_arrays
@@ -44,6 +45,7 @@ class Source(NamedTuple):
     annotated: bool = False  # images have boxes of objects
     masks: bool = False  # images have masks of objects
     mirrored: bool = True  # a mirrored image has the same class
+    local: bool = False  # files of the user's own, never downloaded
 
 
 def source_of(name: str) -> Source:
@@ -91,26 +93,31 @@ def _hub(config: DataConfig, split: Split, root: Path | None) -> Part:
 
 def _folder(config: DataConfig, split: Split, root: Path | None) -> Part:
     root = _existing(root, config.source)
+    masks = mask_folder(root) if config.masks else None
     if has_splits(root):
-        return _resolve(config, split, root, partial(_list_split_folder, root))
+        return _resolve(config, split, root, partial(_list_split_folder, root, masks))
     listing = list_folder(root, root)
+    listing = listing if masks is None else with_masks(listing, masks)
     rest, test = hold_out(len(listing.labels), TEST_SHARE, config.seed)
     return Part(listing, test) if split == "test" else _kept_or_held(config, split, Part(listing, rest))
 
 
-def _list_split_folder(root: Path, split: Split) -> Listing | None:
+def _list_split_folder(root: Path, masks: Path | None, split: Split) -> Listing | None:
     folder = split_folder(root, split)
-    return None if folder is None else list_folder(folder, split_folder(root, "train") or folder)
+    if folder is None:
+        return None
+    listing = list_folder(folder, split_folder(root, "train") or folder)
+    return listing if masks is None else with_masks(listing, masks / folder.name)
 
 
 def _parquet(config: DataConfig, split: Split, root: Path | None) -> Part:
     root = _existing(root, config.source)
-    return _resolve(config, split, root, partial(_list_split_parquet, root))
+    return _resolve(config, split, root, partial(_list_split_parquet, root, config.masks))
 
 
-def _list_split_parquet(root: Path, split: Split) -> Listing | None:
+def _list_split_parquet(root: Path, masks: bool, split: Split) -> Listing | None:
     files = split_files(root, split)
-    return list_parquet(files) if files else None
+    return list_parquet(files, masks=masks) if files else None
 
 
 def _existing(root: Path | None, source: str) -> Path:
@@ -188,7 +195,18 @@ SOURCES: dict[str, Source] = {
     "tiny_imagenet": Source(
         partial(_published, list_tiny_imagenet), "Tiny ImageNet: 64 px, 200 classes", annotated=True
     ),
-    "hub": Source(_hub, "a data set of the Hugging Face Hub in Parquet files", layout=PARQUET_FILES, annotated=True),
-    "folder": Source(_folder, "a folder with a folder of images per class", layout=FOLDER_LAYOUT),
-    "parquet": Source(_parquet, "Parquet files with images, labels and perhaps objects", PARQUET_FILES, annotated=True),
+    "hub": Source(
+        _hub, "a data set of the Hugging Face Hub in Parquet files", layout=PARQUET_FILES, annotated=True, masks=True
+    ),
+    "folder": Source(
+        _folder, "a folder with a folder of images per class", layout=FOLDER_LAYOUT, masks=True, local=True
+    ),
+    "parquet": Source(
+        _parquet,
+        "Parquet files with images, labels and perhaps objects",
+        PARQUET_FILES,
+        annotated=True,
+        masks=True,
+        local=True,
+    ),
 }

@@ -22,13 +22,24 @@ class DataConfig(Settings):
     """The choice and preprocessing of images; their folder is given by the flag `--data`, not in the file."""
 
     source: SourceName = "digits"
-    background: Background = "photographs"  # source digits: crops of photographs, or dead leaves drawn per image
-    repository: str | None = None  # source hub: OWNER/NAME or OWNER/NAME/FOLDER of a data set
-    image_size: Side | None = None  # pixels per side, after a centre crop; None: as stored
-    resize: Side | None = None  # short side before the crop; None: image_size
-    crop: Literal["image", "box"] = "image"  # "box": first crop to the object's box, made square by `resize`
-    masks: bool = False  # also read masks of objects: cub, voc2007, voc2012, coco
-    stream: bool = False  # decode images again in every epoch, for data that does not fit in memory
-    limit: Count | None = None  # largest number of training images
-    validation_share: float = Field(default=0.1, gt=0, lt=1)  # of train, if there is no validation split
+    """Name of a data source (`ibviz list sources`), or `file.py:name` of your own code."""
+    background: Background = "photographs"
+    """Background of drawn digits: crops of photographs, or dead leaves drawn per image."""
+    repository: str | None = None
+    """Data set of the Hub, OWNER/NAME or OWNER/NAME/FOLDER; for source `hub`."""
+    image_size: Side | None = None
+    """Pixels per side after a centre crop; "none": as stored."""
+    resize: Side | None = None
+    """Short side in pixels before the crop; "none": image_size."""
+    crop: Literal["image", "box"] = "image"
+    """"box" first crops to the box of the object and makes it a square of `resize` pixels."""
+    masks: bool = False
+    """Also read the masks of objects, from sources that have them."""
+    stream: bool = False
+    """Decode images again in every epoch, for data that does not fit in memory."""
+    limit: Count | None = None
+    """Largest number of training images; "none": all."""
+    validation_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training images that is held out if there is no validation split."""
     seed: Seed = 0
+    """Seed of the hold-out and of `limit`."""

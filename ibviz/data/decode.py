@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.reading import parsing, read_bytes
+from ibviz.reading import AnyPath, parsing, read_bytes
 from ibviz.types import Grid
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")  # Pillow's names, recognised by content; PPM covers PGM
@@ -33,7 +33,7 @@ _TURNS = {  # from EXIF's orientation tag
 }
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: AnyPath) -> Image.Image:
     """Read an image file as upright RGB; alpha is dropped, greyscale and palette images are converted.
 
     Reads JPEG, PNG, WebP, BMP, TIFF, PPM, PGM and GIF. 16-bit grey is scaled to 8 bits, and floats are taken to lie in
@@ -49,7 +49,7 @@ def read_image(path: Path) -> Image.Image:
     >>> read_image(path).getpixel((0, 0))
     (7, 7, 7)
     """
-    return decode(read_file(path), str(path))
+    return decode(read_file(Path(path)), str(path))
 
 
 def read_file(path: Path) -> bytes:

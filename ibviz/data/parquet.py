@@ -9,15 +9,14 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from warnings import warn
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ibviz.data.decode import decode
 from ibviz.data.listing import Indices, Listing, Sample, checked_listing
-from ibviz.data.objects import Objects, annotate, box_corners
+from ibviz.data.parquet_objects import check_objects, has_field, read_objects
 from ibviz.errors import InputError
 from ibviz.reading import parsing, validated
 
@@ -38,8 +37,9 @@ class Columns(NamedTuple):
 
     image: str
     label: str
-    objects: str | None  # a struct with `bbox`: lists of x, y, width, height in pixels of the stored image
+    objects: str | None  # a struct of lists, one entry per object: see `Record`
     cluster: str | None  # text or integers that name groups of dependent images
+    masks: bool = False  # also read the masks of objects
 
 
 class Group(NamedTuple):
@@ -70,14 +70,14 @@ def _split_of(file: Path) -> str | None:
     return named or FOLDERS.get(file.parent.name)
 
 
-def list_parquet(files: list[Path]) -> Listing:
+def list_parquet(files: list[Path], *, masks: bool = False) -> Listing:
     """List the rows of `files`, which must have the same columns; a null label becomes -1, no label.
 
     An object belongs to the row's class if its category, an integer, is the row's label, or if its list of class
     indices in `imagenet` contains the label. Without either, all objects belong to the row's class.
     """
     schema = _schema(files[0])
-    columns, groups = _common_columns(files), _groups(files)
+    columns, groups = _common_columns(files, masks), _groups(files)
     if groups and groups[-1].after > _MOST_ROWS:
         raise InputError(f"{files[0]}: a split should have at most {_MOST_ROWS:,} rows; got {groups[-1].after:,}")
     labels = [-1 if label is None else label for file in files for label in _column(file, columns.label)]
@@ -130,8 +130,8 @@ def _column(file: Path, name: str, field: str | None = None) -> list[Any]:
         return table[name].to_pylist() if table.num_columns else [None] * opened.metadata.num_rows
 
 
-def _common_columns(files: list[Path]) -> Columns:
-    first, *others = (_columns(_schema(file), file) for file in files)
+def _common_columns(files: list[Path], masks: bool) -> Columns:
+    first, *others = (_columns(_schema(file), file, masks) for file in files)
     for file, columns in zip(files[1:], others, strict=True):
         if columns != first:
             raise InputError(
@@ -141,7 +141,7 @@ def _common_columns(files: list[Path]) -> Columns:
     return first
 
 
-def _columns(schema: "pa.Schema", file: Path) -> Columns:
+def _columns(schema: "pa.Schema", file: Path, masks: bool) -> Columns:
     from pyarrow import types
 
     if len(set(schema.names)) < len(schema.names):
@@ -155,32 +155,24 @@ def _columns(schema: "pa.Schema", file: Path) -> Columns:
             f"{file}: expected a struct column with a field `bytes` and an integer column named {' or '.join(LABELS)}"
             f" (or only one integer column); its columns are {present}"
         )
-    boxed = "objects" in schema.names and _has_field(schema.field("objects").type, "bbox")
-    if "objects" in schema.names and not boxed:
-        warn(
-            f"{file}: its column objects holds {schema.field('objects').type}, in which no boxes are found; boxes are "
-            "a struct of lists for each image, such as {'bbox': [[x, y, width, height]], 'category': [3]}",
-            stacklevel=2,
-        )
-    return Columns(image, label, "objects" if boxed else None, CLUSTER if CLUSTER in schema.names else None)
+    if "objects" in schema.names:
+        check_objects(schema.field("objects").type, file, masks=masks)
+    elif masks:
+        raise InputError(f"{file} has no column objects with masks; add one, or leave masks out")
+    objects, cluster = (name if name in schema.names else None for name in ("objects", CLUSTER))
+    return Columns(image, label, objects, cluster, masks)
 
 
 def _has_bytes(kind: "pa.DataType") -> bool:
     """Return True for a struct whose field `bytes` holds bytes and whose field `path`, if any, holds text."""
     from pyarrow import types
 
-    if not _has_field(kind, "bytes"):
+    if not has_field(kind, "bytes"):
         return False
     fields = {kind.field(index).name: kind.field(index).type for index in range(kind.num_fields)}
     binary = types.is_binary(fields["bytes"]) or types.is_large_binary(fields["bytes"])
     path = fields.get("path")
     return binary and (path is None or types.is_string(path) or types.is_large_string(path) or types.is_null(path))
-
-
-def _has_field(kind: "pa.DataType", name: str) -> bool:
-    from pyarrow import types
-
-    return types.is_struct(kind) and name in [kind.field(index).name for index in range(kind.num_fields)]
 
 
 class HubMetadata(BaseModel):
@@ -237,8 +229,11 @@ def _samples(
             records = batch.take([row - first for row in here]).to_pylist()
         for row, record in zip(here, records, strict=True):
             content = (record[columns.image] or {}).get("bytes")
-            objects = partial(read_objects, record[columns.objects] or {}, labels[row]) if columns.objects else None
-            yield Sample(partial(_decode, content, names[row], row), objects)
+            objects = record[columns.objects] or {} if columns.objects else None
+            yield Sample(
+                partial(_decode, content, names[row], row),
+                None if objects is None else partial(read_objects, objects, labels[row], masked=columns.masks),
+            )
 
 
 def _batches(
@@ -268,44 +263,3 @@ def _decode(content: bytes | None, name: str, row: int) -> Image.Image:
     if not content:
         raise InputError(f"{name} (row {row}) has no bytes in the image column; embed the image files")
     return decode(content, name)
-
-
-class Record(BaseModel):
-    """Objects of a row; null means none."""
-
-    model_config = ConfigDict(strict=True)
-
-    bbox: list[list[float]] | None = None  # x, y, width, height
-    category: list[Any] | None = None
-    imagenet: list[Any] | None = None
-    difficult: list[bool | int | None] | None = None
-
-
-def read_objects(record: Any, label: int, image: Image.Image) -> Objects:
-    """Read the objects of a row of class `label` from its lists `bbox`, `category` or `imagenet`, and `difficult`."""
-    held = validated(
-        Record, record, "the column objects should hold lists: bbox of four numbers each, and as many of others"
-    )
-    boxes = [box_corners(box) for box in held.bbox or []]
-    classes, difficult = _classes(held, label, len(boxes)), [bool(flag) for flag in held.difficult or ()]
-    if len(classes) != len(boxes) or len(difficult) not in (0, len(boxes)):
-        raise InputError(
-            f"the column objects has {len(boxes)} boxes, but {len(classes)} categories and "
-            f"{len(difficult)} marks of difficulty"
-        )
-    return annotate(image, boxes, classes, difficult=difficult)
-
-
-def _classes(record: Record, label: int, count: int) -> list[int]:
-    """Return one class per object: the row's label if it is among the object's classes or if none are given."""
-    categories = record.imagenet or record.category or []
-    if not any(isinstance(category, int | list) for category in categories):
-        return [label] * count
-    listed = [category if isinstance(category, list) else [category] for category in categories]
-    return [label if label in classes else _first_class(classes) for classes in listed]
-
-
-def _first_class(classes: list[Any]) -> int:
-    """Return the first of an object's classes; -1 if there is none."""
-    first = classes[0] if classes else None
-    return first if isinstance(first, int) and 0 <= first < _MOST_CLASSES else -1

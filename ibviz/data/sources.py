@@ -14,12 +14,13 @@ from ibviz.data.image_stream import ImageStream
 from ibviz.data.listing import Part, Split, decoded, limited, load_part
 from ibviz.data.objects import View
 from ibviz.errors import InputError, unknown
+from ibviz.reading import AnyPath
 from ibviz.types import Labels
 
 _DRAWN: dict[Split, int] = {"train": 12_000, "validation": 1000, "test": 1000}
 
 
-def load_split(config: DataConfig, split: Split, root: Path | None) -> ImageSet | ImageStream:
+def load_split(config: DataConfig, split: Split, root: AnyPath | None) -> ImageSet | ImageStream:
     """Return one split of a source, in memory, or decoded while it is read if `stream` is set.
 
     `root` is the folder of the files, or the folder for downloads. Without a validation split, `validation_share` of
@@ -38,7 +39,7 @@ def load_split(config: DataConfig, split: Split, root: Path | None) -> ImageSet 
 
 
 def load_images(
-    config: DataConfig, split: Split, root: Path | None, *, count: int | None = None, seed: int = 0
+    config: DataConfig, split: Split, root: AnyPath | None, *, count: int | None = None, seed: int = 0
 ) -> ImageSet:
     """Return a split as `load_split` does, always in memory; only the chosen images are decoded.
 
@@ -69,7 +70,7 @@ class Chosen(NamedTuple):
 
 
 def choose_images(
-    config: DataConfig, split: Split, root: Path | None, *, count: int | None = None, seed: int = 0
+    config: DataConfig, split: Split, root: AnyPath | None, *, count: int | None = None, seed: int = 0
 ) -> Chosen:
     """Return the images that `load_images` would load, to be read a few at a time, which bounds memory.
 
@@ -99,12 +100,20 @@ def choose_images(
     )
 
 
-def find_part(config: DataConfig, split: Split, root: Path | None) -> Part:
+def find_part(config: DataConfig, split: Split, root: AnyPath | None) -> Part:
     """Return the images of a split, not yet decoded; not for digits, which are drawn."""
     _check(config, split)
     find = source_of(config.source).find
     assert find is not None, "drawn images have no files"
-    return find(config, split, root)
+    return find(config, split, None if root is None else Path(root))
+
+
+def check_source(config: DataConfig, split: Split, root: AnyPath | None) -> None:
+    """Refuse settings and folders that `find_part` would refuse, as far as nothing is downloaded for it."""
+    if source_of(config.source).local:
+        find_part(config, split, root)
+    else:
+        _check(config, split)
 
 
 def view_of(config: DataConfig) -> View:

@@ -21,7 +21,7 @@ from ibviz.models.gated_network import (
     split_classifier,
 )
 from ibviz.models.hooks import evaluating
-from ibviz.models.libraries import create, timm_input
+from ibviz.models.libraries import check_name, create, timm_input
 from ibviz.models.loading import WrappedClassifier, load_published
 from ibviz.settings import describe_validation_error
 
@@ -87,15 +87,24 @@ def attach(
     return _attached(wrapped.network, config, spec, wrapped.spec.class_names).eval()
 
 
-def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -> IBClassifier:
-    """Build the classifier of a recipe with random weights, published weights, or the weights of a local file."""
-    if not config.pretrained:
-        if weights is not None:
-            raise InputError(f"--weights {weights} is for recipes with model.pretrained = true")
-        return IBClassifier(config, spec)
-    if config.backbone not in _PRETRAINED and not config.backbone.startswith(LIBRARIES):
+def check_buildable(config: ModelConfig, weights: Path | None) -> None:
+    """Refuse an unknown network, and weights that are missing or belong to none, before anything is loaded."""
+    if config.backbone.startswith(LIBRARIES):
+        check_name(config.backbone)
+    elif config.pretrained and config.backbone not in _PRETRAINED:
         known = ", ".join([*_PRETRAINED, *(f"{library}NAME" for library in LIBRARIES)])
         raise InputError(f"there are no published weights for {config.backbone}; pretrained is for {known}")
+    if weights is not None and not config.pretrained:
+        raise InputError(f"--weights {weights} is for recipes with model.pretrained = true")
+    if weights is not None and not weights.is_file():
+        raise InputError(f"no such file: {weights}")
+
+
+def build(config: ModelConfig, spec: InputConfig, weights: Path | None = None) -> IBClassifier:
+    """Build the classifier of a recipe with random weights, published weights, or the weights of a local file."""
+    check_buildable(config, weights)
+    if not config.pretrained:
+        return IBClassifier(config, spec)
     published = load_published(_PRETRAINED.get(config.backbone, config.backbone), weights)
     spec = spec.model_copy(update={"mean": published.spec.mean, "std": published.spec.std})
     if config.backbone not in _PRETRAINED:

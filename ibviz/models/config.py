@@ -24,28 +24,46 @@ class ModelConfig(Settings):
     """The architecture of a model, without the settings that follow from the data."""
 
     backbone: Annotated[str, AfterValidator(_known_backbone)] = "digits"
-    layer: str | None = None  # layer for the attention in a torchvision or timm network; None: chosen by stride
-    pretrained: bool = False  # start from the published weights, or those of --weights
-    anchors: int | None = Field(default=20, ge=2, le=4096)  # None: continuous attention
-    latent: int = Field(default=64, ge=1, le=16384)  # K, the number of dimensions of z
-    gate: Literal["residual", "mul", "mean", "noise"] = "residual"  # see `ibviz.models.gate`; all but residual are ours
-    head_depth: int = Field(default=0, ge=0, le=64)  # hidden convolutions of the attention head, unless it is fixed
-    head_width: int | None = Field(default=None, ge=1, le=16384)  # their channels, with batch norm; None: as published
-    smoothing: float = Field(default=0.0, ge=0, le=4)  # Gaussian smoothing of the attention: deviation in cells (ours)
-    open_at_start: float | None = Field(default=None, ge=0.05, le=0.99)  # initial attention of all cells; None: random
+    """Network that gets the attention: a name of `ibviz list models`, or torchvision/NAME, timm/NAME."""
+    layer: str | None = None
+    """Layer for the attention in a torchvision or timm network; "none": chosen by gradients."""
+    pretrained: bool = False
+    """Start from the published weights of the network, or those of --weights."""
+    anchors: int | None = Field(default=20, ge=2, le=4096)
+    """Number of anchor values of the attention; "none": continuous attention."""
+    latent: int = Field(default=64, ge=1, le=16384)
+    """Number of dimensions of the bottleneck's latent z."""
+    gate: Literal["residual", "mul", "mean", "noise"] = "residual"
+    """How the attention acts on the features (docs/concepts/gates.md)."""
+    head_depth: int = Field(default=0, ge=0, le=64)
+    """Hidden convolutions of the attention head, unless the network fixes it."""
+    head_width: int | None = Field(default=None, ge=1, le=16384)
+    """Channels of the hidden convolutions, with batch norm; "none": as published."""
+    smoothing: float = Field(default=0.0, ge=0, le=4)
+    """Gaussian smoothing of the attention: standard deviation in cells."""
+    open_at_start: float | None = Field(default=None, ge=0.05, le=0.99)
+    """Initial attention of all cells; "none": random."""
 
 
 class ObjectiveConfig(Settings):
     """Weights of the terms of the loss, in nats; see `ibviz.models.objective` for the formula."""
 
     beta: float = Field(default=1e-3, ge=0)
+    """Price of a nat of the latent."""
     kl: Literal["exact", "official"] = "exact"
+    """"exact" is the formula; "official" is what the authors' code computes."""
     codebook: float = Field(default=0.4, ge=0)
+    """Weight of the term that moves anchors towards the attention."""
     commitment: float = Field(default=0.1, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # share of each label spread over all classes, in training
-    attention_price: float = Field(default=0.0, ge=0)  # cost of a fully open map, in nats
-    capacity: float = Field(default=0.0, ge=0)  # for gate noise: price per nat that passes, averaged over units
-    attention_warmup: float = Field(default=0.3, ge=0, le=1)  # share of the training during which both prices rise
+    """Weight of the term that moves the attention towards its anchors."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each label that is spread over all classes in training."""
+    attention_price: float = Field(default=0.0, ge=0)
+    """Price of a fully open map, in nats."""
+    capacity: float = Field(default=0.0, ge=0)
+    """For gate "noise": price per nat that passes, averaged over units."""
+    attention_warmup: float = Field(default=0.3, ge=0, le=1)
+    """Share of the training during which attention_price and capacity rise."""
 
 
 class InputConfig(Settings):

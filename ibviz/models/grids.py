@@ -7,7 +7,6 @@ tokens, of which the first few (class, register, distillation) have no position.
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ibviz.errors import InputError, no_gradient_error
+from ibviz.errors import InputError, did_you_mean, no_gradient_error
 from ibviz.models.hooks import replaced_output
 from ibviz.types import FeatureMaps, Grid, Images
 
@@ -93,9 +92,7 @@ def spatial_layers(model: nn.Module, images: Images) -> dict[str, GridLayout]:
 def find_layer(layers: dict[str, GridLayout], name: str) -> GridLayout:
     """Return the layout of a named layer; an `InputError` lists the layers with a grid."""
     if name not in layers:
-        close = get_close_matches(name, layers, n=1, cutoff=0.5)
-        meant = f"; did you mean {close[0]}?" if close else "."
-        raise InputError(f"unknown layer {name!r}{meant} Layers with a grid: {listed(layers)}")
+        raise InputError(f"unknown layer {name!r}; layers with a grid: {listed(layers)}{did_you_mean(name, layers)}")
     return layers[name]
 
 

@@ -1,11 +1,11 @@
 """Networks of timm, torchvision and ibviz by name: creation, input, and published weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from torch import nn
 
-from ibviz.errors import InputError
+from ibviz.errors import InputError, did_you_mean
 from ibviz.models.config import InputConfig
 from ibviz.models.extra_networks import EXTRA_NETWORKS
 
@@ -22,16 +22,40 @@ def create(name: str, classes: int | None = None) -> nn.Module:
     try:
         return _BUILDERS[library](bare, **sized)
     except (RuntimeError, ValueError) as error:  # raised by timm and torchvision for unknown names
-        raise InputError(
-            f"{library} has no classifier {bare!r} ({error}); expected a name such as "
-            f"{_EXAMPLES[library]}; its own documentation lists them"
-        ) from error
+        raise _unknown_network(library, bare, str(error)) from error
+
+
+def _unknown_network(library: str, bare: str, reason: str) -> InputError:
+    return InputError(
+        f"{library} has no classifier {bare!r} ({reason}); expected a name such as "
+        f"{_EXAMPLES[library]}; its own documentation lists them{did_you_mean(bare, _KNOWN[library]())}"
+    )
+
+
+def check_name(name: str) -> None:
+    """Refuse a network that its library does not list, without creating it; names of timm may have a tag."""
+    library, _, bare = name.partition("/")
+    if bare.partition(".")[0] not in _KNOWN[library]() and ":" not in bare:
+        raise _unknown_network(library, bare, "not among its names")
+
+
+def torchvision_names() -> list[str]:
+    """Return the names of torchvision's classifiers."""
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    return timm.list_models()
 
 
 def _create_torchvision(name: str, **sized: Any) -> nn.Module:
     from torchvision import models
 
-    if name not in models.list_models(module=models):
+    if name not in torchvision_names():
         raise ValueError("not among torchvision.models")
     quiet = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return models.get_model(name, **sized, **quiet)
@@ -55,6 +79,11 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "torchvision": _create_torchvision,
     "timm": _create_timm,
     "ibviz": _create_extra,
+}
+_KNOWN: dict[str, Callable[[], Iterable[str]]] = {
+    "torchvision": torchvision_names,
+    "timm": _timm_names,
+    "ibviz": lambda: EXTRA_NETWORKS,
 }
 _EXAMPLES = {"torchvision": "torchvision/resnet50", "timm": "timm/resnet50", "ibviz": "ibviz/mobilenet_v2_same"}
 

@@ -21,7 +21,7 @@ from ibviz.models.config import LIBRARIES, InputConfig
 from ibviz.models.gated_network import device_and_dtype_of
 from ibviz.models.hooks import unsealed
 from ibviz.models.huggingface import from_transformers, is_of_transformers
-from ibviz.models.libraries import Fetch, create, input_and_weights
+from ibviz.models.libraries import Fetch, create, input_and_weights, torchvision_names
 from ibviz.models.official import OFFICIAL_SUFFIXES, load_official
 from ibviz.models.texts import joins_texts
 from ibviz.reading import parsing
@@ -199,11 +199,9 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
 
 def _with_library(name: str) -> str:
     """Return a name with its library; refuse a bare one that torchvision does not know with the kinds of names."""
-    from torchvision import models
-
     if "/" in name:
         return name
-    known = models.list_models(module=models)
+    known = torchvision_names()
     if name not in known:
         raise InputError(
             f"torchvision has no classifier {name!r}, nor is it a file or bundled; expected a name such as "

@@ -20,6 +20,7 @@ from ibviz.data.image_stream import ImageData, input_statistics
 from ibviz.data.sources import load_split
 from ibviz.errors import InputError
 from ibviz.files import replacing
+from ibviz.models.attach import check_buildable
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig
 from ibviz.models.objective import Losses
@@ -87,6 +88,7 @@ def train(  # noqa: PLR0913 - a recipe, and the paths of its files
     """
     if (folder / CHECKPOINT).exists() and not resume:
         raise InputError(f"{folder} already holds a run; go on with --resume or give another folder")
+    check_buildable(recipe.model, weights)  # before images are loaded
     accelerator = accelerator_for(log, folder)
     with locked_folder(folder, accelerator), tracking(accelerator, recipe):
         with accelerator.main_process_first():  # it may download

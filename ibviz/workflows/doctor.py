@@ -19,7 +19,7 @@ EXTRAS = {
     "transformers": "transformers",
     "coco": "pycocotools",
     "tracking": "tensorboard",
-    "notebooks": "ipywidgets",
+    "notebooks": "anywidget",
     "peers": "quantus",
 }
 PROGRAMS = {

@@ -17,11 +17,11 @@ from ibviz.benchmark.runner.processes import join_processes
 from ibviz.benchmark.runner.result import merge
 from ibviz.benchmark.runner.verify import Verdict, verify
 from ibviz.benchmark.store import maps_folder, read_maps
-from ibviz.benchmark.suite import labelled
+from ibviz.benchmark.suite import check_suite, labelled
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import to_float
-from ibviz.data.sources import choose_images, load_images
+from ibviz.data.sources import check_source, choose_images, load_images
 from ibviz.errors import InputError
 from ibviz.figures import curves, panel
 from ibviz.figures.sidecar import Panel
@@ -55,6 +55,8 @@ def evaluate_suite(
         InputError: The suite is not valid, or `out` holds another run.
     """
     suite = expand_runs(suite)
+    check_suite(suite)  # before networks are downloaded
+    check_source(suite.data, suite.split, root)
     with join_processes() as processes:
         with processes.first_goes_ahead():
             models = load_all(suite, device)

@@ -14,13 +14,19 @@ from ibviz.models.loading import BUNDLED, Classifier, load
 
 def load_on(name: str, weights: Path | None, device: str) -> Classifier:
     """Load a classifier onto a device; "auto" is a GPU (one per process), or the CPU if there is none."""
-    model = load(name, weights=weights).to(memory_format=torch.channels_last)  # convolutions prefer it
+    place = _usable_device(device)  # before a download
+    return load(name, weights=weights).to(memory_format=torch.channels_last).to(place)  # convolutions prefer it
+
+
+def _usable_device(device: str) -> str:
     if device == "auto" and torch.cuda.is_available():
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    place = device.replace("auto", "cpu")
     try:
-        return model.to(device.replace("auto", "cpu"))
+        torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return place
 
 
 def load_trained(name: str, device: str) -> Classifier:

@@ -80,7 +80,7 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
     kept = kept[:images]
     if not len(kept):
         raise InputError(f"{results.folder} keeps no pictures, which a report shows; run the suite with pictures = 200")
-    models = _subjects(results, kept["image"].tolist())
+    models = subjects_of(results, kept["image"].tolist())
     if not any(model.maps for model in models.values()):
         raise InputError(
             f"{results.folder} keeps no maps, which a report shows; run the suite into another folder and "
@@ -94,7 +94,7 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
     return Report(
         title=f"{', '.join(facts['models'])}: maps compared",
         lead=_lead(facts, lines),
-        pictures=_pictures(kept, facts),
+        pictures=pictures_of(kept, facts),
         models=_with_effects(models, worth),
         comparisons=[_comparison(results, table, key, kept["image"].tolist(), headings) for key, table in tables],
         circumstances=_circumstances(facts),
@@ -119,7 +119,7 @@ def _lead(facts: dict[str, Any], lines: Frame) -> str:
     )
 
 
-def _pictures(kept: Frame, facts: dict[str, Any]) -> list[Picture]:
+def pictures_of(kept: Frame, facts: dict[str, Any]) -> list[Picture]:
     """Return the pictures; labels count in the first model's classes."""
     names = next(iter(facts["models"].values()))["class_names"]
     return [
@@ -144,7 +144,8 @@ def _class(names: Sequence[str], label: float | None) -> str | None:
     return None if label is None or np.isnan(label) else names[int(label)]
 
 
-def _subjects(results: Results, images: Sequence[int]) -> dict[str, ReportModel]:
+def subjects_of(results: Results, images: Sequence[int]) -> dict[str, ReportModel]:
+    """Return the networks of a result with their predictions and maps of some images."""
     return {name: _subject(results, name, images) for name in results.circumstances["models"]}
 
 

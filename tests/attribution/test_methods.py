@@ -252,7 +252,7 @@ def test_attention_is_what_the_model_reports(images):
 
 
 def test_an_unknown_layer_lists_the_grids():
-    with pytest.raises(InputError, match=r"layer 'layer4'\. Layers with a grid: network\.cells \(8x8\), network\.pool"):
+    with pytest.raises(InputError, match=r"layer 'layer4'; layers with a grid: network\.cells \(8x8\), network\.pool"):
         explain(quadrants(), torch.rand(1, 3, 16, 16), "grad_cam", layer="layer4")
 
 

@@ -23,7 +23,8 @@ from ibviz.data.decode import fit, read_image
 from ibviz.data.folder import IMAGE_SUFFIXES, image_files
 from ibviz.data.listing import Listing, checked_listing
 from ibviz.data.objects import labelled_object
-from ibviz.data.parquet import read_objects, split_files
+from ibviz.data.parquet import split_files
+from ibviz.data.parquet_objects import read_objects
 from ibviz.data.sources import choose_images, find_part, load_images
 from ibviz.errors import InputError
 from ibviz.settings import read_toml
@@ -629,3 +630,72 @@ def test_real_cifar10_has_the_published_pixels(tmp_path, shared, monkeypatch):
     first = test.images[0].permute(1, 2, 0).numpy().tobytes()
     assert hashlib.sha256(first).hexdigest() == "af12e1241a1e7a0c9ba326825279bef5fe961ceb5f95212a99f9b1f22711f913"
     assert test.labels[:4].tolist() == [3, 8, 8, 0]  # cat, ship, ship, airplane, as in the data set's gallery
+
+
+def marked(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """A mask that is white from x0, y0 to x1, y1."""
+    mask = Image.new("L", size)
+    mask.paste(255, box)
+    return mask
+
+
+def test_masks_of_parquet_files_follow_the_crop_and_give_boxes(tmp_path):
+    """400x200 becomes 100x50 and loses 25 on either side, as in the test of boxes."""
+    masks = [png(marked((400, 200), (100, 40, 200, 120))), png(marked((400, 200), (0, 0, 400, 200)))]
+    rows = pa.array([{"mask": masks, "category": [1, 0]}, {"mask": [], "category": []}])
+    images = pa.array([{"bytes": png(picture(1, (400, 200))), "path": None}] * 2, IMAGE)
+    pq.write_table(pa.table({"image": images, "label": [1, 0], "objects": rows}), tmp_path / "test.parquet")
+    plain = load_images(config(source="parquet", image_size=50), "test", tmp_path)
+    masked = load_images(config(source="parquet", image_size=50, masks=True), "test", tmp_path)
+    for test in (plain, masked):
+        assert test.boxes is not None
+        torch.testing.assert_close(test.boxes[0], torch.tensor([0.0, 10.0, 25.0, 30.0]))
+    assert plain.masks is None
+    expected = torch.zeros(2, 50, 50, dtype=torch.bool)
+    expected[0, 10:30, :25] = True
+    assert masked.masks is not None
+    assert masked.masks.equal(expected)
+
+
+@pytest.mark.parametrize(
+    ("objects", "masks", "says"),
+    [
+        ([[1.0, 2.0, 3.0, 4.0]], False, r"its column objects holds list<.*no boxes are found; expected a struct of li"),
+        ({"bbox": [[1.0, 2.0, 3.0, 4.0]]}, True, "no masks are found; expected a struct"),
+        (None, True, "no column objects with masks"),
+        ({"bbox": [[0.0, 0.0, 3.0, 4.0]], "mask": []}, True, "1 boxes, but 0 masks"),
+        ({"mask": [png(Image.new("L", (8, 9)))]}, True, "a mask has 8x9 pixels, its image 9x9"),
+        ({"mask": [b"scribble"]}, False, "cannot decode the column objects as an image"),
+    ],
+)
+def test_objects_of_a_wrong_form_are_refused(tmp_path, objects, masks, says):
+    images = pa.array([{"bytes": png(picture(1)), "path": None}], IMAGE)
+    columns = {} if objects is None else {"objects": pa.array([objects])}
+    pq.write_table(pa.table({"image": images, "label": [0], **columns}), tmp_path / "test.parquet")
+    with pytest.raises(InputError, match=says):
+        load_images(config(source="parquet", masks=masks), "test", tmp_path)
+
+
+@pytest.mark.parametrize("split", ["", "test"])
+def test_masks_lie_beside_a_folder_of_images(tmp_path, split):
+    write_folder(tmp_path / "pets" / split, list(range(30)))
+    for number in range(20):
+        mask = tmp_path / "pets-masks" / split / ("cat", "dog")[number % 2] / f"{number:03d}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        marked((9, 9), (number % 5, 1, 9, 9)).save(mask)
+    test = load_images(config(source="folder", masks=True), "test", tmp_path / "pets")
+    assert test.masks is not None
+    assert test.boxes is not None
+    for number, mask, box in zip(numbers(test), test.masks, test.boxes, strict=True):
+        expected = torch.zeros(9, 9, dtype=torch.bool)
+        if number < 20:
+            expected[1:, number % 5 :] = True
+            assert box.tolist() == [number % 5, 1, 9, 9]
+        assert mask.equal(expected)
+        assert box.isnan().all() == (number >= 20)
+
+
+def test_a_folder_without_masks_is_told_where_they_belong(tmp_path):
+    write_folder(tmp_path / "pets", list(range(30)))
+    with pytest.raises(InputError, match=r"no mask such as .*pets-masks/cat/000.png; expected ROOT-masks/ with a PNG"):
+        load_images(config(source="folder", masks=True), "test", tmp_path / "pets")

@@ -23,7 +23,9 @@ from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import pack, read_shard, write_shard
 from ibviz.data.config import DataConfig
 from ibviz.data.decode import decode, fit
+from ibviz.data.folder import list_folder
 from ibviz.data.listing import Part, decoded, load_part
+from ibviz.data.mask_files import with_masks
 from ibviz.data.objects import View
 from ibviz.data.published.coco import list_coco
 from ibviz.data.sources import find_part
@@ -64,12 +66,12 @@ def read_picture(path: Path) -> None:
     fit(decode(path.read_bytes(), path.name), 16)
 
 
-def images(source: str) -> Callable[[Path], None]:
+def images(source: str, *, masks: bool = False) -> Callable[[Path], None]:
     """Decode a split, objects as well."""
 
     def read(path: Path) -> None:
         root = path.parent.parent
-        part = find_part(DataConfig.model_validate({"source": source}), "train", root)
+        part = find_part(DataConfig.model_validate({"source": source, "masks": masks}), "train", root)
         decoded(part, View(16))
 
     return read
@@ -84,6 +86,24 @@ def parquet() -> bytes:
     out = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(hub)}), out)
     return out.getvalue()
+
+
+def parquet_masks() -> bytes:
+    """Images with a mask for each object."""
+    held = {"bytes": picture("PNG"), "path": "a.png"}
+    objects = {"mask": [picture("PNG")], "category": [0]}
+    out = io.BytesIO()
+    pq.write_table(pa.table({"image": [held] * 4, "label": [0, 1, 0, 1], "objects": [objects] * 4}), out)
+    return out.getvalue()
+
+
+def read_mask(path: Path) -> None:
+    """The mask of the only image of a folder beside it."""
+    image = path.parent.parent.with_name("pets") / "cat" / "a.png"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    image.write_bytes(picture("PNG"))
+    listing = with_masks(list_folder(image.parent.parent, image.parent.parent), path.parent.parent)
+    load_part(Part(listing, torch.arange(1)), View(16))
 
 
 def packed_mask() -> dict[str, Any]:
@@ -290,6 +310,8 @@ BYTES: dict[str, Parser] = {
     "packed TIFF": Parser("a.img", lambda: picture("TIFF", compression="tiff_lzw"), read_picture),
     "EXIF": Parser("a.img", lambda: picture("JPEG", (8, 8), exif=exif()), read_picture),
     "Parquet images": Parser("in/train.parquet", parquet, images("parquet")),
+    "Parquet masks": Parser("in/train.parquet", parquet_masks, images("parquet", masks=True)),
+    "mask": Parser("pets-masks/cat/a.png", lambda: picture("PNG"), read_mask),
     "rows": Parser("rows.parquet", rows, read_rows),
     "COCO": Parser("annotations/instances_train2017.json", lambda: json.dumps(COCO).encode(), read_coco),
     "VOC": Parser("Annotations/a.xml", lambda: VOC, read_voc),

@@ -30,7 +30,7 @@ def read(parser: Parser | Held, content: bytes) -> None:
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / parser.file
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         begun = time.process_time()
         parser.read(path)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from ibviz.benchmark.runner.plan import (
 )
 from ibviz.benchmark.runner.processes import ALONE, Processes
 from ibviz.benchmark.runner.result import check_maps, finish, is_finished, remove_parts
-from ibviz.benchmark.suite import entries, metric_facts, outside_code, protocols_of
+from ibviz.benchmark.suite import check_suite, entries
 from ibviz.benchmark.throughput import MEMORY_FORMATS, in_format
 from ibviz.data.decode import to_png
 from ibviz.data.image_set import ImageSet, regions
@@ -45,6 +45,7 @@ from ibviz.metrics.curves import STATES_AT_ONCE
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
+from ibviz.reading import AnyPath
 
 Row = dict[str, Any]
 
@@ -59,9 +60,9 @@ class JudgedBatch(NamedTuple):
 def run_suite(
     suite: SuiteConfig,
     models: Mapping[str, Classifier],
-    out: Path,
+    out: AnyPath,
     *,
-    root: Path | None = None,
+    root: AnyPath | None = None,
     resume: bool = False,
     processes: Processes = ALONE,
 ) -> bool:
@@ -84,16 +85,7 @@ def run_suite(
     check_suite(suite, models.values())  # before a download
     with processes.first_goes_ahead():
         chosen = choose_images(suite.data, suite.split, root, count=suite.images, seed=suite.seed)
-    return run_on_images(suite, models, chosen, out, resume=resume, processes=processes)
-
-
-def check_suite(suite: SuiteConfig, models: Iterable[Classifier] = ()) -> None:
-    """Refuse unknown names and options, code that cannot be imported, and protocols that do not fit a model."""
-    metric_facts(suite.metrics)
-    entries(suite)
-    outside_code(suite)
-    for model in models:
-        protocols_of(suite, model, None)
+    return run_on_images(suite, models, chosen, Path(out), resume=resume, processes=processes)
 
 
 def run_on_images(
@@ -173,20 +165,18 @@ def prepared(networks: Sequence[Network], plan: Plan) -> Iterator[list[Network]]
 def _compiled(network: Network, plan: Plan, stack: ExitStack) -> Network:
     planned, spec = plan.models[network.label], network.model.spec
     size = next(iter(planned.protocols.values())).batch_size or STATES_AT_ONCE
-    images = torch.rand(size, len(spec.mean), *spec.height_width, device=device_of(network.model))
+    images = torch.rand(1, len(spec.mean), *spec.height_width, device=device_of(network.model))
     images = images.contiguous(memory_format=MEMORY_FORMATS[planned.memory_format or "contiguous"])
     return network._replace(forward=stack.enter_context(compiled(network.model, images, size)))
 
 
 def _judge_share(networks: Sequence[Network], plan: Plan, chosen: Chosen, out: Path, processes: Processes) -> None:
     """Judge and store this process's share of the batches, without those that are already stored."""
-    bounds = plan.bounds
-    absent = set(missing_parts(out, len(bounds)))
-    mine = [batch for batch in processes.share(len(bounds)) if batch in absent]
+    absent = set(missing_parts(out, len(plan.bounds)))
+    mine = [batch for batch in processes.share(len(plan.bounds)) if batch in absent]
     faults = []
-    label = f"judging {plan.images:,} images"
-    for batch in progress(mine, label, total=len(mine), show=processes.first):
-        begun, (start, stop) = time.monotonic(), bounds[batch]
+    for batch in progress(mine, f"judging {plan.images:,} images", total=len(mine), show=processes.first):
+        begun, (start, stop) = time.monotonic(), plan.bounds[batch]
         check_code(plan)
         read = read_batch(chosen, start, stop)
         faults += read.images.faults

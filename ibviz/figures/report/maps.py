@@ -111,6 +111,7 @@ def _pack_continuous(method: MethodMaps, side: int) -> dict[str, Any]:
         "smooth": row.interpolation != "nearest" or shown != method.grid,
         "colours": _colours(row.scale, np.linspace(low, high, SHADES)),
         "ticks": _even_ticks(row.scale),
+        "limits": (float(low), float(high)),
         "anchors": None,
         "effect": None,
     }

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import chain
@@ -14,7 +15,7 @@ from ibviz.figures.drawing import BLEND, LUMINANCE_WEIGHTS, TONES
 from ibviz.figures.report.contents import Report, ReportComparison, ReportModel
 from ibviz.figures.report.inline import number, numbers, script_json
 from ibviz.figures.report.maps import pack_maps
-from ibviz.figures.report.pictures import is_exact, pack_picture, remark, size_of
+from ibviz.figures.report.pictures import is_exact, pack_pictures, remark, size_of
 from ibviz.figures.report.table import flattened, report_table
 from ibviz.files import replacing
 from ibviz.types import Grid
@@ -36,21 +37,33 @@ def html(report: Report) -> str:
     from markupsafe import Markup
 
     _check(report)
-    style, script = _style(), _script()
+    style, script = page_style(), _script()
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(_part("report.html")).render(
+    return page.from_string(part("report.html")).render(
         report=report,
         tables=[report_table(comparison.lines) for comparison in report.comparisons],
         cards=[flattened(comparison.card) for comparison in report.comparisons],
         circumstances=flattened(report.circumstances),
         banded=BANDED,
-        photographs=remark(size_of(report.pictures)),
+        breakable=breakable,
+        photographs=remark(report.pictures),
         style=Markup(style),
         script=Markup(script),
-        data=Markup(script_json(_data(report))),
+        data=Markup(script_json(page_data(report))),
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
+
+
+def breakable(name: str) -> str:
+    """Return a dotted name that may be broken after its dots and underscores, and nowhere else.
+
+    >>> breakable("models.net.class_<b>")
+    Markup('models.<wbr>net.<wbr>class_<wbr>&lt;b&gt;')
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([._])(?=.)", r"\1<wbr>", str(escape(name))))
 
 
 def _check(report: Report) -> None:
@@ -68,8 +81,8 @@ def _check(report: Report) -> None:
             )
 
 
-def _data(report: Report) -> dict[str, Any]:
-    """Return the data that the script draws."""
+def page_data(report: Report) -> dict[str, Any]:
+    """Return the data that the scripts draw."""
     size = size_of(report.pictures)
     return {
         "size": size,
@@ -78,7 +91,7 @@ def _data(report: Report) -> dict[str, Any]:
         "banded": BANDED,
         "tones": TONES,
         "luminance": LUMINANCE_WEIGHTS,
-        "pictures": [pack_picture(picture) for picture in report.pictures],
+        "pictures": pack_pictures(report.pictures),
         "models": {name: _pack_subject(name, subject, size) for name, subject in report.models.items()},
         "comparisons": [_pack_comparison(comparison) for comparison in report.comparisons],
     }
@@ -101,7 +114,7 @@ def _pack_comparison(comparison: ReportComparison) -> dict[str, Any]:
     }
     values = {name: {key: numbers(own) for key, own in metrics.items()} for name, metrics in comparison.values.items()}
     controls = [line.method for line in comparison.lines if line.control]
-    shown = {"model": comparison.model, "score": comparison.score, "values": values}
+    shown = {"model": comparison.model, "protocol": comparison.protocol, "score": comparison.score, "values": values}
     return shown | {"styles": _line_styles(names, controls), "curves": curves}
 
 
@@ -124,17 +137,25 @@ def _palette() -> Mapping[str, str]:
     return series | {f"grey-{place}": colour for place, colour in enumerate(GREYS)}
 
 
-def _style() -> str:
+def page_style() -> str:
+    """Return the style sheet."""
     names = "; ".join(f"--{name}: {colour}" for name, colour in _palette().items())
-    return f":root {{ {names} }}\n{_part('report.css')}"
+    return f":root {{ {names} }}\n{part('report.css')}"
 
 
 def _script() -> str:
-    """Join all scripts in one scope."""
-    return f'"use strict";\n(() => {{\n{"".join(_part(f"{name}.js") for name in SCRIPTS)}}})();\n'
+    """Join all scripts of the page in one scope."""
+    given = 'JSON.parse(document.getElementById("data").textContent), document'
+    return f'"use strict";\n((data, root) => {{\n{joined_scripts(SCRIPTS)}}})({given});\n'
 
 
-def _part(name: str) -> str:
+def joined_scripts(names: Sequence[str]) -> str:
+    """Return scripts one after the other; they find what to draw as `data`, and where as `root`."""
+    return "".join(part(f"{name}.js") for name in names)
+
+
+def part(name: str) -> str:
+    """Return a file of the page."""
     return (_PARTS / name).read_text(encoding="utf-8")
 
 

@@ -1,7 +1,9 @@
 """Encoding of photographs for a page: losslessly if their pixels are visible, otherwise as JPEG copies."""
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,10 @@ from ibviz.figures.report.contents import Picture
 from ibviz.figures.report.inline import as_text
 from ibviz.types import Grid
 
-_LARGEST = 448  # pixels of the longer side of a copy, at most
+_SIDES = (448, 320, 224, 160, 112)  # pixels of the longer side of a copy at most; the first within the budget is taken
+_LARGEST = _SIDES[0]
+_BUDGET = 24_000_000  # bytes of all photographs; their text is a third longer
+_SAMPLE = 16  # photographs from which the size of all is estimated
 QUALITY = 85
 
 
@@ -25,19 +30,44 @@ def size_of(pictures: Sequence[Picture]) -> Grid:
     return height, width
 
 
-def pack_picture(picture: Picture) -> dict[str, Any]:
-    """Encode name, label and pixels of a picture, and its box in fractions of the sides."""
+def copy_side(pictures: Sequence[Picture]) -> int:
+    """Return the longer side in pixels, at most, with which JPEG copies of all pictures fit into the budget."""
+    sample = pictures[:: math.ceil(len(pictures) / _SAMPLE)]
+    fits = (
+        side for side in _SIDES if fmean(len(_jpeg(picture, side)) for picture in sample) * len(pictures) <= _BUDGET
+    )
+    return next(fits, _SIDES[-1])
+
+
+def pack_pictures(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    """Encode name, label and pixels of pictures of one size, and their boxes in fractions of the sides."""
+    exact = is_exact(size_of(pictures))
+    side = 0 if exact else copy_side(pictures)
+    return [_pack(picture, _png(picture) if exact else _jpeg(picture, side), exact) for picture in pictures]
+
+
+def _pack(picture: Picture, encoded: bytes, exact: bool) -> dict[str, Any]:
+    height, width = picture.pixels.shape[:2]
+    box = None if picture.box is None else np.divide(picture.box, (width, height, width, height)).round(5).tolist()
+    source = f"data:image/{'png' if exact else 'jpeg'};base64,{as_text(encoded)}"
+    return {"name": picture.name, "label": picture.label, "box": box, "source": source}
+
+
+def _png(picture: Picture) -> bytes:
     from PIL import Image
 
-    height, width = picture.pixels.shape[:2]
+    file = BytesIO()
+    Image.fromarray(picture.pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _jpeg(picture: Picture, side: int) -> bytes:
+    from PIL import Image
+
     image, file = Image.fromarray(picture.pixels), BytesIO()
-    exact = is_exact((height, width))
-    if not exact:
-        image.thumbnail((_LARGEST, _LARGEST))
-    image.save(file, **({"format": "PNG"} if exact else {"format": "JPEG", "quality": QUALITY}))
-    box = None if picture.box is None else np.divide(picture.box, (width, height, width, height)).round(5).tolist()
-    source = f"data:image/{'png' if exact else 'jpeg'};base64,{as_text(file.getvalue())}"
-    return {"name": picture.name, "label": picture.label, "box": box, "source": source}
+    image.thumbnail((side, side))
+    image.save(file, format="JPEG", quality=QUALITY)
+    return file.getvalue()
 
 
 def is_exact(size: Grid) -> bool:
@@ -49,13 +79,15 @@ def is_exact(size: Grid) -> bool:
     return min(size) <= BLOCKY and max(size) <= _LARGEST
 
 
-def remark(size: Grid) -> str:
+def remark(pictures: Sequence[Picture]) -> str:
     """Return the remark of a page on its photographs.
 
-    >>> remark((48, 48))
+    >>> remark([Picture("a", np.zeros((48, 48, 3), np.uint8))])
     'Photographs are stored exactly and shown pixel by pixel.'
     """
+    size = size_of(pictures)
     if is_exact(size):
         return "Photographs are stored exactly and shown pixel by pixel."
-    smaller = f", made smaller to {_LARGEST} pixels" if max(size) > _LARGEST else ""
+    side = copy_side(pictures)
+    smaller = f", made smaller to {side} pixels" if max(size) > side else ""
     return f"Photographs are JPEG copies for display{smaller}."

@@ -5,7 +5,7 @@ const AXES = { deletion: "fraction removed", insertion: "fraction inserted" };
 const hidden = new Set();
 
 function startCurves() {
-  const chips = document.getElementById("curves-methods");
+  const chips = root.getElementById("curves-methods");
   const { curves, styles } = comparison();
   const drawn = Object.keys(styles).filter((method) => Object.values(curves).some((side) => method in side));
   chips.replaceChildren(...drawn.map((method) => chip(method, styles[method])));
@@ -36,7 +36,7 @@ function drawCurves() {
   const all = Object.values(curves).flatMap((side) => Object.values(side));
   const ticks = roundTicks(Math.min(0, ...all.flatMap((one) => one.low)), Math.max(...all.flatMap((one) => one.high)));
   const plots = Object.entries(curves).map(([side, given]) => drawSide(side, given, styles, ticks));
-  document.getElementById("curves-plots").replaceChildren(...plots);
+  root.getElementById("curves-plots").replaceChildren(...plots);
 }
 
 /** Return at most seven round numbers that span all values. */

@@ -1,6 +1,5 @@
-// Data of the page and its decoding.
+// Data of a page or widget and its decoding. `data` is what Python packed, `root` the document or the shadow root.
 
-const data = JSON.parse(document.getElementById("data").textContent);
 const [HEIGHT, WIDTH] = data.size;
 const state = { comparison: 0 };
 
@@ -59,16 +58,25 @@ function make(tag, attributes = {}, ...children) {
 /** Isolate a name from the data, so that right-to-left text does not reorder the words around it. */
 const named = (text) => make("bdi", {}, text);
 
+/** The true class of a picture or, if it is unknown, the predicted one; and the pictures of a class, "" for all. */
+const classOf = (picture) => data.pictures[picture].label ?? model().predictions[picture].name;
+const ofClass = (name) => Array.from({ length: count }, (_, picture) => picture).filter((picture) => !name || classOf(picture) === name);
+
+/** The predicted class, marked as correct or wrong if the true class is known. */
+function verdict(prediction) {
+  const words = { true: "correct", false: "wrong", null: "" }[prediction.correct];
+  return make("span", { class: `verdict ${words}` }, { correct: "✓ ", wrong: "✗ ", "": "" }[words], named(prediction.name));
+}
+
 const number = (value, digits = 3) =>
   value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(0\.?0*)$/, "$1").replace("-", "\u2212");
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
 const width = (share) => `${(100 * share).toFixed(3)}%`;
 const thousands = (value) => value.toLocaleString("en");
 
-/** Show or hide a section and the link to it. */
+/** Show or hide a section and the link to it, if there is one. */
 function reveal(section, shown) {
-  document.getElementById(section).hidden = !shown;
-  document.querySelector(`nav a[href="#${section}"]`).hidden = !shown;
+  for (const one of root.querySelectorAll(`#${section}, nav a[href="#${section}"]`)) one.hidden = !shown;
 }
 
 /** Make a group of buttons one tab stop; arrows, Home and End move between them. */
@@ -77,7 +85,7 @@ function rove(container) {
   const columns = (all) => Math.max(1, all.filter((one) => one.offsetTop === all[0].offsetTop).length);
   container.addEventListener("keydown", (event) => {
     const all = buttons();
-    const at = all.indexOf(document.activeElement);
+    const at = all.indexOf(root.activeElement);
     const steps = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns(all), ArrowDown: at + columns(all), Home: 0, End: all.length - 1 };
     if (at < 0 || !(event.key in steps)) return;
     event.preventDefault();

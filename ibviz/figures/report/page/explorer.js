@@ -1,7 +1,12 @@
 // Anchor explorer: shows the cells of the selected anchors, their number and their effect.
 
 const PAGE = 24;
-const explorer = { map: null, chosen: new Set(), order: [], last: 0, page: 0, counts: [] };
+const explorer = {
+  map: null, chosen: new Set(), order: [], last: 0, page: 0, counts: [],
+  pictures: Array.from({ length: count }, (_, picture) => picture), // those that are shown
+  open: () => {}, // called with a picture that was clicked, those among which it is, and their group
+  changed: () => {}, // called when other anchors, pictures or another map are shown
+};
 
 function startExplorer() {
   const maps = model().maps.filter((map) => map.anchors);
@@ -24,7 +29,7 @@ function startExplorer() {
     made.addEventListener("click", () => choose(explorer.order.filter(pick)));
     return made;
   };
-  document.getElementById("explorer").replaceChildren(
+  root.getElementById("explorer").replaceChildren(
     make("div", { class: "controls" },
       make("label", { hidden: maps.length === 1 }, "Method ", choice),
       make("label", { class: "range" }, "From ", from), make("label", { class: "range" }, "to ", to),
@@ -53,20 +58,42 @@ function slider(name, limit) {
 function explore(map) {
   explorer.map = map;
   explorer.order = map.anchors.map((_, k) => k).sort((a, b) => map.anchors[a].value - map.anchors[b].value || a - b);
-  explorer.counts = new Array(map.anchors.length).fill(0);
-  for (const k of unpack(map).cells) explorer.counts[k]++;
+  explorer.counts = countCells(map, explorer.pictures);
   explorer.page = 0;
   for (const one of [explorer.from, explorer.to]) one.max = explorer.order.length - 1;
   const heads = ["", "value", "share of cells", "cells", map.effect ? "effect" : ""];
   explorer.heads.replaceChildren(...heads.map((head) => make("span", {}, head)));
   explorer.heads.classList.toggle("with-effect", Boolean(map.effect));
-  explorer.list.replaceChildren(...explorer.order.map(anchorButton).reverse());
-  explorer.list.firstChild.tabIndex = 0;
+  fillAnchors();
   explorer.effect.replaceChildren(map.effect
     ? named(`Effect: ${map.effect.what}; mean with its 95 % interval.`)
     : "No interventions were given, so there is no effect to show.");
   fillRegions();
-  choose(highest(explorer.order, explorer.counts, unpack(map).cells.length / 10));
+  choose(highest(explorer.order, explorer.counts, cellsShown() / 10));
+}
+
+/** Show some of the pictures, and count the cells of these. */
+function showOnly(pictures) {
+  explorer.pictures = pictures;
+  explorer.counts = countCells(explorer.map, pictures);
+  explorer.page = 0;
+  fillAnchors();
+  fillRegions();
+  choose([...explorer.chosen]);
+}
+
+/** Number of cells at each anchor in these pictures. */
+function countCells(map, pictures) {
+  const counts = new Array(map.anchors.length).fill(0);
+  for (const picture of pictures) for (const k of cellsOf(map, picture)) counts[k]++;
+  return counts;
+}
+
+const cellsShown = () => explorer.counts.reduce((sum, one) => sum + one, 0);
+
+function fillAnchors() {
+  explorer.list.replaceChildren(...explorer.order.map(anchorButton).reverse());
+  explorer.list.firstChild.tabIndex = 0;
 }
 
 function highest(order, counts, enough) {
@@ -80,9 +107,9 @@ function anchorButton(k) {
   const swatch = make("span", { class: "swatch" });
   const [red, green, blue] = unpack(map).colours.subarray(3 * k, 3 * k + 3);
   swatch.style.background = `rgb(${red} ${green} ${blue})`;
-  const share = counts[k] / unpack(map).cells.length;
+  const share = counts[k] / Math.max(1, cellsShown());
   const fill = make("span", { class: "fill" });
-  fill.style.width = width(counts[k] / Math.max(...counts));
+  fill.style.width = width(counts[k] / Math.max(1, ...counts));
   const found = map.effect?.estimates[k];
   const effect = map.effect ? [make("span", { class: "effect" }, ...(found ? [number(found[0]), make("small", {}, ` [${number(found[1])}, ${number(found[2])}]`)] : ["–"]))] : [];
   const button = make("button", { type: "button", class: "anchor", tabindex: -1, "aria-pressed": "false", "data-anchor": k },
@@ -115,14 +142,15 @@ function choose(anchors) {
   for (const one of [explorer.from, explorer.to]) one.setAttribute("aria-valuetext", explorer.map.anchors[explorer.order[one.value]].label);
   summarise();
   drawGrid();
+  explorer.changed();
 }
 
 /** Show number and share of the selected cells, the share on the object, and their effect. */
 function summarise() {
   const { map, chosen, counts } = explorer;
   const cells = [...chosen].reduce((sum, k) => sum + counts[k], 0);
-  const all = unpack(map).cells.length;
-  const words = [`${chosen.size} of ${map.anchors.length} anchors: ${thousands(cells)} of ${thousands(all)} cells (${percent(cells / all)}) in ${count} images`];
+  const all = cellsShown();
+  const words = [`${chosen.size} of ${map.anchors.length} anchors: ${thousands(cells)} of ${thousands(all)} cells (${percent(cells / Math.max(1, all))}) in ${explorer.pictures.length} images`];
   const object = cells ? onObject(map, chosen) : null;
   if (object !== null) words.push(`${percent(object)} of them on the object`);
   const mean = weightedEffect(map, chosen, counts);
@@ -134,7 +162,8 @@ function summarise() {
 function onObject(map, chosen) {
   const [rows, columns] = map.grid;
   let [inside, all] = [0, 0];
-  data.pictures.forEach(({ box }, picture) => {
+  explorer.pictures.forEach((picture) => {
+    const { box } = data.pictures[picture];
     if (!box) return;
     cellsOf(map, picture).forEach((k, at) => {
       if (!chosen.has(k)) return;
@@ -154,28 +183,28 @@ function weightedEffect(map, chosen, counts) {
 
 function fillRegions() {
   const first = explorer.page * PAGE;
-  const shown = Array.from({ length: Math.min(PAGE, count - first) }, (_, at) => first + at);
-  const all = Array.from({ length: count }, (_, picture) => picture);
+  const all = explorer.pictures;
+  const shown = all.slice(first, first + PAGE);
   explorer.grid.replaceChildren(...shown.map((picture) => {
     const canvas = make("canvas", { role: "img", "aria-label": data.pictures[picture].name });
     canvas.classList.toggle("exact", data.exact);
     const button = make("button", { type: "button", tabindex: -1, "data-picture": picture }, canvas);
-    button.addEventListener("click", () => openPicture(picture, all, explorer.grid));
+    button.addEventListener("click", () => explorer.open(picture, all, explorer.grid));
     return button;
   }));
-  explorer.grid.firstChild.tabIndex = 0;
-  fillPager(first, shown.length);
+  if (shown.length) explorer.grid.firstChild.tabIndex = 0;
+  fillPager(first, shown.length, all.length);
 }
 
-function fillPager(first, shown) {
+function fillPager(first, shown, all) {
   const turn = (name, step, possible) => {
     const made = make("button", { type: "button", disabled: !possible }, name);
     made.addEventListener("click", () => { explorer.page += step; fillRegions(); drawGrid(); });
     return made;
   };
-  explorer.pager.replaceChildren(turn("Previous", -1, first > 0), make("span", { class: "count" }, `${first + 1} to ${first + shown} of ${count}`),
-    turn("Next", 1, first + shown < count));
-  explorer.pager.hidden = count <= PAGE;
+  explorer.pager.replaceChildren(turn("Previous", -1, first > 0), make("span", { class: "count" }, `${first + 1} to ${first + shown} of ${all}`),
+    turn("Next", 1, first + shown < all));
+  explorer.pager.hidden = all <= PAGE;
 }
 
 function drawGrid() {

@@ -2,8 +2,10 @@
 
 function show(index) {
   state.comparison = index;
+  const choice = root.getElementById("comparison");
+  if (choice) choice.value = index;
   for (const section of ["results", "protocol"]) {
-    document.querySelectorAll(`#${section} .comparison`).forEach((one, at) => { one.hidden = at !== index; });
+    root.querySelectorAll(`#${section} .comparison`).forEach((one, at) => { one.hidden = at !== index; });
   }
   startCurves();
   startGallery();
@@ -12,7 +14,7 @@ function show(index) {
 }
 
 function startTheme() {
-  const button = document.getElementById("theme");
+  const button = root.getElementById("theme");
   const dark = () => (document.documentElement.style.colorScheme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const label = () => { button.textContent = dark() ? "Light page" : "Dark page"; };
   button.addEventListener("click", () => {
@@ -24,16 +26,19 @@ function startTheme() {
 }
 
 function startComparisons() {
-  const choice = document.getElementById("comparison");
+  const choice = root.getElementById("comparison");
   if (!choice) return;
-  document.getElementById("choice").hidden = false;
+  root.getElementById("choice").hidden = false;
   choice.addEventListener("change", () => show(Number(choice.value)));
 }
 
+explorer.open = openPicture;
 startTheme();
 startTables();
 listenGallery();
 listenDrill();
 startComparisons();
 show(0);
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+followLink();
+addEventListener("hashchange", followLink);
+addEventListener("beforeprint", () => root.querySelectorAll("details").forEach((one) => { one.open = true; }));

@@ -62,29 +62,47 @@ function enlarge(map, picture, height, width) {
   return found;
 }
 
-/** Draw a picture with a map over it; `opacity` is the share of the map. */
-async function drawOverlay(canvas, picture, map, opacity, boxed) {
+const LAST = 255; // step at the upper end of a scale
+
+/** Step of the value zero, which a stretched scale leaves where it is. */
+const zeroOf = ({ limits: [low, high] }) => Math.min(Math.max((-low / (high - low)) * LAST, 0), LAST);
+
+/** Factor by which a picture's steps move away from zero until one of them reaches an end; 1 for anchors and zeros. */
+function stretch(map, picture) {
+  if (map.anchors) return 1;
+  const zero = zeroOf(map);
+  let factor = Infinity;
+  for (const step of cellsOf(map, picture)) {
+    if (Math.abs(step - zero) >= 1) factor = Math.min(factor, (step > zero ? LAST - zero : -zero) / (step - zero));
+  }
+  return Number.isFinite(factor) ? factor : 1;
+}
+
+/** Draw a picture with a map over it; `opacity` is the share of the map, `factor` stretches its scale. */
+async function drawOverlay(canvas, picture, map, opacity, boxed, factor = 1) {
   const context = await paintPhotograph(canvas, picture);
   const frame = context.getImageData(0, 0, canvas.width, canvas.height);
   const values = enlarge(map, picture, canvas.height, canvas.width);
   const { colours } = unpack(map);
+  const zero = factor === 1 ? 0 : zeroOf(map);
   for (let i = 0, at = 0; i < values.length; i++, at += 4) {
     const grey = (1 - opacity) * toned(frame.data, at);
-    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + opacity * colours[3 * values[i] + part];
+    const step = 3 * (factor === 1 ? values[i] : Math.min(Math.max(Math.round(zero + factor * (values[i] - zero)), 0), LAST));
+    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + opacity * colours[step + part];
   }
   context.putImageData(frame, 0, 0);
   if (boxed) outline(context, picture);
 }
 
-/** Draw a picture in which only the cells of the selected anchors are highlighted. */
-async function drawRegions(canvas, picture, map, chosen, least) {
+/** Draw a picture in which only the cells of the selected anchors are highlighted, by a share `strength` of colour. */
+async function drawRegions(canvas, picture, map, chosen, least, strength = LIT) {
   const context = await paintPhotograph(canvas, picture, least);
   const frame = context.getImageData(0, 0, canvas.width, canvas.height);
   const values = enlarge(map, picture, canvas.height, canvas.width);
   for (let i = 0, at = 0; i < values.length; i++, at += 4) {
     const lit = chosen.has(values[i]);
-    const grey = toned(frame.data, at) * (lit ? 1 - LIT : chosen.size ? DIM : 1);
-    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + (lit ? LIT * HIGHLIGHT[part] : 0);
+    const grey = toned(frame.data, at) * (lit ? 1 - strength : chosen.size ? DIM : 1);
+    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + (lit ? strength * HIGHLIGHT[part] : 0);
   }
   context.putImageData(frame, 0, 0);
 }
@@ -102,8 +120,17 @@ function outline(context, picture) {
   }
 }
 
+/** Ticks of a stretched scale: the values at both ends and in the middle. */
+function stretchedTicks({ limits: [low, high] }, factor) {
+  const zero = zeroOf({ limits: [low, high] });
+  return [0, 0.5, 1].map((place) => {
+    const value = low + ((high - low) * (zero + (place * LAST - zero) / factor)) / LAST;
+    return [place, Math.abs(value) < 1e-12 ? "0" : String(Number(value.toPrecision(2))).replace("-", "\u2212")];
+  });
+}
+
 /** Draw the colour bar of a map, blended with middle grey as in the overlay, with ticks. */
-function colourBar(map, opacity) {
+function colourBar(map, opacity, factor = 1) {
   const { colours } = unpack(map);
   const order = map.anchors
     ? [...new Map(map.anchors.map((anchor, k) => [anchor.value, k])).entries()].sort(([a], [b]) => a - b).map(([, k]) => k)
@@ -117,7 +144,7 @@ function colourBar(map, opacity) {
     frame.data[4 * at + 3] = 255;
   });
   context.putImageData(frame, 0, 0);
-  const ticks = map.ticks.map(([place, label]) => {
+  const ticks = (factor === 1 ? map.ticks : stretchedTicks(map, factor)).map(([place, label]) => {
     const tick = make("span", {}, label);
     tick.style.left = width(place < 0.1 ? 0 : place > 0.9 ? 1 : place); // keep the outermost labels below the bar
     tick.classList.toggle("first", place < 0.1);

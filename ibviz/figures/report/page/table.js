@@ -28,5 +28,5 @@ function sortRows(body, column, kind, direction) {
 }
 
 function startTables() {
-  document.querySelectorAll("table.results").forEach(makeSortable);
+  root.querySelectorAll("table.results").forEach(makeSortable);
 }
