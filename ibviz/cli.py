@@ -251,13 +251,33 @@ def compare_protocols_command(
 @app.command("figure")
 def figure_command(
     sidecar: Annotated[Path, typer.Argument(help="The .json file beside a figure, with its data beside it.")],
-    out: Annotated[Path | None, typer.Option(help="PNG, PDF or SVG; by default all files of the figure.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; by default all files of the figure.")] = None,
+    template: Annotated[str | None, typer.Option(help="Page: neurips, cvpr, 'cvpr column', ijcai, slides.")] = None,
+    blend: Annotated[float | None, typer.Option(help="Opacity of the maps, 0 to 1.")] = None,
+    colours: Annotated[str | None, typer.Option(help="Colour map of matplotlib, such as viridis.")] = None,
+    contours: Annotated[str, typer.Option(help="Lines at these fractions of the scale: 0.5,0.8.")] = "",
+    width: Annotated[float | None, typer.Option(help="Width of the page in inches.")] = None,
+    font: Annotated[str | None, typer.Option(help="Name of an installed font.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="Formats: pdf,png,svg.")] = "",
 ) -> None:
-    """Draw a figure again from its sidecar, identically under the same libraries."""
-    from ibviz.workflows.figure import redraw_files
+    """Draw a figure again from its sidecar: identically under the same libraries, or with changes and a new sidecar."""
+    from ibviz.workflows.figure import changed, redraw_files
 
-    for path in redraw_files(sidecar, out):
+    lines = _numbers("--contours", contours) or None
+    changes = changed(template, width, font, blend=blend, cmap=colours, contours=lines)
+    for path in redraw_files(sidecar, out, changes, _listed(format_)):
         print(path)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _numbers(flag: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in _listed(text)]
+    except ValueError as error:
+        raise InputError(f"{flag} takes numbers separated by commas, such as 0.5,0.8; got {text!r}") from error
 
 
 @app.command("list")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from ibviz.arrays import as_tensor
 from ibviz.attribution.catalogue import CONTROLS, Explanation
-from ibviz.attribution.door import GivenTargets, admitted, as_tensor, one_class_each
+from ibviz.attribution.door import GivenTargets, admitted, one_class_each
 from ibviz.attribution.methods import explain, predict, values
 from ibviz.benchmark.batch import Batch
 from ibviz.benchmark.config import SuiteConfig
