@@ -76,7 +76,8 @@ def panel(  # noqa: PLR0913 - everything drawn on, over and beside the pictures 
             to 1, or -1 to 1 for signed maps.
         scales: Scale by row, in place of `scale`: rows with the same name share a scale, and a pair of numbers gives
             the limits.
-        limit: Percentile of |values| at which the scales of maps end; None: 99.5 for pixel maps with outliers.
+        limit: Percentile of |values| at which the scales of maps end; None: 99.5 for maps drawn in
+            blocks, and for pixel maps with outliers.
         cmap: Colour map of matplotlib: a diverging one for signed maps, any other for the rest.
         groups: Name of the group of each row, above the pictures of a single image; a group begins a line of its own.
         title: Text above the figure.
@@ -185,7 +186,7 @@ def _draw(
         page = _page_within(axes, page)
     with settings(page, [*texts.all(), *given.groups]):
         if len(photos) == 1:
-            strip = lay_out_strip(texts, given.groups, shown.size, page)
+            strip = lay_out_strip(texts, rows, given.groups, shown.size, page)
             canvas = _canvas(strip.size, look, page, axes)
             drawn = [(0, draw_strip(canvas, strip, texts, photos[0], rows))]
         else:

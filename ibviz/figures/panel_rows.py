@@ -11,6 +11,7 @@ from torch import Tensor
 from ibviz.errors import InputError, unknown
 from ibviz.figures.drawing import photo_interpolation
 from ibviz.figures.scale import (
+    ROBUST,
     FloatArray,
     Scale,
     anchor_scale,
@@ -196,7 +197,8 @@ def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
         return unit_scale(values, signed=signed)
     if all(content.attention for content in contents):
         return attention_scale(values)
-    return map_scale(values, robust=all(content.fine for content in contents), limit=choice.limit)
+    limit = choice.limit or (ROBUST if all(content.blocks > 1 for content in contents) else None)
+    return map_scale(values, robust=all(content.fine for content in contents), limit=limit)
 
 
 def _limits(given: tuple[float, float]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Strip of one image: the photograph, then a picture per row with its name above it and its colour bar beside it."""
 
 from collections.abc import Sequence
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 from ibviz.figures.canvas import Canvas, Corner, draw_bar, draw_overlay
@@ -23,6 +24,7 @@ from ibviz.figures.settings import FAINT, Template, text_height, text_width, wra
 from ibviz.types import Grid
 
 _MOST_TILES = 2 * MOST_ABREAST  # pictures side by side
+_LARGE = 0.75  # inches; pictures are not made larger by another line
 _ROUNDS = 8  # of fitting the height, which depends on the line breaks
 
 
@@ -31,9 +33,11 @@ class StripLayout(NamedTuple):
 
     template: Template
     cell: Corner  # width and height of a picture
+    between: float  # from a picture to the next one of its line
     right: float  # room for a colour bar
     heads: list[Label]  # above each tile
     lines: list[list[int]]  # numbers of the tiles of each line
+    indent: int  # columns left free on all lines but the first
     groups: list[str]  # above each line, if it begins a group
     top: float  # room for the title
     bottom: float  # room for the note at the foot
@@ -44,16 +48,17 @@ class StripLayout(NamedTuple):
         return GAP * self.template.unit
 
     @property
-    def pitch(self) -> float:
-        """Distance between neighbouring tiles."""
-        return self.cell[0] + self.right
+    def columns(self) -> int:
+        """Number of columns."""
+        return max(len(line) + self.indent * (number > 0) for number, line in enumerate(self.lines))
 
     @property
     def size(self) -> tuple[float, float]:
         """Width and height of the figure."""
         margin = PAGE_MARGIN * self.template.unit
         lines = sum(self.line_height(line) for line in range(len(self.lines)))
-        return margin + self.pitch * max(map(len, self.lines)), self.top + lines + self.bottom
+        across = self.columns * (self.cell[0] + self.between) - self.between + self.right
+        return margin + across, self.top + lines + self.bottom
 
     def line_height(self, line: int) -> float:
         """Height of a line with its heads and its group."""
@@ -65,38 +70,71 @@ class StripLayout(NamedTuple):
         name = self.groups[line]
         return text_height(name, self.template.text) + 2 * self.gap if name else 0.0
 
-    def corner(self, line: int, column: int) -> Corner:
-        """Lower left corner of a picture."""
+    def corner(self, line: int, place: int) -> Corner:
+        """Lower left corner of a picture by its place on a line."""
+        column = place + self.indent * (line > 0)
         below = sum(self.line_height(number) for number in range(line + 1))
-        return PAGE_MARGIN * self.template.unit + column * self.pitch, self.size[1] - self.top - below + self.gap
+        left = PAGE_MARGIN * self.template.unit + column * (self.cell[0] + self.between)
+        return left, self.size[1] - self.top - below + self.gap
 
 
-def lay_out_strip(texts: Texts, groups: Sequence[str], size: Grid, page: Template) -> StripLayout:
-    """Fit the tiles of one image into a page, with as many side by side as make the pictures largest.
+def lay_out_strip(
+    texts: Texts, rows: Sequence[PanelRow], groups: Sequence[str], size: Grid, page: Template
+) -> StripLayout:
+    """Fit the tiles of one image into a page.
+
+    Neighbouring rows that share a scale, such as those of several classes, stand on one line with one bar. Otherwise
+    the tiles take as few lines as leave the pictures large enough.
 
     Args:
         texts: Texts of the panel, with at most one caption.
+        rows: The rows.
         groups: Group of each row, which begins a line of its own; empty for none.
         size: Height and width of the image in pixels.
         page: Page and text sizes.
     """
-    most = min(_MOST_TILES, 1 + len(texts.labels))
-    tried = [_fitted(texts, groups, size, page, columns) for columns in range(1, most + 1)]
-    return max(tried, key=lambda layout: (round(layout.cell[0], 3), -len(layout.lines)))
+    runs = [len(list(run)) for _, run in groupby(rows, key=lambda row: id(row.scale))]
+    if not groups and max(runs, default=1) > 1:
+        shared = _fitted(texts, _by_run(runs), [""] * len(runs), size, page, shared=True)
+        if shared.size[0] <= page.width:
+            return shared
+    tried = []
+    for columns in range(1, min(_MOST_TILES, 1 + len(texts.labels)) + 1):
+        lines = _broken(groups or [""] * len(texts.labels), columns)
+        names = [groups[max(line[0] - 1, 0)] if groups else "" for line in lines]
+        names = [name if number == 0 or name != names[number - 1] else "" for number, name in enumerate(names)]
+        tried.append(_fitted(texts, lines, names, size, page, shared=False))
+    large = [layout for layout in tried if max(layout.cell) >= _LARGE * page.unit]
+    if large:
+        return min(large, key=lambda layout: (len(layout.lines), -round(layout.cell[0], 3), layout.columns))
+    return max(tried, key=lambda layout: layout.cell[0])
 
 
-def _fitted(texts: Texts, groups: Sequence[str], size: Grid, page: Template, columns: int) -> StripLayout:
+def _by_run(runs: Sequence[int]) -> list[list[int]]:
+    """Number the tiles of each line: the photograph and the first run, then a run each.
+
+    >>> _by_run([1, 2])
+    [[0, 1], [2, 3]]
+    """
+    ends = list(accumulate(runs))
+    lines = [list(range(end - run + 1, end + 1)) for run, end in zip(runs, ends, strict=True)]
+    return [[0, *lines[0]], *lines[1:]]
+
+
+def _fitted(
+    texts: Texts, lines: list[list[int]], groups: list[str], size: Grid, page: Template, *, shared: bool
+) -> StripLayout:
     unit, (height, width) = page.unit, size
     ticks = max((text_width(tick, page.small) for tick in texts.ticks), default=0.0)
     right = (2 * GAP + BAR + TICK) * unit + ticks + GAP * unit
-    lines = _broken(groups or [""] * len(texts.labels), columns)
-    names = [groups[max(line[0] - 1, 0)] if groups else "" for line in lines]
-    names = [name if number == 0 or name != names[number - 1] else "" for number, name in enumerate(names)]
-    across = (page.width - PAGE_MARGIN * unit) / max(map(len, lines)) - right
+    between = GAP * unit if shared else right
+    start = StripLayout(page, (0.0, 0.0), between, right, [], lines, int(shared), groups, 0.0, 0.0)
+    columns = start.columns
+    across = (page.width - PAGE_MARGIN * unit - right + between) / columns - between
     across = min(across, LARGEST_CELL * unit * width / max(size))
     for _ in range(_ROUNDS):
         across = max(across, SMALLEST_CELL * unit)
-        layout = _with_cell(texts, StripLayout(page, (across, across * height / width), right, [], lines, names, 0, 0))
+        layout = _with_texts(texts, start._replace(cell=(across, across * height / width)))
         over, pictures = layout.size[1] - page.height, len(lines) * layout.cell[1]
         if over <= 0 or across <= SMALLEST_CELL * unit:
             break
@@ -104,12 +142,12 @@ def _fitted(texts: Texts, groups: Sequence[str], size: Grid, page: Template, col
     return layout  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def _with_cell(texts: Texts, layout: StripLayout) -> StripLayout:
+def _with_texts(texts: Texts, layout: StripLayout) -> StripLayout:
     """Return a layout with the texts broken to the width of its cells."""
-    page, room = layout.template, layout.pitch - layout.gap
+    page, room = layout.template, layout.cell[0] + max(0.0, layout.between - 2 * layout.gap)
     labels = [("\n".join(texts.captions), ""), *texts.labels]
     heads = [Label(wrap_text(name, page.text, room), wrap_text(note, page.small, room)) for name, note in labels]
-    wide = layout.pitch * max(map(len, layout.lines))
+    wide = layout._replace(heads=heads).size[0]
     title, foot = wrap_text(texts.title, page.text, wide), wrap_foot(texts.foot, wide, page)
     margin = PAGE_MARGIN * page.unit
     top = margin + (text_height(title, page.text) + layout.gap if title else 0.0)

@@ -13,7 +13,7 @@ from ibviz.benchmark import comparison as module
 from ibviz.benchmark.comparison import CHANGES, compare_protocols, comparison_text
 from ibviz.metrics import PRESETS, CurveProtocol, faithfulness, preset, scorer
 from ibviz.models.loading import wrap
-from ibviz.workflows.explain import compare_protocols_on
+from ibviz.workflows.compared_protocols import compare_protocols_on
 
 
 def scene():
