@@ -231,10 +231,24 @@ def report_command(
     out: Annotated[Path | None, typer.Option(help="File to write; report.html in the folder if not given.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Largest number of stored pictures.")] = None,
     anchors: Annotated[Path | None, typer.Option(help="Folder written by `ibviz anchors`.")] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Metrics of a table in place of the page: srg,pointing; all for all of them.")
+    ] = None,
+    rows: Annotated[str, typer.Option(help="Methods and controls of the table; all if not given.")] = "",
+    format_: Annotated[str | None, typer.Option("--format", help="Form of the table: txt, md, tex, csv, json.")] = None,
+    template: Annotated[str | None, typer.Option(help=f"For a table in LaTeX. {PAGES}")] = None,
 ) -> None:
-    """Write one HTML page to explore a result: table, curves, maps per image, anchors; no server, no network."""
+    """Write one HTML page to explore a result, or one table of chosen metrics and rows."""
     from ibviz.workflows.report import write_report
+    from ibviz.workflows.result_table import write_chosen
 
+    if table is not None:
+        _refuse("--table", images=images, anchors=anchors)
+        metrics = [] if table.strip() == "all" else _listed(table)
+        text = write_chosen(folder, out, metrics, _listed(rows), form=format_, template=template)
+        print(out or text)
+        return
+    _refuse("a page, which has no --table,", rows=rows, format=format_, template=template)
     path = write_report(folder, out, images=images, anchors=anchors)
     print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
 
