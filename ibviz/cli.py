@@ -262,6 +262,7 @@ def compare_protocols_command(
     weights: WeightsFile = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of images.")] = 4,
     device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder for CSV, LaTeX and a figure.")] = None,
 ) -> None:
     """Judge one method's maps under every preset, and show how far each choice of a protocol moves the result."""
     from ibviz.models.classifier import IBClassifier
@@ -272,7 +273,7 @@ def compare_protocols_command(
     check_methods(method)
     network = load_on(_model_or_default(model), weights, device)
     [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
-    print(compare_protocols_on(source, network, name, options, limit=limit))
+    print(compare_protocols_on(source, network, name, options, limit=limit, out=out))
 
 
 @app.command("figure")

@@ -4,15 +4,25 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 PAGE_WIDTH = 5.5  # inches: that of the narrowest page that a figure is drawn for
-_SIZES = {r"\small": 9.0, r"\footnotesize": 8.0, r"\scriptsize": 7.0}  # points, in a text of 10 points
+_SIZES = {  # points, in a text of 10 points, and how much wider small letters of Computer Modern are than large ones
+    r"\small": (9.0, 1.03),
+    r"\footnotesize": (8.0, 1.07),
+    r"\scriptsize": (7.0, 1.15),
+}
 _BETWEEN = 6.0  # points between columns
-_WIDEST = 0.4  # share of the width that a column takes before its text is broken
+_SHARES = (0.4, 0.3, 0.18)  # of the width, that the first column takes at most if its words fit; it is then broken
 _POINTS = 72.27  # an inch in TeX
 # Widths of letters in Computer Modern, which is wider than Times, in parts of the text size.
-_WIDTHS = {**dict.fromkeys("fijltrI.,;:!'|()[]", 0.4), **dict.fromkeys("mwMW%\u2212+=<>@", 0.95), " ": 0.35}
+_WIDTHS = {
+    **dict.fromkeys(".,;:!'|[]il", 0.29),
+    **dict.fromkeys("()fjtrI- /", 0.4),
+    **dict.fromkeys("mwMW%\u2212+=<>@\u00d7", 0.9),
+    **dict.fromkeys("0123456789", 0.51),
+}
 
 
 class Sheet(NamedTuple):
@@ -87,14 +97,14 @@ def latex_sheet(sheet: Sheet, *, width: float = PAGE_WIDTH, column: bool = False
         width: Width of the page or column in inches.
         column: Let the table stand in one column of two; otherwise it takes the whole page.
     """
-    size, blocks = _fitted(sheet, width * _POINTS)
+    fit = _fitted(sheet, width * _POINTS)
     place = "table" if column else "table*"
     return "\n".join(
         [
             rf"\begin{{{place}}}",
-            rf"\centering{size}\setlength{{\tabcolsep}}{{{_BETWEEN / 2:g}pt}}",
+            rf"\centering{fit.size}\setlength{{\tabcolsep}}{{{_BETWEEN / 2:g}pt}}",
             *(rf"\caption{{{escape_latex(line)}}}" for line in _title(sheet)),
-            "\n\\par\\medskip\n".join(_tabular(sheet, columns, _SIZES[size], width * _POINTS) for columns in blocks),
+            "\n\\par\\medskip\n".join(_tabular(sheet, columns, fit) for columns in fit.blocks),
             *(rf"\par {{\raggedright {escape_latex(note)}\par}}" for note in sheet.notes),
             rf"\end{{{place}}}",
         ]
@@ -110,44 +120,60 @@ def _title(sheet: Sheet) -> list[str]:
     return [sheet.title] if sheet.title else []
 
 
-def _fitted(sheet: Sheet, width: float) -> tuple[str, list[list[int]]]:
-    """Return the size of the type, and the columns of each block; the first column begins every block."""
+class _Fit(NamedTuple):
+    """Type and columns of a table in LaTeX."""
+
+    size: str
+    widest: float  # points that a cell takes before it is broken
+    blocks: list[list[int]]  # columns of each; the first column begins every block
+
+
+def _fitted(sheet: Sheet, width: float) -> _Fit:
+    """Choose the largest type in which all columns stand side by side; in the smallest the columns are split."""
     columns = list(range(len(sheet.header)))
-    for size, points in _SIZES.items():
-        if _width(_widths(sheet, points, width), columns) <= width:
-            return size, [columns]
-    widths, blocks = _widths(sheet, points, width), [[0]]
+    for share, size in product(_SHARES, _SIZES):
+        most = max(share * width, _longest_word(sheet, size))
+        if _width(_widths(sheet, size, most), columns) <= width:
+            return _Fit(size, most, [columns])
+    most = max(_SHARES[0] * width, _longest_word(sheet, size))
+    widths, blocks = _widths(sheet, size, most), [[0]]
     for place in columns[1:]:
         if len(blocks[-1]) > 1 and _width(widths, [*blocks[-1], place]) > width:
             blocks.append([0])
         blocks[-1].append(place)
-    return size, blocks
+    return _Fit(size, most, blocks)
 
 
-def _widths(sheet: Sheet, points: float, width: float) -> list[float]:
+def _longest_word(sheet: Sheet, size: str) -> float:
+    words = [word for row in sheet.cells for word in re.split(r"[ /_-]", row[0])]
+    return max((_length(word, size) for word in words), default=0.0)
+
+
+def _widths(sheet: Sheet, size: str, most: float) -> list[float]:
     """Return the width of each column in points; one with long texts is broken."""
     columns = zip(sheet.header, *sheet.cells, strict=True)
-    return [min(_WIDEST * width, max(_length(text, points) for text in column)) for column in columns]
+    first, *others = (max(_length(text, size) for text in column) for column in columns)
+    return [min(first, most), *others]
 
 
 def _width(widths: Sequence[float], columns: Sequence[int]) -> float:
-    return sum(widths[column] for column in columns) + _BETWEEN * len(columns)
+    return sum(widths[column] for column in columns) + _BETWEEN * (len(columns) - 1)
 
 
-def _length(text: str, points: float) -> float:
-    parts = sum(_WIDTHS.get(letter, 0.76 if letter.isupper() else 0.53) for letter in text)
-    return 1.02 * points * parts
+def _length(text: str, size: str) -> float:
+    points, factor = _SIZES[size]
+    return factor * points * sum(_WIDTHS.get(letter, 0.74 if letter.isupper() else 0.52) for letter in text)
 
 
-def _tabular(sheet: Sheet, columns: Sequence[int], points: float, width: float) -> str:
+def _tabular(sheet: Sheet, columns: Sequence[int], fit: _Fit) -> str:
     def shown(row: Sequence[str]) -> list[str]:
-        return [_cell(row[column], points, _WIDEST * width) for column in columns]
+        return [_cell(row[column], fit) if column == 0 else escape_latex(row[column]) for column in columns]
 
     rows = [" & ".join(shown(row)) + r" \\" for row in sheet.cells[: sheet.methods]]
     controls = [shown(row) for row in sheet.cells[sheet.methods :]]
     return "\n".join(
         [
-            rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
+            rf"\begin{{tabular}}{{@{{}}{'l' * len(columns)}@{{}}}}",
             r"\toprule",
             " & ".join(shown(sheet.header)) + r" \\",
             r"\midrule",
@@ -160,13 +186,13 @@ def _tabular(sheet: Sheet, columns: Sequence[int], points: float, width: float) 
     )
 
 
-def _cell(text: str, points: float, most: float) -> str:
-    """Return an escaped cell, in lines of at most `most` points."""
+def _cell(text: str, fit: _Fit) -> str:
+    """Return an escaped cell, in several lines if it is wider than the fit allows."""
     escaped = escape_latex(text)
-    if _length(text, points) <= most:
+    if _length(text, fit.size) <= fit.widest:
         return escaped
     breakable = escaped.replace(r"\_", r"\_\allowbreak{}").replace("/", r"/\allowbreak{}")
-    return rf"\parbox[t]{{{most:.0f}pt}}{{\raggedright {breakable}}}"
+    return rf"\parbox[t]{{{fit.widest:.0f}pt}}{{\raggedright {breakable}\strut}}"
 
 
 SPECIAL = {

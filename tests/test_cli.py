@@ -1,5 +1,6 @@
 """The command line as a person meets it: what is written, and what a mistake looks like."""
 
+import csv
 import hashlib
 import json
 import re
@@ -148,10 +149,20 @@ def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path, monkey
     some = {"baseline: ROAD": {"baseline": "road"}, "score: logit": {"score": "logit"}}
     monkeypatch.setattr("ibviz.benchmark.comparison.CHANGES", some)
     image = picture(tmp_path / "a.png")
-    code, out, _ = run("compare-protocols", image, "--model", model, "--method", "integrated_gradients")
+    folder = tmp_path / "compared"
+    code, out, _ = run(
+        "compare-protocols", image, "--model", model, "--method", "integrated_gradients", "--out", folder
+    )
     assert code == 0
     assert "Means over 1 image." in out
     assert all(name in out for name in ("torchcam", "iba", "baseline: ROAD", "score: logit", "moved"))
+    rows = list(csv.DictReader((folder / "protocols.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows[-2:]] == ["baseline: ROAD", "score: logit"]
+    assert float(rows[-2]["moved"]) == pytest.approx(float(rows[-2]["srg"]) - float(rows[0]["srg"]))
+    assert rows[-1]["moved"] == ""
+    assert (folder / "protocols.tex").read_text().count(r"\begin{table*}") == 2
+    drawn = json.loads((folder / "protocols.json").read_text())["arguments"]["values"]["mapping"]
+    assert drawn == {"default": float(rows[0]["srg"]), "baseline: ROAD": float(rows[-2]["srg"]), "score: logit": None}
 
 
 def test_a_sweep_prints_each_run_and_its_table(run, tmp_path):

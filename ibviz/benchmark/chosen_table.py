@@ -73,7 +73,7 @@ def render_chosen(tables: Tables, form: str, *, width: float = PAGE_WIDTH, colum
         raise unknown("format", form, list(FORMS))
     if form in ("csv", "json"):
         return str(TABLE_FORMATS[form](tables))
-    sheets = [_with_sample(tables, sheet) for sheet in main_sheets(tables.summary, {}, marks=form == "tex")]
+    sheets = [_with_sample(tables, sheet) for sheet in main_sheets(tables.summary, {}, marks=form == "tex", ties=False)]
     if form == "tex":
         return "\n\n".join([NEEDS, *(latex_sheet(sheet, width=width, column=column) for sheet in sheets)]) + "\n"
     render: Callable[[Sheet], str] = text_sheet if form == "txt" else markdown_sheet
@@ -95,7 +95,7 @@ def styled(tables: Tables) -> "Styler":
     """Return the first table for a notebook: best estimates in bold, controls in grey."""
     from pandas import DataFrame
 
-    sheet, lines = main_sheets(tables.summary, {}, marks=True)[0], tables.summary.lines
+    sheet, lines = main_sheets(tables.summary, {}, marks=True, ties=False)[0], tables.summary.lines
     frame = DataFrame(sheet.cells, columns=sheet.header).set_index(sheet.header[0])
     first = lines[(lines["model"] == lines["model"].iloc[0]) & (lines["protocol"] == lines["protocol"].iloc[0])]
     best = {

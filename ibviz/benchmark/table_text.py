@@ -21,13 +21,22 @@ MARKS = (
 )
 
 
-def main_sheets(summary: Summary, circumstances: Mapping[str, Any], *, marks: bool = False) -> list[Sheet]:
-    """Return the table of each model and protocol on the common grid, as `table_sections` begins with them."""
+def main_sheets(
+    summary: Summary, circumstances: Mapping[str, Any], *, marks: bool = False, ties: bool = True
+) -> list[Sheet]:
+    """Return the table of each model and protocol on the common grid, as `table_sections` begins with them.
+
+    Args:
+        summary: The estimates.
+        circumstances: As for `table_sections`.
+        marks: Mark each estimate that differs from the best control's, in place of verdicts in words.
+        ties: Add columns of the macro mean, and of the spread and share of ties.
+    """
     common = summary.lines[~summary.lines["native"].astype(bool)]
     tables = [part for _, part in common.groupby(["protocol", "model"], sort=False)]
     titles = ["" if len(tables) == 1 else _title(part) for part in tables]
     return [
-        _main(part, title, summary.metrics, circumstances, marks=marks)
+        _main(part, title, summary.metrics, circumstances, marks=marks, ties=ties)
         for part, title in zip(tables, titles, strict=True)
     ]
 
@@ -70,7 +79,13 @@ def _title(lines: Frame) -> str:
 
 
 def _main(
-    lines: Frame, title: str, metrics: Mapping[str, MetricFacts], circumstances: Mapping[str, Any], *, marks: bool
+    lines: Frame,
+    title: str,
+    metrics: Mapping[str, MetricFacts],
+    circumstances: Mapping[str, Any],
+    *,
+    marks: bool,
+    ties: bool = True,
 ) -> Sheet:
     """Return the main table: per method the estimate and rank by each metric, its ties, and the verdict."""
     kept = lines[lines["stratum"] == ALL_IMAGES]
@@ -83,9 +98,9 @@ def _main(
         for name in (first, *others)
     }
     by_first = [row.get(first) for row in table.values()]
-    if kept["macro"][kept["metric"] == "pointing_game"].notna().any():
+    if ties and kept["macro"][kept["metric"] == "pointing_game"].notna().any():
         columns["macro"] = [_number(row.get("pointing_game"), "macro", ".3f") for row in table.values()]
-    if kept["tie_sd"].notna().any():
+    if ties and kept["tie_sd"].notna().any():
         columns["tie sd"] = [_number(line, "tie_sd", ".3f") for line in by_first]
         columns["tied cells"] = [_number(line, "tie_fraction", ".0%") for line in by_first]
     judged = bool(kept["verdict"].notna().any())

@@ -1,4 +1,4 @@
-"""Publication figures from arrays: panels of images by methods, curves, anchor usage, rate-accuracy and tables.
+"""Publication figures from arrays: panels of images by methods, curves, dots, anchor usage, rate-accuracy and tables.
 
 Each figure is saved with a sidecar and its data, from which `ibviz figure` redraws it. `by_seed`, `by_class`,
 `by_list` and `by_quantile` choose the images of a figure by a rule that its sidecar records.
@@ -7,6 +7,7 @@ Each figure is saved with a sidecar and its data, from which `ibviz figure` redr
 from ibviz.figures.anchor_usage import anchor_usage
 from ibviz.figures.choice import by_class, by_list, by_quantile, by_seed
 from ibviz.figures.curves import curves
+from ibviz.figures.dots import dots
 from ibviz.figures.panel import overlay, panel
 from ibviz.figures.rate_accuracy import rate_accuracy
 from ibviz.figures.settings import Template, settings
@@ -22,6 +23,7 @@ __all__ = [
     "by_quantile",
     "by_seed",
     "curves",
+    "dots",
     "overlay",
     "panel",
     "rate_accuracy",

@@ -14,7 +14,7 @@ from ibviz.figures.drawing import BLEND, TONES, Look, draw_box, draw_mask, photo
 from ibviz.figures.grid_panel import draw_grid
 from ibviz.figures.layout import Texts, lay_out
 from ibviz.figures.panel_input import Shown, as_rgb, check_boxes, check_look, downscaled, panel_images, panel_maps
-from ibviz.figures.panel_rows import TIMES, PanelRow, RowMaps, ScaleChoice, ScaleRule, Shared, rows_of
+from ibviz.figures.panel_rows import MOST_BLOCKS, TIMES, PanelRow, RowMaps, ScaleChoice, ScaleRule, Shared, rows_of
 from ibviz.figures.settings import DEFAULT_TEMPLATE, Page, Template, find_template, settings
 from ibviz.figures.sidecar import Panel, account, build_panel
 from ibviz.figures.strip import draw_strip, lay_out_strip
@@ -101,7 +101,7 @@ def panel(  # noqa: PLR0913 - everything drawn on, over and beside the pictures 
     images = panel_images(images, {"captions": captions, "boxes": boxes, "masks": masks})
     given = panel_maps(maps)
     look, page = check_look(Look(blend, fade, list(contours))), find_template(template)
-    choice = ScaleChoice(scale, scales or {}, limit, cmap).checked(list(given))
+    choice = ScaleChoice(scale, scales or {}, limit, cmap, MOST_BLOCKS).checked(list(given))
     if boxes is not None:
         check_boxes(boxes, (images.shape[2], images.shape[3]))
     as_rgb(images, channels)  # raises an error if channels have to be chosen

@@ -84,6 +84,7 @@ class ScaleChoice(NamedTuple):
     by_row: Mapping[str, Shared] = {}  # name or limits of a scale, in place of the rule
     limit: float | None = None  # percentile of |values| at which the scales of maps end
     cmap: str | None = None
+    most_blocks: int | None = None  # per side, of which a pixel map shows the greatest values; None: every value
 
     def checked(self, rows: Sequence[str]) -> "ScaleChoice":
         """Return the choice; raise `InputError` for an unknown rule, row or colour map, or a limit out of range."""
@@ -108,7 +109,7 @@ def rows_of(maps: Mapping[str, RowMaps], images: int, size: Grid, choice: ScaleC
         size: Height and width of the images in pixels.
         choice: The rule of the scales; rows with the same entry in `by_row` share a scale.
     """
-    contents = [_content(label, given, images, size) for label, given in maps.items()]
+    contents = [_content(label, given, images, size, choice.most_blocks) for label, given in maps.items()]
     groups: dict[object, list[RowContent]] = {}
     for content in contents:
         groups.setdefault(_group(content, choice), []).append(content)
@@ -142,7 +143,7 @@ def _per_image(content: RowContent) -> RowContent:
     return content._replace(values=stretched)
 
 
-def _content(label: str, given: RowMaps, images: int, size: Grid) -> RowContent:
+def _content(label: str, given: RowMaps, images: int, size: Grid, most_blocks: int | None) -> RowContent:
     attention, anchors = isinstance(given, AttentionMap), None
     maps = given.mean if isinstance(given, AttentionMap) else given
     if isinstance(given, AttentionMap) and given.index is not None and given.anchors is not None:
@@ -151,7 +152,8 @@ def _content(label: str, given: RowMaps, images: int, size: Grid) -> RowContent:
         maps = given.values()
     values = _values(label, maps, images)
     fine = values.shape[1] >= size[0] and values.shape[2] >= size[1]
-    blocks = math.ceil(max(values.shape[1:]) / MOST_BLOCKS) if fine and anchors is None else 1
+    pooled = most_blocks is not None and fine and anchors is None
+    blocks = math.ceil(max(values.shape[1:]) / most_blocks) if pooled else 1
     constants = tuple(_constant(own) for own in values)
     return RowContent(label, block_maxima(values, blocks), attention, fine, anchors, blocks, constants)
 

@@ -21,7 +21,7 @@ from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import Images
-from ibviz.workflows.captions import FAMILIES, PICTURES_PER_ROW
+from ibviz.workflows.captions import FAMILIES, PICTURES_PER_ROW, shared_scales
 from ibviz.workflows.compared_protocols import known_labels
 from ibviz.workflows.explained_classes import Unfit, captions_of_classes, choose_classes, maps_of_classes
 from ibviz.workflows.image_source import SourceImages, crop_note, read_source
@@ -134,7 +134,7 @@ def explain_files(
             images,
             {label: own for (_, label), own in maps.items()},
             captions=captions_of_classes(model, outputs, classes, shown),
-            scales=_shared_scales(list(maps)),
+            scales=shared_scales(list(maps)),
             groups=None if each > 1 else _families(list(maps)),
             note=crop_note(shown, given.sizes, model.spec),
             template=request.template,
@@ -160,13 +160,6 @@ def _page_name(shown: Sequence[str], number: int, names: Sequence[str]) -> str:
     path = Path(shown[0].replace("/", "-"))
     alike = [name for name in names if Path(name).stem == path.stem]
     return path.stem.replace(".", "-") if len(alike) == 1 else path.name.replace(".", "-")
-
-
-def _shared_scales(rows: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Return the name of the scale of each row that shares its quantity with another row."""
-    quantities = {label: method_of(name).quantity or method_of(name).label for name, label in rows}
-    counts = list(quantities.values())
-    return {label: quantity for label, quantity in quantities.items() if counts.count(quantity) > 1}
 
 
 def _families(rows: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -83,10 +83,10 @@ def test_latex_is_balanced_escaped_and_rectangular(tables):
     assert set(re.findall(r"\\([a-z]+)", bare)) <= {
         *("begin", "end", "centering", "small", "caption", "toprule", "midrule", "bottomrule", "textit", "par"),
         *("footnotesize", "scriptsize", "setlength", "tabcolsep", "parbox", "raggedright", "sloppy", "medskip"),
-        "allowbreak",
+        *("allowbreak", "strut"),
         *("textbackslash", "textasciitilde", "textasciicircum"),
     }
-    for table in re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", bare, re.DOTALL):
+    for table in re.findall(r"\\begin\{tabular\}\{@\{\}(l+)@\{\}\}(.*?)\\end\{tabular\}", bare, re.DOTALL):
         rows = [line for line in table[1].splitlines() if line.endswith(r"\\")]
         assert len(rows) > 1
         assert {row.count("&") + 1 for row in rows} == {len(table[0])}

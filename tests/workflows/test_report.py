@@ -16,7 +16,7 @@ from ibviz.benchmark.results import read_results
 from ibviz.benchmark.store import pack, write_shard
 from ibviz.errors import InputError
 from ibviz.types import AttentionMap
-from ibviz.workflows.evaluate import write_presentation
+from ibviz.workflows.presentation import write_presentation
 from ibviz.workflows.report import report_of, write_report
 
 IMAGES, PICTURES = 12, 6
@@ -132,13 +132,20 @@ def test_a_folder_with_nothing_to_show_is_one_clear_error_and_left_as_it_was(tmp
 
 
 def test_figures_that_are_there_stay_and_those_that_lack_are_drawn(folder):
-    kept = {name: f"the {name} that a suite drew" for name in ("table.md", "panel.png")}
+    kept = {name: f"the {name} that a suite drew" for name in ("table.md", "panel-one.png")}
     for name, text in kept.items():
         (folder / name).write_text(text)
     write_report(folder)
     assert {name: (folder / name).read_text() for name in kept} == kept
-    assert not (folder / "panel.json").exists()
-    assert (folder / "curves.png").exists()
+    assert not (folder / "panel-one.json").exists()
+    assert {path.name for path in folder.glob("*.png")} == {
+        "panel-one.png",
+        "panel-two.png",
+        "curves-one.png",
+        "curves-two.png",
+    }
+    title = json.loads((folder / "curves-two.json").read_text())["arguments"]["title"]
+    assert title == "two"
 
 
 def test_the_axes_of_curves_are_named_by_the_score_of_the_protocol(folder):
@@ -147,14 +154,14 @@ def test_the_axes_of_curves_are_named_by_the_score_of_the_protocol(folder):
     assert [one.score for one in report_of(read_results(folder)).comparisons] == ["log probability"] * 2
     shutil.rmtree(folder / "maps")  # without which there are curves, but no panel
     write_presentation(folder)
-    assert json.loads((folder / "curves.json").read_text())["arguments"]["score"] == "log probability"
-    assert (folder / "curves.png").exists()
+    assert json.loads((folder / "curves-one.json").read_text())["arguments"]["score"] == "log probability"
+    assert (folder / "curves-two.png").exists()
     assert not list(folder.glob("panel*"))
 
 
 def test_a_panel_says_the_class_its_share_and_the_truth(folder):
     write_presentation(folder)
-    captions = json.loads((folder / "panel.json").read_text())["arguments"]["captions"]
+    captions = json.loads((folder / "panel-one.json").read_text())["arguments"]["captions"]
     said: Any = read_results(folder).predictions
     assert captions[1] == f"{CLASSES[1]} ({100 * said['probability'][1]:.0f}%)"
     assert captions[0] == f"{CLASSES[1]} ({100 * said['probability'][0]:.0f}%)\n(is {CLASSES[0]})"
