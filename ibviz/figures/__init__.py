@@ -13,6 +13,7 @@ from ibviz.figures.rate_accuracy import rate_accuracy
 from ibviz.figures.settings import Template, settings
 from ibviz.figures.sidecar import Panel
 from ibviz.figures.table import table
+from ibviz.figures.trainings import trainings
 
 __all__ = [
     "Panel",
@@ -29,4 +30,5 @@ __all__ = [
     "rate_accuracy",
     "settings",
     "table",
+    "trainings",
 ]

@@ -20,7 +20,7 @@ from ibviz.figures.sidecar import Panel, account, build_panel
 from ibviz.figures.strip import draw_strip, lay_out_strip
 from ibviz.types import AttentionMap, Boxes, Given, Grid, Masks
 
-KIND = "panel"
+_KIND = "panel"
 
 
 class PanelTexts(NamedTuple):
@@ -111,7 +111,7 @@ def panel(  # noqa: PLR0913 - everything drawn on, over and beside the pictures 
     texts = PanelTexts(list(captions or []), title, note, _groups(groups, list(given)))
     figure = _draw(shown, rows, texts, look, page, axes)
     if axes is not None:
-        return Panel(figure, account(KIND, _facts(shown, rows), record))
+        return Panel(figure, account(_KIND, _facts(shown, rows), record))
     beside = {
         "captions": None if captions is None else texts.captions,
         "title": title,
@@ -123,7 +123,7 @@ def panel(  # noqa: PLR0913 - everything drawn on, over and beside the pictures 
         "groups": None if groups is None else dict(groups),
         "template": template,
     }
-    return build_panel(KIND, figure, _facts(shown, rows), {**_arguments(shown), **beside, **look._asdict()}, record)
+    return build_panel(_KIND, figure, _facts(shown, rows), {**_arguments(shown), **beside, **look._asdict()}, record)
 
 
 def overlay(

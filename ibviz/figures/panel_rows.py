@@ -78,7 +78,7 @@ class PanelRow(NamedTuple):
 
 
 class ScaleChoice(NamedTuple):
-    """How the scales of a panel are chosen."""
+    """The rule by which the scales of a panel are chosen, and its exceptions."""
 
     rule: ScaleRule = "shared"
     by_row: Mapping[str, Shared] = {}  # name or limits of a scale, in place of the rule

@@ -19,7 +19,7 @@ from ibviz.sheets import csv_rows, latex_sheet
 from ibviz.types import Labels
 from ibviz.workflows.image_source import read_source
 
-STEM = "protocols"  # of the files
+_STEM = "protocols"  # of the files
 
 
 def compare_protocols_on(
@@ -69,7 +69,7 @@ def _write(compared: Comparison, out: Path, label: str, count: int, text: str) -
         "txt": text + "\n",
     }
     for suffix, content in contents.items():
-        with replacing(out / f"{STEM}.{suffix}") as beside:
+        with replacing(out / f"{_STEM}.{suffix}") as beside:
             beside.write_text(content, encoding="utf-8")
     default = compared.presets[0]
     moved = {outcome.name: math.nan if math.isnan(outcome.moved) else outcome.srg for outcome in compared.moves}
@@ -82,7 +82,7 @@ def _write(compared: Comparison, out: Path, label: str, count: int, text: str) -
         record={"images": count, "protocol": default.hash},
     )
     for suffix in (".png", ".pdf"):
-        drawn.save(out / f"{STEM}{suffix}")
+        drawn.save(out / f"{_STEM}{suffix}")
 
 
 def known_labels(given: ImageSet, model: Classifier) -> Labels | None:

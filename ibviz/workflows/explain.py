@@ -29,7 +29,7 @@ from ibviz.workflows.model import ModelSource, describe
 
 ALL_METHODS = "all"
 MOST_ROWS = 8  # of a panel of several images; of more, each image gets a page of its own, by family
-STEM = "panel"  # of the files of a page
+_STEM = "panel"  # of the files of a page
 
 
 def raise_unfit(_method: str, error: InputError) -> None:
@@ -76,7 +76,7 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
 
 
 class Request(NamedTuple):
-    """What is explained, and how it is drawn."""
+    """Images, methods and classes to explain, and the page to draw them for."""
 
     source: Path
     methods: Mapping[str, Mapping[str, Any]]  # with their options
@@ -141,7 +141,7 @@ def explain_files(
             record=record,
         )
         name = _page_name(shown, number, names)
-        stem = out / f"{STEM}-{name}"
+        stem = out / f"{_STEM}-{name}"
         for suffix in (".png", ".pdf"):
             drawn.save(stem.with_name(stem.name + suffix))
         save_maps(out / f"maps-{name}.safetensors", {label: own for (_, label), own in maps.items()}, record)
@@ -179,7 +179,7 @@ def _common_facts(
     weights = fingerprint([tensor for _, tensor in sorted(model.state_dict().items())])
     return {
         "source": str(request.source),
-        "command": None if origin is None else command(request, methods, origin, device),
+        "command": None if origin is None else repeating_command(request, methods, origin, device),
         "model": describe(model) | ({} if origin is None else origin.facts()) | {"weights": weights},
         "classes": list(request.classes),
         "methods": {name: dict(options) for name, options in methods.items()},
@@ -191,10 +191,12 @@ def _common_facts(
     }
 
 
-def command(request: Request, methods: Mapping[str, Mapping[str, Any]], origin: ModelSource, device: str) -> str:
+def repeating_command(
+    request: Request, methods: Mapping[str, Mapping[str, Any]], origin: ModelSource, device: str
+) -> str:
     """Return the command that makes the same maps, with all defaults written out.
 
-    >>> command(Request(Path("a.jpg"), {}), {"grad_cam": {"layer": "x"}}, ModelSource("photos"), "cpu")
+    >>> repeating_command(Request(Path("a.jpg"), {}), {"grad_cam": {"layer": "x"}}, ModelSource("photos"), "cpu")
     'ibviz explain a.jpg --model photos --methods grad_cam --layer x --classes predicted --device cpu'
     """
     layers = {str(options["layer"]) for options in methods.values() if "layer" in options}

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from ibviz.errors import InputError, unknown
-from ibviz.figures import anchor_usage, curves, dots, panel, rate_accuracy, table
+from ibviz.figures import anchor_usage, curves, dots, panel, rate_accuracy, table, trainings
 from ibviz.figures.settings import DEFAULT_TEMPLATE, Template, find_template
 from ibviz.figures.sidecar import DPI, OPTIONS, Panel, read_data, read_sidecar, unpack_argument
 from ibviz.files import remove_abandoned
@@ -21,6 +21,7 @@ FIGURES: dict[str, Callable[..., Panel]] = {
     "panel": panel,
     "rate_accuracy": rate_accuracy,
     "table": table,
+    "trainings": trainings,
 }
 
 

@@ -1,5 +1,6 @@
 """Tables and figures of a result, from the files in its folder."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,11 @@ from ibviz.attribution.methods import values
 from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.results import Results, read_results, rebuild
 from ibviz.benchmark.store import maps_folder, read_maps
+from ibviz.benchmark.summary import ALL_IMAGES, over_trainings
+from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import to_float
-from ibviz.figures import by_class, curves, panel
+from ibviz.figures import by_class, curves, panel, trainings
 from ibviz.figures.sidecar import Panel
 from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption, shared_scales
 
@@ -24,7 +27,10 @@ SUFFIXES = (".png", ".pdf")
 
 
 def write_presentation(folder: Path) -> None:
-    """Write tables, a panel for each network, and curves for each network and protocol, from the files in a folder."""
+    """Write tables, a panel for each network, and curves for each network and protocol.
+
+    Several trainings of a recipe have a figure of their own. Everything comes from the files in the folder.
+    """
     for make in presentation(read_results(folder)).values():
         make()
 
@@ -50,6 +56,13 @@ def presentation(results: Results) -> dict[str, Callable[[], object]]:
         for protocol in protocols:
             of_both = [*parts, *([protocol] if len(protocols) > 1 else [])]
             makes[f"{_stem('curves', of_both)}.png"] = partial(draw_curves, results, model, protocol, of_both)
+    repeated = Counter(model.get("recipe") for model in results.circumstances["models"].values())
+    protocols = list(results.circumstances["protocols"])
+    for recipe, count in repeated.items():
+        for protocol in protocols if recipe and count > 1 else []:
+            of_both = [*([recipe] if sum(own > 1 for own in repeated.values()) > 1 else [])]
+            of_both += [protocol] if len(protocols) > 1 else []
+            makes[f"{_stem('trainings', of_both)}.png"] = partial(draw_trainings, results, recipe, protocol, of_both)
     return makes
 
 
@@ -145,6 +158,45 @@ def draw_curves(results: Results, model: str, protocol: str, parts: list[str]) -
     record = {"model": model, "protocol": card["hash"]}
     drawn = curves(sides, controls=controls, score=score_of(card), title=", ".join(parts), record=record)
     _save(drawn, results.folder / _stem("curves", parts))
+
+
+def draw_trainings(results: Results, recipe: str, protocol: str, parts: list[str]) -> None:
+    """Draw the first metric of every training of a recipe, and its mean over trainings.
+
+    Args:
+        results: The result.
+        recipe: Hash of the recipe without its seed.
+        protocol: Label of the protocol.
+        parts: What tells the figure from others, for its name and title.
+    """
+    summary = tabulate(results.rows, results.circumstances).summary
+    own = [name for name, model in results.circumstances["models"].items() if model.get("recipe") == recipe]
+    lines: Frame = summary.lines
+    kept = (lines["protocol"] == protocol) & (lines["stratum"] == ALL_IMAGES) & ~lines["native"].astype(bool)
+    lines = lines[kept & lines["mean"].notna()]
+    metric = lines["metric"].iloc[0]
+    lines = lines[lines["metric"] == metric]
+    of_all = lines[lines["model"] == over_trainings(own)]
+    methods = [name for name, control in zip(of_all["method"], of_all["control"], strict=True) if not control]
+    overall = {name: _interval(part)[0] for name, part in of_all.groupby("method", sort=False)}
+    single = {
+        name: _interval(part)
+        for name, part in lines[lines["model"].isin(own)].groupby("method", sort=False)
+        if name in methods
+    }
+    drawn = trainings(
+        single,
+        {name: overall[name] for name in single},
+        controls={name: values for name, values in overall.items() if name not in methods},
+        axis=summary.metrics[metric].heading,
+        title=", ".join(parts),
+        record={"models": own, "recipe": recipe, "protocol": protocol, "metric": str(metric)},
+    )
+    _save(drawn, results.folder / _stem("trainings", parts))
+
+
+def _interval(lines: Frame) -> Tensor:
+    return torch.from_numpy(lines[["mean", "low", "high"]].to_numpy(dtype=np.float64))
 
 
 def score_of(card: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ibviz import cli
 from ibviz.errors import InputError
-from ibviz.figures import Template, anchor_usage, curves, dots, overlay, panel, rate_accuracy, table
+from ibviz.figures import Template, anchor_usage, curves, dots, overlay, panel, rate_accuracy, table, trainings
 from ibviz.figures.sidecar import Panel, pack_argument, unpack_argument
 from ibviz.types import AttentionMap
 from ibviz.workflows.figure import redraw_figure, redraw_files
@@ -87,6 +87,7 @@ DRAWN: dict[str, Callable[[], Panel]] = {
     "usage": lambda: anchor_usage(torch.tensor([3, 0]), rand(2), occupancy=torch.tensor([[1, 0]]), class_names=["x"]),
     "rates": of_rates,
     "dots": lambda: dots({"default": 0.4, "black": 0.3, "logit": float("nan")}, reference="default"),
+    "trainings": lambda: trainings({"cam": rand(3, 3)}, {"cam": rand(3)}, controls={"centre": rand(3)}),
     "table": lambda: table(["method", "n"], [["a", "1"], ["b", "2"]], controls=[0]),
 }
 

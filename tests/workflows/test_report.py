@@ -14,8 +14,10 @@ from results import CLASSES, CONTROLS, METHODS, SIDE, write_results
 
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.store import pack, write_shard
+from ibviz.benchmark.tables import tabulate
 from ibviz.errors import InputError
 from ibviz.types import AttentionMap
+from ibviz.workflows.figure import redraw_figure
 from ibviz.workflows.presentation import write_presentation
 from ibviz.workflows.report import report_of, write_report
 
@@ -189,3 +191,31 @@ def test_effects_of_another_networks_anchors_are_refused(folder, tmp_path):
         write_report(folder, anchors=study(tmp_path / "study", [0.1, 0.8, 0.4]))
     with pytest.raises(InputError, match=r"no study of anchors.*ibviz anchors"):
         write_report(folder, anchors=tmp_path)
+
+
+def test_trainings_of_a_recipe_are_drawn_as_points_beside_their_mean(tmp_path):
+    folder = write_results(tmp_path / "results", images=IMAGES, models=("one", "two", "three"), pictures=0)
+    path = folder / "circumstances.json"
+    facts = json.loads(path.read_text())
+    for model in facts["models"].values():
+        model["recipe"] = "0123"
+    path.write_text(json.dumps(facts))
+    write_presentation(folder)
+    assert (folder / "trainings.png").exists()
+    told = json.loads((folder / "trainings.json").read_text())
+    assert told["trainings"] == {"Attention": 3, "Grad-CAM": 3}
+    drawn = redraw_figure(folder / "trainings.json")
+    results = read_results(folder)
+    lines: Any = tabulate(results.rows, results.circumstances).summary.lines
+    lines = lines[(lines["stratum"] == "all images") & ~lines["native"] & (lines["metric"] == "srg")]
+    of_all = lines[lines["models"] == 3].set_index("method")
+    single = lines[lines["models"] == 1]
+    points = [container.lines[0].get_xdata() for container in drawn.figure.axes[0].containers]
+    for place, method in enumerate(("Attention", "Grad-CAM")):
+        np.testing.assert_allclose(points[2 * place], single[single["method"] == method]["mean"])
+        np.testing.assert_allclose(points[2 * place + 1], [of_all["mean"][method]])
+    bands = [patch for patch in drawn.figure.axes[0].patches if patch.get_alpha() is not None]
+    assert len(bands) == len(CONTROLS)
+    low, high = of_all.loc["centre", ["low", "high"]]
+    edges = bands[0].get_extents().transformed(drawn.figure.axes[0].transData.inverted())
+    assert (edges.x0, edges.x1) == pytest.approx((low, high))
