@@ -68,9 +68,8 @@ def _draw(axes: Axes, values: Mapping[str, float], reference: str, missing: str,
             axes.plot([values[reference], value], [row, row], color=colour, linewidth=0.8 * page.unit, zorder=2)
             axes.plot([value], [row], "o", color=colour, markersize=_MARK * page.unit, zorder=3)
         else:
-            axes.annotate(
-                missing, (values[reference], row), (3, 0), textcoords="offset points", va="center", color=FAINT
-            )
+            style: dict[str, Any] = {"va": "center", "color": FAINT, "fontsize": page.small}
+            axes.text(0.02, row, missing, transform=axes.get_yaxis_transform(), **style)
     axes.set_yticks(range(len(values)), list(values))
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.margins(x=0.08)
