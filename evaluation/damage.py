@@ -37,7 +37,7 @@ from ibviz.models.loading import load
 from ibviz.training.loop import train
 from ibviz.workflows.anchors import study_anchors
 from ibviz.workflows.evaluate import evaluate_suite, load_all, verify_result
-from ibviz.workflows.explain import explain_files
+from ibviz.workflows.explain import Request, explain_files
 from ibviz.workflows.figure import redraw_files
 from ibviz.workflows.report import write_report
 
@@ -108,7 +108,7 @@ def explained(folder: Path) -> None:
     from PIL import Image
 
     Image.effect_noise((64, 64), 60).convert("RGB").save(folder / "photo.png")
-    explain_files(folder / "photo.png", load("digits"), {"attention": {}}, folder / "out")
+    explain_files(Request(folder / "photo.png", {"attention": {}}), load("digits"), folder / "out")
 
 
 RUNS: dict[str, Callable[[Path], None]] = {
@@ -186,12 +186,12 @@ KINDS = {
     "stored maps": Kind("parts", "maps/digits/Grad-CAM/*.safetensors", 60, resume_judging),
     "sidecar": Kind("result", "curves.json", 100, redraw("curves.json")),
     "data of a sidecar": Kind("result", "curves.data.safetensors", 100, redraw("curves.json")),
-    "maps of explain": Kind("explained", "out/maps-01.safetensors", 60, lambda folder: exact_maps(folder / "out")),
+    "maps of explain": Kind("explained", "out/maps-photo.safetensors", 60, lambda folder: exact_maps(folder / "out")),
 }
 
 
 def exact_maps(folder: Path) -> Any:
-    tensors, header = read_tensors(folder / "maps-01.safetensors", "maps")
+    tensors, header = read_tensors(folder / "maps-photo.safetensors", "maps")
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}, header
 
 

@@ -26,6 +26,7 @@ WeightsFile = Annotated[Path | None, typer.Option(help="Local safetensors file f
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 Log = Annotated[str | None, typer.Option(help="Also send the rows to a tracker: tensorboard or wandb.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
+PAGES = "Page: neurips, cvpr, ijcai, the last two also with ' column', or slides."
 _INTERRUPTED = 130  # exit code of Typer after Ctrl-C
 
 
@@ -143,27 +144,38 @@ def explain_command(
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
     model: Model = None,
     methods: Annotated[str, typer.Option(help="Names, separated by commas, or all that fit the model.")] = "",
+    classes: Annotated[
+        str, typer.Option(help="Names or numbers, separated by commas, or predicted, runner_up, true.")
+    ] = "predicted",
     layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM and its kind; chosen if not given.")] = None,
     out: Out = Path("explained"),
     weights: WeightsFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Largest number of images.")] = None,
+    template: Annotated[str, typer.Option(help=PAGES)] = "ijcai",
     device: Device = "auto",
 ) -> None:
-    """Draw the maps of each image's predicted class and the runner-up by several methods, and store them exactly."""
+    """Draw the maps of each image's predicted class, or of CLASSES, by several methods, and store them exactly."""
     from ibviz.models.classifier import IBClassifier
-    from ibviz.workflows.explain import ALL_METHODS, check_methods, choose_methods, explain_files, raise_unfit
-    from ibviz.workflows.model import load_on
+    from ibviz.workflows.explain import ALL_METHODS, Request, check_methods, choose_methods, explain_files, raise_unfit
+    from ibviz.workflows.model import ModelSource, load_on
     from ibviz.workflows.printing import print_unfit
 
     check_methods(methods)
-    if model is None:
-        model = "photos"
-        print(f"--model was not given: {model}, the bundled network with attention for photographs of 200 classes")
+    model = _model_or_default(model)
     network = load_on(model, weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
     unfit = print_unfit if methods.strip() == ALL_METHODS else raise_unfit
-    for path in explain_files(source, network, chosen, out, limit=limit, unfit=unfit):
+    request = Request(source, chosen, _listed(classes), limit, template)
+    for path in explain_files(request, network, out, origin=ModelSource(model, weights), unfit=unfit):
         print(path)
+
+
+def _model_or_default(model: str | None) -> str:
+    """Return the name of a network; say which one is taken if none was named."""
+    if model is not None:
+        return model
+    print("--model was not given: photos, the bundled network with attention for photographs of 200 classes")
+    return "photos"
 
 
 @app.command("evaluate")
@@ -237,10 +249,24 @@ def report_command(
     out: Annotated[Path | None, typer.Option(help="File to write; report.html in the folder if not given.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Largest number of stored pictures.")] = None,
     anchors: Annotated[Path | None, typer.Option(help="Folder written by `ibviz anchors`.")] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Metrics of a table in place of the page: srg,pointing; all for all of them.")
+    ] = None,
+    rows: Annotated[str, typer.Option(help="Methods and controls of the table; all if not given.")] = "",
+    format_: Annotated[str | None, typer.Option("--format", help="Form of the table: txt, md, tex, csv, json.")] = None,
+    template: Annotated[str | None, typer.Option(help=f"For a table in LaTeX. {PAGES}")] = None,
 ) -> None:
-    """Write one HTML page to explore a result: table, curves, maps per image, anchors; no server, no network."""
+    """Write one HTML page to explore a result, or one table of chosen metrics and rows."""
     from ibviz.workflows.report import write_report
+    from ibviz.workflows.result_table import write_chosen
 
+    if table is not None:
+        _refuse("--table", images=images, anchors=anchors)
+        metrics = [] if table.strip() == "all" else _listed(table)
+        text = write_chosen(folder, out, metrics, _listed(rows), form=format_, template=template)
+        print(out or text)
+        return
+    _refuse("a page, which has no --table,", rows=rows, format=format_, template=template)
     path = write_report(folder, out, images=images, anchors=anchors)
     print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -248,34 +274,56 @@ def report_command(
 @app.command("compare-protocols")
 def compare_protocols_command(
     source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder of Parquet files.")],
-    model: Model = "digits",
+    model: Model = None,
     method: Annotated[str, typer.Option(help="Method whose maps are judged.")] = "grad_cam",
     layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM; chosen by grid if not given.")] = None,
     weights: WeightsFile = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of images.")] = 4,
     device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder for CSV, LaTeX and a figure.")] = None,
 ) -> None:
     """Judge one method's maps under every preset, and show how far each choice of a protocol moves the result."""
     from ibviz.models.classifier import IBClassifier
-    from ibviz.workflows.explain import check_methods, choose_methods, compare_protocols_on
+    from ibviz.workflows.compared_protocols import compare_protocols_on
+    from ibviz.workflows.explain import check_methods, choose_methods
     from ibviz.workflows.model import load_on
 
     check_methods(method)
-    network = load_on(str(model), weights, device)
+    network = load_on(_model_or_default(model), weights, device)
     [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
-    print(compare_protocols_on(source, network, name, options, limit=limit))
+    print(compare_protocols_on(source, network, name, options, limit=limit, out=out))
 
 
 @app.command("figure")
 def figure_command(
     sidecar: Annotated[Path, typer.Argument(help="The .json file beside a figure, with its data beside it.")],
-    out: Annotated[Path | None, typer.Option(help="PNG, PDF or SVG; by default all files of the figure.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; by default all files of the figure.")] = None,
+    template: Annotated[str | None, typer.Option(help=PAGES)] = None,
+    blend: Annotated[float | None, typer.Option(help="Opacity of the maps, 0 to 1.")] = None,
+    colours: Annotated[str | None, typer.Option(help="Colour map of matplotlib, such as viridis.")] = None,
+    contours: Annotated[str, typer.Option(help="Lines at these fractions of the scale: 0.5,0.8.")] = "",
+    width: Annotated[float | None, typer.Option(help="Width of the page in inches.")] = None,
+    font: Annotated[str | None, typer.Option(help="Name of an installed font.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="Formats: pdf,png,svg.")] = "",
 ) -> None:
-    """Draw a figure again from its sidecar, identically under the same libraries."""
-    from ibviz.workflows.figure import redraw_files
+    """Draw a figure again from its sidecar: identically under the same libraries, or with changes and a new sidecar."""
+    from ibviz.workflows.figure import changed, redraw_files
 
-    for path in redraw_files(sidecar, out):
+    lines = _numbers("--contours", contours) or None
+    changes = changed(template, width, font, blend=blend, cmap=colours, contours=lines)
+    for path in redraw_files(sidecar, out, changes, _listed(format_)):
         print(path)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _numbers(flag: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in _listed(text)]
+    except ValueError as error:
+        raise InputError(f"{flag} takes numbers separated by commas, such as 0.5,0.8; got {text!r}") from error
 
 
 @app.command("list")

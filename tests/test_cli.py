@@ -1,5 +1,7 @@
 """The command line as a person meets it: what is written, and what a mistake looks like."""
 
+import csv
+import hashlib
 import json
 import re
 import subprocess
@@ -74,6 +76,17 @@ def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path
     record = json.loads((tmp_path / "out/panel-01.json").read_text())["record"]
     assert record["images"] == ["a.png", "b.png", "c.png"]
     assert record["methods"] == {"attention": {}, "grad_cam": {}, "uniform": {}}
+    assert record["classes"] == ["predicted"]
+    assert record["files"]["a.png"] == hashlib.sha256((folder / "a.png").read_bytes()).hexdigest()
+    weights = model / "model.safetensors"
+    named = {key: record["model"][key] for key in ("name", "file", "sha256")}
+    assert named == {
+        "name": str(model),
+        "file": str(weights),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    captions = json.loads((tmp_path / "out/panel-01.json").read_text())["arguments"]["captions"]
+    assert [caption.splitlines()[0] for caption in captions] == ["a.png", "b.png", "c.png"]
     maps = load_file(tmp_path / "out/maps-01.safetensors")
     classifier = load_model(model / "model.safetensors")
     fitted = Image.open(folder / "a.png").resize((64, 48), Image.Resampling.BILINEAR).crop((8, 0, 56, 48))
@@ -87,6 +100,8 @@ def test_explain_writes_panels_maps_and_how_they_came_about(run, model, tmp_path
 
 
 SLOW = {"feature_ablation", "iba", "kernel_shap", "lime", "occlusion", "rise", "score_cam"}  # hundreds of passes each
+CLASSES = ("--classes", "predicted,runner_up")
+RULES = ("predicted", "runner-up")
 UNFIT = [  # no such attention in it, or no rule for its gate, a product
     "module_attention",
     "raw_attention",
@@ -97,28 +112,30 @@ UNFIT = [  # no such attention in it, or no rule for its gate, a product
 ]
 
 
-def test_the_runner_up_stands_beside_the_predicted_class_and_what_does_not_fit_is_named(
-    run, model, tmp_path, monkeypatch
-):
+def test_each_class_has_a_row_and_what_does_not_fit_is_named(run, model, tmp_path, monkeypatch):
     monkeypatch.setattr(explaining, "METHODS", {name: one for name, one in METHODS.items() if name not in SLOW})
     image = picture(tmp_path / "a.png", size=(48, 48))
-    code, _, error = run("explain", image, "--model", model, "--out", tmp_path / "out", "--methods", "all")
+    code, _, error = run("explain", image, "--model", model, "--out", tmp_path / "out", "--methods", "all", *CLASSES)
     assert code == 0
     assert re.findall(r"^ibviz: (\w+) left out: [a-z].{30,400}$", error, re.M) == UNFIT
     assert error.count("\n") == len(UNFIT)
-    maps = load_file(tmp_path / "out/maps-01.safetensors")
-    fit = {one.label for name, one in METHODS.items() if not one.control and name not in {*SLOW, *UNFIT}}
-    assert set(maps) == {"Attention/index", "Attention/anchors"} | fit - {"Attention"}
+    maps = load_file(tmp_path / "out/maps-a.safetensors")
+    fit = {name for name, one in METHODS.items() if not one.control and name not in {*SLOW, *UNFIT, "attention"}}
+    free = {METHODS[name].label for name in fit if METHODS[name].target_free}
+    both = {f"{METHODS[name].label}: {rule}" for name in fit for rule in RULES if METHODS[name].label not in free}
+    assert set(maps) == {"Attention/index", "Attention/anchors"} | free | both
     classifier = load_model(model / "model.safetensors")
     images = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         best = classifier(images).topk(2).indices[0]
-    for row, label in zip(maps["Grad-CAM"], best, strict=True):
-        torch.testing.assert_close(row[None], explain(classifier, images, "grad_cam", targets=label[None]))
-    assert torch.equal(*maps["Attention/index"])
-    record = json.loads((tmp_path / "out/panel-01.json").read_text())
-    assert record["record"]["target"] == ["predicted class", "runner-up"]
-    assert record["arguments"]["captions"][1].endswith("(runner-up)")
+    for rule, label in zip(RULES, best, strict=True):
+        explained = explain(classifier, images, "grad_cam", targets=label[None])
+        torch.testing.assert_close(maps[f"Grad-CAM: {rule}"], explained)
+    assert len(maps["Attention/index"]) == 1
+    sidecar = json.loads((tmp_path / "out/panel-a.json").read_text())
+    groups = sidecar["arguments"]["groups"]["mapping"]
+    assert groups["Grad-CAM: runner-up"] == "Class activation maps"
+    assert "Class activation maps" in (tmp_path / "out/panel-a.json").read_text()
 
 
 def test_evaluate_prints_and_saves_a_table(run, model, tmp_path):
@@ -136,10 +153,20 @@ def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path, monkey
     some = {"baseline: ROAD": {"baseline": "road"}, "score: logit": {"score": "logit"}}
     monkeypatch.setattr("ibviz.benchmark.comparison.CHANGES", some)
     image = picture(tmp_path / "a.png")
-    code, out, _ = run("compare-protocols", image, "--model", model, "--method", "integrated_gradients")
+    folder = tmp_path / "compared"
+    code, out, _ = run(
+        "compare-protocols", image, "--model", model, "--method", "integrated_gradients", "--out", folder
+    )
     assert code == 0
     assert "Means over 1 image." in out
     assert all(name in out for name in ("torchcam", "iba", "baseline: ROAD", "score: logit", "moved"))
+    rows = list(csv.DictReader((folder / "protocols.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows[-2:]] == ["baseline: ROAD", "score: logit"]
+    assert float(rows[-2]["moved"]) == pytest.approx(float(rows[-2]["srg"]) - float(rows[0]["srg"]))
+    assert rows[-1]["moved"] == ""
+    assert (folder / "protocols.tex").read_text().count(r"\begin{table*}") == 2
+    drawn = json.loads((folder / "protocols.json").read_text())["arguments"]["values"]["mapping"]
+    assert drawn == {"default": float(rows[0]["srg"]), "baseline: ROAD": float(rows[-2]["srg"]), "score: logit": None}
 
 
 def test_a_sweep_prints_each_run_and_its_table(run, tmp_path):

@@ -20,7 +20,7 @@ from ibviz.data import to_float
 from ibviz.data.image_set import ImageSet
 from ibviz.figures import panel
 from ibviz.models.classifier import IBClassifier
-from ibviz.workflows.explain import read_source
+from ibviz.workflows.image_source import read_source
 
 FREE = ("Attribution License", "Attribution-ShareAlike License")
 SEED, COUNT, COLUMNS = 0, 12, 6
@@ -58,7 +58,7 @@ def main(photos: Path, out: Path) -> None:
 
 def pictures(photos: Path, file: str, model: IBClassifier) -> ImageSet:
     """Return a photograph fitted to the network's input."""
-    return read_source(photos / "images" / Path(file).name, model, None)
+    return read_source(photos / "images" / Path(file).name, model, None).images
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from ibviz.attribution.cam import (
     score_cam,
     xgrad_cam,
 )
+from ibviz.attribution.cam_layers import choose_layer
 from ibviz.attribution.captum_methods import CAPTUM, captum_function
 from ibviz.attribution.controls import average_map, centre, edges, other_image, random_cells, random_pixels, uniform
 from ibviz.attribution.gradients import (
@@ -30,7 +31,7 @@ from ibviz.attribution.gradients import (
     smooth_grad,
     var_grad,
 )
-from ibviz.attribution.information import iba
+from ibviz.attribution.information import iba, layer_of_iba
 from ibviz.attribution.intrinsic import attention, attention_mean, module_attention
 from ibviz.attribution.perturbation import occlusion, rise
 from ibviz.attribution.superpixels import feature_ablation, kernel_shap, lime
@@ -59,6 +60,7 @@ class Method:
     by_gradient: bool = False  # True if the map follows directly from gradients of the target's logit
     rounds: bool = False  # True if it takes differences of nearly equal logits, for which float32 is coarse
     whole: bool = False  # True if it takes all images at once; its option `batch_size` bounds a pass
+    quantity: str = ""  # methods that name the same one share a colour bar; empty: its own
 
     def __call__(self, model: nn.Module, images: Images, targets: Labels, **options: object) -> Explanation:
         """Return the maps; targets are passed to a function that takes them."""
@@ -86,8 +88,10 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "attention": Method(attention, "Attention", family="attention", grid="attention"),
-    "attention_mean": Method(attention_mean, "Attention, mean", family="attention", grid="attention"),
+    "attention": Method(attention, "Attention", family="attention", grid="attention", quantity="attention"),
+    "attention_mean": Method(
+        attention_mean, "Attention, mean", family="attention", grid="attention", quantity="attention"
+    ),
     "module_attention": Method(module_attention, "Module attention", family="attention", grid="attention"),
     "raw_attention": Method(raw_attention, "Raw attention", family="transformer", grid="tokens"),
     "attention_rollout": Method(attention_rollout, "Attention rollout", family="transformer", grid="tokens"),
@@ -130,6 +134,8 @@ METHODS: dict[str, Method] = {
     "average_map": Method(average_map, "average map", family="control", grid="attention", whole=True),
     "other_image": Method(other_image, "other image", family="control", grid="attention", whole=True),
 }
+# Layer at which the methods of a family work if none is named.
+LAYER_RULES: dict[str, Callable[[nn.Module, Images], str]] = {"cam": choose_layer, "information": layer_of_iba}
 ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)  # options may be tensors
 CONTROLS = {method.label: name for name, method in METHODS.items() if method.control}
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ibviz.arrays import as_tensor
 from ibviz.errors import InputError
 from ibviz.heads import checked_output
 from ibviz.metrics.grid import in_range
@@ -58,16 +59,6 @@ def check_batch(images: Given, batch_size: int) -> None:
     count = len(images) if isinstance(images, Tensor | np.ndarray) and images.ndim else 1
     if not count or batch_size < 1:
         raise InputError(f"expected images, and a batch_size of at least 1; got {count} and {batch_size}")
-
-
-def as_tensor(given: object, what: str) -> Tensor:
-    """Return a tensor as it is and a NumPy array as a tensor, with float64, NumPy's default, reduced to float32."""
-    if isinstance(given, Tensor):
-        return given
-    if not isinstance(given, np.ndarray) or given.dtype.kind not in "fiub":
-        raise InputError(f"{what} must be a tensor or a NumPy array of numbers; got {type(given).__name__}")
-    array = torch.from_numpy(np.ascontiguousarray(given))
-    return array.float() if array.dtype == torch.float64 else array
 
 
 def one_class_each(targets: object, images: Images) -> Labels:

@@ -176,10 +176,15 @@ def _floored(deviation: FeatureMaps) -> FeatureMaps:
     return torch.maximum(deviation, least).clamp(min=torch.finfo(deviation.dtype).tiny)
 
 
+def layer_of_iba(model: nn.Module, images: Images) -> str:
+    """Return the name of the layer that `iba` takes for images of this size if none is named."""
+    return layer_for_attention(model, probe((images.shape[2], images.shape[3]), images.shape[1]).to(images))
+
+
 def find_tap(model: nn.Module, images: Images, layer: str | None) -> Tap:
     """Return the named layer, or the layer for attention if None; raise `InputError` if the output ignores it."""
     image = probe((images.shape[2], images.shape[3]), images.shape[1]).to(images)
-    name = layer_for_attention(model, image) if layer is None else layer
+    name = layer_of_iba(model, images) if layer is None else layer
     layout = layout_of(model, image, name)
     refuse_misplaced_cells(model, image, name)
     if layer is not None and not reaches_output(model, image, name):

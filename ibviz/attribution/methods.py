@@ -1,6 +1,6 @@
 """The functions `explain`, which runs attribution methods, and `predict`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ibviz.attribution.catalogue import Explanation, Method, checked_options, method_of
+from ibviz.attribution.class_choice import CLASS_RULES, classes_by_name
 from ibviz.attribution.door import GivenTargets, admitted, check_batch, guarded, one_class_each
 from ibviz.attribution.trial import tried
 from ibviz.errors import InputError, not_finite
@@ -23,7 +24,7 @@ def explain(
     images: Given,
     method: "str | Method | Callable[..., Explanation]",
     *,
-    targets: GivenTargets | None = None,
+    targets: GivenTargets | str | Sequence[str | int] | None = None,
     batch_size: int = 64,
     **options: object,
 ) -> Explanation:
@@ -34,7 +35,7 @@ def explain(
         images: `(b, channels, h, w)` in [0, 1], a tensor or a NumPy array; it is never modified.
         method: A key of `METHODS`, `captum:NAME`, `file.py:name`, `package.module:name`, or a function
             `(model, images, targets, *, options)`.
-        targets: Class of each image, or one for all; by default those that the model predicts.
+        targets: Class of each image, or one for all, by number or name; or "predicted", the default, or "runner_up".
         batch_size: The most images, changed or not, in one pass.
         options: Options of the method.
 
@@ -56,16 +57,27 @@ def explain(
         given["batch_size"] = batch_size
     check_batch(images, batch_size)
     model = unsealed(model)
+    rule = _class_rule(targets)
     with evaluating(model), as_written(model), torch.inference_mode(False):  # a copy of the labels can enter a graph
         images = admitted(model, images)
-        if targets is not None:
-            targets = one_class_each(targets, images)
+        classes = one_class_each(classes_by_name(targets, model), images) if rule is None else rule
         blind = method.control and not method.whole  # the network is asked nothing
         with guarded(model, images), nullcontext() if blind else tried(model, images):
-            maps = _explained(model, images, partial(method, **given), method, targets, batch_size)
+            maps = _explained(model, images, partial(method, **given), method, classes, batch_size)
     if not (maps.mean if isinstance(maps, AttentionMap) else maps).isfinite().all():
         raise not_finite(f"maps of {method.label}")
     return maps
+
+
+def _class_rule(targets: object) -> str | None:
+    """Return the rule that `targets` names; None for classes."""
+    if targets is None:
+        return "predicted"
+    if not isinstance(targets, str) or targets not in CLASS_RULES:
+        return None
+    if targets == "true":
+        raise InputError("explain does not know the true classes; give them: targets=labels")
+    return targets
 
 
 def _explained(
@@ -73,13 +85,14 @@ def _explained(
     images: Images,
     function: Callable[..., Explanation],
     method: Method,
-    targets: Labels | None,
+    targets: Labels | str,
     batch_size: int,
 ) -> Explanation:
+    """Return the maps of the given classes, or of those that a rule chooses."""
     if method.target_free:  # the classes play no part
         targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
-    elif targets is None:
-        targets = targets_by("predicted", _probabilities(model, images, batch_size), head=head_of(model)).classes
+    elif isinstance(targets, str):
+        targets = targets_by(targets, _probabilities(model, images, batch_size), head=head_of(model)).classes
     size = len(images) if method.whole else batch_size
     chunks = list(zip(images.split(size), targets.split(size), strict=True))
     with classes_in_range(model, targets):

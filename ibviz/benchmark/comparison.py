@@ -19,6 +19,7 @@ from ibviz.metrics.score import scorer, targets_by
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
+from ibviz.sheets import Sheet, text_sheet
 from ibviz.types import Grid, Images, Labels, Maps, Masks
 
 # Changes of the default by one choice each; the last one needs labels.
@@ -172,10 +173,10 @@ def comparison_text(compared: Comparison, count: int) -> str:
         [
             f"Means over {count} image{'s' * (count > 1)}. {_in_words(compared.default)}",
             "The same maps under each preset:",
-            _table(compared.presets),
+            text_sheet(outcome_sheet(compared.presets)),
             "quantus adds up its points, which is no mean; iba's insertion is removal, least relevant first.",
             "The default with one choice changed, the largest move of SRG first; in another unit there is none:",
-            _table(compared.moves),
+            text_sheet(outcome_sheet(compared.moves)),
             _pointing(compared.pointing),
         ]
     )
@@ -195,21 +196,19 @@ def _pointing(hits: Sequence[Hit]) -> str:
             "torchray is a rule of the pointing game and needs objects, which these images come without; "
             "Parquet files may hold boxes."
         )
-    width = max(len(hit.name) for hit in hits)
     head = f"Pointing game; images with an object: {hits[0].hit.n}, without: {hits[0].hit.excluded}"
-    lines = [f"{hit.name:{width}}  {hit.hit.micro:8.4f}  {hit.chance.micro:8.4f}" for hit in hits]
-    return "\n".join([head, "", f"{'':{width}}  {'hit':>8}  {'chance':>8}", *lines])
+    cells = [[hit.name, f"{hit.hit.micro:.4f}", f"{hit.chance.micro:.4f}"] for hit in hits]
+    return f"{head}\n\n{text_sheet(Sheet('', ['rule', 'hit', 'chance'], cells))}"
 
 
-def _table(outcomes: Sequence[Outcome]) -> str:
-    width = max(len(outcome.name) for outcome in outcomes)
-    head = f"{'':{width}}  {'deletion':>9}  {'insertion':>9}  {'SRG':>8}  {'moved':>8}  protocol"
-    lines = [
-        f"{name:{width}}  {deletion:9.4f}  {insertion:9.4f}  {srg:8.4f}  {_move(moved)}  {card_hash}"
+def outcome_sheet(outcomes: Sequence[Outcome], title: str = "") -> Sheet:
+    """Return the table of outcomes; a move in another unit is missing."""
+    cells = [
+        [name, f"{deletion:.4f}", f"{insertion:.4f}", f"{srg:.4f}", _move(moved), card_hash]
         for name, card_hash, deletion, insertion, srg, moved in outcomes
     ]
-    return "\n".join([head, *lines])
+    return Sheet(title, ["", "deletion", "insertion", "SRG", "moved", "protocol"], cells)
 
 
 def _move(moved: float) -> str:
-    return f"{'-':>8}" if math.isnan(moved) else f"{round(moved, 4) + 0.0:+8.4f}"  # never -0.0000
+    return "-" if math.isnan(moved) else f"{round(moved, 4) + 0.0:+.4f}"  # never -0.0000

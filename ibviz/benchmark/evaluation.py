@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from ibviz.arrays import as_tensor
 from ibviz.attribution.catalogue import CONTROLS, Explanation
-from ibviz.attribution.door import GivenTargets, admitted, as_tensor, one_class_each
+from ibviz.attribution.door import GivenTargets, admitted, one_class_each
 from ibviz.attribution.methods import explain, predict, values
 from ibviz.benchmark.batch import Batch
+from ibviz.benchmark.chosen_table import chosen, styled
 from ibviz.benchmark.compiled import compiled
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.judging import Rules, curves_in, judge, passes_of, planned_passes
@@ -39,6 +41,7 @@ from ibviz.types import AttentionMap, Given, Grid, Images, Labels, Masks
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from pandas.io.formats.style import Styler
 
 BATCH = 32  # images whose attention is replaced at once, with five maps each
 DEFAULT = "default"  # label of the one protocol of `evaluate`
@@ -79,6 +82,15 @@ class Evaluation:
         """
         whole = text(self.tables).rstrip()
         return whole.partition("\n\n")[0] if short else whole
+
+    def style(self, metrics: Sequence[str] = (), rows: Sequence[str] = ()) -> "Styler":
+        """Return the table for a notebook, by pandas: best estimates in bold, controls in grey, verdicts as marks.
+
+        Args:
+            metrics: Names of metrics; by default all.
+            rows: Labels of methods; by default all.
+        """
+        return styled(chosen(self.tables, metrics, rows))
 
     def legend(self) -> str:
         """Return the sentences that explain how the numbers were computed."""

@@ -194,7 +194,7 @@ def _over_trainings(
             line = estimated(numbers).join(compared(numbers, control, metrics)).reset_index()
             means.append(
                 line.assign(
-                    model=f"mean of {len(several)} trainings: {', '.join(several)}",
+                    model=over_trainings(list(several)),
                     models=len(several),
                     protocol=protocol,
                     native=False,
@@ -203,6 +203,15 @@ def _over_trainings(
                 )
             )
     return means
+
+
+def over_trainings(models: Sequence[str]) -> str:
+    """Return the name of the mean over several trainings.
+
+    >>> over_trainings(["a", "b"])
+    'mean of 2 trainings: a, b'
+    """
+    return f"mean of {len(models)} trainings: {', '.join(models)}"
 
 
 def _aligned(several: Sequence[Frame]) -> list[Frame]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.summary import ALL_IMAGES, Summary
@@ -10,25 +10,44 @@ from ibviz.benchmark.table_legend import legend
 from ibviz.benchmark.table_notes import cluster_notes, cluster_warning, testing_limits
 from ibviz.metrics.metric import MetricFacts
 from ibviz.models.reliance import REPLACEMENTS
+from ibviz.sheets import Sheet
 
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 MISSING = "-"
+BETTER, WORSE, LEVEL = "\u207a", "\u207b", "°"  # marks in place of verdicts
+MARKS = (
+    f"{BETTER} better than the best control, {WORSE} worse, {LEVEL} not separated from it, by a paired test at the 5 % "
+    "level."
+)
 
 
-class Sheet(NamedTuple):
-    """A table as it is printed, with `notes` below; its last `controls` rows are controls, its title may be empty."""
+def main_sheets(
+    summary: Summary, circumstances: Mapping[str, Any], *, marks: bool = False, ties: bool = True
+) -> list[Sheet]:
+    """Return the table of each model and protocol on the common grid, as `table_sections` begins with them.
 
-    title: str
-    header: list[str]
-    cells: list[list[str]]
-    controls: int
-    notes: Sequence[str] = ()
+    Args:
+        summary: The estimates.
+        circumstances: As for `table_sections`.
+        marks: Mark each estimate that differs from the best control's, in place of verdicts in words.
+        ties: Add columns of the macro mean, and of the spread and share of ties.
+    """
+    common = summary.lines[~summary.lines["native"].astype(bool)]
+    tables = [part for _, part in common.groupby(["protocol", "model"], sort=False)]
+    titles = ["" if len(tables) == 1 else _title(part) for part in tables]
+    return [
+        _main(part, title, summary.metrics, circumstances, marks=marks, ties=ties)
+        for part, title in zip(tables, titles, strict=True)
+    ]
 
 
-def table_sections(summary: Summary, circumstances: Mapping[str, Any]) -> list[Sheet | str]:
+def table_sections(summary: Summary, circumstances: Mapping[str, Any], *, marks: bool = False) -> list[Sheet | str]:
     """Return all tables of a comparison, and the legend after the main ones.
 
-    `circumstances` must have `protocols`; `models`, `left_out` and `failures` are used if they are present.
+    Args:
+        summary: The estimates.
+        circumstances: Must have `protocols`; `models`, `left_out` and `failures` are used if they are present.
+        marks: Mark each estimate that differs from the best control's, in place of verdicts in words.
     """
     lines: Frame = summary.lines
     metrics = summary.metrics
@@ -36,7 +55,7 @@ def table_sections(summary: Summary, circumstances: Mapping[str, Any]) -> list[S
     common = [part for part in tables if not part["native"].any()]
     own = [part for part in tables if part["native"].any()]
     alone = len(common) == 1
-    main = [_main(part, "" if alone else _title(part), metrics, circumstances) for part in common]
+    main = main_sheets(summary, circumstances, marks=marks)
     strata = [_strata(part, "" if alone else _title(part), metrics) for part in common if part["stratum"].nunique() > 1]
     models: Mapping[str, Any] = circumstances.get("models", {})
     agreement = [_agreement(summary.agreement)] if len(summary.agreement) else []
@@ -50,7 +69,7 @@ def table_sections(summary: Summary, circumstances: Mapping[str, Any]) -> list[S
         *strata,
         *agreement,
         *([NATIVE] if own else []),
-        *(_main(part, "" if len(own) == 1 else _title(part), metrics, {}) for part in own),
+        *(_main(part, "" if len(own) == 1 else _title(part), metrics, {}, marks=marks) for part in own),
     ]
 
 
@@ -59,24 +78,38 @@ def _title(lines: Frame) -> str:
     return f"{first['model']}, protocol {first['protocol']}"
 
 
-def _main(lines: Frame, title: str, metrics: Mapping[str, MetricFacts], circumstances: Mapping[str, Any]) -> Sheet:
+def _main(
+    lines: Frame,
+    title: str,
+    metrics: Mapping[str, MetricFacts],
+    circumstances: Mapping[str, Any],
+    *,
+    marks: bool,
+    ties: bool = True,
+) -> Sheet:
     """Return the main table: per method the estimate and rank by each metric, its ties, and the verdict."""
     kept = lines[lines["stratum"] == ALL_IMAGES]
     table = _by_method(kept)
     first, *others = kept["metric"].unique()
-    columns = {metrics[name].heading: [_estimate(row.get(name)) for row in table.values()] for name in (first, *others)}
+    columns = {
+        metrics[name].heading: [
+            _estimate(row.get(name)) + (verdict_mark(row.get(name)) if marks else "") for row in table.values()
+        ]
+        for name in (first, *others)
+    }
     by_first = [row.get(first) for row in table.values()]
-    if kept["macro"][kept["metric"] == "pointing_game"].notna().any():
+    if ties and kept["macro"][kept["metric"] == "pointing_game"].notna().any():
         columns["macro"] = [_number(row.get("pointing_game"), "macro", ".3f") for row in table.values()]
-    if kept["tie_sd"].notna().any():
+    if ties and kept["tie_sd"].notna().any():
         columns["tie sd"] = [_number(line, "tie_sd", ".3f") for line in by_first]
         columns["tied cells"] = [_number(line, "tie_fraction", ".0%") for line in by_first]
-    if kept["verdict"].notna().any():
+    judged = bool(kept["verdict"].notna().any())
+    if judged and not marks:
         columns[f"by {metrics[first].label}, against the best control"] = [verdict(line) for line in by_first]
     notes = [
         *cluster_notes(kept),
         *testing_limits(kept, metrics),
-        *_losses(table, {name: metrics[name].label for name in others}),
+        *([MARKS] if marks and judged else _losses(table, {name: metrics[name].label for name in others})),
         *_excluded(kept, metrics),
         *_absent(str(kept.iloc[0]["model"]), metrics, circumstances),
     ]
@@ -198,6 +231,17 @@ def _estimate(line: Mapping[str, Any] | None) -> str:
 
 def _number(line: Mapping[str, Any] | None, name: str, form: str) -> str:
     return MISSING if line is None or math.isnan(line[name]) else f"{line[name]:{form}}"
+
+
+def verdict_mark(line: Mapping[str, Any] | None) -> str:
+    """Return the verdict against the best control as a mark; nothing if there was no test.
+
+    >>> verdict_mark({"verdict": "worse than centre"}) == WORSE, verdict_mark({"verdict": None})
+    (True, '')
+    """
+    sentence = "" if line is None or not isinstance(line["verdict"], str) else line["verdict"]
+    marks = {"better": BETTER, "worse": WORSE, "not separated": LEVEL}
+    return next((mark for start, mark in marks.items() if sentence.startswith(start)), "")
 
 
 def verdict(line: Mapping[str, Any] | None) -> str:

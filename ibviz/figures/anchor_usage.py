@@ -13,7 +13,7 @@ from torch import Tensor
 from ibviz.errors import InputError
 from ibviz.figures.curves import plain
 from ibviz.figures.scale import FloatArray, anchor_scale, level_labels, thinned
-from ibviz.figures.settings import LEADING, Template, find_template, settings
+from ibviz.figures.settings import LEADING, Page, Template, find_template, settings
 from ibviz.figures.sidecar import Panel, build_panel
 
 # Inches on paper
@@ -30,7 +30,7 @@ def anchor_usage(
     *,
     occupancy: Num[Tensor, "_ _"] | None = None,
     class_names: Sequence[str] = (),
-    template: str = "ijcai column",
+    template: Page = "ijcai column",
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
     """Draw the share of all cells that each anchor takes, in the anchor's colour, and a cross for unused anchors.
@@ -40,7 +40,7 @@ def anchor_usage(
         anchors: Value of each anchor, by which the bars are sorted.
         occupancy: Number of cells per class and anchor `(classes, anchors)`, drawn below as shares of the class.
         class_names: Names of the rows of `occupancy`; numbers by default.
-        template: Page that the figure is drawn for, one of `settings.TEMPLATES`.
+        template: Page that the figure is drawn for, a name of `settings.TEMPLATES` or a `Template`.
         record: Facts to repeat in the sidecar.
 
     Raises:

@@ -44,6 +44,32 @@ def by_list(total: int, images: Sequence[int]) -> Choice:
     return Choice(list(images), {"by": "list", "of": total})
 
 
+def by_class(labels: Sequence[int], count: int, *, seed: int = 0) -> Choice:
+    """Draw `count` images spread over the classes: one of each class in random order before a second of any.
+
+    Args:
+        labels: Class of each image; images of unknown class, -1, are drawn last.
+        count: Number of images.
+        seed: Seed of the order of the classes, and of the images within each.
+
+    >>> sorted(by_class([0, 0, 0, 0, 1, 2], 3).images)[-2:]
+    [4, 5]
+    """
+    total = len(labels)
+    if not 1 <= count <= total:
+        raise InputError(f"asked for {count} of {total} images; at least one and at most all can be drawn")
+    generator = np.random.default_rng(seed)
+    order, places = generator.permutation(total).tolist(), generator.permutation(total)
+    turn: dict[int, int] = {}  # images of each class so far
+    keys = []
+    for image in order:
+        label = int(labels[image])
+        turn[label] = turn.get(label, 0) + 1
+        keys.append((label < 0, turn[label], places[image], image))
+    images = sorted(image for *_, image in sorted(keys)[:count])
+    return Choice(images, {"by": "spread over classes", "seed": seed, "of": total})
+
+
 def by_quantile(
     values: Sequence[float],
     quantiles: Sequence[str | float] = ("best", "median", "worst"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ibviz.errors import InputError, unknown
 from ibviz.figures.scale import FloatArray
-from ibviz.figures.settings import DEFAULT_TEMPLATE, Template, find_template, settings, text_width
+from ibviz.figures.settings import DEFAULT_TEMPLATE, Page, Template, find_template, settings, text_width
 from ibviz.figures.sidecar import Panel, build_panel
 
 # Ascending fractions, `(points,)` for all images or `(n, points)` for each, and scores `(n, points)`; n and points may
@@ -32,29 +32,34 @@ BANDED = 8  # bands at most; more would hide one another
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _METHOD_DASHES = ("solid", (0, (5, 1)), (0, (1, 1)), (0, (6, 1, 1, 1)))
 _CONTROL_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (8, 2)))
+_MARKS = ("o", "s", "^", "D", "v", "x", "+")
+_SIZES = ("linewidth", "markersize", "markeredgewidth")  # in points, on paper
 GREYS = ("#555555", "#888888", "#AAAAAA")
 XLABELS = {"deletion": "fraction removed", "insertion": "fraction inserted"}
 
 
-def curves(
+def curves(  # noqa: PLR0913 - everything drawn on and beside the lines is an argument
     sides: Mapping[str, Mapping[str, CurveData]],
     *,
     controls: Collection[str] = (),
+    control_bands: bool = False,
     score: str = "probability",
-    template: str = DEFAULT_TEMPLATE,
+    title: str = "",
+    template: Page = DEFAULT_TEMPLATE,
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
     """Draw the mean curve of each method over images with a 95 % percentile bootstrap band, one plot per side.
 
-    Images are resampled 1000 times from a fixed seed, alike for every method. With more than 8 lines the controls have
-    no bands; with more than 8 methods there are none. The axis of scores begins at zero, from which areas are measured,
-    or below it if a mean is negative.
+    Images are resampled 1000 times from a fixed seed, alike for every method. With more than 8 methods there are no
+    bands. The axis of scores begins at zero, from which areas are measured, or below it if a mean is negative.
 
     Args:
         sides: Curves of each method by the name of the plot, such as "deletion" and "insertion".
-        controls: Methods drawn in grey and dashed.
+        controls: Methods drawn thin, in grey and with marks.
+        control_bands: Draw bands of the controls too, if there are at most 8 lines.
         score: Label of the vertical axis.
-        template: Page that the figure is drawn for, one of `settings.TEMPLATES`.
+        title: Text above the figure.
+        template: Page that the figure is drawn for, a name of `settings.TEMPLATES` or a `Template`.
         record: Facts to repeat in the sidecar.
 
     Raises:
@@ -69,15 +74,18 @@ def curves(
     if not sides or not all(sides.values()):
         raise InputError(f"each side needs at least one curve; got { {side: list(sides[side]) for side in sides} }")
     styles = line_styles([name for given in sides.values() for name in given], controls)
-    banded = _banded(list(styles), controls)
+    banded = _banded(list(styles), controls, control_bands=control_bands)
     arrays = {side: {name: _arrays(side, name, given[name]) for name in given} for side, given in sides.items()}
     page = find_template(template)
-    with settings(page, [*styles, *sides, score]):
+    with settings(page, [*styles, *sides, score, title]):
         figure = _draw(arrays, styles, banded, page)
         figure.axes[0].set_ylabel(score)
+        if title:
+            figure.suptitle(title, fontsize=page.text)
     facts = {side: {name: _facts(curve) for name, curve in given.items()} for side, given in arrays.items()}
     bands = {"interval": _INTERVAL, "resamples": BOOTSTRAP_RESAMPLES, "seed": BOOTSTRAP_SEED, "of": banded}
     arguments = {"sides": sides, "controls": list(controls), "score": score, "template": template}
+    arguments |= {"control_bands": control_bands, "title": title}
     return build_panel("curves", figure, {"bands": bands, "sides": facts}, arguments, record)
 
 
@@ -154,10 +162,11 @@ def line_styles(names: list[str], controls: Collection[str]) -> dict[str, dict[s
     return styles | {name: _control_style(number) for number, name in enumerate(n for n in names if n in controls)}
 
 
-def _banded(names: list[str], controls: Collection[str]) -> list[str]:
-    """Select the lines that have a band: all of them, else the methods, else none, so that there are at most 8."""
+def _banded(names: list[str], controls: Collection[str], *, control_bands: bool) -> list[str]:
+    """Select the lines that have a band: all of them if asked for, else the methods, else none, and at most 8."""
     methods = [name for name in names if name not in controls]
-    return next(lines for lines in (names, methods, []) if len(lines) <= BANDED)
+    wanted = [names, methods, []] if control_bands else [methods, []]
+    return next(lines for lines in wanted if len(lines) <= BANDED)
 
 
 def _method_style(number: int) -> dict[str, Any]:
@@ -171,8 +180,11 @@ def _method_style(number: int) -> dict[str, Any]:
 
 
 def _control_style(number: int) -> dict[str, Any]:
+    """Style a control by dashes and marks; the marks of neighbours lie at different fractions."""
     grey, dashes = GREYS[number // len(_CONTROL_DASHES) % len(GREYS)], _CONTROL_DASHES[number % len(_CONTROL_DASHES)]
-    return {"color": grey, "linestyle": dashes, "linewidth": 0.9, "zorder": 2}
+    places = (0.02 + 0.03 * (number % 5), 0.2)
+    marks = {"marker": _MARKS[number % len(_MARKS)], "markevery": places, "markersize": 2.5, "markerfacecolor": "white"}
+    return {"color": grey, "linestyle": dashes, "linewidth": 0.6, "zorder": 2, "markeredgewidth": 0.5, **marks}
 
 
 def _draw_side(
@@ -183,7 +195,7 @@ def _draw_side(
     unit: float,
 ) -> None:
     for name, (fractions, scores) in given.items():
-        style = styles[name] | {"linewidth": styles[name]["linewidth"] * unit}
+        style = styles[name] | {size: styles[name][size] * unit for size in _SIZES if size in styles[name]}
         axes.plot(fractions, scores.mean(0), label=name, **style)
         if name in banded:
             axes.fill_between(fractions, *bootstrap(scores), color=style["color"], alpha=0.18, linewidth=0, zorder=1)

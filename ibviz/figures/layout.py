@@ -8,14 +8,14 @@ from ibviz.figures.settings import Template, text_height, text_width, wrap_text
 from ibviz.types import Grid
 
 # Inches at the text size of a paper; on slides everything except the page grows with the text.
-_LARGEST_CELL = 1.3  # longer side of a cell, so that a single image does not fill the page
-_SMALLEST_CELL = 0.3
+LARGEST_CELL = 1.3  # longer side of a cell, so that a single image does not fill the page
+SMALLEST_CELL = 0.3
 GAP = 0.03
 BAR = 0.07
 TICK = 0.04  # from a colour bar to its labels
 _TURNED = 0.6  # labels of rows at least this high are rotated
 PAGE_MARGIN = 0.02
-_MOST_ABREAST = 6  # pictures side by side in a folded panel, at most
+MOST_ABREAST = 6  # pictures side by side in a folded panel, at most
 
 
 class Texts(NamedTuple):
@@ -25,10 +25,16 @@ class Texts(NamedTuple):
     ticks: Sequence[str]  # of the colour bars
     captions: Sequence[str]  # above the columns
     foot: str = ""  # below the panel
+    title: str = ""  # above it
 
     def all(self) -> list[str]:
         """List all texts, for the choice of fonts."""
-        return [*(part for label in self.labels for part in label), *self.ticks, *self.captions, self.foot]
+        return [*(part for label in self.labels for part in label), *self.ticks, *self.captions, self.foot, self.title]
+
+
+def wrap_foot(foot: str, width: float, template: Template) -> str:
+    """Break the note at the foot of a panel that is `width` inches wide."""
+    return wrap_text(foot, template.small, width - 2 * PAGE_MARGIN * template.unit)
 
 
 class Label(NamedTuple):
@@ -60,7 +66,7 @@ class PanelLayout(NamedTuple):
 
     template: Template
     left: float  # room for the labels
-    top: float  # room for the captions
+    top: float  # room for title and captions
     right: float  # room for the colour bars
     bottom: float  # room for the note at the foot
     cell: tuple[float, float]  # width, height
@@ -97,11 +103,9 @@ class PanelLayout(NamedTuple):
         """Height of the centre of a row above the lower edge of the figure."""
         return self.size[1] - self.top - place.row * self.pitch - (self.pitch - self.gap) / 2
 
-    def box(self, place: CellPlace, column: int, width: float, rows: int = 1) -> tuple[float, float, float, float]:
-        """Rectangle of a cell and the `rows` - 1 cells below, in fractions of the figure as matplotlib takes it."""
-        (across, high), x, below = self.size, self.x(place, column), (rows - 1) * self.pitch
-        bottom = self.middle(place) - self.cell[1] / 2 - below
-        return x / across, bottom / high, width / across, (self.cell[1] + below) / high
+    def corner(self, place: CellPlace, column: int, rows: int = 1) -> tuple[float, float]:
+        """Lower left corner of a cell, or of the last of `rows` cells below each other, in inches."""
+        return self.x(place, column), self.middle(place) - self.cell[1] / 2 - (rows - 1) * self.pitch
 
 
 def lay_out(texts: Texts, columns: int, size: Grid, template: Template) -> tuple[PanelLayout, list[Label], list[str]]:
@@ -118,17 +122,27 @@ def lay_out(texts: Texts, columns: int, size: Grid, template: Template) -> tuple
     Returns:
         The layout, and labels and captions broken into lines.
     """
-    most = max(1, min(_MOST_ABREAST // columns, len(texts.labels)))
+    most = max(1, min(MOST_ABREAST // columns, len(texts.labels)))
     tried = [_lay_out(texts, (columns, blocks), size, template) for blocks in range(1, most + 1)]
-    return max(tried, key=lambda result: result[0].cell[0])
+    best = max(tried, key=lambda result: result[0].cell[0])
+    across = best[0].size[0]
+    beside = f"{texts.foot}\n{texts.title}"
+    narrower = wrap_foot(beside, across, template) != wrap_foot(beside, template.width, template)
+    return _lay_out(texts, (columns, best[0].blocks), size, template, across) if narrower else best
 
 
-def _lay_out(texts: Texts, shape: Grid, size: Grid, template: Template) -> tuple[PanelLayout, list[Label], list[str]]:
+def _lay_out(
+    texts: Texts, shape: Grid, size: Grid, template: Template, width: float | None = None
+) -> tuple[PanelLayout, list[Label], list[str]]:
+    """Lay out a number of columns and blocks; `width` is that of title and note, by default the page's."""
     columns, blocks = shape
     unit, rows = template.unit, 1 + math.ceil(len(texts.labels) / blocks)
     ticks = [(GAP + BAR + TICK) * unit + text_width(tick, template.small) for tick in texts.ticks]
-    right, foot = PAGE_MARGIN * unit + max(ticks, default=0.0), text_height(texts.foot, template.small)
+    right = PAGE_MARGIN * unit + max(ticks, default=0.0)
+    foot = text_height(wrap_foot(texts.foot, width or template.width, template), template.small)
     bottom = PAGE_MARGIN * unit + (GAP * unit + foot if foot else 0.0)
+    title = text_height(wrap_text(texts.title, template.text, width or template.width), template.text)
+    above = GAP * unit + title if title else 0.0
     room = _Room(template, columns, blocks, rows, size)
     guess = room.cell(0.4 * unit + right, 0.3 * unit + bottom)
     turned = guess[1] >= _TURNED * unit or not texts.labels
@@ -136,8 +150,9 @@ def _lay_out(texts: Texts, shape: Grid, size: Grid, template: Template) -> tuple
     across = [label.height(template) if turned else label.width(template) for label in labels]
     left = PAGE_MARGIN * unit + max((2 * GAP * unit + extent for extent in across), default=0.0)
     heads, top = _heads(texts.captions, template, room.cell(left + right, 0.0)[0])
-    cell = room.cell(left + right, top + bottom)
+    cell = room.cell(left + right, above + top + bottom)
     heads, top = _heads(texts.captions, template, cell[0])  # narrower if the page is full
+    top += above
     pitch = GAP * unit + max([cell[1], *(label.height(template) for label in labels if not turned)])
     return PanelLayout(template, left, top, right, bottom, cell, pitch, (rows, columns), turned, blocks), labels, heads
 
@@ -166,6 +181,6 @@ class _Room(NamedTuple):
         gap = GAP * unit
         widest = (page.width / self.blocks - beside + gap) / self.columns - gap
         highest = (page.height - above + gap) / self.rows - gap
-        across = min(widest, highest * width / height, _LARGEST_CELL * unit * width / max(self.size))
-        across = max(across, _SMALLEST_CELL * unit)
+        across = min(widest, highest * width / height, LARGEST_CELL * unit * width / max(self.size))
+        across = max(across, SMALLEST_CELL * unit)
         return across, across * height / width

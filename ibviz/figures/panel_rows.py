@@ -1,26 +1,39 @@
 """Rows of a panel: checked maps on the CPU, each with its scale and enlargement."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ibviz.errors import InputError, unknown
-from ibviz.figures.drawing import Look, photo_interpolation
-from ibviz.figures.scale import FloatArray, Scale, anchor_scale, attention_scale, fixed_scale, map_scale
-from ibviz.types import AttentionMap, Boxes, Grid, Images, Masks
+from ibviz.figures.drawing import photo_interpolation
+from ibviz.figures.scale import (
+    ROBUST,
+    FloatArray,
+    Scale,
+    anchor_scale,
+    attention_scale,
+    check_colours,
+    fixed_scale,
+    is_constant,
+    map_scale,
+    own_scale,
+    recoloured,
+    short,
+    unit_scale,
+)
+from ibviz.types import AttentionMap, Grid
 
 # Not `Maps`: each row has its own grid, and the error of a wrong batch size names the row.
 RowMaps: TypeAlias = Float[Tensor, "_ _ _"] | AttentionMap
 Shared: TypeAlias = str | tuple[float, float]  # name of a shared scale, or its limits
+ScaleRule: TypeAlias = Literal["shared", "image", "fixed"]
 
-# Pixels of a photograph. The largest cell of a panel shows 800 at 300 dpi on slides and at 600 dpi on paper.
-LARGEST_SIDE = 1000
 TIMES = "\u00d7"
+MOST_BLOCKS = 64  # per side of a pixel map; in a picture of 0.6 inches a block then is 0.7 points wide
 
 
 class RowContent(NamedTuple):
@@ -31,6 +44,8 @@ class RowContent(NamedTuple):
     attention: bool  # attention, otherwise any other map
     fine: bool  # the grid is at least as fine as the photographs
     anchors: FloatArray | None = None  # of quantised attention
+    blocks: int = 1  # side of the blocks, in pixels, of which a fine map shows the greatest value
+    constants: tuple[str, ...] = ()  # what to write on each image whose map has a single value; empty for the others
 
 
 class PanelRow(NamedTuple):
@@ -44,8 +59,9 @@ class PanelRow(NamedTuple):
     @property
     def note(self) -> str:
         """Note in small type beside the label."""
-        grid = TIMES.join(map(str, self.content.values.shape[1:]))
-        return ", ".join([self.enlargement.removesuffix(" blocks"), grid, *self.scale.remarks])
+        grid, side = TIMES.join(map(str, self.content.values.shape[1:])), self.content.blocks
+        drawn = self.enlargement.removesuffix(" blocks") if side == 1 else f"max of {side}{TIMES}{side}"
+        return ", ".join([drawn, grid, *self.scale.remarks])
 
     def account(self) -> dict[str, Any]:
         """Return the facts of the row for the sidecar."""
@@ -54,134 +70,80 @@ class PanelRow(NamedTuple):
             "label": self.content.label,
             "grid": self.content.values.shape[1:],
             "enlargement": self.enlargement,
+            "blocks": self.content.blocks,
             "quantised": anchors is not None,
             "anchors": None if anchors is None else anchors.tolist(),
             **self.scale.account(),
         }
 
 
-class Shown(NamedTuple):
-    """Images, maps and outlines as they are drawn."""
+class ScaleChoice(NamedTuple):
+    """The rule by which the scales of a panel are chosen, and its exceptions."""
 
-    images: Images
-    maps: dict[str, RowMaps]
-    boxes: Boxes | None
-    masks: Masks | None
-    original_size: Grid | None  # of images that were made smaller
-    channels: tuple[int, ...] | None = None  # drawn channels, if images have neither one nor three
+    rule: ScaleRule = "shared"
+    by_row: Mapping[str, Shared] = {}  # name or limits of a scale, in place of the rule
+    limit: float | None = None  # percentile of |values| at which the scales of maps end
+    cmap: str | None = None
+    most_blocks: int | None = None  # per side, of which a pixel map shows the greatest values; None: every value
 
-    @property
-    def size(self) -> Grid:
-        """Height and width in pixels."""
-        return self.images.shape[2], self.images.shape[3]
-
-
-def downscaled(shown: Shown) -> Shown:
-    """Downscale images with a side over `LARGEST_SIDE`, with the maps, boxes and masks on them."""
-    height, width = shown.size
-    share = LARGEST_SIDE / max(shown.size)
-    if share >= 1:
-        return shown
-    size = max(1, round(share * height)), max(1, round(share * width))
-    ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
-    return Shown(
-        images=(_smaller(shown.images, size).clamp(0, 1) * 255).round() / 255,  # stored in 8 bits
-        maps={label: _smaller_map(given, size) for label, given in shown.maps.items()},
-        boxes=None if shown.boxes is None else shown.boxes * ratio.to(shown.boxes),
-        masks=None if shown.masks is None else _smaller(shown.masks[:, None].float(), size)[:, 0] >= 0.5,
-        original_size=shown.size,
-        channels=shown.channels,
-    )
+    def checked(self, rows: Sequence[str]) -> "ScaleChoice":
+        """Return the choice; raise `InputError` for an unknown rule, row or colour map, or a limit out of range."""
+        if self.rule not in get_args(ScaleRule):
+            raise unknown("scale", str(self.rule), list(get_args(ScaleRule)))
+        for label in self.by_row:
+            if label not in rows:
+                raise unknown("row of scales", label, list(rows))
+        if self.limit is not None and not 0 < self.limit <= 100:
+            raise InputError(f"limit is a percentile of |values|, above 0 and up to 100; got {self.limit}")
+        if self.cmap is not None:
+            check_colours(self.cmap)
+        return self
 
 
-def as_rgb(images: Images, channels: Sequence[int] | None) -> Float[Tensor, "b 3 h w"]:
-    """Select `channels` of images as red, green and blue, or one channel as grey.
-
-    >>> as_rgb(torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1), (3, 2, 0)).flatten()
-    tensor([0.4000, 0.3000, 0.1000])
-    """
-    count = images.shape[1]
-    chosen = list(range(count)) if channels is None else list(channels)
-    if len(chosen) not in (1, 3) or not all(0 <= channel < count for channel in chosen):
-        raise InputError(
-            f"images have {count} channels; say which three of 0 to {count - 1} are drawn as red, green "
-            f"and blue, or which one as grey: channels=(2, 1, 0); got {channels}"
-        )
-    return images[:, chosen].expand(-1, 3, -1, -1)
-
-
-def _smaller(images: Tensor, size: Grid) -> Tensor:
-    return interpolate(images, size, mode="bilinear", antialias=True)
-
-
-def _smaller_map(given: RowMaps, size: Grid) -> RowMaps:
-    """Downscale a map finer than the downscaled images; leave coarser maps as they are."""
-    if isinstance(given, AttentionMap) or given.shape[1] <= size[0] or given.shape[2] <= size[1]:
-        return given
-    return _smaller(given[:, None], size)[:, 0]
-
-
-def check_look(look: Look) -> Look:
-    """Raise `InputError` for fractions outside 0 to 1."""
-    if not 0 <= look.blend <= 1:
-        raise InputError(f"blend is the share of the map in an overlay, from 0 to 1; got {look.blend}")
-    if not all(0 <= share <= 1 for share in look.contours):
-        raise InputError(f"contours are shares of the scale, from 0 to 1; got {list(look.contours)}")
-    return look
-
-
-def check_panel_images(images: Images, beside: Mapping[str, Sequence[str] | Boxes | Masks | None]) -> None:
-    """Raise `InputError` for images outside [0, 1] and for another number of captions, boxes or masks."""
-    if not len(images):
-        raise InputError("no images; a panel needs at least one")
-    low, high = images.min().item(), images.max().item()
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN compares false
-        raise InputError(f"images must be in [0, 1], before any normalisation; got values from {low:.3g} to {high:.3g}")
-    for name, given in beside.items():
-        if given is not None and len(given) != len(images):
-            raise InputError(f"{name} are for {len(given)} images, but {len(images)} images are given")
-
-
-def check_boxes(boxes: Boxes, size: Grid) -> None:
-    """Raise `InputError` for boxes that are empty or exceed an image of `size`; a row of NaN means no box."""
-    height, width = size
-    x0, y0, x1, y1 = boxes.unbind(1)
-    right = (x0 >= -1) & (x0 < x1) & (x1 <= width + 1) & (y0 >= -1) & (y0 < y1) & (y1 <= height + 1)  # 1: rounding
-    wrong = (right | boxes.isnan().all(1)).logical_not().nonzero().flatten().tolist()
-    if wrong:
-        first = boxes[wrong[0]].tolist()
-        raise InputError(
-            f"boxes must be x0, y0, x1, y1 in pixels of the image as drawn, {width} wide and {height} high; "
-            f"images {wrong} differ, the first with {first}"
-        )
-
-
-def rows_of(maps: Mapping[str, RowMaps], images: int, size: Grid, scales: Mapping[str, Shared]) -> list[PanelRow]:
+def rows_of(maps: Mapping[str, RowMaps], images: int, size: Grid, choice: ScaleChoice) -> list[PanelRow]:
     """Choose scale and enlargement of each row: nearest for anchors, none for pixels, bilinear for the rest.
 
     Args:
         maps: Maps or attention by row.
         images: Number of images.
         size: Height and width of the images in pixels.
-        scales: Name or limits of a scale by row; rows with the same entry share it, rows without one have their own.
+        choice: The rule of the scales; rows with the same entry in `by_row` share a scale.
     """
-    for label in scales:
-        if label not in maps:
-            raise unknown("row of scales", label, list(maps))
-    contents = [_content(label, given, images, size) for label, given in maps.items()]
+    contents = [_content(label, given, images, size, choice.most_blocks) for label, given in maps.items()]
     groups: dict[object, list[RowContent]] = {}
     for content in contents:
-        groups.setdefault(_group(content, scales), []).append(content)
-    chosen = {group: _scale_of(members, scales.get(members[0].label)) for group, members in groups.items()}
-    return [PanelRow(content, chosen[_group(content, scales)], *_enlargement(content, size)) for content in contents]
+        groups.setdefault(_group(content, choice), []).append(content)
+    scales = {group: _coloured(_scale_of(members, choice), choice) for group, members in groups.items()}
+    each = choice.rule == "image"
+    return [
+        PanelRow(
+            _per_image(content) if each and content.label not in choice.by_row else content,
+            scales[_group(content, choice)],
+            *_enlargement(content, size),
+        )
+        for content in contents
+    ]
 
 
-def _group(content: RowContent, scales: Mapping[str, Shared]) -> object:
-    shared = scales.get(content.label)
+def _group(content: RowContent, choice: ScaleChoice) -> object:
+    shared = choice.by_row.get(content.label)
     return ("own", content.label) if shared is None else ("shared", shared)
 
 
-def _content(label: str, given: RowMaps, images: int, size: Grid) -> RowContent:
+def _coloured(scale: Scale, choice: ScaleChoice) -> Scale:
+    return scale if choice.cmap is None else recoloured(scale, choice.cmap)
+
+
+def _per_image(content: RowContent) -> RowContent:
+    """Divide each map by its greatest |value|, or stretch attention from its least to its greatest value."""
+    flat = content.values.reshape(len(content.values), -1)
+    low = flat.min(1) if content.attention else np.zeros(len(flat))
+    spread = np.abs(flat - low[:, None]).max(1)
+    stretched = (content.values - low[:, None, None]) / np.where(spread > 0, spread, 1.0)[:, None, None]
+    return content._replace(values=stretched)
+
+
+def _content(label: str, given: RowMaps, images: int, size: Grid, most_blocks: int | None) -> RowContent:
     attention, anchors = isinstance(given, AttentionMap), None
     maps = given.mean if isinstance(given, AttentionMap) else given
     if isinstance(given, AttentionMap) and given.index is not None and given.anchors is not None:
@@ -189,21 +151,56 @@ def _content(label: str, given: RowMaps, images: int, size: Grid) -> RowContent:
         _check_anchors(label, anchors, given.index)
         maps = given.values()
     values = _values(label, maps, images)
-    return RowContent(label, values, attention, values.shape[1] >= size[0] and values.shape[2] >= size[1], anchors)
+    fine = values.shape[1] >= size[0] and values.shape[2] >= size[1]
+    pooled = most_blocks is not None and fine and anchors is None
+    blocks = math.ceil(max(values.shape[1:]) / most_blocks) if pooled else 1
+    constants = tuple(_constant(own) for own in values)
+    return RowContent(label, block_maxima(values, blocks), attention, fine, anchors, blocks, constants)
 
 
-def _scale_of(contents: list[RowContent], shared: Shared | None) -> Scale:
+def _constant(values: FloatArray) -> str:
+    """Return what a map with a single value says of itself; nothing for any other."""
+    if not is_constant(values):
+        return ""
+    return f"constant {short(float(values.mean()))}" if values.any() else "all zero"
+
+
+def block_maxima(values: FloatArray, side: int) -> FloatArray:
+    """Replace each value by the one of greatest magnitude in its block of `side` x `side` values.
+
+    >>> block_maxima(np.array([[[1.0, -2.0, 3.0]]]), 2).tolist()
+    [[[-2.0, -2.0, 3.0]]]
+    """
+    if side == 1:
+        return values
+    count, height, width = values.shape
+    rows, columns = -(-height // side), -(-width // side)
+    padded = np.pad(values, ((0, 0), (0, rows * side - height), (0, columns * side - width)))
+    blocks = padded.reshape(count, rows, side, columns, side)
+    high, low = blocks.max((2, 4)), blocks.min((2, 4))
+    largest = np.where(high >= -low, high, low)
+    return largest.repeat(side, 1).repeat(side, 2)[:, :height, :width]
+
+
+def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
     """Choose the most specific scale that fits all contents, which may differ in kind."""
     values = np.concatenate([content.values.ravel() for content in contents])
     anchors = [content.anchors for content in contents if content.anchors is not None]
+    shared, signed = choice.by_row.get(contents[0].label), bool(values.min() < 0)
     limits = None if shared is None or isinstance(shared, str) else _limits(shared)
+    if shared is None and choice.rule == "image":
+        attention = contents[0].attention
+        return own_scale(signed=signed and not attention, from_least=attention)
     if len(anchors) == len(contents):
-        return anchor_scale(np.concatenate(anchors), limits)
+        return anchor_scale(np.concatenate(anchors), limits or ((0.0, 1.0) if choice.rule == "fixed" else None))
     if limits is not None:
         return fixed_scale(limits, values)
+    if choice.rule == "fixed":
+        return unit_scale(values, signed=signed)
     if all(content.attention for content in contents):
         return attention_scale(values)
-    return map_scale(values, robust=all(content.fine for content in contents))
+    limit = choice.limit or (ROBUST if all(content.blocks > 1 for content in contents) else None)
+    return map_scale(values, robust=all(content.fine for content in contents), limit=limit)
 
 
 def _limits(given: tuple[float, float]) -> tuple[float, float]:
@@ -217,6 +214,8 @@ def _enlargement(content: RowContent, size: Grid) -> tuple[str, str]:
     """Return the name of the enlargement, and matplotlib's name for it."""
     if content.anchors is not None:
         return "nearest blocks", "nearest"
+    if content.blocks > 1:
+        return "pixels", "nearest"
     return ("pixels", photo_interpolation(size)) if content.fine else ("bilinear", "bilinear")
 
 

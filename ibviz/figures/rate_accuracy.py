@@ -14,7 +14,7 @@ from torch import Tensor
 from ibviz.errors import InputError
 from ibviz.figures.curves import COLOURS, add_legend, plain
 from ibviz.figures.scale import FloatArray
-from ibviz.figures.settings import find_template, settings
+from ibviz.figures.settings import Page, find_template, settings
 from ibviz.figures.sidecar import Panel, build_panel
 
 # Rates `(points,)` in any order, and the accuracy at each with its interval `(points, 3)`: value, low, high.
@@ -29,7 +29,7 @@ def rate_accuracy(
     *,
     rate: str = "rate (bits per image)",
     accuracy: str = "accuracy",
-    template: str = "ijcai column",
+    template: Page = "ijcai column",
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
     """Draw accuracy with its interval against rate, with a line through the points of each network in order of rate.
@@ -40,7 +40,7 @@ def rate_accuracy(
         points: Rates `(points,)` and accuracies `(points, 3)` as value, low, high, by network.
         rate: Label of the horizontal axis.
         accuracy: Label of the vertical axis.
-        template: Page that the figure is drawn for, one of `settings.TEMPLATES`.
+        template: Page that the figure is drawn for, a name of `settings.TEMPLATES` or a `Template`.
         record: Facts to repeat in the sidecar.
 
     Raises:

@@ -1,11 +1,14 @@
 """Colour scales of the rows of a panel; on one scale, equal values have equal colours."""
 
 from typing import Any, NamedTuple
+from warnings import warn
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
 from numpy.typing import NDArray
+
+from ibviz.errors import unknown
 
 FloatArray = NDArray[np.float64]
 
@@ -13,6 +16,14 @@ FloatArray = NDArray[np.float64]
 SEQUENTIAL = ListedColormap(colormaps["inferno"](np.linspace(0, 0.92, 256)), name="inferno, 0 to 0.92")
 DIVERGING = colormaps["RdBu_r"]
 MINUS = "\u2212"  # the typographic minus sign, as wide as a plus
+MISLEADING = (
+    *("jet", "hsv", "rainbow", "gist_rainbow", "turbo", "nipy_spectral", "gist_ncar", "gist_stern", "prism", "flag"),
+    *("brg", "terrain", "ocean", "twilight", "twilight_shifted"),
+)
+TWO_SIDED = (
+    *("PiYG", "PRGn", "BrBG", "PuOr", "RdGy", "RdBu", "RdYlBu", "RdYlGn", "Spectral", "coolwarm", "bwr", "seismic"),
+    *("berlin", "managua", "vanimo"),
+)
 ROBUST = 99.5  # percentile of |values| that limits a row with outliers
 _ROUNDING = 1e-6  # fraction of the largest value below which negative values and differences count as rounding
 
@@ -94,15 +105,25 @@ def attention_scale(values: FloatArray) -> Scale:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
         return _even("fixed to 0 and 1", SEQUENTIAL, (0.0, 1.0))
-    if high - low <= _ROUNDING * max(abs(low), abs(high)):  # a constant, whose rounding would fill the scale
+    if is_constant(values):  # its rounding would fill the scale
         return _even("from zero to the constant", SEQUENTIAL, (min(low, 0.0), max(high, 0.0)))
     return _even("least to greatest", SEQUENTIAL, (low, high))
 
 
-def map_scale(values: FloatArray, *, robust: bool = False) -> Scale:
+def is_constant(values: FloatArray) -> bool:
+    """Return True if all values are the same up to rounding.
+
+    >>> is_constant(np.array([7.0, 7.000001])), is_constant(np.array([0.0, 1e-9]))
+    (True, False)
+    """
+    return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
+
+
+def map_scale(values: FloatArray, *, robust: bool = False, limit: float | None = None) -> Scale:
     """Return the scale of a map: zero to its greatest value, or symmetric about zero if a value is negative.
 
-    With `robust`, a row with outliers is limited to a percentile of |values|, and the bar has arrows.
+    The scale ends at the percentile `limit` of |values|, and the bar then has arrows. Without one, a `robust` scale of
+    a row with outliers ends at percentile 99.5.
 
     >>> map_scale(np.array([0.0, 4.0])).limits, map_scale(np.array([-3.0, 1.0])).limits
     ((0.0, 4.0), (-3.0, 3.0))
@@ -110,20 +131,75 @@ def map_scale(values: FloatArray, *, robust: bool = False) -> Scale:
     top = float(np.abs(values).max())
     if top == 0:
         return _even("all values are zero", SEQUENTIAL, (0.0, 1.0))._replace(remarks=("all zero",))
-    inner = float(np.percentile(np.abs(values), ROBUST)) if robust else 0.0
-    signed, cut = values.min() < -_ROUNDING * top, 0 < inner < top / 2
-    limit = inner if cut else top
-    scale = _signed(limit) if signed else _even("zero to greatest", SEQUENTIAL, (0.0, limit))
-    return _cut(scale, "both" if signed else "max") if cut else scale
+    share = limit or ROBUST
+    inner = float(np.percentile(np.abs(values), share)) if robust or limit else 0.0
+    signed, cut = values.min() < -_ROUNDING * top, 0 < inner < (top if limit else top / 2)
+    end = inner if cut else top
+    scale = _signed(end) if signed else _even("zero to greatest", SEQUENTIAL, (0.0, end))
+    return _cut(scale, "both" if signed else "max", share) if cut else scale
 
 
 def _signed(limit: float) -> Scale:
     return _even("symmetric about zero", DIVERGING, (-limit, limit))
 
 
-def _cut(scale: Scale, extend: str) -> Scale:
-    remark = f"limit {ROBUST}\u00a0%"
-    return scale._replace(rule=f"{scale.rule}, limit at {ROBUST} % of |values|", extend=extend, remarks=(remark,))
+def _cut(scale: Scale, extend: str, share: float) -> Scale:
+    rule = f"{scale.rule}, limit at {share:g} % of |values|"
+    return scale._replace(rule=rule, extend=extend, remarks=(f"limit {share:g}\u00a0%",))
+
+
+def unit_scale(values: FloatArray, *, signed: bool) -> Scale:
+    """Return the scale that is the same in every figure: 0 to 1, or -1 to 1 for signed values.
+
+    >>> unit_scale(np.array([0.5, 3.0]), signed=False).extend
+    'max'
+    """
+    scale = fixed_scale((-1.0 if signed else 0.0, 1.0), values)
+    return scale._replace(rule=f"fixed to {scale.labels[0]} and 1", remarks=("fixed scale",))
+
+
+def own_scale(*, signed: bool, from_least: bool) -> Scale:
+    """Return the scale of images of which each has been divided by its own greatest |value|, or stretched to 0 and 1.
+
+    >>> own_scale(signed=False, from_least=True).labels
+    ('least', '', 'greatest')
+    """
+    ends = ("least" if from_least else "0", "", "greatest")
+    scale = _even("each image its own", DIVERGING if signed else SEQUENTIAL, (-1.0 if signed else 0.0, 1.0))
+    labels = (f"{MINUS}greatest", "0", "greatest") if signed else ends
+    return scale._replace(labels=labels, remarks=("scale per image",))
+
+
+def check_colours(name: str) -> str:
+    """Raise `InputError` for an unknown colour map, and warn of one whose lightness rises and falls.
+
+    >>> check_colours("viridis")
+    'viridis'
+    """
+    if name not in colormaps:
+        raise unknown("colour map", name, [known for known in colormaps if not known.endswith("_r")])
+    if name.removesuffix("_r") in MISLEADING:
+        warn(
+            f"{name} shows edges where the values have none, for its lightness rises and falls; inferno, viridis, "
+            "magma, cividis and gray do not",
+            UserWarning,
+            stacklevel=3,
+        )
+    return name
+
+
+def recoloured(scale: Scale, name: str) -> Scale:
+    """Return a scale in another colour map: a diverging one for a signed scale, any other for an unsigned one.
+
+    >>> recoloured(map_scale(np.array([0.0, 4.0])), "viridis").colours.name
+    'viridis'
+    """
+    signed, diverging = scale.colours is DIVERGING, name.removesuffix("_r") in TWO_SIDED
+    if signed != diverging:
+        return scale
+    chosen = colormaps[name]
+    colours = ListedColormap(chosen(scale.strength), name=name) if scale.levels else chosen.resampled(scale.colours.N)
+    return scale._replace(colours=colours)
 
 
 def _even(rule: str, colours: Colormap, limits: tuple[float, float]) -> Scale:

@@ -1,5 +1,6 @@
 """Widths, fonts, sizes and colours of all figures, independent of the user's matplotlib settings."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,10 +8,10 @@ from typing import Any, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
 import matplotlib
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.textpath import TextToPath
 
-from ibviz.errors import unknown
+from ibviz.errors import InputError, did_you_mean, unknown
 from ibviz.figures.fonts import font_families
 
 # Both are bundled with matplotlib, so that a figure looks the same on every machine: a Times, as papers use, and a
@@ -19,7 +20,11 @@ SERIF, SANS = "STIXGeneral", "DejaVu Sans"
 
 
 class Template(NamedTuple):
-    """Page that a figure is drawn for."""
+    """Page that a figure is drawn for: width and largest height in inches, font, and size of text in points.
+
+    >>> Template(3.25, 8.875).small
+    6.0
+    """
 
     width: float  # inches
     height: float  # inches, at most
@@ -65,15 +70,26 @@ SETTINGS: dict[Any, Any] = {
 }
 
 
-def find_template(name: str) -> Template:
-    """Look up one of `TEMPLATES`.
+Page = str | Template  # a name of `TEMPLATES`, or a page of one's own
+
+
+def find_template(page: Page) -> Template:
+    """Look up one of `TEMPLATES`, or check a page of the user's own.
 
     >>> find_template("cvpr column").width
     3.25
     """
-    if name not in TEMPLATES:
-        raise unknown("template", name, list(TEMPLATES))
-    return TEMPLATES[name]
+    if isinstance(page, str):
+        if page not in TEMPLATES:
+            raise unknown("template", page, list(TEMPLATES))
+        return TEMPLATES[page]
+    sizes = (page.width, page.height, page.text)
+    if not all(0 < size < math.inf for size in sizes):
+        raise InputError(f"a page has a width and a height in inches and a text size in points, above 0; got {sizes}")
+    known = fontManager.get_font_names()
+    if page.font not in known:
+        raise InputError(f"no installed font is called {page.font!r}{did_you_mean(page.font, known)}")
+    return page
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, float32, uint8
 
 from ibviz.digests import DIGEST_KEY, seal, unseal
 from ibviz.errors import InputError
-from ibviz.figures.settings import DEFAULT_TEMPLATE, find_template, settings
+from ibviz.figures.settings import DEFAULT_TEMPLATE, Template, find_template, settings
 from ibviz.files import replacing
 from ibviz.reading import parsing, read_bytes, validated
 from ibviz.types import AttentionMap
@@ -83,8 +83,8 @@ class Panel:
         return drawn.getvalue()
 
     def _write(self, target: Path | BytesIO, suffix: str, dpi: int) -> None:
-        template = self.account.get("arguments", {}).get("template", DEFAULT_TEMPLATE)
-        with settings(find_template(template)):
+        template = unpack_argument(self.account.get("arguments", {}).get("template", DEFAULT_TEMPLATE), {})
+        with settings(find_template(Template(*template) if isinstance(template, tuple) else template)):
             self.figure.savefig(target, format=suffix[1:], dpi=dpi, **OPTIONS[suffix])
 
 

@@ -11,6 +11,7 @@ from ibviz.figures.settings import (
     DEFAULT_TEMPLATE,
     FAINT,
     INK,
+    Page,
     Template,
     find_template,
     settings,
@@ -31,7 +32,7 @@ def table(
     cells: Sequence[Sequence[str]],
     *,
     controls: Collection[int] = (),
-    template: str = DEFAULT_TEMPLATE,
+    template: Page = DEFAULT_TEMPLATE,
     record: Mapping[str, Any] | None = None,
 ) -> Panel:
     """Draw a header and rows of text, in smaller type if they are wider than the page.
@@ -42,7 +43,7 @@ def table(
         header: Heading of each column.
         cells: Rows of as many texts.
         controls: Indices of rows drawn last, in grey, under a rule.
-        template: Page that the figure is drawn for, one of `settings.TEMPLATES`.
+        template: Page that the figure is drawn for, a name of `settings.TEMPLATES` or a `Template`.
         record: Facts to repeat in the sidecar.
 
     Raises:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
 from ibviz.settings import describe_validation_error
+from ibviz.sheets import Sheet, markdown_sheet
 from ibviz.training.loop import train
 from ibviz.training.recipe import Recipe, Sweep
 from ibviz.training.run import CHECKPOINT, LogRow, best_row, stored_rows
@@ -67,7 +68,7 @@ def train_all(  # noqa: PLR0913 - recipes, and the paths of their files
         table.append({key: value_of(recipe, key) for key in runs.keys} | summary(recipe, rows))
     write_rows(folder / "table.parquet", table)
     with replacing(folder / "table.md") as beside:
-        beside.write_text(markdown_table([*table, *(spread(table) if runs.keys == (SEED_KEY,) else [])]))
+        beside.write_text(_markdown([*table, *(spread(table) if runs.keys == (SEED_KEY,) else [])]))
     return table
 
 
@@ -169,10 +170,10 @@ def spread(table: list[LogRow]) -> list[LogRow]:
     ]
 
 
-def markdown_table(table: list[LogRow]) -> str:
+def _markdown(table: list[LogRow]) -> str:
     """Format rows with the same keys as a Markdown table."""
-    lines = [list(table[0]), ["---"] * len(table[0]), *([_text(value) for value in row.values()] for row in table)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    cells = [[_text(value) for value in row.values()] for row in table]
+    return markdown_sheet(Sheet("", list(table[0]), cells)) + "\n"
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,20 @@
-"""The layout of panels of images: pictures per row and captions."""
+"""The layout of panels of images: pictures per row, captions, families of methods and shared scales."""
+
+from collections.abc import Sequence
+
+from ibviz.attribution.catalogue import METHODS
 
 PICTURES_PER_ROW = 6
+FAMILIES = {  # names of the families of methods, above their pictures
+    "attention": "Attention of the network",
+    "transformer": "Attention between tokens",
+    "information": "Information",
+    "cam": "Class activation maps",
+    "gradient": "Gradients",
+    "perturbation": "Perturbations",
+    "control": "Controls",
+    "other": "Others",
+}
 
 
 def class_caption(name: str, probability: float) -> str:
@@ -10,3 +24,17 @@ def class_caption(name: str, probability: float) -> str:
     '6 (98%)'
     """
     return f"{name} ({probability:.0%})"
+
+
+def shared_scales(rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the name of the scale of each row that shares its quantity with another row.
+
+    Args:
+        rows: Name of the method and label of each row.
+
+    >>> shared_scales([("rise", "RISE"), ("grad_cam", "Grad-CAM: cat"), ("grad_cam", "Grad-CAM: dog")])
+    {'Grad-CAM: cat': 'grad_cam', 'Grad-CAM: dog': 'grad_cam'}
+    """
+    quantities = {label: (METHODS[name].quantity if name in METHODS else "") or name for name, label in rows}
+    counts = list(quantities.values())
+    return {label: quantity for label, quantity in quantities.items() if counts.count(quantity) > 1}

@@ -1,38 +1,35 @@
-"""Explanations of image files as panels and exact maps; and one method judged under every protocol."""
+"""Explanations of image files as panels and exact maps, with a command that makes the maps again."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from warnings import warn
+from typing import Any, NamedTuple
 
 import torch
 
-from ibviz.attribution.catalogue import METHODS, Explanation, checked_options, method_of
+from ibviz.attribution.catalogue import LAYER_RULES, METHODS, checked_options, method_of
 from ibviz.attribution.map_files import save_maps
-from ibviz.attribution.methods import explain, predict
-from ibviz.benchmark.class_match import match_classes
-from ibviz.benchmark.comparison import compare_protocols, comparison_text
-from ibviz.data.config import DataConfig
-from ibviz.data.decode import read_image
-from ibviz.data.folder import IMAGE_SUFFIXES, image_files
-from ibviz.data.image_set import ImageSet, regions, skipped, to_float
-from ibviz.data.listing import Listing, Part, Sample, decoded, writable
-from ibviz.data.listing import load_part as decode
-from ibviz.data.objects import View
-from ibviz.data.sources import find_part, view_of
+from ibviz.attribution.methods import predict
+from ibviz.benchmark.setup import fingerprint, versions
+from ibviz.data.image_set import to_float
 from ibviz.errors import InputError
 from ibviz.figures import panel
+from ibviz.figures.settings import DEFAULT_TEMPLATE, find_template
 from ibviz.files import ensure_folder, remove_abandoned
+from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.types import Images, Labels
-from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption
-from ibviz.workflows.model import describe
+from ibviz.types import Images
+from ibviz.workflows.captions import FAMILIES, PICTURES_PER_ROW, shared_scales
+from ibviz.workflows.compared_protocols import known_labels
+from ibviz.workflows.explained_classes import Unfit, captions_of_classes, choose_classes, maps_of_classes
+from ibviz.workflows.image_source import SourceImages, crop_note, read_source
+from ibviz.workflows.model import ModelSource, describe
 
 ALL_METHODS = "all"
-Unfit = Callable[[str, InputError], object]  # called with a method that does not fit the model, and the reason
+MOST_ROWS = 8  # of a panel of several images; of more, each image gets a page of its own, by family
+_STEM = "panel"  # of the files of a page
 
 
 def raise_unfit(_method: str, error: InputError) -> None:
@@ -78,163 +75,155 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
     return methods | {name: {"layer": layer} for name in with_layer}
 
 
+class Request(NamedTuple):
+    """Images, methods and classes to explain, and the page to draw them for."""
+
+    source: Path
+    methods: Mapping[str, Mapping[str, Any]]  # with their options
+    classes: Sequence[str] = ("predicted",)
+    limit: int | None = None
+    template: str = DEFAULT_TEMPLATE
+
+
 def explain_files(
-    source: Path,
-    model: Classifier,
-    methods: Mapping[str, Mapping[str, Any]],
-    out: Path,
-    *,
-    limit: int | None = None,
-    unfit: Unfit = raise_unfit,
+    request: Request, model: Classifier, out: Path, *, origin: ModelSource | None = None, unfit: Unfit = raise_unfit
 ) -> list[Path]:
     """Explain an image, a folder of images, or the test split of a folder of Parquet files.
 
-    Each page of at most six columns is written as `panel-NN.png`, `.pdf`, a sidecar `.json`, and `maps-NN.safetensors`
-    with the exact maps. The predicted class is explained, and also the runner-up if a method depends on the class.
+    Each page has at most six images and is written as `panel-NAME.png`, `.pdf`, a sidecar `.json`, and
+    `maps-NAME.safetensors` with the exact maps. NAME is that of the image or, of several, the number of the page. With
+    more than 8 rows, each image has a page of its own, grouped by families of methods.
 
     Args:
-        source: The image or folder.
+        request: Images, methods, classes and the page.
         model: The model to explain.
-        methods: Methods with their options.
         out: The folder for panels and maps.
-        limit: The largest number of images.
+        origin: Where the model was loaded from; the sidecar then holds a command that makes the maps again.
         unfit: Called for methods that do not fit the model, which are then left out; by default it raises the error.
 
     Returns:
         The paths of the PNG panels.
 
     Raises:
-        InputError: There are no readable images, or options are not valid.
+        InputError: There are no readable images, or classes, options or the page are not valid.
     """
-    for method, options in methods.items():
+    for method, options in request.methods.items():
         checked_options(method_of(method), options)
-    given = read_source(source, model, limit)
-    names, pixels = given.names, given.images
+    find_template(request.template)
+    given = read_source(request.source, model, request.limit)
     ensure_folder(out)
     remove_abandoned(out)
-    device = next(model.parameters()).device
-    classes = 1 if all(method_of(name).target_free for name in methods) else min(2, len(model.spec.class_names))
-    common = {
-        "source": str(source),
-        "model": describe(model),
-        "target": ["predicted class", "runner-up"][:classes],
-        "skipped": [fault.name for fault in given.faults],
-        "fit": f"short side to {model.spec.resize or model.spec.size}, centre crop {model.spec.size}",
-    }
-    written, left = [], dict(methods)
-    pages = range(0, len(names), PICTURES_PER_ROW // classes)
-    for number, start in enumerate(progress(pages, "pages", show=len(pages) > 1), 1):
-        shown = slice(start, start + PICTURES_PER_ROW // classes)
-        images = to_float(pixels[shown]).to(device)
-        maps, captions = explain_images(model, images, left, classes=classes, unfit=unfit)
-        left = {name: options for name, options in left.items() if method_of(name).label in maps}
-        options_of = {name: dict(options) for name, options in left.items()}
-        record = common | {"methods": options_of, "images": list(names[shown])}
-        stem = out / f"panel-{number:02d}"
-        drawn = panel(images.repeat_interleave(classes, 0), maps, captions=captions, record=record)
-        drawn.save(stem.with_suffix(".png"))
-        drawn.save(stem.with_suffix(".pdf"))
-        save_maps(out / f"maps-{number:02d}.safetensors", maps, record)
-        written.append(stem.with_suffix(".png"))
+    labels, device = known_labels(given.images, model), next(model.parameters()).device
+    labels = None if labels is None else labels.to(device)
+    rows = sum(1 if method_of(name).target_free else len(request.classes) for name in request.methods)
+    each = PICTURES_PER_ROW if rows <= MOST_ROWS else 1
+    names, left, written = given.images.names, dict(request.methods), []
+    pages = [slice(start, start + each) for start in range(0, len(names), each)]
+    facts: dict[str, Any] = {}
+    for number, page in enumerate(progress(pages, "pages", show=len(pages) > 1), 1):
+        images = to_float(given.images.images[page]).to(device)
+        outputs = predict(model, images)
+        classes = choose_classes(model, outputs, request.classes, None if labels is None else labels[page])
+        maps = maps_of_classes(model, images, left, classes, unfit)
+        left = {name: options for name, options in left.items() if name in {method for method, _ in maps}}
+        if number == 1:
+            facts = _common_facts(request, model, given, left, images, origin)
+        shown = names[page]
+        record = facts | {"images": list(shown), "files": {name: given.digests.get(name) for name in shown}}
+        drawn = panel(
+            images,
+            {label: own for (_, label), own in maps.items()},
+            captions=captions_of_classes(model, outputs, classes, shown),
+            scales=shared_scales(list(maps)),
+            groups=None if each > 1 else _families(list(maps)),
+            note=crop_note(shown, given.sizes, model.spec),
+            template=request.template,
+            record=record,
+        )
+        name = _page_name(shown, number, names)
+        stem = out / f"{_STEM}-{name}"
+        for suffix in (".png", ".pdf"):
+            drawn.save(stem.with_name(stem.name + suffix))
+        save_maps(out / f"maps-{name}.safetensors", {label: own for (_, label), own in maps.items()}, record)
+        written.append(stem.with_name(stem.name + ".png"))
     return written
 
 
-def compare_protocols_on(
-    source: Path, model: Classifier, method: str, options: Mapping[str, Any], *, limit: int | None = None
+def _page_name(shown: Sequence[str], number: int, names: Sequence[str]) -> str:
+    """Return the name of a page: that of its only image, or its number.
+
+    >>> _page_name(["cat.jpg"], 2, ["dog.jpg", "cat.jpg"]), _page_name(["a.jpg"], 1, ["a.jpg", "a.png"])
+    ('cat', 'a-jpg')
+    """
+    if len(shown) > 1:
+        return f"{number:02d}"
+    path = Path(shown[0].replace("/", "-"))
+    alike = [name for name in names if Path(name).stem == path.stem]
+    return path.stem.replace(".", "-") if len(alike) == 1 else path.name.replace(".", "-")
+
+
+def _families(rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {label: FAMILIES[method_of(name).family] for name, label in rows}
+
+
+def _common_facts(
+    request: Request,
+    model: Classifier,
+    given: SourceImages,
+    methods: Mapping[str, Mapping[str, Any]],
+    images: Images,
+    origin: ModelSource | None,
+) -> dict[str, Any]:
+    """Return what the maps of all pages depend on, and the command that makes them again."""
+    spec, device = model.spec, str(next(model.parameters()).device)
+    weights = fingerprint([tensor for _, tensor in sorted(model.state_dict().items())])
+    return {
+        "source": str(request.source),
+        "command": None if origin is None else repeating_command(request, methods, origin, device),
+        "model": describe(model) | ({} if origin is None else origin.facts()) | {"weights": weights},
+        "classes": list(request.classes),
+        "methods": {name: dict(options) for name, options in methods.items()},
+        "layers": _layers(model, images, methods),
+        "skipped": [fault.name for fault in given.images.faults],
+        "fit": f"short side to {spec.resize or spec.size}, centre crop {spec.size}",
+        "device": device,
+        "versions": {"python": platform.python_version()} | versions(),
+    }
+
+
+def repeating_command(
+    request: Request, methods: Mapping[str, Mapping[str, Any]], origin: ModelSource, device: str
 ) -> str:
-    """Judge one method's maps of the images at `source` under every protocol, and return the tables as text.
+    """Return the command that makes the same maps, with all defaults written out.
 
-    Args:
-        source: An image, a folder of images, or a folder of Parquet files.
-        model: The model to explain.
-        method: The name of the method.
-        options: The options of the method.
-        limit: The largest number of images.
+    >>> repeating_command(Request(Path("a.jpg"), {}), {"grad_cam": {"layer": "x"}}, ModelSource("photos"), "cpu")
+    'ibviz explain a.jpg --model photos --methods grad_cam --layer x --classes predicted --device cpu'
     """
-    checked_options(method_of(method), options)
-    given = read_source(source, model, limit)
-    images = to_float(given.images).to(next(model.parameters()).device)
-    maps = explain(model, images, method, **options)
-    compared = compare_protocols(model, images, maps, labels=_labels(given, model), regions=regions(given))
-    return comparison_text(compared, len(images))
+    layers = {str(options["layer"]) for options in methods.values() if "layer" in options}
+    flags = {
+        "--model": origin.name,
+        "--weights": origin.weights,
+        "--methods": ",".join(methods),
+        "--layer": next(iter(layers), None),
+        "--classes": ",".join(request.classes),
+        "--limit": request.limit,
+        "--device": device,
+    }
+    words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
+    return shlex.join(["ibviz", "explain", str(request.source), *words])
 
 
-def _labels(given: ImageSet, model: Classifier) -> Labels | None:
-    """Return the labels in the model's classes; None if the data has other classes."""
-    try:
-        return match_classes(given, model).labels
-    except InputError:
-        return None
-
-
-def read_source(source: Path, model: Classifier, limit: int | None) -> ImageSet:
-    """Read the images at `source`, resized to the model's input, with labels and objects if Parquet files hold them.
-
-    Images of a folder that cannot be read are left out, listed in a warning and in `faults`.
-    """
-    spec = model.spec
-    folder = os.path.isdir(source)
-    paths = image_files(source) if folder else [source]
-    if not paths and list(source.rglob("*.parquet")):
-        config = DataConfig(source="parquet", image_size=spec.side, resize=spec.resize)
-        part = find_part(config, "test", source)
-        return decode(part._replace(rows=part.rows[:limit]), view_of(config))
-    if not paths:
-        raise InputError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}) and no Parquet files")
-    given = decoded(_files(paths[:limit]), View(spec.side, spec.resize), show=folder)
-    if not given.names:
-        first, *others = given.faults
-        raise InputError(first.reason + f"; {len(others)} others cannot be read either" * bool(others))
-    if given.faults:
-        warn(skipped(given.faults), UserWarning, stacklevel=2)
-    return given
-
-
-def _files(paths: Sequence[Path]) -> Part:
-    """Return image files without labels as a split that is not decoded yet."""
-    names = tuple(writable(path.name) for path in paths)
-    listing = Listing(
-        torch.full((len(paths),), -1),
-        (),
-        names,
-        lambda rows: (Sample(partial(read_image, paths[row])) for row in rows.tolist()),
-    )
-    return Part(listing, torch.arange(len(paths)))
-
-
-def explain_images(
-    model: Classifier, images: Images, methods: Mapping[str, Mapping[str, Any]], *, classes: int = 1, unfit: Unfit
-) -> tuple[dict[str, Explanation], list[str]]:
-    """Explain the most probable classes of each image by several methods.
-
-    Args:
-        model: The model to explain.
-        images: Images `(b, channels, h, w)` in [0, 1], on the model's device.
-        methods: Methods with their options.
-        classes: The number of classes per image.
-        unfit: Called for methods that do not fit the model, which are then left out.
-
-    Returns:
-        Maps by method label, and captions, for `b * classes` pairs of an image and a class.
-    """
-    answers = predict(model, images)
-    classes = min(classes, answers.shape[1])
-    best = answers.topk(classes)
-    places = torch.arange(len(images), device=images.device).repeat_interleave(classes)
-    maps: dict[str, Explanation] = {}
-    for name, options in progress(methods.items(), "methods", total=len(methods), show=len(methods) > 1):
-        method = method_of(name)
-        shown, targets = (
-            (images, best.indices[:, 0]) if method.target_free else (images[places], best.indices.flatten())
-        )
-        try:
-            explanation = explain(model, shown, name, targets=targets, **options)
-        except InputError as error:
-            unfit(name, error)
-        else:
-            maps[method.label] = explanation[places] if method.target_free else explanation
-    named = [
-        class_caption(model.spec.class_names[index], value)
-        for index, value in zip(best.indices.flatten().tolist(), best.values.flatten().tolist(), strict=True)
-    ]
-    return maps, [name + "\n(runner-up)" * (row % classes > 0) for row, name in enumerate(named)]
+def _layers(model: Classifier, images: Images, methods: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the layer of each method that works at one: the named one, or that of its family's rule."""
+    layers: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    for name, options in methods.items():
+        family = method_of(name).family
+        if "layer" in options:
+            layers[name] = str(options["layer"])
+        elif "layer" in method_of(name).options and family in LAYER_RULES:
+            if family not in chosen:
+                with evaluating(model), torch.enable_grad():
+                    chosen[family] = LAYER_RULES[family](model, images)
+            layers[name] = chosen[family]
+    return layers

@@ -2,14 +2,35 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from ibviz.digests import digest_files
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import LIBRARIES
-from ibviz.models.loading import BUNDLED, Classifier, load
+from ibviz.models.loading import BUNDLED, MODEL_FILE, Classifier, load
+
+
+class ModelSource(NamedTuple):
+    """The name and the weights by which a model was loaded."""
+
+    name: str
+    weights: Path | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return name, file and SHA-256 of the file, if the model comes from one.
+
+        >>> ModelSource("photos").facts()["file"]
+        'photos.safetensors'
+        """
+        path = self.weights or BUNDLED.get(self.name, Path(self.name))
+        path = path / MODEL_FILE if path.is_dir() else path
+        if not path.is_file():
+            return {"name": self.name}
+        shown = path.name if self.name in BUNDLED else str(path)
+        return {"name": self.name, "file": shown, "sha256": digest_files(path.parent, [path.name])[path.name]}
 
 
 def load_on(name: str, weights: Path | None, device: str) -> Classifier:

@@ -32,7 +32,7 @@ from ibviz.reading import parsing
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 from ibviz.workflows.anchor_effects import Worth, read_worth
-from ibviz.workflows.evaluate import score_of, write_missing
+from ibviz.workflows.presentation import score_of, write_missing
 
 _ANCHOR_TOLERANCE = 1e-6  # between the anchors in a study and in stored maps
 _SHOWN_ELSEWHERE = ("failures", "left_out", "skipped", "protocols")  # circumstances in other sections of the page

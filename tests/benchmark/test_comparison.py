@@ -13,7 +13,7 @@ from ibviz.benchmark import comparison as module
 from ibviz.benchmark.comparison import CHANGES, compare_protocols, comparison_text
 from ibviz.metrics import PRESETS, CurveProtocol, faithfulness, preset, scorer
 from ibviz.models.loading import wrap
-from ibviz.workflows.explain import compare_protocols_on
+from ibviz.workflows.compared_protocols import compare_protocols_on
 
 
 def scene():
@@ -69,7 +69,7 @@ def test_known_objects_are_pointed_at_by_both_rules():
     assert (torchray.name, torchray.hit.micro, torchray.hit.n, torchray.hit.excluded) == ("torchray", 1.0, 1, 1)
     printed = comparison_text(found, 2)
     assert "Pointing game; images with an object: 1, without: 1" in printed
-    assert "torchray    1.0000" in printed
+    assert "torchray  1.0000" in printed
 
 
 @pytest.mark.parametrize(("names", "known"), [("0123456789", True), ("abcd", False)])

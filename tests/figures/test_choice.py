@@ -3,7 +3,7 @@
 import pytest
 
 from ibviz.errors import InputError
-from ibviz.figures import by_list, by_quantile, by_seed, panel
+from ibviz.figures import by_class, by_list, by_quantile, by_seed, panel
 from tests.figures.drawn import grey
 
 NAN = float("nan")
@@ -62,3 +62,17 @@ def test_the_choice_is_in_the_sidecar():
 def test_a_choice_that_cannot_be_made_is_refused(choose, says):
     with pytest.raises(InputError, match=says):
         choose()
+
+
+def test_images_are_spread_over_the_classes_and_those_without_a_class_come_last():
+    labels = [0] * 20 + [1] * 3 + [2] + [-1] * 5
+    for seed in range(20):
+        few = by_class(labels, 3, seed=seed).images
+        assert sorted(labels[image] for image in few) == [0, 1, 2]
+        more = [labels[image] for image in by_class(labels, 7, seed=seed).images]
+        assert (more.count(0), more.count(1), more.count(2), more.count(-1)) == (3, 3, 1, 0)
+    assert len({tuple(by_class(labels, 3, seed=seed).images) for seed in range(20)}) > 10
+    assert by_class(labels, 29).images == list(range(29))
+    assert by_class(labels, 25).account()["by"] == "spread over classes"
+    with pytest.raises(InputError, match="asked for 30 of 29 images"):
+        by_class(labels, 30)

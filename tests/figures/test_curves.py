@@ -82,10 +82,23 @@ def test_the_legend_covers_no_curve_and_every_name_is_on_the_page(template, coun
     )
 
 
+def test_controls_are_thin_marked_apart_and_without_bands_by_default():
+    names = [f"control {number}" for number in range(6)]
+    given = {name: (STEPS, scores()) for name in [*names, "cam"]}
+    axes = curves({"deletion": given}, controls=names).figure.axes[0]
+    lines = {str(line.get_label()): line for line in axes.get_lines()}
+    styles = {(lines[name].get_marker(), lines[name].get_linestyle()) for name in names}
+    assert len(styles) == 6
+    assert max(lines[name].get_linewidth() for name in names) < lines["cam"].get_linewidth()
+    assert len(axes.collections) == 1
+
+
 @pytest.mark.parametrize(("methods", "controls", "bands"), [(5, 3, 8), (5, 4, 5), (8, 1, 8), (9, 0, 0), (9, 1, 0)])
 def test_bands_that_would_hide_one_another_are_left_out_first_of_controls(methods, controls, bands):
     names = [*(f"control {number}" for number in range(controls)), *(f"method {number}" for number in range(methods))]
-    drawn = curves({"deletion": {name: (STEPS, scores()) for name in names}}, controls=names[:controls])
+    drawn = curves(
+        {"deletion": {name: (STEPS, scores()) for name in names}}, controls=names[:controls], control_bands=True
+    )
     assert len(drawn.figure.axes[0].collections) == len(drawn.account["bands"]["of"]) == bands
     assert bands > methods or not any("control" in name for name in drawn.account["bands"]["of"])
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ibviz.errors import InputError
 from ibviz.figures import panel
+from ibviz.figures.sidecar import Panel
 from ibviz.types import AttentionMap
 from tests.figures.drawn import continuous, grey, middle, parts, quantised
 
@@ -94,10 +95,22 @@ def test_same_value_has_the_same_colour_across_a_row_whatever_else_an_image_hold
 def test_a_constant_map_is_one_colour_and_not_noise(row, share):
     drawn = panel(grey(2), {"flat": row})
     *cells, bar = parts(drawn)[2:]
-    first, second = (cell[2:-2, 2:-2] for cell in cells)
+    first, second = (cell[2 : len(cell) // 2, 2:-2] for cell in cells)  # below stands that the map is constant
     assert np.ptp(first, axis=(0, 1)).max() == np.ptp(second, axis=(0, 1)).max() == 0
     assert_same(first[0, 0], second[0, 0], within=0)
     assert_same(first[0, 0], bar_colour(bar, share), within=10)
+
+
+def words(drawn: Panel) -> list[str]:
+    """Texts inside the pictures."""
+    return [text.get_text() for axes in drawn.figure.axes for text in axes.texts]
+
+
+def test_a_map_with_one_value_says_so():
+    maps = torch.rand(3, 4, 4)
+    maps[0], maps[2] = 0.0, 0.4
+    drawn = panel(grey(3), {"map": maps, "zero": torch.zeros(3, 4, 4), "attention": continuous(maps)})
+    assert words(drawn) == ["all zero", "constant 0.4", *["all zero"] * 3, "all zero", "constant 0.4"]
 
 
 def test_rounding_below_zero_does_not_make_a_map_signed():

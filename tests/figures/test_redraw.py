@@ -4,13 +4,15 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from ibviz import cli
 from ibviz.errors import InputError
-from ibviz.figures import anchor_usage, curves, overlay, panel, rate_accuracy, table
+from ibviz.figures import Template, anchor_usage, curves, dots, overlay, panel, rate_accuracy, table, trainings
 from ibviz.figures.sidecar import Panel, pack_argument, unpack_argument
 from ibviz.types import AttentionMap
 from ibviz.workflows.figure import redraw_figure, redraw_files
@@ -21,7 +23,7 @@ def rand(*shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def every_option() -> Panel:
+def every_option(**changes: Any) -> Panel:
     index = torch.arange(18).view(2, 3, 3) % 3
     rows = {
         "tensor": quantised(index, [0.1, 0.5, 0.9]),
@@ -42,9 +44,9 @@ def every_option() -> Panel:
         fade=True,
         contours=[0.5],
         scales={"half": "shared", "tensor": (0.0, 1.0), "pixels": "shared"},
-        template="cvpr column",
         original_size=(64, 64),
         record={"seed": 1},
+        **{"template": "cvpr column", **changes},
     )
 
 
@@ -60,18 +62,32 @@ def of_curves() -> Panel:
     return curves(sides, controls=["noise"], score="logit", template="neurips")
 
 
-def of_rates() -> Panel:
+def of_rates(**changes: Any) -> Panel:
     value = torch.tensor([0.5, 0.8])
-    return rate_accuracy({"a": (torch.tensor([9.0, 300.0]), torch.stack([value, value - 0.1, value + 0.1], 1))})
+    return rate_accuracy(
+        {"a": (torch.tensor([9.0, 300.0]), torch.stack([value, value - 0.1, value + 0.1], 1))}, **changes
+    )
 
 
+NEW: dict[str, Any] = {
+    "scale": "image",
+    "limit": 99.0,
+    "cmap": "viridis",
+    "groups": {"m": "one", "n": "two"},
+    "title": "net",
+    "note": "cropped",
+}
 DRAWN: dict[str, Callable[[], Panel]] = {
     "panel": every_option,
     "huge": lambda: panel(rand(1, 3, 60, 1200), {"m": rand(1, 60, 1200)}),
     "overlay": lambda: overlay(rand(3, 8, 8), rand(2, 2), label="m"),
+    "own page": lambda: overlay(rand(3, 8, 8), rand(2, 2), template=Template(4.0, 5.0, "DejaVu Serif", 9.0)),
+    "new": lambda: panel(rand(1, 3, 8, 8), {"m": rand(1, 2, 2), "n": rand(1, 8, 8)}, **NEW),
     "curves": of_curves,
     "usage": lambda: anchor_usage(torch.tensor([3, 0]), rand(2), occupancy=torch.tensor([[1, 0]]), class_names=["x"]),
     "rates": of_rates,
+    "dots": lambda: dots({"default": 0.4, "black": 0.3, "logit": float("nan")}, reference="default"),
+    "trainings": lambda: trainings({"cam": rand(3, 3)}, {"cam": rand(3)}, controls={"centre": rand(3)}),
     "table": lambda: table(["method", "n"], [["a", "1"], ["b", "2"]], controls=[0]),
 }
 
@@ -165,6 +181,69 @@ def run(monkeypatch, *arguments: object) -> int:
     return int(stopped.value.code or 0)
 
 
+PAGES = [
+    ("panel", {"template": "neurips"}, ["--template", "neurips"]),
+    ("overlay", {"template": "slides", "blend": 0.3}, ["--template", "slides", "--blend", "0.3"]),
+    ("overlay", {"cmap": "viridis", "contours": [0.5, 0.8]}, ["--colours", "viridis", "--contours", "0.5,0.8"]),
+    ("usage", {"template": "cvpr"}, ["--template", "cvpr"]),
+    (
+        "rates",
+        {"template": Template(5.0, 9.0, "DejaVu Serif")},
+        ["--width", "5", "--font", "DejaVu Serif"],
+    ),
+]
+ANEW: dict[str, Callable[..., Panel]] = {
+    "panel": lambda **changes: every_option(**changes),
+    "overlay": lambda **changes: overlay(rand(3, 8, 8), rand(2, 2), label="m", **changes),
+    "usage": lambda **changes: anchor_usage(
+        torch.tensor([3, 0]), rand(2), occupancy=torch.tensor([[1, 0]]), class_names=["x"], **changes
+    ),
+    "rates": lambda **changes: of_rates(**changes),
+}
+
+
+@pytest.mark.parametrize(("name", "changes", "flags"), PAGES)
+def test_redrawn_with_changes_the_bytes_are_those_of_the_figure_drawn_so(tmp_path, monkeypatch, name, changes, flags):
+    DRAWN[name]().save(tmp_path / "one.png", dpi=80)
+    ANEW[name](**changes).save(tmp_path / "so.png", dpi=80)
+    ANEW[name](**changes).save(tmp_path / "so.pdf", dpi=80)
+    assert run(monkeypatch, tmp_path / "one.json", "--out", tmp_path / "two", "--format", "png", *flags) == 0
+    assert (tmp_path / "two.png").read_bytes() == (tmp_path / "so.png").read_bytes()
+    assert (tmp_path / "two.png").read_bytes() != (tmp_path / "one.png").read_bytes()
+    redraw_files(tmp_path / "two.json", tmp_path / "three.pdf")
+    again, so = (json.loads((tmp_path / f"{stem}.json").read_text()) for stem in ("two", "so"))
+    assert again["arguments"] == so["arguments"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--template", "cvpr"], "give their name, --out FILE"),
+        (["--out", "x.png", "--template", "cvprr"], "unknown template 'cvprr'.*did you mean 'cvpr'"),
+        (["--out", "x.png", "--font", "Dejavu"], "no installed font is called 'Dejavu'"),
+        (["--out", "x.png", "--width", "-1"], "above 0"),
+        (["--out", "x", "--format", "jpg"], "unknown format 'jpg'"),
+        (["--out", "x.png", "--contours", "a"], "--contours takes numbers"),
+        (["--out", "x.png", "--blend", "0.3"], "a figure of the kind table has no blend"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, capsys, flags, says):
+    DRAWN["table"]().save(tmp_path / "fig.png", dpi=60)
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, tmp_path / "fig.json", *flags) == 2
+    error = capsys.readouterr().err
+    assert re.search(says, error)
+    assert error.count("\n") == 1
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("x")]
+
+
+def test_a_panel_in_a_figure_of_ones_own_is_not_redrawn(tmp_path):
+    figure = Figure(figsize=(4, 4))
+    panel(rand(1, 3, 8, 8), {"m": rand(1, 2, 2)}, axes=figure.subplots()).save(tmp_path / "fig.png", dpi=50)
+    with pytest.raises(InputError, match="made without data; draw the figure anew"):
+        redraw_figure(tmp_path / "fig.json")
+
+
 def test_the_command_line_draws_again_and_names_the_file(tmp_path, monkeypatch, capsys):
     DRAWN["overlay"]().save(tmp_path / "fig.png", dpi=60)
     assert run(monkeypatch, tmp_path / "fig.json", "--out", tmp_path / "new.pdf") == 0
@@ -185,7 +264,11 @@ def test_the_command_line_draws_again_and_names_the_file(tmp_path, monkeypatch, 
         ('{"format": "ibviz figure", "kind": "panel", "record": {}, "arguments": {"images": {"tensor": "0"}}}', "data"),
         (
             '{"format": "ibviz figure", "kind": "table", "record": {}, "arguments": {"colour": 1}, "dpi": {}}',
-            "another version",
+            "unknown argument of table in .*fig.json 'colour'; known: cells, controls, header",
+        ),
+        (
+            '{"format": "ibviz figure", "kind": "table", "record": {}, "arguments": {"cells": 1, "header": []}}',
+            "fig.json does not hold the arguments of table: ",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from results import write_results
 from safetensors.torch import save as save_tensors
 
 from ibviz.benchmark.config import SuiteConfig
+from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner.parts import FACTS_FILE, part_folder, read_facts
 from ibviz.benchmark.runner.plan import FILE, read_plan
 from ibviz.benchmark.store import pack, read_shard, write_shard
@@ -38,8 +39,8 @@ from ibviz.settings import read_toml
 from ibviz.training.recipe import Recipe
 from ibviz.training.run import stored_rows
 from ibviz.workflows.anchor_effects import read_worth
-from ibviz.workflows.evaluate import PRESENTATION
 from ibviz.workflows.figure import redraw_figure
+from ibviz.workflows.presentation import presentation
 from ibviz.workflows.report import write_report
 
 SIDE = 24
@@ -281,7 +282,7 @@ def write_result(folder: Path) -> None:
     write_results(folder, images=4, pictures=2, models=("digits",))
     for method in ("Attention", "Grad-CAM"):
         write_shard(folder, pack(torch.rand(4, 4, 4)), start=0, of={"model": "digits", "method": method})
-    for name in PRESENTATION:
+    for name in presentation(read_results(folder)):
         (folder / name).touch()
 
 

@@ -1,16 +1,24 @@
 """What `ibviz explain` takes of a folder, beside what lies there that is no picture."""
 
+import json
 import os
+import re
+import shlex
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ibviz import cli
+from ibviz.attribution import explain, load_maps
 from ibviz.data.decode import fit, read_image
 from ibviz.errors import InputError
+from ibviz.models.config import InputConfig
 from ibviz.models.loading import load
-from ibviz.workflows.explain import explain_files, read_source
+from ibviz.workflows.explain import Request, explain_files
+from ibviz.workflows.image_source import cropped_share, read_source
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def test_what_is_broken_in_a_folder_is_left_out_and_listed(folder):
         pytest.warns(UserWarning, match=r"1 image skipped, unreadable: b\.png"),
         pytest.warns(UserWarning, match=r"3 with the name of an image .*: d\.tif, e\.jpg, f\.jpg"),
     ):
-        given = read_source(folder, model, None)
+        given = read_source(folder, model, None).images
     assert given.names == ("a.png", "c.jpg")
     assert [fault.name for fault in given.faults] == ["b.png"]
     assert given.images.equal(torch.stack([fit(read_image(folder / name), 48) for name in given.names]))
@@ -59,6 +67,85 @@ def test_what_a_killed_explain_left_half_written_goes(tmp_path):
     dead = tmp_path / "out" / f".panel-01.pdf.{'3' * 18}.part.pdf"
     dead.parent.mkdir()
     dead.write_text("half")
-    explain_files(tmp_path / "a.png", load("digits"), {"attention": {}}, tmp_path / "out")
-    written = {"panel-01.png", "panel-01.pdf", "panel-01.json", "panel-01.data.safetensors", "maps-01.safetensors"}
+    explain_files(Request(tmp_path / "a.png", {"attention": {}}), load("digits"), tmp_path / "out")
+    written = {"panel-a.png", "panel-a.pdf", "panel-a.json", "panel-a.data.safetensors", "maps-a.safetensors"}
     assert {path.name for path in dead.parent.iterdir()} == written
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def run(monkeypatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["ibviz", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run()
+    return int(stopped.value.code or 0)
+
+
+def test_the_command_in_a_sidecar_makes_the_same_maps(photo, monkeypatch, tmp_path):
+    flags = ["--model", "digits", "--classes", "7,runner_up", "--methods", "grad_cam,gradient_shap,attention"]
+    assert run(monkeypatch, "explain", photo, *flags, "--out", tmp_path / "one") == 0
+    record = json.loads((tmp_path / "one" / "panel-photo.json").read_text())["record"]
+    program, *words = shlex.split(record["command"])
+    assert program == "ibviz"
+    assert run(monkeypatch, *words, "--out", tmp_path / "two") == 0
+    first, second = ((tmp_path / name / "maps-photo.safetensors").read_bytes() for name in ("one", "two"))
+    assert first == second
+    saved = load_maps(tmp_path / "one" / "maps-photo.safetensors")
+    assert saved.record == record
+    assert list(saved.maps) == [
+        "Grad-CAM: 7",
+        "Grad-CAM: runner-up",
+        *(f"GradientSHAP: {name}" for name in (7, "runner-up")),
+        "Attention",
+    ]
+
+
+def test_the_layer_in_a_sidecar_is_the_one_that_was_taken(photo, monkeypatch, tmp_path):
+    flags = ["--model", "digits", "--methods", "grad_cam"]
+    run(monkeypatch, "explain", photo, *flags, "--out", tmp_path / "chosen")
+    record = json.loads((tmp_path / "chosen" / "panel-photo.json").read_text())["record"]
+    model, image = load("digits"), fit(read_image(photo), 48)[None].float() / 255
+    chosen = load_maps(tmp_path / "chosen" / "maps-photo.safetensors").maps["Grad-CAM"]
+    assert record["layers"]["grad_cam"] in dict(model.named_modules())
+    named = explain(model, image, "grad_cam", layer=record["layers"]["grad_cam"])
+    torch.testing.assert_close(chosen, named)  # up to the memory format, which the command line changes
+    assert run(monkeypatch, "explain", photo, *flags, "--layer", "attention.head", "--out", tmp_path / "other") == 0
+    other = json.loads((tmp_path / "other" / "panel-photo.json").read_text())["record"]
+    assert other["layers"] == {"grad_cam": "attention.head"}
+    assert "--layer attention.head" in other["command"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        (
+            "zebra",
+            "no class is called 'zebra'; expected one of the 10 names .*, a number from 0 to 9, or predicted",
+        ),
+        ("runnerup", "did you mean 'runner_up'"),
+        ("7,07", "named twice|no class"),
+        ("7,7", "the class '7' is named twice"),
+        ("true", "needs the label of every image"),
+        (",", "no class is named"),
+    ],
+)
+def test_a_wrong_class_is_one_line(photo, monkeypatch, tmp_path, capsys, classes, says):
+    assert run(monkeypatch, "explain", photo, "--model", "digits", "--classes", classes, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert re.search(says, error)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("size", "resize"), [((48, 64), None), ((100, 50), 56), ((64, 64), 60)])
+def test_the_share_that_the_crop_leaves_out_is_that_of_the_pixels(size, resize):
+    spec = InputConfig(size=48, resize=resize, mean=(0.5,), std=(0.5,), class_names=("a", "b"))
+    rows, columns = np.indices(size)
+    marks = Image.fromarray(np.stack([rows, columns, rows], 2).astype(np.uint8))
+    seen = fit(marks, 48, resize).float()
+    high, wide = (float(seen[channel].max() - seen[channel].min()) for channel in (0, 1))
+    assert cropped_share(size, spec) == pytest.approx(1 - high * wide / (size[0] * size[1]), abs=0.06)

@@ -14,9 +14,11 @@ from results import CLASSES, CONTROLS, METHODS, SIDE, write_results
 
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.store import pack, write_shard
+from ibviz.benchmark.tables import tabulate
 from ibviz.errors import InputError
 from ibviz.types import AttentionMap
-from ibviz.workflows.evaluate import write_presentation
+from ibviz.workflows.figure import redraw_figure
+from ibviz.workflows.presentation import write_presentation
 from ibviz.workflows.report import report_of, write_report
 
 IMAGES, PICTURES = 12, 6
@@ -132,13 +134,20 @@ def test_a_folder_with_nothing_to_show_is_one_clear_error_and_left_as_it_was(tmp
 
 
 def test_figures_that_are_there_stay_and_those_that_lack_are_drawn(folder):
-    kept = {name: f"the {name} that a suite drew" for name in ("table.md", "panel.png")}
+    kept = {name: f"the {name} that a suite drew" for name in ("table.md", "panel-one.png")}
     for name, text in kept.items():
         (folder / name).write_text(text)
     write_report(folder)
     assert {name: (folder / name).read_text() for name in kept} == kept
-    assert not (folder / "panel.json").exists()
-    assert (folder / "curves.png").exists()
+    assert not (folder / "panel-one.json").exists()
+    assert {path.name for path in folder.glob("*.png")} == {
+        "panel-one.png",
+        "panel-two.png",
+        "curves-one.png",
+        "curves-two.png",
+    }
+    title = json.loads((folder / "curves-two.json").read_text())["arguments"]["title"]
+    assert title == "two"
 
 
 def test_the_axes_of_curves_are_named_by_the_score_of_the_protocol(folder):
@@ -147,14 +156,14 @@ def test_the_axes_of_curves_are_named_by_the_score_of_the_protocol(folder):
     assert [one.score for one in report_of(read_results(folder)).comparisons] == ["log probability"] * 2
     shutil.rmtree(folder / "maps")  # without which there are curves, but no panel
     write_presentation(folder)
-    assert json.loads((folder / "curves.json").read_text())["arguments"]["score"] == "log probability"
-    assert (folder / "curves.png").exists()
+    assert json.loads((folder / "curves-one.json").read_text())["arguments"]["score"] == "log probability"
+    assert (folder / "curves-two.png").exists()
     assert not list(folder.glob("panel*"))
 
 
 def test_a_panel_says_the_class_its_share_and_the_truth(folder):
     write_presentation(folder)
-    captions = json.loads((folder / "panel.json").read_text())["arguments"]["captions"]
+    captions = json.loads((folder / "panel-one.json").read_text())["arguments"]["captions"]
     said: Any = read_results(folder).predictions
     assert captions[1] == f"{CLASSES[1]} ({100 * said['probability'][1]:.0f}%)"
     assert captions[0] == f"{CLASSES[1]} ({100 * said['probability'][0]:.0f}%)\n(is {CLASSES[0]})"
@@ -182,3 +191,31 @@ def test_effects_of_another_networks_anchors_are_refused(folder, tmp_path):
         write_report(folder, anchors=study(tmp_path / "study", [0.1, 0.8, 0.4]))
     with pytest.raises(InputError, match=r"no study of anchors.*ibviz anchors"):
         write_report(folder, anchors=tmp_path)
+
+
+def test_trainings_of_a_recipe_are_drawn_as_points_beside_their_mean(tmp_path):
+    folder = write_results(tmp_path / "results", images=IMAGES, models=("one", "two", "three"), pictures=0)
+    path = folder / "circumstances.json"
+    facts = json.loads(path.read_text())
+    for model in facts["models"].values():
+        model["recipe"] = "0123"
+    path.write_text(json.dumps(facts))
+    write_presentation(folder)
+    assert (folder / "trainings.png").exists()
+    told = json.loads((folder / "trainings.json").read_text())
+    assert told["trainings"] == {"Attention": 3, "Grad-CAM": 3}
+    drawn = redraw_figure(folder / "trainings.json")
+    results = read_results(folder)
+    lines: Any = tabulate(results.rows, results.circumstances).summary.lines
+    lines = lines[(lines["stratum"] == "all images") & ~lines["native"] & (lines["metric"] == "srg")]
+    of_all = lines[lines["models"] == 3].set_index("method")
+    single = lines[lines["models"] == 1]
+    points = [container.lines[0].get_xdata() for container in drawn.figure.axes[0].containers]
+    for place, method in enumerate(("Attention", "Grad-CAM")):
+        np.testing.assert_allclose(points[2 * place], single[single["method"] == method]["mean"])
+        np.testing.assert_allclose(points[2 * place + 1], [of_all["mean"][method]])
+    bands = [patch for patch in drawn.figure.axes[0].patches if patch.get_alpha() is not None]
+    assert len(bands) == len(CONTROLS)
+    low, high = of_all.loc["centre", ["low", "high"]]
+    edges = bands[0].get_extents().transformed(drawn.figure.axes[0].transData.inverted())
+    assert (edges.x0, edges.x1) == pytest.approx((low, high))

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from ibviz.errors import InputError
-from ibviz.figures.panel_rows import TIMES, PanelRow, RowMaps, rows_of
+from ibviz.figures.panel_rows import TIMES, PanelRow, RowMaps, ScaleChoice, rows_of
 from ibviz.figures.report.contents import Effect, ReportModel
 from ibviz.figures.report.inline import as_text, packed_interval
 from ibviz.figures.scale import FloatArray, Scale, level_labels, thinned
@@ -83,7 +83,7 @@ def _method_maps(label: str, given: RowMaps, count: int, size: Grid) -> MethodMa
         given = given[torch.from_numpy(present)]
     if not present.any():
         return None
-    [row] = rows_of({label: given}, int(present.sum()), size, {})
+    [row] = rows_of({label: given}, int(present.sum()), size, ScaleChoice())
     return MethodMaps(row, given, present)
 
 

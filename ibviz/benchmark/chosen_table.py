@@ -1,0 +1,111 @@
+"""Tables of some metrics and rows of a result; ranks and tests stay those of all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ibviz.benchmark.ranking import Frame
+from ibviz.benchmark.summary import ALL_IMAGES
+from ibviz.benchmark.table_notes import sample_size
+from ibviz.benchmark.table_text import main_sheets
+from ibviz.benchmark.tables import NEEDS, TABLE_FORMATS, Tables
+from ibviz.errors import InputError, unknown
+from ibviz.sheets import PAGE_WIDTH, Sheet, latex_sheet, markdown_sheet, text_sheet
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+GREY, BOLD = "color: #666666", "font-weight: bold"
+
+
+def chosen(tables: Tables, metrics: Sequence[str] = (), rows: Sequence[str] = ()) -> Tables:
+    """Return tables of some metrics and methods in the given order, on all images and the common grid.
+
+    Args:
+        tables: The tables of a result.
+        metrics: Names of metrics, or their beginnings; by default all.
+        rows: Names or labels of methods and controls; by default all.
+
+    Raises:
+        InputError: A metric or a row is unknown, or no row is left.
+    """
+    lines: Frame = tables.summary.lines
+    lines = lines[(lines["stratum"] == ALL_IMAGES) & ~lines["native"].astype(bool)]
+    measured, judged = list(lines["metric"].unique()), list(lines["method"].unique())
+    wanted = [_metric(name, measured) for name in metrics] or measured
+    labels = _labels(tables.circumstances, judged)
+    for name in rows:
+        if name not in labels:
+            raise unknown("row", name, list(labels))
+    kept = [labels[name] for name in rows] or judged
+    lines = lines[lines["metric"].isin(wanted) & lines["method"].isin(kept)]
+    if lines.empty:
+        raise InputError(f"no row is left: none of {', '.join(kept)} was judged by {', '.join(wanted)}")
+    order = lines["metric"].map(wanted.index) * len(kept) + lines["method"].map(kept.index)
+    lines = lines.assign(order=order).sort_values("order", kind="stable").drop(columns="order")
+    return tables._replace(summary=replace(tables.summary, lines=lines.reset_index(drop=True)))
+
+
+def _metric(name: str, measured: Sequence[str]) -> str:
+    """Return the metric with this name, or the only one that begins so."""
+    alike = [name] if name in measured else [metric for metric in measured if metric.startswith(name)]
+    if len(alike) != 1:
+        raise unknown("metric", name, list(measured))
+    return alike[0]
+
+
+def _labels(circumstances: Mapping[str, Any], judged: Sequence[str]) -> dict[str, str]:
+    """Return the label of each method in the rows, by label and by name."""
+    names = {facts.get("method"): label for label, facts in circumstances.get("methods", {}).items() if label in judged}
+    return {label: label for label in judged} | {name: label for name, label in names.items() if name}
+
+
+def render_chosen(tables: Tables, form: str, *, width: float = PAGE_WIDTH, column: bool = False) -> str:
+    """Return chosen tables as text.
+
+    Args:
+        tables: Tables of `chosen`.
+        form: "txt", "md", "tex", "csv" or "json".
+        width: Width of the page or column in inches, for "tex".
+        column: For "tex": whether the table stands in one column of two.
+    """
+    if form not in FORMS:
+        raise unknown("format", form, list(FORMS))
+    if form in ("csv", "json"):
+        return str(TABLE_FORMATS[form](tables))
+    sheets = [_with_sample(tables, sheet) for sheet in main_sheets(tables.summary, {}, marks=form == "tex", ties=False)]
+    if form == "tex":
+        return "\n\n".join([NEEDS, *(latex_sheet(sheet, width=width, column=column) for sheet in sheets)]) + "\n"
+    render: Callable[[Sheet], str] = text_sheet if form == "txt" else markdown_sheet
+    return "\n\n".join(map(render, sheets)) + "\n"
+
+
+FORMS = ("txt", "md", "tex", "csv", "json")
+
+
+def _with_sample(tables: Tables, sheet: Sheet) -> Sheet:
+    """Add the sample size, the meaning of the ranks, and the protocols."""
+    lines: Frame = tables.summary.lines
+    hashes = ", ".join(lines["hash"].astype(str).unique())
+    note = f"{sample_size(lines)} Ranks in parentheses are among all lines of the result. Protocol {hashes}."
+    return sheet._replace(notes=[note, *(own for own in sheet.notes if own != sample_size(lines))])
+
+
+def styled(tables: Tables) -> "Styler":
+    """Return the first table for a notebook: best estimates in bold, controls in grey."""
+    from pandas import DataFrame
+
+    sheet, lines = main_sheets(tables.summary, {}, marks=True, ties=False)[0], tables.summary.lines
+    frame = DataFrame(sheet.cells, columns=sheet.header).set_index(sheet.header[0])
+    first = lines[(lines["model"] == lines["model"].iloc[0]) & (lines["protocol"] == lines["protocol"].iloc[0])]
+    best = {
+        (row.method, tables.summary.metrics[row.metric].heading)
+        for row in first.itertuples(index=False)
+        if row.rank == 1 and row.stratum == ALL_IMAGES and not row.native
+    }
+    controls = set(first["method"][first["control"].astype(bool)])
+
+    def style(column: Any) -> list[str]:
+        return ["; ".join([GREY] * (row in controls) + [BOLD] * ((row, column.name) in best)) for row in column.index]
+
+    return frame.style.apply(style).set_caption(" ".join(sheet.notes))
