@@ -9,6 +9,7 @@ import typer
 
 from ibviz import __version__
 from ibviz.errors import InputError
+from ibviz.workflows.flags import listed, model_or_default, numbers, refuse_idle, required_folder, runs_of
 
 app = typer.Typer(
     help="Trained spatial attention with an information bottleneck: maps, tie-aware metrics, figures.",
@@ -112,7 +113,7 @@ def train_command(
     from ibviz.workflows.printing import print_epoch, print_epoch_of, print_trained
 
     if sweep or seeds is not None:
-        runs = _runs(recipe, out, sweep=sweep, seeds=seeds, resume=resume)
+        runs = runs_of(recipe, out, sweep=sweep, seeds=seeds, resume=resume)
         train_all(runs, out, root=data, weights=weights, features=features, log=log, report=print_epoch_of)
         print(f"{(out / 'table.md').read_text()}\ntable: {out / 'table.md'}, {out / 'table.parquet'}")
         return
@@ -120,23 +121,6 @@ def train_command(
     train(settings, out, root=data, resume=resume, weights=weights, features=features, log=log, report=print_epoch)
     if int(os.environ.get("RANK", "0")) == 0:
         print_trained(out)
-
-
-def _runs(recipe: Path, out: Path, *, sweep: bool, seeds: int | None, resume: bool) -> Any:
-    """Return the trainings of a sweep, or of several seeds, which must be new without --resume."""
-    from ibviz.settings import read_toml
-    from ibviz.training.recipe import Recipe, Sweep
-    from ibviz.training.sweep import SEED_KEY, grid, over_seeds, refuse_started
-
-    if sweep and seeds is not None:
-        raise InputError(f'--seeds goes with a recipe; a sweep lists its seeds: "{SEED_KEY}" = [0, 1, 2] under [sweep]')
-    if sweep:
-        _refuse("--sweep", resume=resume)
-        return grid(read_toml(recipe, Sweep))
-    runs = over_seeds(read_toml(recipe, Recipe), seeds or 0)
-    if not resume:
-        refuse_started(runs, out)
-    return runs
 
 
 @app.command("explain")
@@ -161,21 +145,13 @@ def explain_command(
     from ibviz.workflows.printing import print_unfit
 
     check_methods(methods)
-    model = _model_or_default(model)
+    model = model_or_default(model)
     network = load_on(model, weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
     unfit = print_unfit if methods.strip() == ALL_METHODS else raise_unfit
-    request = Request(source, chosen, _listed(classes), limit, template)
+    request = Request(source, chosen, listed(classes), limit, template)
     for path in explain_files(request, network, out, origin=ModelSource(model, weights), unfit=unfit):
         print(path)
-
-
-def _model_or_default(model: str | None) -> str:
-    """Return the name of a network; say which one is taken if none was named."""
-    if model is not None:
-        return model
-    print("--model was not given: photos, the bundled network with attention for photographs of 200 classes")
-    return "photos"
 
 
 @app.command("evaluate")
@@ -198,33 +174,20 @@ def evaluate_command(
     from ibviz.workflows.suite import read_suite
 
     if merge:
-        _refuse("--merge", model=model, data=data, weights=weights, limit=limit, resume=resume, verify=verify)
-        merge_folders(sources, _out(out))
-        print_results(_out(out))
+        refuse_idle("--merge", model=model, data=data, weights=weights, limit=limit, resume=resume, verify=verify)
+        merge_folders(sources, required_folder(out))
+        print_results(required_folder(out))
         return
     suite = read_suite(sources, model=model, weights=weights, limit=limit)
     if verify is not None:
-        _refuse("--verify", out=out, resume=resume)
+        refuse_idle("--verify", out=out, resume=resume)
         verdict = verify_result(suite, verify, root=data, device=device)
         print(verdict)
         raise typer.Exit(int(verdict.differing > 0))
-    if not evaluate_suite(suite, _out(out), root=data, device=device, resume=resume):
+    if not evaluate_suite(suite, required_folder(out), root=data, device=device, resume=resume):
         print(f"each process has a folder of its own: ibviz evaluate --merge FOLDER... --out {out}-merged")
     elif int(os.environ.get("RANK", "0")) == 0:
-        print_results(_out(out))
-
-
-def _refuse(beside: str, **given: object) -> None:
-    """Refuse options that would do nothing beside another one."""
-    idle = [f"--{name}" for name, value in given.items() if value]
-    if idle:
-        raise InputError(f"beside {beside} there is nothing for {', '.join(idle)} to do; leave that out")
-
-
-def _out(out: Path | None) -> Path:
-    if out is None:
-        raise InputError("give the folder to write into, --out DIR")
-    return out
+        print_results(required_folder(out))
 
 
 @app.command("anchors")
@@ -261,12 +224,12 @@ def report_command(
     from ibviz.workflows.result_table import write_chosen
 
     if table is not None:
-        _refuse("--table", images=images, anchors=anchors)
-        metrics = [] if table.strip() == "all" else _listed(table)
-        text = write_chosen(folder, out, metrics, _listed(rows), form=format_, template=template)
+        refuse_idle("--table", images=images, anchors=anchors)
+        metrics = [] if table.strip() == "all" else listed(table)
+        text = write_chosen(folder, out, metrics, listed(rows), form=format_, template=template)
         print(out or text)
         return
-    _refuse("a page, which has no --table,", rows=rows, format=format_, template=template)
+    refuse_idle("a page, which has no --table,", rows=rows, format=format_, template=template)
     path = write_report(folder, out, images=images, anchors=anchors)
     print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -289,7 +252,7 @@ def compare_protocols_command(
     from ibviz.workflows.model import load_on
 
     check_methods(method)
-    network = load_on(_model_or_default(model), weights, device)
+    network = load_on(model_or_default(model), weights, device)
     [(name, options)] = choose_methods(method, layer, trained=isinstance(network, IBClassifier)).items()
     print(compare_protocols_on(source, network, name, options, limit=limit, out=out))
 
@@ -309,21 +272,10 @@ def figure_command(
     """Draw a figure again from its sidecar: identically under the same libraries, or with changes and a new sidecar."""
     from ibviz.workflows.figure import changed, redraw_files
 
-    lines = _numbers("--contours", contours) or None
+    lines = numbers("--contours", contours) or None
     changes = changed(template, width, font, blend=blend, cmap=colours, contours=lines)
-    for path in redraw_files(sidecar, out, changes, _listed(format_)):
+    for path in redraw_files(sidecar, out, changes, listed(format_)):
         print(path)
-
-
-def _listed(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def _numbers(flag: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in _listed(text)]
-    except ValueError as error:
-        raise InputError(f"{flag} takes numbers separated by commas, such as 0.5,0.8; got {text!r}") from error
 
 
 @app.command("list")
