@@ -1,4 +1,4 @@
-"""The networks of the races; random weights cost what trained ones cost, published ones are used if they are at hand."""
+"""The networks of the races, with random weights, which cost what trained ones cost; published ones if at hand."""
 
 import os
 from collections.abc import Callable

@@ -14,7 +14,8 @@ class Exponent(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        value, low, high = (f"{round(part, 2) + 0.0:.2f}" for part in self)  # no minus before a zero
+        return f"{value} [{low}, {high}]"
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> Exponent:
@@ -23,11 +24,15 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> Exponent:
     >>> exponent([1, 2, 4, 8], [3, 12, 48, 192])
     Exponent(value=2.0, low=2.0, high=2.0)
     """
-    from scipy.stats import linregress, t
+    from scipy.stats import t
 
-    fit = linregress(np.log(sizes), np.log(costs))
-    half = float(t.ppf(0.975, len(sizes) - 2) * fit.stderr)
-    return Exponent(*(round(float(fit.slope) + part, 6) for part in (0.0, -half, half)))
+    places, heights = np.log(sizes), np.log(costs)
+    away = places - places.mean()
+    slope = float(away @ heights / (away @ away))
+    rest = heights - heights.mean() - slope * away
+    freedom = len(places) - 2
+    half = float(t.ppf(0.975, freedom) * np.sqrt(rest @ rest / freedom / (away @ away)))
+    return Exponent(*(round(slope + part, 6) for part in (0.0, -half, half)))
 
 
 def beyond_first(sizes: Sequence[float], costs: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -75,12 +75,12 @@ def suite_of_many(case: Case, settings: Settings) -> list[Row]:
 
 
 def overhead(case: Case, settings: Settings) -> list[Row]:
-    """The runner and the store beside the metrics, on 24 embedded images."""
+    """The runner and the store beside the metrics, on 12 embedded images."""
     from evaluation.speed.growth.suites import overhead as measure
 
-    spent = measure(24)
+    spent = measure(12)
     note = f"runner and store take {spent['rest'] / spent['metrics']:.1%} of the seconds of the metrics"
-    return [Row(case.name, "ibviz", "ours", seconds=[spent["whole"]], work=24, unit="image", note=note)]
+    return [Row(case.name, "ibviz", "ours", seconds=[spent["whole"]], work=12, unit="image", note=note)]
 
 
 FIRST_MAP = """
