@@ -15,6 +15,7 @@ from evaluation.speed import timing
 from evaluation.speed.cases import attribution, curves
 from evaluation.speed.cases.precision import product
 from evaluation.speed.cases.samplers import cost, error
+from evaluation.speed.cases.waits import waits
 from evaluation.speed.catalogue import CASES
 from evaluation.speed.command import FILE, begin, read, rows_of, run_cases, select
 from evaluation.speed.figure import draw
@@ -223,6 +224,13 @@ def test_the_error_of_a_map_ignores_its_mean_and_the_cost_ignores_the_count():
     assert cost(few) == pytest.approx(cost(many))
 
 
+def test_waits_are_the_numbers_that_the_host_reads():
+    known = torch.arange(6.0)
+    assert waits(lambda: known * 2 + known.sum()) == 0
+    assert waits(lambda: [float(value) for value in known]) == 6
+    assert waits(lambda: known[known > 2]) == 1  # their number is not known before
+
+
 def example() -> list[Row]:
     raced_rows = [
         Row("curves/resnet20/limit", "ibviz", "ours", "resnet20", [2.0, 2.0], 4, "masked image", note="batch 16"),
@@ -245,7 +253,7 @@ def test_the_table_tells_ratios_failures_and_exponents():
     page = table(example(), FACTS, list(CASES))
     assert page.index("## curves") < page.index("## samplers") < page.index("## growth")
     assert (
-        "| resnet20/limit | resnet20 | masked image | 0.5000 [0.5000, 0.5000] | 2 | bare 0.90 [0.90, 0.90] "
+        "| resnet20/limit | resnet20 | masked image | 0.5 [0.5, 0.5] | 2 | bare 0.90 [0.90, 0.90] "
         "| - | ibviz: batch 16 |"
     ) in page
     assert "RuntimeError: a / b" in page

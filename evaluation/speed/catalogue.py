@@ -10,9 +10,10 @@ from evaluation.speed.cases import (
     road,
     samplers,
     training,
+    waits,
 )
 from evaluation.speed.growth import catalogue as growth
 from evaluation.speed.records import Case
 
-GROUPS = (curves, precision, attribution, information, samplers, training, road, figures, report, growth)
+GROUPS = (curves, precision, attribution, information, samplers, training, road, figures, report, waits, growth)
 CASES: dict[str, Case] = {case.name: case for group in GROUPS for case in group.CASES}

@@ -16,7 +16,14 @@ from ibviz.files import replacing
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK, FAINT = "#1a1a1a", "#8a8a8a"
-MARKS = {"rival": ("o", COLOURS[1]), "limit": ("|", INK)}
+RIVALS = {  # a word in the names of contestants, and its colour
+    "TorchCAM": COLOURS[1],
+    "grad-cam": COLOURS[2],
+    "Captum": COLOURS[0],
+    "Quantus": COLOURS[3],
+    "TorchRay": COLOURS[4],
+    "published": COLOURS[5],
+}
 GROUPS = ("samplers", "growth")  # that have panels of their own
 STYLE: dict[Any, Any] = {"font.size": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 8}
 
@@ -54,10 +61,14 @@ def _draw_ratios(axes: Axes, rows: Sequence[Row], cases: Sequence[str]) -> None:
     axes.axvline(1, color=FAINT, linewidth=0.8)
     shown = [row for row in rows if not (row.role == "limit" and row.case.startswith(("attribution", "information")))]
     for row in shown:
-        height = cases.index(row.case)
-        marker, colour = MARKS[row.role]
+        height, limit = cases.index(row.case), row.role == "limit"
+        colour = INK if limit else colour_of(row.contestant)
         axes.plot([min(row.ratio), max(row.ratio)], [height] * 2, color=colour, linewidth=0.7, alpha=0.6)
-        axes.plot(median(row.ratio), height, marker, color=colour, markersize=3.5 if marker == "o" else 7)
+        axes.plot(median(row.ratio), height, "|" if limit else "o", color=colour, markersize=7 if limit else 3.5)
+    for name, colour in {**RIVALS, "other": FAINT}.items():
+        axes.plot([], [], "o", color=colour, markersize=3.5, label=name)
+    axes.plot([], [], "|", color=INK, markersize=7, label="limit")
+    axes.legend(frameon=False, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, borderaxespad=4)
     axes.set(
         xscale="log",
         yticks=range(len(cases)),
@@ -70,6 +81,10 @@ def _draw_ratios(axes: Axes, rows: Sequence[Row], cases: Sequence[str]) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_title("Rivals (dots) and limits (bars): right of the line, ours is faster", loc="left")
+
+
+def colour_of(contestant: str) -> str:
+    return next((colour for word, colour in RIVALS.items() if word in contestant), FAINT)
 
 
 def _draw_panels(figure: Any, samplers: dict[str, list[Row]], growth: dict[str, list[Row]]) -> None:

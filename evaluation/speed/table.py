@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from statistics import median
 from typing import Any
 
 from evaluation.speed.growth.catalogue import GROWTH
@@ -9,7 +10,7 @@ from evaluation.speed.powers import Exponent, beyond_first, exponent
 from evaluation.speed.records import Row
 from evaluation.speed.timing import spread
 
-NONE = "-"
+NONE, PASS = "-", "one forward pass"
 
 
 def table(rows: Sequence[Row], facts: dict[str, Any], order: Sequence[str]) -> str:
@@ -60,7 +61,7 @@ def _race(rows: list[Row]) -> list[str]:
         name,
         rows[0].network or NONE,
         ours.unit if ours else NONE,
-        spread(unit, 4),
+        spread(unit, ".3g"),
         str(len(unit)),
         compared(rows, "limit"),
         compared(rows, "rival"),
@@ -69,8 +70,14 @@ def _race(rows: list[Row]) -> list[str]:
 
 
 def compared(rows: Sequence[Row], role: str) -> str:
-    """Return the ratios of all contestants of a role."""
-    told = [f"{row.contestant} {spread(row.ratio)}" for row in rows if row.role == role and row.ratio]
+    """Return the ratios of all contestants of a role; one forward pass is the unit in which ours is told."""
+    told = [
+        f"ours takes {1 / median(row.ratio):.2f} times {row.contestant}"
+        if row.contestant == PASS
+        else f"{row.contestant} {spread(row.ratio)}"
+        for row in rows
+        if row.role == role and row.ratio
+    ]
     return "; ".join(told) or NONE
 
 
@@ -81,7 +88,7 @@ def _samplers(rows: list[Row]) -> str:
             row.case.partition("/")[2],
             row.contestant,
             f"{row.size:g}" if row.size else NONE,
-            spread(row.seconds, 3),
+            spread(row.seconds, ".3g"),
             f"{row.error:.3f}" if row.error is not None else NONE,
             f"{spread(row.ratio)}{' at equal error' if row.unit == 'equal error' else ''}",
             row.note or NONE,
@@ -133,10 +140,14 @@ def _exponent(sizes: Sequence[float], costs: Sequence[float]) -> Exponent | None
     return exponent(sizes, costs) if len(sizes) > 2 and min(costs) > 0 else None
 
 
+def _waits(rows: list[Row]) -> str:
+    return piped(["case", "network", "waits"], [[row.case, row.network or NONE, row.note] for row in rows])
+
+
 def _single(name: str, row: Row) -> list[str]:
     label = f"{name}, {row.size:g}" if row.size else name
     memory = f"{row.memory:.0f}" if row.memory else NONE
     return [label, row.contestant or NONE, spread(row.seconds), memory, spread(row.ratio), row.note or NONE]
 
 
-SECTIONS = {"samplers": _samplers, "growth": _growth}
+SECTIONS = {"samplers": _samplers, "growth": _growth, "waits": _waits}

@@ -86,7 +86,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float], work: float = 1.0) ->
     return [there / here * work for here, there in zip(ours, theirs, strict=True)]
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def spread(values: Sequence[float], kind: str = ".2f") -> str:
     """Return the median with the least and the most.
 
     >>> spread([3.0, 1.0, 2.0])
@@ -94,8 +94,8 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """
     if not values:
         return "-"
-    shown = [f"{value:.{digits}f}" for value in (median(values), min(values), max(values))]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+    middle, least, most = (f"{value:{kind}}" for value in (median(values), min(values), max(values)))
+    return f"{middle} [{least}, {most}]"
 
 
 def words_of(error: BaseException) -> str:
