@@ -38,6 +38,7 @@ FACTS = {
     "cores": 2,
     "threads": 1,
 }
+CASE = Case("g/c", lambda case, settings: [])
 THREE = Settings(least_rounds=3, seconds=0.0)
 
 
@@ -68,7 +69,7 @@ def contestant(clock, name, role, cost, work=1.0):
 
 def test_contestants_warm_up_once_and_then_run_in_turn(clock):
     three = [contestant(clock, name, role, 1.0) for name, role in zip("ABC", ("ours", "rival", "limit"), strict=True)]
-    rows = raced(Case("g/c", raced), "net", three, THREE)
+    rows = raced(CASE, "net", three, THREE)
     assert clock.calls == list("ABC" * 4)
     assert [len(row.seconds) for row in rows] == [3, 3, 3]
 
@@ -84,15 +85,15 @@ def test_a_ratio_is_time_per_unit_over_ours_within_a_round(clock):
         clock.work("theirs", 6.0 if len(clock.calls) < 4 else 12.0)
 
     two = [Contestant("ours", "ours", ours), Contestant("theirs", "rival", theirs, 4.0)]
-    mine, rival = raced(Case("g/c", raced), "", two, THREE._replace(least_rounds=2))
+    mine, rival = raced(CASE, "", two, THREE._replace(least_rounds=2))
     assert (mine.seconds, rival.seconds) == ([1.0, 2.0], [6.0, 12.0])
     assert rival.ratio == [1.5, 1.5]
     assert mine.ratio == []
 
 
 def test_a_fast_contestant_goes_on_and_a_slow_one_stops_early(clock):
-    fast = raced(Case("g/c", raced), "", [contestant(clock, "a", "ours", 0.1)], Settings(seconds=1.0))
-    slow = raced(Case("g/c", raced), "", [contestant(clock, "a", "ours", 11.0)], Settings(seconds=1.0))
+    fast = raced(CASE, "", [contestant(clock, "a", "ours", 0.1)], Settings(seconds=1.0))
+    slow = raced(CASE, "", [contestant(clock, "a", "ours", 11.0)], Settings(seconds=1.0))
     assert len(fast[0].seconds) in (10, 11)  # 0.1 ten times is a little below 1
     assert len(slow[0].seconds) == 2
 
@@ -102,7 +103,7 @@ def test_a_contestant_that_cannot_run_is_a_row_with_its_words(clock):
         raise ValueError("no such layer\nand more")
 
     given = [Contestant("peer", "rival", broken), contestant(clock, "ours", "ours", 1.0)]
-    ours, peer = raced(Case("g/c", raced), "net", given, THREE)
+    ours, peer = raced(CASE, "net", given, THREE)
     assert (peer.failed, peer.note) == (True, "ValueError: no such layer")
     assert not ours.failed
 
@@ -300,7 +301,7 @@ def test_races_run_on_tensors_of_a_gpu_that_is_not_there(monkeypatch):
             Contestant("bfloat16", "rival", curves.bare(scene, 10, "bfloat16")),
             Contestant("pass", "limit", attribution.forward(subject)),
         ]
-        rows = [*raced(Case("g/c", raced), "", contestants, settings), *product(CASES["precision/product"], settings)]
+        rows = [*raced(CASE, "", contestants, settings), *product(CASES["precision/product"], settings)]
     assert [row.note for row in rows] == [""] * 5
     assert all(len(row.seconds) == 1 for row in rows)
     assert waits == [device] * 10  # the warm-up is not timed

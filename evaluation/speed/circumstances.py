@@ -24,7 +24,7 @@ def circumstances(device: torch.device) -> dict[str, Any]:
     versions = {name: _version(name) for name in (*PACKAGES, *PEERS)}
     return {
         "python": platform.python_version(),
-        "versions": {name: found for name, found in versions.items() if found},
+        "versions": {name: number for name, number in versions.items() if number},
         "not installed": [label for name, label in PEERS.items() if not versions[name]],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": _processor(),

@@ -39,7 +39,8 @@ def draw(rows: Sequence[Row], order: Sequence[str], path: Path) -> None:
     with matplotlib.rc_context(STYLE):
         height = max(0.13 * len(cases) + 1, 3.2 * bool(samplers) + 2.2 * (-(-len(growth) // 4)), 2)
         figure = Figure((11, height), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(1, 1.3))
+        halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.3))
+        left, right = halves
         if cases:
             _draw_ratios(left.subplots(), ratios, cases)
         _draw_panels(right, samplers, growth)

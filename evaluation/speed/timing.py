@@ -67,13 +67,13 @@ def raced(
                 failures.append(
                     Row(case.name, contestant.name, contestant.role, network, unit=unit, note=words_of(error))
                 )
-        watched = next((one.name for one in ready if one.role == "ours"), ready[0].name if ready else "")
-        times = interleaved({one.name: one.run for one in ready}, settings, watched)
-    ours = next((one for one in ready if one.role == "ours"), None)
+        ours = next((contestant for contestant in ready if contestant.role == "ours"), None)
+        watched = (ours or ready[0]).name if ready else ""
+        times = interleaved({contestant.name: contestant.run for contestant in ready}, settings, watched)
     rows = []
-    for one in ready:
-        ratio = [] if ours is None or one is ours else ratios(times[ours.name], times[one.name], ours.work / one.work)
-        rows.append(Row(case.name, one.name, one.role, network, times[one.name], one.work, unit, ratio, note=one.note))
+    for name, role, _, work, note in ready:
+        ratio = [] if ours is None or name == ours.name else ratios(times[ours.name], times[name], ours.work / work)
+        rows.append(Row(case.name, name, role, network, times[name], work, unit, ratio, note=note))
     return rows + failures
 
 

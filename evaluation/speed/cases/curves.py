@@ -154,7 +154,7 @@ class Opponent(NamedTuple):
     contestants: Callable[[Scene], list[Contestant]]
     unit: str
     package: str = ""  # that must be installed
-    count: int | None = None  # fewer images, for a slow rival
+    images: int | None = None  # fewer, for a slow rival
 
 
 OPPONENTS = {
@@ -168,9 +168,12 @@ OPPONENTS = {
 
 
 def compare(network: str, opponent: Opponent, case: Case, settings: Settings) -> list[Row]:
-    given = scene(network, settings.device, opponent.count)
+    given = scene(network, settings.device, opponent.images)
     note = f"batch {given.pace.batch_size}, {given.pace.memory_format}"
-    contestants = [one._replace(note=note if one.role == "ours" else one.note) for one in opponent.contestants(given)]
+    contestants = [
+        contestant._replace(note=note) if contestant.role == "ours" else contestant
+        for contestant in opponent.contestants(given)
+    ]
     return raced(case, network, contestants, settings, unit=opponent.unit)
 
 
@@ -178,5 +181,5 @@ CASES = [
     Case(f"curves/{network}/{name}", partial(compare, network, opponent))
     for network in COUNTS
     for name, opponent in OPPONENTS.items()
-    if (not opponent.package or find_spec(opponent.package)) and (network == "resnet20" or opponent.count is None)
+    if (not opponent.package or find_spec(opponent.package)) and (network == "resnet20" or opponent.images is None)
 ]

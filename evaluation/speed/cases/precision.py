@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evaluation.speed.cases.curves import Scene, bare, in_cells, ours, scene
-from evaluation.speed.networks import SIDES, drawn, shared
+from evaluation.speed.networks import drawn, shared
 from evaluation.speed.records import Case, Contestant, Row, Settings
 from evaluation.speed.timing import raced
 from ibviz.metrics import Faithfulness, planned_states
@@ -51,7 +51,7 @@ def compare(network: str, case: Case, settings: Settings) -> list[Row]:
         precision: with_photographs(scene(network, settings.device, COUNTS[network], precision))
         for precision in ("float32", "bfloat16")
     }
-    passes = planned_states(scenes["float32"].maps, (SIDES[network],) * 2, plain)
+    passes = planned_states(scenes["float32"].maps, scenes["float32"].size, plain)
     runs = {"float32": ours(scenes["float32"], plain), "bfloat16": ours(scenes["bfloat16"], low)}
     contestants = [
         Contestant("bfloat16", "ours", runs["bfloat16"], passes, moved(runs["float32"](), runs["bfloat16"]())),

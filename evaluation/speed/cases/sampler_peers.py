@@ -41,10 +41,10 @@ def _rise(given: Scene) -> dict[str, Sampler]:
         maps: Any = torchray_rise(given.model, given.image, targets, count)()
         return maps[0, 0]
 
-    found = {"RISE as published": Sampler(published)}
+    samplers = {"RISE as published": Sampler(published)}
     if find_spec("torchray"):
-        found["TorchRay"] = Sampler(torchray, own_estimand=True)
-    return found
+        samplers["TorchRay"] = Sampler(torchray, own_estimand=True)
+    return samplers
 
 
 def captum(given: Scene, name: str) -> Estimate:
@@ -140,8 +140,8 @@ def shap_partition(given: Scene) -> Estimate:
     def estimate(count: int, seed: int) -> Tensor:
         masker = peer.maskers.Image(np.zeros_like(array), array.shape)
         explainer = peer.PartitionExplainer(scores, masker)
-        found = explainer(array[None], max_evals=count, batch_size=ROWS, silent=True)
-        return torch.from_numpy(np.asarray(found.values[0])).float().sum(-1)
+        explanation = explainer(array[None], max_evals=count, batch_size=ROWS, silent=True)
+        return torch.from_numpy(np.asarray(explanation.values[0])).float().sum(-1)
 
     return estimate
 
