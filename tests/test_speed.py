@@ -1,6 +1,9 @@
 """The shared parts of the races in `evaluation/speed`: order, ratios, resumption, budget, failures, fits."""
 
+import inspect
 import json
+import subprocess
+import sys
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -208,7 +211,7 @@ def grown(monkeypatch, name, seconds_of, memory_of):
 
 def test_growth_is_linear_in_images_and_flat_in_memory_where_it_is(monkeypatch):
     rows = grown(monkeypatch, "images", lambda size: 2 + 0.003 * size, lambda size: 900.0)
-    assert [row.size for row in rows] == [100, 1000, 2500, 5000, 10_000]
+    assert [row.size for row in rows] == [100, 500, 1000, 2000, 4000, 7000, 10_000]
     time, memory = exponents("images", rows)
     assert time is not None
     assert memory is not None
@@ -223,6 +226,15 @@ def test_the_error_of_a_map_ignores_its_mean_and_the_cost_ignores_the_count():
     few = Row("s/m", "a", "ours", seconds=[1.0], error=0.4)
     many = Row("s/m", "a", "ours", seconds=[4.0], error=0.2)
     assert cost(few) == pytest.approx(cost(many))
+
+
+def test_the_peak_of_a_small_process_is_its_own():
+    """`ru_maxrss` of a child begins at the size of its parent, which has torch loaded."""
+    held = np.ones(50_000_000)
+    code = inspect.getsource(timing.peak_memory)
+    program = f"import resource\nfrom pathlib import Path\n{code}\nprint(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 100 < held.nbytes / 2**20 < timing.peak_memory()
 
 
 def test_waits_are_the_numbers_that_the_host_reads():

@@ -124,7 +124,7 @@ def _grown(name: str, rows: list[Row]) -> list[str]:
         f"{growth.time:g}",
         ", ".join(f"{row.memory:.0f}" for row in rows),
         str(memory or NONE),
-        f"{growth.memory:g}",
+        NONE if growth.memory is None else f"{growth.memory:g}",
     ]
 
 

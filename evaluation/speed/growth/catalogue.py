@@ -25,19 +25,19 @@ class Growth(NamedTuple):
     argument: str
     sizes: tuple[int, ...]
     time: float
-    memory: float
+    memory: float | None  # None: what is given grows as well
     beyond_first: bool = True  # fit what is added to the first size, so that a fixed cost drops out
 
 
 GROWTH = {
-    "images": Growth("suite", "images", (100, 1000, 2500, 5000, 10_000, 30_000, 100_000), 1, 0),
-    "methods": Growth("suite", "methods", (2, 6, 12, 24, 48), 1, 0),
+    "images": Growth("suite", "images", (100, 500, 1000, 2000, 4000, 7000, 10_000, 30_000, 100_000), 1, 0),
+    "methods": Growth("suite", "methods", (2, 6, 12, 18, 24, 36, 48), 1, None),
     "classes": Growth("suite", "classes", (10, 100, 1000, 21_841), 0, 0, beyond_first=False),
-    "steps": Growth("curves", "steps", (16, 32, 64, 128, 256), 1, 0),
-    "side": Growth("curves", "side", (32, 64, 128, 256), 2, 0),
+    "steps": Growth("curves", "steps", (16, 32, 64, 128, 192, 256), 1, 0),
+    "pixels": Growth("curves", "pixels", (32**2, 64**2, 96**2, 128**2, 192**2, 256**2), 1, None),
     "cells": Growth("curves", "grid", (8, 16, 32, 64), 0, 0, beyond_first=False),
-    "anchors": Growth("anchors", "count", (5, 20, 80, 320), 1, 0),
-    "report": Growth("report", "images", (100, 250, 500, 1000, 2000), 1, 0),
+    "anchors": Growth("anchors", "count", (5, 20, 40, 80, 160, 320), 1, None),
+    "report": Growth("report", "images", (100, 250, 500, 1000, 1500, 2000), 1, None),
 }
 
 

@@ -1,5 +1,6 @@
 """Parts of ibviz in a process of their own: curves, interventions at anchors, a report."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from ibviz.models.config import InputConfig, ModelConfig
 GREY = (0.5, 0.5, 0.5)
 
 
-def curves(images: int = 128, side: int = 64, grid: int = 16, steps: int = 32) -> None:
+def curves(images: int = 256, pixels: int = 64**2, grid: int = 16, steps: int = 32) -> None:
     """Deletion and insertion of random images and maps by a network of one convolution."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    side = math.isqrt(pixels)
     layer = nn.Conv2d(3, 16, 8, stride=4).eval()
     pictures, maps = torch.rand(images, 3, side, side), torch.rand(images, grid, grid)
     protocol = CurveProtocol(colour=GREY, steps=steps, ties="index", batch_size=64)
