@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from evaluation.speed.growth.catalogue import GROWTH
 from evaluation.speed.records import Row
@@ -111,6 +112,7 @@ def _draw_errors(axes: Axes, name: str, rows: Sequence[Row]) -> None:
             times, errors, "o-", color=colour, markersize=3, linewidth=1.6 if place == 0 else 0.9, label=contestant
         )
     axes.set(xscale="log", yscale="log", xlabel="seconds", ylabel="error")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(f"{name}: error against time", loc="left")
     axes.legend(frameon=False, fontsize=6)
 
@@ -120,11 +122,13 @@ def _draw_growth(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     sizes = [row.size or 0.0 for row in rows]
     axes.plot(sizes, [row.middle for row in rows], "o-", color=COLOURS[0], markersize=3)
     axes.set(xscale="log", yscale="log", xlabel=name)
-    axes.set_title(f"seconds, {time.value:.2f}" if time else "seconds", loc="left", color=COLOURS[0], fontsize=6)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    told = (f"{fit.value:.2f}" if fit else "-" for fit in (time, memory))
+    axes.set_title("time {}, dashed MiB {}".format(*told), loc="left", fontsize=5.5)
     other = axes.twinx()
     other.plot(
         sizes, [row.memory or float("nan") for row in rows], "s--", color=COLOURS[1], markersize=2.5, linewidth=0.8
     )
     other.set_ylim(bottom=0)
     other.tick_params(axis="y", labelsize=5, colors=COLOURS[1])
-    other.set_title(f"MiB, {memory.value:.2f}" if memory else "MiB", loc="right", color=COLOURS[1], fontsize=6)
