@@ -249,7 +249,7 @@ def toned(picture: np.ndarray) -> np.ndarray:
 
 
 def test_it_opens_quickly_and_is_small(browser, path):
-    """In processor time, which does not depend on what else the machine does; `evaluation/speed/report.py` waits."""
+    """In processor time, which does not depend on what else the machine does; the race `report/open` waits."""
     assert path.stat().st_size < 20e6
     page = browser.new_page()
     session = page.context.new_cdp_session(page)
