@@ -118,17 +118,14 @@ def rise(  # noqa: PLR0913 - three inputs, six options
     Returns:
         One value per pixel, in units of probability.
     """
-    draws = _draw_masks(units_in(masks, sampling), grid, (images.shape[2], images.shape[3]), seed)
+    draws = draw_masks(units_in(masks, sampling), grid, (images.shape[2], images.shape[3]), seed)
     estimated = _drawn_until(model, images, targets, draws, COPIES[sampling], error, batch_size)
-    maps = expected_maps(estimated.beta, draws.laws) + estimated.offset[:, None, None]
-    total = at_least_float32(images.new_zeros(len(images), images[0, 0].numel()))
-    for block in torch.arange(len(draws.cells)).split(copies_per_pass(images[:1], batch_size)):
-        with torch.autocast(images.device.type, enabled=False):  # it would round the sum
-            total += estimated.weights[block].T.to(total) @ (draws.shown(block, total) - KEPT).flatten(1)
-    return (total.view(-1, *images.shape[2:]) + maps.to(total)).float()
+    return mask_maps(images, draws, estimated, batch_size)
 
 
-class _MaskDraws(NamedTuple):
+class MaskDraws(NamedTuple):
+    """Random masks as cells and shifts, with their law along both axes; one of each pair."""
+
     cells: MaskCells
     shifts: Int[Tensor, "n 2"]
     laws: tuple[MaskLaw, MaskLaw]
@@ -139,20 +136,21 @@ class _MaskDraws(NamedTuple):
         return shifted_masks(self.cells[block].to(like), self.shifts[block].to(like.device), self.size)
 
 
-def _draw_masks(count: int, grid: Grid, size: Grid, seed: int) -> _MaskDraws:
+def draw_masks(count: int, grid: Grid, size: Grid, seed: int) -> MaskDraws:
+    """Draw masks of `grid` cells for images of `size` pixels."""
     generator = torch.Generator().manual_seed(seed)
     cells = (torch.rand(count, *grid, generator=generator) < KEPT).float()
     sides = [-(-side // cells) for side, cells in zip(size, grid, strict=True)]
     shifts = (torch.rand(count, 2, generator=generator) * torch.tensor(sides)).long()
     rows, columns = (mask_law(*axis) for axis in zip(size, grid, sides, strict=True))
-    return _MaskDraws(cells, shifts, (rows, columns), size)
+    return MaskDraws(cells, shifts, (rows, columns), size)
 
 
 def _drawn_until(  # noqa: PLR0913 - three inputs and what is drawn
     model: nn.Module,
     images: Images,
     targets: Labels,
-    draws: _MaskDraws,
+    draws: MaskDraws,
     copies: int,
     error: float | None,
     batch_size: int,
@@ -164,7 +162,7 @@ def _drawn_until(  # noqa: PLR0913 - three inputs and what is drawn
     offset, weights, beta = scores[0, 0].clone(), scores[0].clone(), features.new_zeros(features.shape[1], len(images))
     for block in torch.arange(units).split(units if error is None else BLOCK // copies):
         rows, drawn = drawing.waiting, int(block[-1]) + 1
-        scores[:, block[:, None], rows] = _mask_scores(
+        scores[:, block[:, None], rows] = mask_scores(
             model, images[rows], targets[rows], draws, block, copies, batch_size
         )
         estimated = masked_estimate(features[:drawn], scores[:, :drawn, rows], draws.laws)
@@ -174,14 +172,14 @@ def _drawn_until(  # noqa: PLR0913 - three inputs and what is drawn
         if not len(drawing.waiting):
             break
     record_errors(drawing.errors)
-    return MaskEstimate(offset, weights, beta, drawing.errors)
+    return MaskEstimate(offset, weights[:drawn], beta, drawing.errors)
 
 
-def _mask_scores(  # noqa: PLR0913 - three inputs and what is drawn
+def mask_scores(  # noqa: PLR0913 - three inputs and what is drawn
     model: nn.Module,
     images: Images,
     targets: Labels,
-    draws: _MaskDraws,
+    draws: MaskDraws,
     block: Int[Tensor, " n"],
     copies: int,
     batch_size: int,
@@ -198,6 +196,16 @@ def _mask_scores(  # noqa: PLR0913 - three inputs and what is drawn
         scores = head.probability(torch.cat(logits))[:, inputs.classes].unflatten(0, (len(states), -1))
         parts.append(scores[:, inputs.image_index, inputs.class_index].unflatten(0, (copies, -1)).double().cpu())
     return torch.cat(parts, dim=1)
+
+
+def mask_maps(images: Images, draws: MaskDraws, estimated: MaskEstimate, batch_size: int) -> Maps:
+    """Return the map of each image from an estimate: the part that is known, and the weighted sum of the masks."""
+    known = expected_maps(estimated.beta, draws.laws) + estimated.offset[:, None, None]
+    total = at_least_float32(images.new_zeros(len(images), images[0, 0].numel()))
+    for block in torch.arange(len(estimated.weights)).split(copies_per_pass(images[:1], batch_size)):
+        with torch.autocast(images.device.type, enabled=False):  # it would round the sum
+            total += estimated.weights[block].T.to(total) @ (draws.shown(block, total) - KEPT).flatten(1)
+    return (total.view(-1, *images.shape[2:]) + known.to(total)).float()
 
 
 def shifted_masks(cells: MaskCells, shifts: Int[Tensor, "n 2"], size: Grid) -> Float[Tensor, "n h w"]:

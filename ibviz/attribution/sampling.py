@@ -55,27 +55,38 @@ def units_in(draws: int, sampling: Sampling) -> int:
 
 
 def relative_error(squares: RowValues, total: RowValues, units: int, size: RowValues) -> RowValues:
-    """Return the standard error of a mean of units, as a share of the size of the map.
+    """Return the standard error of a mean of units, relative to the size of the map; see `as_share`.
 
     Args:
         squares: Sum of the squared norms of the units.
         total: Squared norm of the sum of the units.
         units: Number of units.
-        size: Norm of the map.
+        size: Norm of the estimated map.
 
     Returns:
-        0 if all units are equal up to rounding; `inf` for a single unit or for a map of size 0.
+        0 if all units are equal up to rounding, and `inf` for a single unit.
 
     >>> ones = torch.ones(1, dtype=torch.float64)
-    >>> relative_error(4 * ones, 4 * ones, 2, ones).item(), relative_error(ones, ones, 1, ones).item()
+    >>> relative_error(4 * ones, 4 * ones, 2, 2**0.5 * ones).item(), relative_error(ones, ones, 1, ones).item()
     (1.0, inf)
     """
     if units < 2:
         return torch.full_like(size, torch.inf)
     spread = squares - total / units
     spread = spread.masked_fill(spread <= squares * torch.finfo(torch.float32).eps, 0)  # rounding alone
-    error = (spread / (units * (units - 1))).sqrt()
-    return (error / size).masked_fill(error == 0, 0)
+    return as_share((spread / (units * (units - 1))).sqrt(), size)
+
+
+def as_share(error: RowValues, size: RowValues) -> RowValues:
+    """Return a standard error as a share of the size of the true map; `inf` if the estimated map is noise.
+
+    Noise makes a map larger, by its own square in the mean, so that this much is taken off the square of its size.
+
+    >>> as_share(torch.tensor([3.0, 2.0, 0.0]), torch.tensor([5.0, 2.0, 0.0]))
+    tensor([0.7500,    inf, 0.0000])
+    """
+    share = error / (size.square() - error.square()).clamp(min=0).sqrt()
+    return share.masked_fill(error == 0, 0)
 
 
 class Drawing:

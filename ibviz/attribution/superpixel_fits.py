@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ibviz.attribution.control_variate import cross_fit
-from ibviz.attribution.sampling import COPIES, RowValues, Sampling, relative_error
+from ibviz.attribution.sampling import COPIES, RowValues, Sampling, as_share, relative_error
 
 LIME_KERNEL = 0.25  # width of LIME's kernel on images, in cosine distance
 LIME_RIDGE = 1.0  # penalty of LIME's regression
@@ -132,7 +132,7 @@ def _regression_errors(
     units = (influence[:, None] * rest[:, :, None]).unflatten(0, (-1, COPIES[sampling])).sum(1)
     spread = _norm(units, parts).square().sum(0).sqrt() * (rows / (rows - parameters)) ** 0.5
     size = _norm(values, parts)
-    return (spread / size).masked_fill(spread <= size * torch.finfo(torch.float32).eps, 0)
+    return as_share(spread.masked_fill(spread <= size * torch.finfo(torch.float32).eps, 0), size)
 
 
 def _norm(values: Float[Tensor, "*rows superpixels"], parts: Superpixels) -> Float[Tensor, "*rows"]:
