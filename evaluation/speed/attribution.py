@@ -39,12 +39,12 @@ from ibviz.progress import progress
 Run = Callable[[], object]
 DRAWS: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 16, "tolerance": float("inf")},  # no more of them than the peer takes
-    "smooth_grad": {"samples": 8},
+    "smooth_grad": {"samples": 8, "sampling": "plain"},
     "var_grad": {"samples": 8},
-    "gradient_shap": {"samples": 8},
-    "rise": {"masks": 64},
-    "lime": {"samples": 64, "segments": 30},
-    "kernel_shap": {"samples": 64, "segments": 30},
+    "gradient_shap": {"samples": 8, "sampling": "plain"},
+    "rise": {"masks": 64, "sampling": "plain"},
+    "lime": {"samples": 64, "sampling": "plain", "segments": 30},
+    "kernel_shap": {"samples": 64, "sampling": "plain", "segments": 30},
     "feature_ablation": {"segments": 30},
 }
 TORCHCAM = {
