@@ -1,12 +1,12 @@
 """The error of sampling methods against the number of passes, paired beside plain draws, on photographs.
 
-usage: python -m evaluation.passes DATA [--out evaluation/results/passes] [--photographs 8] [--side 96]
+usage: python -m evaluation.passes DATA [--out evaluation/results/passes] [--photographs 8] [--side 128]
 
-DATA holds `imagenet_model/{mobilenet_v2,squeezenet1_1}.safetensors` and `photos/annotations.json` with
-`photos/images`. The first photographs with an object of an ImageNet class are explained, for the class that the network
-predicts. Each map is held to two long runs of the paired estimator with other seeds, minus the mean over pixels, and the
-error is the norm of the difference over the norm of the true map (see `compared`). `passes.json` gets the rows of each finished job, so that the same command
-goes on where it was stopped; at the end it writes `passes.png` and prints the table of `README.md`.
+DATA holds `imagenet_model/{mobilenet_v2,squeezenet1_1}.safetensors` and `photos/annotations.json` with `photos/images`.
+The first photographs with an object of an ImageNet class are explained, for the class that the network predicts. Each
+map is held to two long runs of the paired estimator with other seeds; the error is the norm of the difference of maps
+minus their mean, over the norm of the true map (see `compared`). `passes.json` gets the rows of each finished job, so
+that the same command goes on where it was stopped; at the end it writes `errors.png` and `table.md`.
 """
 
 import argparse
@@ -206,8 +206,9 @@ def main(data: Path, out: Path, count: int, side: int) -> None:
         record["seconds"] += round(time.perf_counter() - begun, 1)
         with replacing(path) as beside:
             beside.write_text(json.dumps(record, indent=1) + "\n")
-    draw(record).save(out / "passes.png", dpi=200, data=False)
-    print("\n\n".join(tables(record)))
+    draw(record).save(out / "errors.png", dpi=200, data=False)
+    with replacing(out / "table.md") as beside:
+        beside.write_text("\n\n".join(tables(record)) + "\n")
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def _drawn_until(  # noqa: PLR0913 - three inputs and what is drawn
 ) -> MaskEstimate:
     """Return the estimate of each image from as many masks as it takes to reach the standard error, or from all."""
     drawing, features = Drawing(len(images), error), mask_features(draws.cells, draws.shifts, draws.laws)
-    units = len(features)
+    units, drawn = len(features), 0
     scores = features.new_zeros(copies, units, len(images))
     offset, weights, beta = scores[0, 0].clone(), scores[0].clone(), features.new_zeros(features.shape[1], len(images))
     for block in torch.arange(units).split(units if error is None else BLOCK // copies):

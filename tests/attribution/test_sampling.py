@@ -15,6 +15,7 @@ from networks import TwoParts
 from torch import Tensor, nn
 
 from ibviz.attribution import METHODS, explain, recorded_errors
+from ibviz.attribution.methods import values
 from ibviz.attribution.superpixels import kernel_shap, superpixels
 from ibviz.errors import InputError
 from ibviz.types import Maps
@@ -188,14 +189,13 @@ def test_drawing_ends_for_each_image_by_itself_when_its_error_is_reached(method)
         explain(TwoParts(), images, method, targets=targets, **options, **number)
     limit = 1.7 * max(whole)  # about a third of the draws
     with recorded_errors() as together:
-        maps = explain(TwoParts(), images, method, targets=targets, error=limit, **options, **number)
+        maps = values(explain(TwoParts(), images, method, targets=targets, error=limit, **options, **number))
     passes = []
     for place in range(3):
         network = Counted()
+        given = {"targets": targets[[place]], "error": limit, **options, **number}
         with recorded_errors() as alone:
-            found = explain(
-                network, images[[place]], method, targets=targets[[place]], error=limit, **options, **number
-            )
+            found = values(explain(network, images[[place]], method, **given))
         close(found[0], maps[place], rtol=1e-3, atol=1e-6)
         assert alone[0] == pytest.approx(together[place], rel=1e-3)
         assert alone[0] <= limit
