@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ibviz.attribution import METHODS, explain, recorded_errors
 from ibviz.attribution.methods import values
+from ibviz.attribution.superpixel_fits import Superpixels, fit_kernel_shap, kernel_choices
 from ibviz.attribution.superpixels import kernel_shap, superpixels
 from ibviz.errors import InputError
 from ibviz.types import Maps
@@ -129,6 +130,28 @@ def test_kernel_shap_from_pairs_is_unbiased_from_any_number_and_adds_up():
     assert ((found.mean(0) - exact).abs() < 4 * error).all()
     assert (error < 0.2 * exact.std()).all()
     close(found.sum(1), exact.sum().expand(len(SEEDS)), rtol=1e-4, atol=1e-6)
+
+
+def test_the_fit_of_kernel_shap_is_unbiased_from_three_pairs():
+    """A game of five players with products of three; many draws, as no network is asked."""
+    worth = torch.tensor([1.0, -0.5, 0.8, 0.3, -1.2], dtype=torch.float64)
+
+    def game(choices: Tensor) -> Tensor:
+        return ((choices @ worth) ** 3 + choices @ worth.flip(0))[:, None]
+
+    def of_team(team: tuple[int, ...]) -> float:
+        shown = torch.zeros(1, 5, dtype=torch.float64)
+        shown[0, list(team)] = 1
+        return game(shown).item()
+
+    parts, values = Superpixels(torch.full((5,), 0.2), torch.full((5,), 0.2)), []
+    for seed in range(500):
+        choices = kernel_choices(3, 5, "paired", torch.Generator().manual_seed(seed))
+        values.append(fit_kernel_shap("paired", choices, game(choices), parts).values[0])
+    found, exact = torch.stack(values), torch.tensor(reference.shapley(of_team, 5), dtype=torch.float64)
+    error = found.std(0) / len(found) ** 0.5
+    assert ((found.mean(0) - exact).abs() < 4.5 * error).all()
+    assert (error < 0.1 * exact.std()).all()  # a test that could fail
 
 
 @pytest.mark.parametrize(("method", "bound"), [("smooth_grad", 1.2), ("gradient_shap", 4.0)])
