@@ -39,13 +39,13 @@ TOLERANCE = 2e-3  # of the largest number of the map that is right
 TARGETS = torch.tensor([1, 3])
 OPTIONS: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 4, "tolerance": float("inf")},
-    "smooth_grad": {"samples": 3},
+    "smooth_grad": {"samples": 3, "sampling": "plain"},
     "var_grad": {"samples": 3},
-    "gradient_shap": {"samples": 3},
-    "rise": {"masks": 4},
+    "gradient_shap": {"samples": 3, "sampling": "plain"},
+    "rise": {"masks": 4, "sampling": "plain"},
     "feature_ablation": {"segments": 4},
-    "lime": {"samples": 12, "segments": 4},
-    "kernel_shap": {"samples": 24, "segments": 4},
+    "lime": {"samples": 12, "sampling": "plain", "segments": 4},
+    "kernel_shap": {"samples": 24, "sampling": "plain", "segments": 4},
     "iba": {"steps": 2, "samples": 2},
 }
 LAYERED = {

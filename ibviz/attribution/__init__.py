@@ -12,6 +12,7 @@ from ibviz.attribution.information import feature_statistics
 from ibviz.attribution.map_files import SavedMaps, load_maps, save_maps
 from ibviz.attribution.methods import explain
 from ibviz.attribution.randomisation import randomise
+from ibviz.attribution.sampling import recorded_errors
 
 if TYPE_CHECKING:
     from ibviz.attribution.ib_attention import IBAttention as IBAttention
@@ -26,6 +27,7 @@ __all__ = [
     "feature_statistics",
     "load_maps",
     "randomise",
+    "recorded_errors",
     "save_maps",
 ]
 

@@ -22,6 +22,8 @@ from ibviz.attribution.forward_pass import (
     images_per_pass,
     in_memory_format,
 )
+from ibviz.attribution.noise import CopyNoise, mean_under_noise
+from ibviz.attribution.sampling import ErrorLimit, Sampling, units_in
 from ibviz.settings import Count
 from ibviz.types import Images, Labels, Maps
 
@@ -115,12 +117,14 @@ def _change_from_black(model: nn.Module, images: Images, targets: Labels) -> Flo
     return image - black
 
 
-def smooth_grad(  # noqa: PLR0913 - three inputs, four options
+def smooth_grad(  # noqa: PLR0913 - three inputs, six options
     model: nn.Module,
     images: Images,
     targets: Labels,
     *,
     samples: Count = 50,
+    sampling: Sampling = "paired",
+    error: ErrorLimit | None = None,
     deviation: NotNegative = 0.15,
     seed: int = 0,
     batch_size: Count = 64,
@@ -131,15 +135,22 @@ def smooth_grad(  # noqa: PLR0913 - three inputs, four options
         model: Any network.
         images: `(b, channels, h, w)` in [0, 1].
         targets: Class of each image.
-        samples: Noisy copies per image.
+        samples: Most noisy copies per image.
+        sampling: "paired" for noise that comes with its negative (an odd number of samples is rounded up), or "plain".
+        error: Draw in blocks of 64 samples until the standard error is below this share of the size of the mean
+            gradient, for each image by itself; None to draw all. Both are root mean squares over pixels and colours;
+            `ibviz.attribution.recorded_errors` tells the error reached.
         deviation: Standard deviation of the noise, as a share of the range of the pixels.
         seed: Seed of the noise.
         batch_size: The most copies in one pass.
     """
-    draws, total = torch.Generator().manual_seed(seed), torch.zeros_like(at_least_float32(images))
-    for copies in noisy_copies(images, samples, deviation, draws, batch_size):
-        total += at_least_float32(_gradients(model, copies, targets)).sum(0)
-    return (total / samples).abs().amax(1).float()
+
+    def value(copies: Copies, rows: Labels, _: Int[Tensor, " n"]) -> Copies:
+        return at_least_float32(_gradients(model, copies, targets[rows]))
+
+    draws = torch.Generator().manual_seed(seed)
+    noise = CopyNoise(units_in(samples, sampling), sampling, deviation, draws)
+    return mean_under_noise(value, images, noise, error, batch_size).abs().amax(1).float()
 
 
 def var_grad(  # noqa: PLR0913 - three inputs, four options
@@ -173,12 +184,14 @@ def var_grad(  # noqa: PLR0913 - three inputs, four options
     return (squares / samples - (total / samples).square()).clamp(min=0).sum(1).float()
 
 
-def gradient_shap(  # noqa: PLR0913 - three inputs, four options
+def gradient_shap(  # noqa: PLR0913 - three inputs, six options
     model: nn.Module,
     images: Images,
     targets: Labels,
     *,
     samples: Count = 50,
+    sampling: Sampling = "paired",
+    error: ErrorLimit | None = None,
     deviation: NotNegative = 0.1,
     seed: int = 0,
     batch_size: Count = 64,
@@ -186,13 +199,19 @@ def gradient_shap(  # noqa: PLR0913 - three inputs, four options
     """GradientSHAP (Lundberg 2017): noisy copies times their gradient at a random point on the path from black.
 
     It is the mean over copies, summed over colours. Only the expectation of a map over all draws sums to
-    f(image) - f(black), not the mean of `samples` of them.
+    f(image) - f(black), not the mean of `samples` of them. With "paired" noise comes with its negative at the same
+    point, and the points are stratified: one in each of as many equal parts of the path.
 
     Args:
         model: Any network.
         images: `(b, channels, h, w)` in [0, 1].
         targets: Class of each image.
-        samples: Noisy copies per image.
+        samples: Most noisy copies per image.
+        sampling: "paired" (an odd number of samples is rounded up) or "plain".
+        error: Draw in blocks of 64 samples until the standard error is below this share of the map's size, for each
+            image by itself; None to draw all. Both are root mean squares over pixels; with "paired" the standard error
+            is an upper bound, since it takes the points for independent. `ibviz.attribution.recorded_errors` tells
+            the error reached.
         deviation: Standard deviation of the noise, as a share of the range of the pixels.
         seed: Seed of the noise and of the points.
         batch_size: The most copies in one pass.
@@ -200,12 +219,17 @@ def gradient_shap(  # noqa: PLR0913 - three inputs, four options
     Returns:
         One signed value per pixel, in units of the logit.
     """
-    draws = torch.Generator().manual_seed(seed)
-    points = torch.rand(samples, 1, 1, 1, 1, generator=draws).to(images).split(copies_per_pass(images, batch_size))
-    total = torch.zeros_like(at_least_float32(images))
-    for point, copies in zip(points, noisy_copies(images, samples, deviation, draws, batch_size), strict=True):
-        total += (at_least_float32(copies) * _gradients(model, point * copies, targets)).sum(0)
-    return (total / samples).sum(1).float()
+    draws, units = torch.Generator().manual_seed(seed), units_in(samples, sampling)
+    if sampling == "plain":
+        points = torch.rand(units, generator=draws)
+    else:
+        points = (torch.randperm(units, generator=draws) + torch.rand(units, generator=draws)) / units
+
+    def value(copies: Copies, rows: Labels, number: Int[Tensor, " n"]) -> Float[Tensor, "n b h w"]:
+        at = points[number, None, None, None, None].to(copies)
+        return (at_least_float32(copies) * _gradients(model, at * copies, targets[rows])).sum(2)
+
+    return mean_under_noise(value, images, CopyNoise(units, sampling, deviation, draws), error, batch_size).float()
 
 
 def gradient(model: nn.Module, images: Images, targets: Labels) -> Images:

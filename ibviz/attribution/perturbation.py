@@ -5,7 +5,7 @@ neither on its batch nor on the device. An image that is explained for several t
 """
 
 from functools import partial
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +13,21 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ibviz.attribution.control_variate import (
+    MaskEstimate,
+    MaskLaw,
+    expected_maps,
+    mask_features,
+    mask_law,
+    masked_estimate,
+)
 from ibviz.attribution.forward_pass import (
     at_least_float32,
     copies_per_pass,
     distinct_inputs,
     predict_logits,
 )
+from ibviz.attribution.sampling import BLOCK, COPIES, Drawing, ErrorLimit, Sampling, record_errors, units_in
 from ibviz.errors import InputError
 from ibviz.heads import head_of
 from ibviz.settings import Count
@@ -73,12 +82,14 @@ def occlusion(
     return cast(Tensor, parts)[:, 0].float()
 
 
-def rise(  # noqa: PLR0913 - three inputs, four options
+def rise(  # noqa: PLR0913 - three inputs, six options
     model: nn.Module,
     images: Images,
     targets: Labels,
     *,
     masks: Count = 1000,
+    sampling: Sampling = "paired",
+    error: ErrorLimit | None = None,
     grid: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (7, 7),
     seed: int = 0,
     batch_size: Count = 64,
@@ -86,13 +97,20 @@ def rise(  # noqa: PLR0913 - three inputs, four options
     """RISE (Petsiuk 2018): mean of random masks, weighted by the target's probability for the masked image.
 
     Each cell of a mask is drawn 0 or 1; masks are enlarged bilinearly and shifted by up to a cell. All images share
-    them. The probability follows the network's head; for a regression it is the output itself.
+    them. The probability follows the network's head; for a regression it is the output itself. "plain" is the published
+    estimator, the mean of s M / E[M]. "paired" estimates the same map without bias: each mask comes with its complement
+    (antithetic draws), so that every cell is kept equally often, and the part of the scores that is linear in the mask
+    enters by its exact expectation (`attribution/control_variate.py`).
 
     Args:
         model: Any network.
         images: `(b, channels, h, w)` in [0, 1].
         targets: Class of each image.
-        masks: Number of masks; noise falls with its square root. The paper takes 4000 to 8000 at 224 pixels.
+        masks: Most masks per image; noise falls with their square root. The paper takes 4000 to 8000 at 224 pixels.
+        sampling: "paired" (an odd number of masks is rounded up) or "plain".
+        error: Draw in blocks of 64 masks until the standard error is below this share of the map's size, for each
+            image by itself; None to draw all. Both are root mean squares over a coarse grid of at most 8 x 8 cells, of
+            the map minus its mean; `ibviz.attribution.recorded_errors` tells the error reached.
         grid: Rows and columns of cells in a mask.
         seed: Seed of the masks.
         batch_size: The most masked images in one pass.
@@ -100,20 +118,94 @@ def rise(  # noqa: PLR0913 - three inputs, four options
     Returns:
         One value per pixel, in units of probability.
     """
+    draws = draw_masks(units_in(masks, sampling), grid, (images.shape[2], images.shape[3]), seed)
+    estimated = _drawn_until(model, images, targets, draws, COPIES[sampling], error, batch_size)
+    return mask_maps(images, draws, estimated, batch_size)
+
+
+class MaskDraws(NamedTuple):
+    """Random masks as cells and shifts, with their law along both axes; one of each pair."""
+
+    cells: MaskCells
+    shifts: Int[Tensor, "n 2"]
+    laws: tuple[MaskLaw, MaskLaw]
+    size: Grid
+
+    def shown(self, block: Int[Tensor, " n"], like: Tensor) -> Float[Tensor, "n h w"]:
+        """Return some of the masks, with the device and type of a tensor."""
+        return shifted_masks(self.cells[block].to(like), self.shifts[block].to(like.device), self.size)
+
+
+def draw_masks(count: int, grid: Grid, size: Grid, seed: int) -> MaskDraws:
+    """Draw masks of `grid` cells for images of `size` pixels."""
     generator = torch.Generator().manual_seed(seed)
-    cells = (torch.rand(masks, *grid, generator=generator) < KEPT).to(images)
-    sides = torch.tensor([-(-side // count) for side, count in zip(images.shape[2:], grid, strict=True)])
-    shifts = (torch.rand(masks, 2, generator=generator) * sides).long().to(images.device)
+    cells = (torch.rand(count, *grid, generator=generator) < KEPT).float()
+    sides = [-(-side // cells) for side, cells in zip(size, grid, strict=True)]
+    shifts = (torch.rand(count, 2, generator=generator) * torch.tensor(sides)).long()
+    rows, columns = (mask_law(*axis) for axis in zip(size, grid, sides, strict=True))
+    return MaskDraws(cells, shifts, (rows, columns), size)
+
+
+def _drawn_until(  # noqa: PLR0913 - three inputs and what is drawn
+    model: nn.Module,
+    images: Images,
+    targets: Labels,
+    draws: MaskDraws,
+    copies: int,
+    error: float | None,
+    batch_size: int,
+) -> MaskEstimate:
+    """Return the estimate of each image from as many masks as it takes to reach the standard error, or from all."""
+    drawing, features = Drawing(len(images), error), mask_features(draws.cells, draws.shifts, draws.laws)
+    units, drawn = len(features), 0
+    scores = features.new_zeros(copies, units, len(images))
+    offset, weights, beta = scores[0, 0].clone(), scores[0].clone(), features.new_zeros(features.shape[1], len(images))
+    for block in torch.arange(units).split(units if error is None else BLOCK // copies):
+        rows, drawn = drawing.waiting, int(block[-1]) + 1
+        scores[:, block[:, None], rows] = mask_scores(
+            model, images[rows], targets[rows], draws, block, copies, batch_size
+        )
+        estimated = masked_estimate(features[:drawn], scores[:, :drawn, rows], draws.laws)
+        offset[rows], beta[:, rows] = estimated.offset, estimated.beta
+        weights[:drawn, rows] = estimated.weights
+        drawing.reach(estimated.errors)
+        if not len(drawing.waiting):
+            break
+    record_errors(drawing.errors)
+    return MaskEstimate(offset, weights[:drawn], beta, drawing.errors)
+
+
+def mask_scores(  # noqa: PLR0913 - three inputs and what is drawn
+    model: nn.Module,
+    images: Images,
+    targets: Labels,
+    draws: MaskDraws,
+    block: Int[Tensor, " n"],
+    copies: int,
+    batch_size: int,
+) -> Float[Tensor, "copies n b"]:
+    """Return the target's probability for each image under masks and, if there are two copies, their complements."""
     inputs, head = distinct_inputs(images, targets), head_of(model)
-    rows = copies_per_pass(inputs.images, batch_size)
+    rows, parts = copies_per_pass(inputs.images, batch_size), []
+    for some in block.split(max(1, rows // copies)):
+        masks = draws.shown(some, images)
+        states = torch.cat([masks, 1 - masks]) if copies == 2 else masks
+        logits = [
+            predict_logits(model, (part[:, None, None] * inputs.images).flatten(0, 1)) for part in states.split(rows)
+        ]
+        scores = head.probability(torch.cat(logits))[:, inputs.classes].unflatten(0, (len(states), -1))
+        parts.append(scores[:, inputs.image_index, inputs.class_index].unflatten(0, (copies, -1)).double().cpu())
+    return torch.cat(parts, dim=1)
+
+
+def mask_maps(images: Images, draws: MaskDraws, estimated: MaskEstimate, batch_size: int) -> Maps:
+    """Return the map of each image from an estimate: the part that is known, and the weighted sum of the masks."""
+    known = expected_maps(estimated.beta, draws.laws) + estimated.offset[:, None, None]
     total = at_least_float32(images.new_zeros(len(images), images[0, 0].numel()))
-    for part, shift in zip(cells.split(rows), shifts.split(rows), strict=True):
-        seen = shifted_masks(part, shift, (images.shape[2], images.shape[3]))
-        states = (seen[:, None, None] * inputs.images).flatten(0, 1)
-        scores = head.probability(predict_logits(model, states))[:, inputs.classes].unflatten(0, (len(seen), -1))
+    for block in torch.arange(len(estimated.weights)).split(copies_per_pass(images[:1], batch_size)):
         with torch.autocast(images.device.type, enabled=False):  # it would round the sum
-            total += scores[:, inputs.image_index, inputs.class_index].to(total).T @ seen.flatten(1).to(total)
-    return (total.view(-1, *images.shape[2:]) / (KEPT * masks)).float()
+            total += estimated.weights[block].T.to(total) @ (draws.shown(block, total) - KEPT).flatten(1)
+    return (total.view(-1, *images.shape[2:]) + known.to(total)).float()
 
 
 def shifted_masks(cells: MaskCells, shifts: Int[Tensor, "n 2"], size: Grid) -> Float[Tensor, "n h w"]:

@@ -1,4 +1,4 @@
-"""Superpixel methods: ablation, LIME and KernelSHAP through Captum, over superpixels that turn black.
+"""Superpixel methods: ablation, LIME and KernelSHAP over superpixels that turn black.
 
 Superpixels are those of SLIC (Achanta 2012) for each image, in the variant that chooses the weight of colour against
 distance itself: with a fixed weight a noisy image becomes a single superpixel. Pixels of a superpixel share a value.
@@ -6,13 +6,12 @@ Random draws follow from `seed` alone and are shared by all images, so that a ma
 the device. An image that is explained for several targets passes the network once.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -23,12 +22,22 @@ from ibviz.attribution.forward_pass import (
     images_per_pass,
     predict_logits,
 )
+from ibviz.attribution.sampling import BLOCK, Drawing, ErrorLimit, Sampling, record_errors, units_in
+from ibviz.attribution.superpixel_fits import (
+    Choices,
+    ChoiceScores,
+    Coefficients,
+    Superpixels,
+    fit_kernel_shap,
+    fit_lime,
+    kernel_choices,
+    random_choices,
+)
 from ibviz.errors import InputError, not_finite
 from ibviz.heads import Logits
 from ibviz.settings import Count
 from ibviz.types import Images, Labels, Maps
 
-LIME_KERNEL = 0.25  # width of LIME's kernel on images, in cosine distance
 AtLeastTwo = Annotated[int, Field(ge=2)]
 SuperpixelIndex = Int[Tensor, "n h w"]  # the number of the superpixel of each pixel
 
@@ -60,25 +69,32 @@ def feature_ablation(
     return cast(Tensor, parts)[:, 0].float()
 
 
-def lime(  # noqa: PLR0913 - three inputs, four options
+def lime(  # noqa: PLR0913 - three inputs, six options
     model: nn.Module,
     images: Images,
     targets: Labels,
     *,
     samples: AtLeastTwo = 500,
+    sampling: Sampling = "paired",
+    error: ErrorLimit | None = None,
     segments: AtLeastTwo = 50,
     seed: int = 0,
     batch_size: Count = 64,
 ) -> Maps:
     """LIME (Ribeiro 2016): weights of a ridge regression of the target's logit on the superpixels that are shown.
 
-    Samples more like the image weigh more, by cosine distance. Computed by Captum.
+    Samples more like the image weigh more, by cosine distance. With "plain" the map is that of Captum for the same
+    seed; with "paired" each choice of superpixels comes with its complement, and the regression is the same.
 
     Args:
         model: Any network.
         images: `(b, channels, h, w)` in [0, 1].
         targets: Class of each image.
-        samples: Random choices of superpixels per image.
+        samples: Most random choices of superpixels per image.
+        sampling: "paired" (an odd number of samples is rounded up) or "plain".
+        error: Draw in blocks of 64 samples until the standard error is below this share of the map's size, for each
+            image by itself; None to draw all. Both are root mean squares over pixels, of the map minus its mean;
+            `ibviz.attribution.recorded_errors` tells the error reached.
         segments: Approximate number of superpixels per image.
         seed: Seed of the choices.
         batch_size: The most changed images in one pass.
@@ -86,39 +102,43 @@ def lime(  # noqa: PLR0913 - three inputs, four options
     Returns:
         One value per pixel, in units of the logit.
     """
-    from captum._utils.models.linear_model import SkLearnRidge
-    from captum.attr import Lime
-    from captum.attr._core.lime import get_exp_kernel_similarity_function
+    inputs = distinct_inputs(images, targets)
+    index, units = superpixels(inputs.images, segments), units_in(samples, sampling)
 
-    kernel = get_exp_kernel_similarity_function("cosine", kernel_width=LIME_KERNEL)
-    inputs, rows = distinct_inputs(images, targets), images_per_pass(images, batch_size)
+    def drawn(count: int) -> Choices:
+        return random_choices(units, count, sampling, torch.Generator().manual_seed(seed))
 
-    def attribute(network: Callable[[Images], Logits], **given: Any) -> Tensor:
-        method = Lime(network, interpretable_model=SkLearnRidge(alpha=1.0), similarity_func=kernel)
-        return method.attribute(**given, n_samples=samples, perturbations_per_eval=rows)
-
-    return _attribute_per_image(model, attribute, inputs, superpixels(inputs.images, segments), seed)
+    return _maps_from_choices(model, inputs, index, drawn, partial(fit_lime, sampling), error, batch_size)
 
 
-def kernel_shap(  # noqa: PLR0913 - three inputs, four options
+def kernel_shap(  # noqa: PLR0913 - three inputs, six options
     model: nn.Module,
     images: Images,
     targets: Labels,
     *,
     samples: AtLeastTwo = 500,
+    sampling: Sampling = "paired",
+    error: ErrorLimit | None = None,
     segments: AtLeastTwo = 50,
     seed: int = 0,
     batch_size: Count = 64,
 ) -> Maps:
     """KernelSHAP (Lundberg 2017): Shapley values of superpixels by weighted regression; sum f(image) - f(black).
 
-    Computed by Captum.
+    With "plain" the map is that of Captum for the same seed. With "paired" each choice of superpixels comes with its
+    complement (Covert and Lee 2021), and the regression's matrix is not estimated but exact, which makes the map
+    unbiased; see `fit_kernel_shap`.
 
     Args:
         model: Any network.
         images: `(b, channels, h, w)` in [0, 1].
         targets: Class of each image.
-        samples: Random choices of superpixels per image, at least one per superpixel.
+        samples: Most choices of superpixels per image, with the whole image and the black one; at least one per
+            superpixel.
+        sampling: "paired" (an odd number of samples is rounded up) or "plain".
+        error: Draw in blocks of 64 samples until the standard error is below this share of the map's size, for each
+            image by itself; None to draw all. Both are root mean squares over pixels, of the map minus its mean;
+            `ibviz.attribution.recorded_errors` tells the error reached.
         segments: Approximate number of superpixels per image.
         seed: Seed of the choices.
         batch_size: The most changed images in one pass.
@@ -130,9 +150,7 @@ def kernel_shap(  # noqa: PLR0913 - three inputs, four options
         InputError: If there are fewer samples than superpixels, which do not determine the regression, or if an image
             has a single superpixel.
     """
-    from captum.attr import KernelShap
-
-    inputs, rows = distinct_inputs(images, targets), images_per_pass(images, batch_size)
+    inputs = distinct_inputs(images, targets)
     index = superpixels(inputs.images, segments)
     fewest, most = (int(count) + 1 for count in index.flatten(1).amax(1).aminmax())
     if fewest < 2 or samples < most:
@@ -141,10 +159,12 @@ def kernel_shap(  # noqa: PLR0913 - three inputs, four options
             f"{samples} samples for {fewest} to {most}; change samples or segments"
         )
 
-    def attribute(network: Callable[[Images], Logits], **given: Any) -> Tensor:
-        return KernelShap(network).attribute(**given, n_samples=samples, perturbations_per_eval=rows)
+    units = max(1, units_in(samples - 2, sampling))  # beside the image and black
 
-    return _attribute_per_image(model, attribute, inputs, index, seed)
+    def drawn(count: int) -> Choices:
+        return kernel_choices(units, count, sampling, torch.Generator().manual_seed(seed))
+
+    return _maps_from_choices(model, inputs, index, drawn, partial(fit_kernel_shap, sampling), error, batch_size)
 
 
 def superpixels(images: Images, segments: int) -> Int[Tensor, "b h w"]:
@@ -160,50 +180,55 @@ def superpixels(images: Images, segments: int) -> Int[Tensor, "b h w"]:
     return torch.stack([torch.from_numpy(part) for part in parts]).to(images.device)
 
 
-class _CachedNetwork:
-    """A network that keeps its logits of some classes and returns them again if the same passes are repeated."""
-
-    def __init__(self, model: nn.Module, classes: Labels) -> None:
-        self.model, self.classes, self.passes, self.next = model, classes, list[Tensor](), 0
-
-    def __call__(self, images: Images) -> Logits:
-        if self.next == len(self.passes):
-            self.passes.append(predict_logits(self.model, images)[:, self.classes])
-        self.next += 1
-        return self.passes[self.next - 1]
-
-
-def _attribute_per_image(
-    model: nn.Module, attribute: Callable[..., Tensor], inputs: DistinctInputs, superpixel: SuperpixelIndex, seed: int
+def _maps_from_choices(  # noqa: PLR0913 - three inputs, what is drawn and what is fitted
+    model: nn.Module,
+    inputs: DistinctInputs,
+    index: SuperpixelIndex,
+    drawn: Callable[[int], Choices],
+    fit: Callable[[Choices, ChoiceScores, Superpixels], Coefficients],
+    error: float | None,
+    batch_size: int,
 ) -> Maps:
-    """Return the maps of one regression per image and target, as Captum fits only one at a time.
+    """Return the maps of one regression per image and target, with a value per superpixel.
 
-    The choices of superpixels follow from `seed`, so that the targets of an image share its passes.
+    The choices of superpixels depend on their number alone, so that the targets of an image share its passes.
     """
-    maps, networks = [], [_CachedNetwork(model, inputs.classes) for _ in inputs.images]
-    for place, target in zip(inputs.image_index.tolist(), inputs.class_index.tolist(), strict=True):
-        networks[place].next = 0
-        image, mask = inputs.images[place : place + 1], superpixel[place][None, None]
-        with seeded(seed), finite_scores():
-            part = attribute(networks[place], inputs=image, baselines=0.0, target=target, feature_mask=mask)
-        maps.append(part[:, 0])
-    return torch.cat(maps).float()
+    maps = torch.zeros(len(inputs.image_index), *index.shape[1:], device=index.device)
+    errors = torch.zeros(len(maps), dtype=torch.float64)
+    for place, image in enumerate(inputs.images):
+        rows = (inputs.image_index == place).nonzero().flatten().cpu()
+        classes, parts = inputs.classes[inputs.class_index[rows]], _superpixels_of(image, index[place])
+        choices, drawing, scores = drawn(len(parts.area)), Drawing(len(rows), error), []
+        for block in choices.split(len(choices) if error is None else BLOCK):
+            scores.append(_choice_scores(model, image, index[place], block, batch_size)[:, classes].double().cpu())
+            values, seen = torch.cat(scores), drawing.waiting
+            fitted = fit(choices[: len(values)], values[:, seen], parts)
+            maps[rows[seen]] = fitted.values[:, index[place].cpu()].to(maps)
+            drawing.reach(fitted.errors)
+            if not len(drawing.waiting):
+                break
+        errors[rows] = drawing.errors
+    record_errors(errors)
+    return maps
 
 
-@contextmanager
-def finite_scores() -> Iterator[None]:
-    """Raise `InputError` if a regression inside the block meets NaN."""
-    try:
-        yield
-    except ValueError as error:
-        if "NaN" not in str(error):
-            raise
-        raise not_finite("scores of the network") from error
+def _choice_scores(
+    model: nn.Module, image: Float[Tensor, "c h w"], index: Int[Tensor, "h w"], choices: Choices, batch_size: int
+) -> Logits:
+    """Return the logits of an image of which only the chosen superpixels are shown."""
+    logits = [
+        predict_logits(model, image * part.to(image)[:, index].unsqueeze(1))
+        for part in choices.split(images_per_pass(image[None], batch_size))
+    ]
+    scores = torch.cat(logits)
+    if not scores.isfinite().all():
+        raise not_finite("scores of the network")
+    return scores
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generator of the CPU inside the block: the only one from which Captum draws."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
+def _superpixels_of(image: Float[Tensor, "c h w"], index: Int[Tensor, "h w"]) -> Superpixels:
+    """Return the area and the energy of each superpixel, as shares of the image."""
+    flat = index.flatten().cpu()
+    area = flat.bincount().double()
+    energy = torch.zeros_like(area).index_add_(0, flat, image.double().square().sum(0).flatten().cpu())
+    return Superpixels(area / area.sum(), energy / energy.sum().clamp(min=torch.finfo(torch.float64).tiny))

@@ -42,6 +42,7 @@ class ShardHeader(BaseModel, extra="allow"):
 
     of: str = ""  # digest of network, method, options and images
     failures: list[tuple[list[int], str]] = []
+    errors: list[float | None] = []  # relative standard error of each map that was drawn at random; None: unknown
 
 
 class Shard(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import count
+from typing import Any
 
 from ibviz.benchmark.ranking import Frame
 from ibviz.metrics.metric import MetricFacts
@@ -53,6 +54,25 @@ def testing_limits(lines: Frame, metrics: Mapping[str, MetricFacts]) -> list[str
             reason = _limit(units, len(part), "clusters" if known else "images")
             labels_by_reason.setdefault(reason, []).append(metrics[str(metric)].label)
     return [f"{', '.join(labels)}: {reason}" for reason, labels in labels_by_reason.items()]
+
+
+def map_errors(model: str, circumstances: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about the standard errors of the maps that were drawn at random; older results have none.
+
+    >>> errors = [{"model": "vgg", "method": "RISE", "maps": 20, "median": 0.21, "largest": None}]
+    >>> print(*map_errors("vgg", {"map_errors": errors}))
+    Standard error of maps drawn at random, as a share of their size, median and largest: RISE 0.21 and unknown.
+    """
+    known = [own for own in circumstances.get("map_errors", []) if own["model"] == model]
+    shares = [
+        f"{own['method']} {_share(own['median'])} and {_share(own['largest'])}" for own in known if own["maps"] > 0
+    ]
+    about = "Standard error of maps drawn at random, as a share of their size, median and largest: "
+    return [f"{about}{', '.join(shares)}."] if shares else []
+
+
+def _share(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.2g}"
 
 
 def _limit(units: int, lines: int, unit_name: str) -> str:

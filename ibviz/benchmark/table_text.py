@@ -7,7 +7,7 @@ from typing import Any
 from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.summary import ALL_IMAGES, Summary
 from ibviz.benchmark.table_legend import legend
-from ibviz.benchmark.table_notes import cluster_notes, cluster_warning, testing_limits
+from ibviz.benchmark.table_notes import cluster_notes, cluster_warning, map_errors, testing_limits
 from ibviz.metrics.metric import MetricFacts
 from ibviz.models.reliance import REPLACEMENTS
 from ibviz.sheets import Sheet
@@ -111,6 +111,7 @@ def _main(
         *testing_limits(kept, metrics),
         *([MARKS] if marks and judged else _losses(table, {name: metrics[name].label for name in others})),
         *_excluded(kept, metrics),
+        *map_errors(str(kept.iloc[0]["model"]), circumstances),
         *_absent(str(kept.iloc[0]["model"]), metrics, circumstances),
     ]
     return _sheet(title, table, columns, notes)

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ibviz.errors import InputError, unknown
-from ibviz.heads import HEADS, Head, Logits, checked_output, head_of
+from ibviz.heads import HEADS, Head, Logits, checked_output, head_of, without_checks
 from ibviz.settings import name_in
 from ibviz.types import Images, Labels, Score, Scores
 
@@ -60,13 +60,17 @@ def scorer(
     measure, head = SCORES[kind], head_of(network)
 
     def score(states: Images, rows: Labels) -> Scores:
+        nonlocal head
         with (
             torch.inference_mode(),
             torch.autocast(states.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
         ):
             logits = checked_output(network(states), network).float()
         scores = measure(logits, classes[rows], head)
-        return scores if against is None else scores - measure(logits, against[rows], head)
+        if against is not None:
+            scores = scores - measure(logits, against[rows], head)
+        head = without_checks(head)  # the first pass tells whether the outputs are probabilities already
+        return scores
 
     return score
 

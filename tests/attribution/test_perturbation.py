@@ -84,7 +84,7 @@ def test_rise_is_its_definition_mask_by_mask(images):
             scores = model(images * mask).softmax(1).gather(1, TARGETS[:, None])[:, 0]
         expected += scores[:, None, None] * mask / (0.5 * draws)
     for batch_size in (1, 7, 64):
-        found = rise(model, images, TARGETS, masks=draws, grid=grid, seed=5, batch_size=batch_size)
+        found = rise(model, images, TARGETS, masks=draws, sampling="plain", grid=grid, seed=5, batch_size=batch_size)
         close(found, expected)
     masks = shifted_masks(cells, shifts, size)
     assert masks.shape == (6, *size)
@@ -175,7 +175,7 @@ def test_superpixel_methods_are_captums(images):
             torch.manual_seed(7)
             direct = method.attribute(one, target=target, feature_mask=mask, n_samples=30)
             function: Any = METHODS[name]
-            found = function(model, images, TARGETS, samples=30, segments=6, seed=7, batch_size=8)
+            found = function(model, images, TARGETS, samples=30, sampling="plain", segments=6, seed=7, batch_size=8)
             close(found[k], direct[0, 0], rtol=1e-3, atol=1e-6)
 
 

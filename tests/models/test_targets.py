@@ -99,7 +99,7 @@ def test_rise_weighs_masks_by_the_score_of_the_box(detected):
     draws = torch.Generator().manual_seed(0)
     cells = (torch.rand(12, 7, 7, generator=draws) < 0.5).float()
     masks = shifted_masks(cells, (torch.rand(12, 2, generator=draws) * torch.tensor([5, 6])).long(), (32, 40))
-    found = explain(model, IMAGES, "rise", targets=1, masks=12)
+    found = explain(model, IMAGES, "rise", targets=1, masks=12, sampling="plain")
     with torch.no_grad():
         scores = [by_loop(network([IMAGES[0] * mask])[0], boxes, classes, 0.5)[1] for mask in masks]
     close(found[0], (torch.tensor(scores)[:, None, None] * masks).sum(0) / 6, rtol=1e-4, atol=1e-6)  # pyright: ignore

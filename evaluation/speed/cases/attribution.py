@@ -18,12 +18,12 @@ from ibviz.attribution.methods import explain
 
 DRAWS: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 8, "tolerance": float("inf")},  # no more of them than the peer takes
-    "smooth_grad": {"samples": 8},
+    "smooth_grad": {"samples": 8, "sampling": "plain"},
     "var_grad": {"samples": 8},
-    "gradient_shap": {"samples": 8},
-    "rise": {"masks": 32},
-    "lime": {"samples": 32, "segments": 16},
-    "kernel_shap": {"samples": 32, "segments": 16},
+    "gradient_shap": {"samples": 8, "sampling": "plain"},
+    "rise": {"masks": 32, "sampling": "plain"},
+    "lime": {"samples": 32, "sampling": "plain", "segments": 16},
+    "kernel_shap": {"samples": 32, "sampling": "plain", "segments": 16},
     "feature_ablation": {"segments": 16},
 }
 MANY_PASSES = ("score_cam", "ablation_cam")

@@ -202,6 +202,7 @@ def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: 
         "images": len(images.labels),
         "forward_passes": 0,
         "failures": [],
+        "errors": [],
         "data": {},
         "skipped": [fault.name for fault in images.faults],
         "device": device(networks[0].model),
@@ -210,46 +211,43 @@ def judge_batch(networks: Sequence[Network], plan: Plan, read: ReadImages, out: 
         return JudgedBatch(tables, facts | {"data": {network.label: "" for network in networks}})
     for network in networks:
         batch = batch_for(network, read, plan.suite.target, annotated=plan.annotated)
-        own, passes, failures = _judge_network(network, plan, batch, out)
+        own, counts = _judge_network(network, plan, batch, out)
         if not tables["images"]:
             tables["images"] = _images(images, batch, max(0, plan.suite.pictures - read.start))
         for name, rows in own.items():
             tables[name] += [{"model": network.label, **row} for row in rows]
-        facts["forward_passes"] += passes
-        facts["failures"] += failures
+        facts |= {name: facts[name] + more for name, more in counts.items()}
         facts["data"][network.label] = batch.data
     return JudgedBatch(tables, facts)
 
 
 def _judge_network(
     network: Network, plan: Plan, batch: Batch, out: Path | None
-) -> tuple[dict[str, list[Row]], int, list[Row]]:
-    """Return the rows of one network, the number of masked images that it scored, and the failures."""
+) -> tuple[dict[str, list[Row]], dict[str, Any]]:
+    """Return the rows of one network, and facts: the number of masked images it scored, failures, errors of maps."""
     planned = plan.models[network.label]
     assert plan.grid is not None
     assert batch.probabilities is not None
     named = resolve_controls(entries(plan.suite), plan.grid, planned.average)
-    maps, failed = explain_batch(network, batch, {label: named[label] for label in planned.methods}, out)
+    explained = explain_batch(network, batch, {label: named[label] for label in planned.methods}, out)
     failures = [
         _failure(network, method, failure.places, failure.error)
-        for method, several in failed.items()
+        for method, several in explained.failures.items()
         for failure in several
     ]
     judged = judge(
         network.model,
         batch,
-        {label: values(own).to(batch.images.device) for label, own in maps.items()},
+        {label: values(own).to(batch.images.device) for label, own in explained.maps.items()},
         Rules(planned.protocols, plan.metrics, plan.suite.native, network.forward),
         failed=lambda method, places, error: failures.append(
             _failure(network, method, places.tolist(), failure_of(error))
         ),
     )
-    tables = {
-        "rows": value_rows(judged, batch),
-        "predictions": _predictions(batch.probabilities),
-        "curves": curve_rows(judged),
-    }
-    return tables, passes_of(judged), failures
+    predictions = _predictions(batch.probabilities)
+    tables = {"rows": value_rows(judged, batch), "predictions": predictions, "curves": curve_rows(judged)}
+    errors = [{"model": network.label, "method": method, "errors": own} for method, own in explained.errors.items()]
+    return tables, {"forward_passes": passes_of(judged), "failures": failures, "errors": errors}
 
 
 def device(model: Classifier) -> str:

@@ -1,5 +1,6 @@
 """Maps of one batch: read from the store, or computed and stored together with the failures."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 from ibviz.attribution.catalogue import Explanation
 from ibviz.attribution.controls import partner
 from ibviz.attribution.methods import concatenate, explain, predict
+from ibviz.attribution.sampling import recorded_errors
 from ibviz.benchmark.batch import Batch, OtherImages
 from ibviz.benchmark.class_match import match_classes
 from ibviz.benchmark.compiled import Forward
@@ -36,6 +38,14 @@ class Failure(NamedTuple):
 
     places: list[int]
     error: str
+
+
+class ExplainedBatch(NamedTuple):
+    """The maps of a batch by method label, and what is known of them."""
+
+    maps: dict[str, Explanation]  # NaN for images on which the method failed
+    failures: dict[str, list[Failure]]
+    errors: dict[str, list[float | None]]  # relative standard errors, of methods that draw; None: unknown
 
 
 class Network(NamedTuple):
@@ -147,10 +157,8 @@ def _format(model: Classifier) -> torch.memory_format:
     return torch.contiguous_format if first is None or first.is_contiguous() else torch.channels_last
 
 
-def explain_batch(
-    network: Network, batch: Batch, methods: Mapping[str, Entry], out: Path | None
-) -> tuple[dict[str, Explanation], dict[str, list[Failure]]]:
-    """Return the maps of a batch by method label, NaN for images on which the method failed, and the failures.
+def explain_batch(network: Network, batch: Batch, methods: Mapping[str, Entry], out: Path | None) -> ExplainedBatch:
+    """Return the maps of a batch, the failures, and the standard errors of maps that were drawn at random.
 
     Maps are read from the store in `out`, or computed and stored there; without `out` nothing is read or written. They
     have the precision of the store in each case.
@@ -161,17 +169,20 @@ def explain_batch(
         methods: Methods by label.
         out: The folder of the run, or None.
     """
-    maps: dict[str, Explanation] = {}
-    failures: dict[str, list[Failure]] = {}
+    explained = ExplainedBatch({}, {}, {})
     for label, entry in methods.items():
-        shard, failed = _shard(network, batch, label, entry, out)
-        maps[label] = unpack(shard)
+        shard, failed, errors = _shard(network, batch, label, entry, out)
+        explained.maps[label] = unpack(shard)
         if failed:
-            failures[label] = failed
-    return maps, failures
+            explained.failures[label] = failed
+        if errors:
+            explained.errors[label] = errors
+    return explained
 
 
-def _shard(network: Network, batch: Batch, label: str, entry: Entry, out: Path | None) -> tuple[Shard, list[Failure]]:
+def _shard(
+    network: Network, batch: Batch, label: str, entry: Entry, out: Path | None
+) -> tuple[Shard, list[Failure], list[float | None]]:
     others = batch.others if entry.method == "other_image" else None
     of = _identity(network, batch, entry, others)
     path = None if out is None else find_shard(out, network.label, label, batch.start)
@@ -183,16 +194,18 @@ def _shard(network: Network, batch: Batch, label: str, entry: Entry, out: Path |
                 f"{path} holds maps of {header['of']}, this run asks for {of}: other images, weights, code or "
                 "options than when it began; give another folder"
             )
-        return shard, [Failure(*failure) for failure in header["failures"]]
-    maps, present, failed = _computed(network.model, batch, entry, others)
+        return shard, [Failure(*failure) for failure in header["failures"]], header["errors"]
+    maps, present, failed, recorded = _computed(network.model, batch, entry, others)
+    errors = [error if math.isfinite(error) else None for error in recorded]
     if others is not None and not others.present.all():
         alone = (present & ~others.present).nonzero().flatten().tolist()
         present, failed = present & others.present, [*failed, Failure(alone, "the other image cannot be read")]
     shard = pack(maps, present)
     if out is not None:
         about = {"model": network.label, "method": label, "of": of, "failures": failed}
+        about |= {"errors": errors} if errors else {}
         write_shard(out, shard, start=batch.start, of=about)
-    return shard, failed
+    return shard, failed, errors
 
 
 def _identity(network: Network, batch: Batch, entry: Entry, others: OtherImages | None) -> str:
@@ -214,16 +227,19 @@ def _stored(path: Path) -> tuple[Shard, dict[str, Any]] | None:
 
 def _computed(
     model: Classifier, batch: Batch, entry: Entry, others: OtherImages | None
-) -> tuple[Explanation | None, Bool[Tensor, " b"], list[Failure]]:
+) -> tuple[Explanation | None, Bool[Tensor, " b"], list[Failure], list[float]]:
     """Compute the maps of all images at once or, if that fails, image by image, so that only some are missing."""
-    count, targets = len(batch.images), batch.targets.classes
+    count, targets, errors = len(batch.images), batch.targets.classes, list[float]()
 
     def maps(some: slice) -> Explanation:
         more: dict[str, Any] = {} if others is None else {"others": others.images[some]}
-        return explain(model, batch.images[some], entry.method, targets=targets[some], **entry.options, **more)
+        with recorded_errors() as recorded:
+            own = explain(model, batch.images[some], entry.method, targets=targets[some], **entry.options, **more)
+        errors.extend(recorded)
+        return own
 
     try:
-        return maps(slice(None)), _all(count), []
+        return maps(slice(None)), _all(count), [], errors
     except Exception as error:  # errors of the machine are raised again below
         whole = describe_error(error)  # as text, since the traceback would keep the activations of the batch
     parts: list[Explanation | None] = []
@@ -236,9 +252,9 @@ def _computed(
             failures.append(Failure([place], failure_of(error)))
     good = [part for part in parts if part is not None]
     if not good:
-        return None, ~_all(count), [Failure(list(range(count)), whole)]
+        return None, ~_all(count), [Failure(list(range(count)), whole)], []
     present = torch.tensor([part is not None for part in parts])
-    return concatenate([good[0] if part is None else part for part in parts]), present, failures
+    return concatenate([good[0] if part is None else part for part in parts]), present, failures, errors
 
 
 def _all(count: int) -> Bool[Tensor, " {count}"]:

@@ -100,12 +100,21 @@ class PartFailure(BaseModel):
     error: str
 
 
+class PartErrors(BaseModel):
+    """Relative standard errors of the maps of a method that draws at random; None: unknown."""
+
+    model: str
+    method: str
+    errors: list[float | None]
+
+
 class PartFacts(BaseModel):
     """The facts of a part beside its tables."""
 
     images: int = Field(ge=0)
     forward_passes: int
     failures: list[PartFailure]
+    errors: list[PartErrors] = []
     data: dict[str, str]  # hash of images and targets, by network
     skipped: list[str]
     device: str

@@ -212,7 +212,7 @@ def _with(plan: Plan, network: Network, first: ReadImages, chosen: Chosen, out: 
         batch = batch_for(network, first, suite.target, annotated=plan.annotated)
         named = entries(suite)
         asked = {label: entry for label, entry in named.items() if not entry.control}
-        maps, failures = explain_batch(network, batch, asked, out)
+        maps, failures, _ = explain_batch(network, batch, asked, out)
         fit = {label: own for label, own in maps.items() if not values(own).isnan().all()}
         if not fit and not plan.models:
             label, [failure, *_] = next(iter(failures.items()))
@@ -222,7 +222,7 @@ def _with(plan: Plan, network: Network, first: ReadImages, chosen: Chosen, out: 
         average = None if used is None else tuple(map(tuple, used.average.tolist()))
         named = resolve_controls(named, grid, average)
         controls = {label: entry for label, entry in named.items() if entry.control}
-        their_maps, their_failures = explain_batch(network, batch, controls, out)
+        their_maps, their_failures, _ = explain_batch(network, batch, controls, out)
     fit |= {label: own for label, own in their_maps.items() if not values(own).isnan().all()}
     unfit = {label: several[0].error for label, several in (failures | their_failures).items() if label not in fit}
     _forget(out, network.label, unfit)

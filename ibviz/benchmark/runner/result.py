@@ -1,6 +1,7 @@
 """The result of a run: its parts, possibly from several folders, assembled and described by circumstances."""
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -149,6 +150,7 @@ def _circumstances(plan: Plan, facts: Sequence[Facts], cards: Mapping[tuple[str,
         "images": sum(part["images"] for part in facts),
         "skipped": [name for part in facts for name in part["skipped"]],
         "failures": _failures(facts),
+        "map_errors": _map_errors(facts),
         "left_out": [absent.model_dump() for absent in plan.left_out],
         "forward_passes": sum(part["forward_passes"] for part in facts),
         "seconds": round(sum(part["seconds"] for part in facts), 1),
@@ -190,6 +192,25 @@ def _failures(facts: Sequence[Facts]) -> list[dict[str, Any]]:
         {"model": model, "method": method, "images": some, "error": error}
         for (model, method, error), some in images.items()
     ]
+
+
+def _map_errors(facts: Sequence[Facts]) -> list[dict[str, Any]]:
+    """Return the median and the largest standard error of the maps of each network and method that draws."""
+    errors: dict[tuple[str, str], list[float | None]] = {}
+    for part in facts:
+        for own in part["errors"]:
+            errors.setdefault((own["model"], own["method"]), []).extend(own["errors"])
+    return [{"model": model, "method": method, **spread_of(some)} for (model, method), some in errors.items()]
+
+
+def spread_of(errors: Sequence[float | None]) -> dict[str, float | int | None]:
+    """Return the number of errors, their median and the largest; an unknown error, None, counts as the largest.
+
+    >>> spread_of([0.25, None, 0.5])
+    {'maps': 3, 'median': 0.5, 'largest': None}
+    """
+    ranked = sorted(errors, key=lambda error: math.inf if error is None else error)
+    return {"maps": len(ranked), "median": ranked[len(ranked) // 2], "largest": ranked[-1]}
 
 
 def commit() -> str | None:
