@@ -135,6 +135,7 @@ def _fitted(sheet: Sheet, width: float) -> _Fit:
         most = max(share * width, _longest_word(sheet, size))
         if _width(_widths(sheet, size, most), columns) <= width:
             return _Fit(size, most, [columns])
+    size = list(_SIZES)[-1]
     most = max(_SHARES[0] * width, _longest_word(sheet, size))
     widths, blocks = _widths(sheet, size, most), [[0]]
     for place in columns[1:]:

@@ -98,11 +98,9 @@ def styled(tables: Tables) -> "Styler":
     sheet, lines = main_sheets(tables.summary, {}, marks=True, ties=False)[0], tables.summary.lines
     frame = DataFrame(sheet.cells, columns=sheet.header).set_index(sheet.header[0])
     first = lines[(lines["model"] == lines["model"].iloc[0]) & (lines["protocol"] == lines["protocol"].iloc[0])]
-    best = {
-        (row.method, tables.summary.metrics[row.metric].heading)
-        for row in first.itertuples(index=False)
-        if row.rank == 1 and row.stratum == ALL_IMAGES and not row.native
-    }
+    leading = first[(first["rank"] == 1) & (first["stratum"] == ALL_IMAGES) & ~first["native"].astype(bool)]
+    headings = [tables.summary.metrics[metric].heading for metric in leading["metric"]]
+    best = set(zip(leading["method"], headings, strict=True))
     controls = set(first["method"][first["control"].astype(bool)])
 
     def style(column: Any) -> list[str]:

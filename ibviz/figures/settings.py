@@ -1,6 +1,5 @@
 """Widths, fonts, sizes and colours of all figures, independent of the user's matplotlib settings."""
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +52,7 @@ TEMPLATES: dict[str, Template] = {
 }
 DEFAULT_TEMPLATE = "ijcai"
 HINTING = 1.03
+_LARGEST = 100  # inches of a page, and points of text; bounds memory
 LEADING = 1.15  # line spacing over font size
 PIECES = re.compile("[ ]*[^ _/-]*[_/-]*")  # class names break after underscores; no-break spaces do not break
 INK = "#1a1a1a"
@@ -84,8 +84,11 @@ def find_template(page: Page) -> Template:
             raise unknown("template", page, list(TEMPLATES))
         return TEMPLATES[page]
     sizes = (page.width, page.height, page.text)
-    if not all(0 < size < math.inf for size in sizes):
-        raise InputError(f"a page has a width and a height in inches and a text size in points, above 0; got {sizes}")
+    if not all(0 < size <= _LARGEST for size in sizes):
+        raise InputError(
+            f"a page has a width and a height in inches and a text size in points, above 0 and up to {_LARGEST}; got "
+            f"{sizes}"
+        )
     known = fontManager.get_font_names()
     if page.font not in known:
         raise InputError(f"no installed font is called {page.font!r}{did_you_mean(page.font, known)}")

@@ -48,6 +48,11 @@ class StripLayout(NamedTuple):
         return GAP * self.template.unit
 
     @property
+    def slack(self) -> float:
+        """Room beside the photograph, which has no bar, that a single line saves."""
+        return max(0.0, self.between - self.gap) if len(self.lines) == 1 else 0.0
+
+    @property
     def columns(self) -> int:
         """Number of columns."""
         return max(len(line) + self.indent * (number > 0) for number, line in enumerate(self.lines))
@@ -57,7 +62,7 @@ class StripLayout(NamedTuple):
         """Width and height of the figure."""
         margin = PAGE_MARGIN * self.template.unit
         lines = sum(self.line_height(line) for line in range(len(self.lines)))
-        across = self.columns * (self.cell[0] + self.between) - self.between + self.right
+        across = self.columns * (self.cell[0] + self.between) - self.between + self.right - self.slack
         return margin + across, self.top + lines + self.bottom
 
     def line_height(self, line: int) -> float:
@@ -74,7 +79,7 @@ class StripLayout(NamedTuple):
         """Lower left corner of a picture by its place on a line."""
         column = place + self.indent * (line > 0)
         below = sum(self.line_height(number) for number in range(line + 1))
-        left = PAGE_MARGIN * self.template.unit + column * (self.cell[0] + self.between)
+        left = PAGE_MARGIN * self.template.unit + column * (self.cell[0] + self.between) - self.slack * (place > 0)
         return left, self.size[1] - self.top - below + self.gap
 
 
@@ -146,7 +151,11 @@ def _with_texts(texts: Texts, layout: StripLayout) -> StripLayout:
     """Return a layout with the texts broken to the width of its cells."""
     page, room = layout.template, layout.cell[0] + max(0.0, layout.between - 2 * layout.gap)
     labels = [("\n".join(texts.captions), ""), *texts.labels]
-    heads = [Label(wrap_text(name, page.text, room), wrap_text(note, page.small, room)) for name, note in labels]
+    rooms = [room - layout.slack, *[room] * len(texts.labels)]
+    heads = [
+        Label(wrap_text(name, page.text, own), wrap_text(note, page.small, own))
+        for (name, note), own in zip(labels, rooms, strict=True)
+    ]
     wide = layout._replace(heads=heads).size[0]
     title, foot = wrap_text(texts.title, page.text, wide), wrap_foot(texts.foot, wide, page)
     margin = PAGE_MARGIN * page.unit

@@ -85,7 +85,10 @@ def _with_changes(
     if not page:
         return arguments
     given = arguments.get("template", DEFAULT_TEMPLATE)
-    template = find_template(Template(*given) if isinstance(given, tuple) else given)
+    try:
+        template = find_template(Template(*given) if isinstance(given, tuple) else given)
+    except TypeError as error:
+        raise InputError(f"the figure was drawn for a page that is none: {given}") from error
     return {**arguments, "template": find_template(template._replace(**page))}
 
 

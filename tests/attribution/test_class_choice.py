@@ -1,5 +1,7 @@
 """Classes by name, number or rule."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,7 @@ def model():
 def test_explain_takes_names_numbers_lists_and_rules(model):
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
-    def maps(targets: object) -> torch.Tensor:
+    def maps(targets: Any) -> Any:
         return ibviz.explain(model, images, "saliency", targets=targets)
 
     best = ibviz.predict(model, images).topk(2).indices

@@ -51,4 +51,6 @@ def test_a_montage_of_every_method_shows_each_with_the_colours_of_its_values(tmp
             part = next(cells)
             at = [((np.arange(SIDE) + 0.5) / SIDE * side).astype(int) for side in part.shape[:2]]
             difference = np.abs(part[np.ix_(*at)] - expected(photo, one, row)).max(2)
+            if one.max() == one.min():
+                difference = difference[: SIDE // 3]  # below stands that the map is constant
             assert np.quantile(difference, 0.95) <= 10, row["label"]

@@ -359,9 +359,18 @@ SIDECARS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "numbers as pixels": (lambda held: held["arguments"].update(usage={"pixels": "1 anchors"}), "should hold bytes"),
     "attention of nothing": (lambda held: held["arguments"].update(usage={"attention": {}}), "holds a mean"),
-    "a wrong type": (lambda held: held["arguments"].update(class_names=3), "another version of ibviz"),
-    "text for a tensor": (lambda held: held["arguments"].update(usage="x"), "another version of ibviz"),
-    "an unknown key": (lambda held: held["arguments"].update(colour="red"), "another version of ibviz.*colour"),
+    "a wrong type": (
+        lambda held: held["arguments"].update(class_names=3),
+        "does not hold the arguments of",
+    ),
+    "text for a tensor": (
+        lambda held: held["arguments"].update(usage="x"),
+        "does not hold the arguments of",
+    ),
+    "an unknown key": (
+        lambda held: held["arguments"].update(colour="red"),
+        "unknown argument of .*colour",
+    ),
     "an unknown template": (lambda held: held["arguments"].update(template="x"), "unknown template"),
 }
 

@@ -210,7 +210,8 @@ def test_trainings_of_a_recipe_are_drawn_as_points_beside_their_mean(tmp_path):
     lines = lines[(lines["stratum"] == "all images") & ~lines["native"] & (lines["metric"] == "srg")]
     of_all = lines[lines["models"] == 3].set_index("method")
     single = lines[lines["models"] == 1]
-    points = [container.lines[0].get_xdata() for container in drawn.figure.axes[0].containers]
+    containers: Any = drawn.figure.axes[0].containers
+    points = [container.lines[0].get_xdata() for container in containers]
     for place, method in enumerate(("Attention", "Grad-CAM")):
         np.testing.assert_allclose(points[2 * place], single[single["method"] == method]["mean"])
         np.testing.assert_allclose(points[2 * place + 1], [of_all["mean"][method]])
