@@ -15,14 +15,12 @@ from ibviz.errors import InputError, unknown
 from ibviz.figures.scale import FloatArray
 from ibviz.figures.settings import DEFAULT_TEMPLATE, Page, Template, find_template, settings, text_width
 from ibviz.figures.sidecar import Panel, build_panel
+from ibviz.statistics import RESAMPLES, bootstrap_interval
 
 # Ascending fractions, `(points,)` for all images or `(n, points)` for each, and scores `(n, points)`; n and points may
 # differ between methods.
 CurveData = tuple[Float[Tensor, "..."], Float[Tensor, "_ _"]]
 
-BOOTSTRAP_RESAMPLES = 1000
-_INTERVAL = (2.5, 97.5)
-BOOTSTRAP_SEED = 0
 POINTS = 101  # common fractions of images whose own differ
 AXES_HEIGHT = 2.0  # inches, on paper
 _WIDE = 5.0  # inches; on a narrower page the legend is below the axes
@@ -50,7 +48,7 @@ def curves(  # noqa: PLR0913 - everything drawn on and beside the lines is an ar
 ) -> Panel:
     """Draw the mean curve of each method over images with a 95 % percentile bootstrap band, one plot per side.
 
-    Images are resampled 1000 times from a fixed seed, alike for every method. With more than 8 methods there are no
+    Images are resampled 2000 times from a fixed seed, alike for every method. With more than 8 methods there are no
     bands. The axis of scores begins at zero, from which areas are measured, or below it if a mean is negative.
 
     Args:
@@ -83,7 +81,7 @@ def curves(  # noqa: PLR0913 - everything drawn on and beside the lines is an ar
         if title:
             figure.suptitle(title, fontsize=page.text)
     facts = {side: {name: _facts(curve) for name, curve in given.items()} for side, given in arrays.items()}
-    bands = {"interval": _INTERVAL, "resamples": BOOTSTRAP_RESAMPLES, "seed": BOOTSTRAP_SEED, "of": banded}
+    bands = {"interval": [2.5, 97.5], "resamples": RESAMPLES, "seed": 0, "of": banded}
     arguments = {"sides": sides, "controls": list(controls), "score": score, "template": template}
     arguments |= {"control_bands": control_bands, "title": title}
     return build_panel("curves", figure, {"bands": bands, "sides": facts}, arguments, record)
@@ -138,19 +136,6 @@ def _arrays(side: str, name: str, curve: CurveData) -> tuple[FloatArray, FloatAr
     return common, np.stack([np.interp(common, *image) for image in zip(fractions, scores, strict=True)])
 
 
-def bootstrap(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper percentile of the mean `(points,)` over images resampled with replacement.
-
-    >>> low, high = bootstrap(np.array([[0.0], [1.0]]))
-    >>> low.item(), high.item()
-    (0.0, 1.0)
-    """
-    n = len(scores)
-    drawn = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=BOOTSTRAP_RESAMPLES)
-    low, high = np.percentile(drawn @ scores / n, _INTERVAL, axis=0)
-    return low, high
-
-
 def line_styles(names: list[str], controls: Collection[str]) -> dict[str, dict[str, Any]]:
     """Assign a line style to each name, methods before controls, so that all plots share one legend."""
     names = list(dict.fromkeys(names))
@@ -198,7 +183,9 @@ def _draw_side(
         style = styles[name] | {size: styles[name][size] * unit for size in _SIZES if size in styles[name]}
         axes.plot(fractions, scores.mean(0), label=name, **style)
         if name in banded:
-            axes.fill_between(fractions, *bootstrap(scores), color=style["color"], alpha=0.18, linewidth=0, zorder=1)
+            axes.fill_between(
+                fractions, *bootstrap_interval(scores), color=style["color"], alpha=0.18, linewidth=0, zorder=1
+            )
     plain(axes, unit)
 
 

@@ -1,7 +1,15 @@
 """Statistics over images: intervals of means, tests of their differences, ranks, and agreement of raters."""
 
 from ibviz.statistics.agreement import krippendorff_alpha, rank_correlations
-from ibviz.statistics.intervals import RESAMPLES, Estimate, Estimates, estimate, estimates, resamples
+from ibviz.statistics.intervals import (
+    RESAMPLES,
+    Estimate,
+    Estimates,
+    bootstrap_interval,
+    estimate,
+    estimates,
+    resamples,
+)
 from ibviz.statistics.pairs import holm, least_p, ranks, separable, separation, sign_flip, standardised
 from ibviz.statistics.samples import LEVEL, Clusters, clusters_of, pooled, sizes_of
 from ibviz.statistics.variance import LEAST_CLUSTERS
@@ -13,6 +21,7 @@ __all__ = [
     "Clusters",
     "Estimate",
     "Estimates",
+    "bootstrap_interval",
     "clusters_of",
     "estimate",
     "estimates",

@@ -105,6 +105,19 @@ def resamples(n: int, *, seed: int = 0) -> Iterator[Float[np.ndarray, "resamples
         yield np.stack([np.bincount(images, minlength=n) for images in drawn]).astype(float)
 
 
+def bootstrap_interval(values: Values, *, seed: int = 0) -> Float[np.ndarray, "2 columns"]:
+    """Return the lower and upper end of the 95 % percentile interval of each column's mean over images.
+
+    >>> bootstrap_interval(np.array([[0.0], [1.0]])).ravel()
+    array([0., 1.])
+    """
+    return _percentiles(_resampled_means(values, seed))
+
+
+def _resampled_means(values: Values, seed: int) -> Float[np.ndarray, "resamples columns"]:
+    return np.concatenate([counts @ values for counts in resamples(len(values), seed=seed)]) / len(values)
+
+
 def _intervals(values: Values, seed: int) -> Float[np.ndarray, "5 columns"]:
     """Mean, percentile and BCa interval of columns without NaN."""
     mean = values.sum(0) / len(values)
@@ -112,8 +125,7 @@ def _intervals(values: Values, seed: int) -> Float[np.ndarray, "5 columns"]:
     varied = np.ptp(values, axis=0) > 0
     intervals[:, ~varied] = values[0, ~varied]  # exact, without the rounding of a mean
     if varied.any():
-        sums = [counts @ values[:, varied] for counts in resamples(len(values), seed=seed)]
-        drawn = np.concatenate(sums) / len(values)
+        drawn = _resampled_means(values[:, varied], seed)
         intervals[1:3, varied] = _percentiles(drawn)
         intervals[3:, varied] = _bca(drawn, values[:, varied], mean[varied])
     return intervals

@@ -15,7 +15,7 @@ from ibviz.benchmark.table_text import verdict
 from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode
 from ibviz.errors import InputError
-from ibviz.figures.curves import POINTS, bootstrap
+from ibviz.figures.curves import POINTS
 from ibviz.figures.panel_rows import RowMaps
 from ibviz.figures.report import (
     Band,
@@ -29,7 +29,7 @@ from ibviz.figures.report import (
 )
 from ibviz.files import remove_abandoned
 from ibviz.reading import parsing
-from ibviz.statistics import Estimate
+from ibviz.statistics import Estimate, bootstrap_interval
 from ibviz.types import AttentionMap
 from ibviz.workflows.anchor_effects import Worth, read_worth
 from ibviz.workflows.presentation import score_of, write_missing
@@ -253,7 +253,7 @@ def _band(fractions: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Band
         points = np.linspace(0, 1, POINTS)
     table = np.stack([np.interp(points, *image) for image in zip(fractions, scores, strict=True)])
     table = table[np.isfinite(table).all(1)]
-    return Band(points, table.mean(0), *bootstrap(table))
+    return Band(points, table.mean(0), *bootstrap_interval(table))
 
 
 def _circumstances(facts: dict[str, Any]) -> dict[str, Any]:

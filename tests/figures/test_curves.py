@@ -6,8 +6,9 @@ import torch
 
 from ibviz.errors import InputError
 from ibviz.figures import curves
-from ibviz.figures.curves import AXES_HEIGHT, BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED, bootstrap, line_styles
+from ibviz.figures.curves import AXES_HEIGHT, line_styles
 from ibviz.figures.settings import TEMPLATES
+from ibviz.statistics import bootstrap_interval
 
 STEPS = torch.linspace(0, 1, 6)
 
@@ -25,13 +26,12 @@ def slow_bootstrap(values: np.ndarray) -> np.ndarray:
 
 def test_the_band_is_the_percentile_bootstrap_of_the_mean():
     values = scores(30).double().numpy()
-    np.testing.assert_allclose(bootstrap(values), slow_bootstrap(values), atol=0.015)
-    np.testing.assert_array_equal(bootstrap(values), bootstrap(values))
-    assert (BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED) == (1000, 0)
+    np.testing.assert_allclose(bootstrap_interval(values), slow_bootstrap(values), atol=0.015)
+    np.testing.assert_array_equal(bootstrap_interval(values), bootstrap_interval(values))
 
 
 def test_one_image_has_a_band_without_width():
-    low, high = bootstrap(np.array([[0.1, 0.7]]))
+    low, high = bootstrap_interval(np.array([[0.1, 0.7]]))
     np.testing.assert_allclose(low, high)
 
 
@@ -40,7 +40,7 @@ def test_the_line_is_the_mean_over_images_between_the_edges_of_the_band():
     axes = drawn.figure.axes[0]
     np.testing.assert_allclose(np.asarray(axes.get_lines()[0].get_ydata(), dtype=float), scores().double().mean(0))
     edge = axes.collections[0].get_paths()[0].vertices
-    low, high = bootstrap(scores().double().numpy())
+    low, high = bootstrap_interval(scores().double().numpy())
     assert {round(float(y), 6) for y in np.asarray(edge)[:, 1]} == {round(float(y), 6) for y in (*low, *high)}
 
 
@@ -124,7 +124,7 @@ def test_the_account_says_what_was_drawn_and_the_file_is_the_same_each_time(tmp_
         drawn.save(tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert drawn.account["sides"] == {"deletion": {"cam": {"images": 12, "points": 6}}}
-    assert drawn.account["bands"] == {"interval": [2.5, 97.5], "resamples": 1000, "seed": 0, "of": ["cam"]}
+    assert drawn.account["bands"] == {"interval": [2.5, 97.5], "resamples": 2000, "seed": 0, "of": ["cam"]}
     assert drawn.account["record"] == {"suite": "digits"}
 
 
