@@ -10,7 +10,7 @@ from ibviz.benchmark.table_notes import sample_size
 from ibviz.benchmark.table_text import main_sheets
 from ibviz.benchmark.tables import NEEDS, TABLE_FORMATS, Tables
 from ibviz.errors import InputError, unknown
-from ibviz.sheets import PAGE_WIDTH, Sheet, latex_sheet, markdown_sheet, text_sheet
+from ibviz.table_formats import PAGE_WIDTH, TextTable, latex_of, markdown_of, text_of
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -75,15 +75,15 @@ def render_chosen(tables: Tables, form: str, *, width: float = PAGE_WIDTH, colum
         return str(TABLE_FORMATS[form](tables))
     sheets = [_with_sample(tables, sheet) for sheet in main_sheets(tables.summary, {}, marks=form == "tex", ties=False)]
     if form == "tex":
-        return "\n\n".join([NEEDS, *(latex_sheet(sheet, width=width, column=column) for sheet in sheets)]) + "\n"
-    render: Callable[[Sheet], str] = text_sheet if form == "txt" else markdown_sheet
+        return "\n\n".join([NEEDS, *(latex_of(sheet, width=width, column=column) for sheet in sheets)]) + "\n"
+    render: Callable[[TextTable], str] = text_of if form == "txt" else markdown_of
     return "\n\n".join(map(render, sheets)) + "\n"
 
 
 FORMS = ("txt", "md", "tex", "csv", "json")
 
 
-def _with_sample(tables: Tables, sheet: Sheet) -> Sheet:
+def _with_sample(tables: Tables, sheet: TextTable) -> TextTable:
     """Add the sample size, the meaning of the ranks, and the protocols."""
     lines: Frame = tables.summary.lines
     hashes = ", ".join(lines["hash"].astype(str).unique())

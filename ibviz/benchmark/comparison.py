@@ -19,7 +19,7 @@ from ibviz.metrics.score import scorer, targets_by
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
-from ibviz.sheets import Sheet, text_sheet
+from ibviz.table_formats import TextTable, text_of
 from ibviz.types import Grid, Images, Labels, Maps, Masks
 
 # Changes of the default by one choice each; the last one needs labels.
@@ -173,10 +173,10 @@ def comparison_text(compared: Comparison, count: int) -> str:
         [
             f"Means over {count} image{'s' * (count > 1)}. {_in_words(compared.default)}",
             "The same maps under each preset:",
-            text_sheet(outcome_sheet(compared.presets)),
+            text_of(outcome_sheet(compared.presets)),
             "quantus adds up its points, which is no mean; iba's insertion is removal, least relevant first.",
             "The default with one choice changed, the largest move of SRG first; in another unit there is none:",
-            text_sheet(outcome_sheet(compared.moves)),
+            text_of(outcome_sheet(compared.moves)),
             _pointing(compared.pointing),
         ]
     )
@@ -198,16 +198,16 @@ def _pointing(hits: Sequence[Hit]) -> str:
         )
     head = f"Pointing game; images with an object: {hits[0].hit.n}, without: {hits[0].hit.excluded}"
     cells = [[hit.name, f"{hit.hit.micro:.4f}", f"{hit.chance.micro:.4f}"] for hit in hits]
-    return f"{head}\n\n{text_sheet(Sheet('', ['rule', 'hit', 'chance'], cells))}"
+    return f"{head}\n\n{text_of(TextTable('', ['rule', 'hit', 'chance'], cells))}"
 
 
-def outcome_sheet(outcomes: Sequence[Outcome], title: str = "") -> Sheet:
+def outcome_sheet(outcomes: Sequence[Outcome], title: str = "") -> TextTable:
     """Return the table of outcomes; a move in another unit is missing."""
     cells = [
         [name, f"{deletion:.4f}", f"{insertion:.4f}", f"{srg:.4f}", _move(moved), card_hash]
         for name, card_hash, deletion, insertion, srg, moved in outcomes
     ]
-    return Sheet(title, ["", "deletion", "insertion", "SRG", "moved", "protocol"], cells)
+    return TextTable(title, ["", "deletion", "insertion", "SRG", "moved", "protocol"], cells)
 
 
 def _move(moved: float) -> str:

@@ -10,7 +10,7 @@ from ibviz.benchmark.table_legend import legend
 from ibviz.benchmark.table_notes import cluster_notes, cluster_warning, map_errors, testing_limits
 from ibviz.metrics.metric import MetricFacts
 from ibviz.models.reliance import REPLACEMENTS
-from ibviz.sheets import Sheet
+from ibviz.table_formats import TextTable
 
 NATIVE = "On each method's own grid. These numbers do not compare across grids: finer damage harms more by itself."
 MISSING = "-"
@@ -23,7 +23,7 @@ MARKS = (
 
 def main_sheets(
     summary: Summary, circumstances: Mapping[str, Any], *, marks: bool = False, ties: bool = True
-) -> list[Sheet]:
+) -> list[TextTable]:
     """Return the table of each model and protocol on the common grid, as `table_sections` begins with them.
 
     Args:
@@ -41,7 +41,7 @@ def main_sheets(
     ]
 
 
-def table_sections(summary: Summary, circumstances: Mapping[str, Any], *, marks: bool = False) -> list[Sheet | str]:
+def table_sections(summary: Summary, circumstances: Mapping[str, Any], *, marks: bool = False) -> list[TextTable | str]:
     """Return all tables of a comparison, and the legend after the main ones.
 
     Args:
@@ -86,7 +86,7 @@ def _main(
     *,
     marks: bool,
     ties: bool = True,
-) -> Sheet:
+) -> TextTable:
     """Return the main table: per method the estimate and rank by each metric, its ties, and the verdict."""
     kept = lines[lines["stratum"] == ALL_IMAGES]
     table = _by_method(kept)
@@ -117,7 +117,7 @@ def _main(
     return _sheet(title, table, columns, notes)
 
 
-def _reliance(model: str, decided: Mapping[str, Any], *, alone: bool) -> Sheet:
+def _reliance(model: str, decided: Mapping[str, Any], *, alone: bool) -> TextTable:
     """Return the table of accuracy and cross-entropy with other maps in the place of the trained attention."""
     cells = [
         [REPLACEMENTS.get(name, name), *(_estimate(numbers[measure]) for measure in ("accuracy", "cross_entropy"))]
@@ -128,7 +128,7 @@ def _reliance(model: str, decided: Mapping[str, Any], *, alone: bool) -> Sheet:
         "attention is not used; as good with the average map: only where it usually lies is."
     ]
     title = "How much the attention is used" + ("" if alone else f": {model}")
-    return Sheet(title, ["decided with", "accuracy", "cross-entropy (nats)"], cells, 0, notes)
+    return TextTable(title, ["decided with", "accuracy", "cross-entropy (nats)"], cells, 0, notes)
 
 
 def _by_method(lines: Frame) -> dict[str, dict[str, Any]]:
@@ -139,13 +139,15 @@ def _by_method(lines: Frame) -> dict[str, dict[str, Any]]:
     return table
 
 
-def _sheet(title: str, table: dict[str, dict[str, Any]], columns: dict[str, list[str]], notes: Sequence[str]) -> Sheet:
+def _sheet(
+    title: str, table: dict[str, dict[str, Any]], columns: dict[str, list[str]], notes: Sequence[str]
+) -> TextTable:
     cells = [list(row) for row in zip(table, *columns.values(), strict=True)]
     controls = sum(any(line["control"] for line in row.values()) for row in table.values())
-    return Sheet(title, ["method", *columns], cells, controls, notes)
+    return TextTable(title, ["method", *columns], cells, controls, notes)
 
 
-def _strata(lines: Frame, title: str, metrics: Mapping[str, MetricFacts]) -> Sheet:
+def _strata(lines: Frame, title: str, metrics: Mapping[str, MetricFacts]) -> TextTable:
     """Return the first metric of each method on parts of the images."""
     kept = lines[(lines["metric"] == lines["metric"].iloc[0]) & (lines["stratum"] != ALL_IMAGES)]
     table = _by_method(kept)
@@ -161,7 +163,7 @@ def _strata(lines: Frame, title: str, metrics: Mapping[str, MetricFacts]) -> She
     return _sheet(f"{heading}: {title}" if title else heading, table, columns, notes)
 
 
-def _agreement(agreement: Frame) -> Sheet:
+def _agreement(agreement: Frame) -> TextTable:
     cells = [
         [
             ", ".join(
@@ -182,7 +184,7 @@ def _agreement(agreement: Frame) -> Sheet:
         "about them; of few methods these numbers say little."
     ]
     header = ["judges", "Kendall's tau-b", "Spearman's rho", "Krippendorff's alpha", "methods"]
-    return Sheet("Do the judges put the methods in one order?", header, cells, 0, notes)
+    return TextTable("Do the judges put the methods in one order?", header, cells, 0, notes)
 
 
 def _losses(table: dict[str, dict[str, Any]], labels: Mapping[str, str]) -> Iterator[str]:

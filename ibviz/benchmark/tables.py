@@ -11,7 +11,7 @@ from ibviz.benchmark.summary import Summary, summarise
 from ibviz.benchmark.table_text import table_sections
 from ibviz.files import replacing
 from ibviz.metrics.metric import MetricFacts
-from ibviz.sheets import Sheet, csv_rows, latex_sheet, latex_text, markdown_sheet, text_sheet
+from ibviz.table_formats import TextTable, csv_rows, latex_of, latex_text, markdown_of, text_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,7 +27,7 @@ class Tables(NamedTuple):
     circumstances: Mapping[str, Any]
 
     @property
-    def page(self) -> list[Sheet | str]:
+    def page(self) -> list[TextTable | str]:
         """All tables with their notes, and the legend."""
         return table_sections(self.summary, self.circumstances)
 
@@ -54,12 +54,12 @@ def write_tables(folder: Path, tables: Tables) -> None:
 
 def text(tables: Tables) -> str:
     """Return aligned columns for a terminal; a rule separates the controls."""
-    return "\n\n".join(part if isinstance(part, str) else text_sheet(part) for part in tables.page) + "\n"
+    return "\n\n".join(part if isinstance(part, str) else text_of(part) for part in tables.page) + "\n"
 
 
 def markdown(tables: Tables) -> str:
     """Return pipe tables, with controls in italics."""
-    return "\n\n".join(part if isinstance(part, str) else markdown_sheet(part) for part in tables.page) + "\n"
+    return "\n\n".join(part if isinstance(part, str) else markdown_of(part) for part in tables.page) + "\n"
 
 
 def latex(tables: Tables) -> str:
@@ -68,7 +68,7 @@ def latex(tables: Tables) -> str:
     No table is wider than the narrowest page of `figures.settings.TEMPLATES`; verdicts are marks.
     """
     page = table_sections(tables.summary, tables.circumstances, marks=True)
-    parts = [latex_text(part) if isinstance(part, str) else latex_sheet(part) for part in page]
+    parts = [latex_text(part) if isinstance(part, str) else latex_of(part) for part in page]
     return "\n\n".join([NEEDS, *parts]) + "\n"
 
 

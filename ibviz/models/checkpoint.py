@@ -19,7 +19,7 @@ from ibviz.files import replacing
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import UNNAMED, InputConfig, ModelConfig
 from ibviz.reading import parsing, validated
-from ibviz.sheets import Sheet, markdown_sheet
+from ibviz.table_formats import TextTable, markdown_of
 
 _HEADER_KEY = "ibviz"  # a single metadata key, since safetensors writes several in no fixed order
 
@@ -174,7 +174,7 @@ model = ibviz.load("OWNER/NAME")  # images: float (b, 3, h, w) in [0, 1]; the mo
 
 def _table(values: Mapping[str, Any]) -> str:
     cells = [[name, f"{value:.4g}" if isinstance(value, float) else str(value)] for name, value in values.items()]
-    return markdown_sheet(Sheet("", ["", ""], cells))
+    return markdown_of(TextTable("", ["", ""], cells))
 
 
 def load_state(model: IBClassifier, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ibviz.errors import InputError
 from ibviz.files import replacing, write_rows
 from ibviz.settings import describe_validation_error
-from ibviz.sheets import Sheet, markdown_sheet
+from ibviz.table_formats import TextTable, markdown_of
 from ibviz.training.loop import train
 from ibviz.training.recipe import Recipe, Sweep
 from ibviz.training.run import CHECKPOINT, LogRow, best_row, stored_rows
@@ -173,7 +173,7 @@ def spread(table: list[LogRow]) -> list[LogRow]:
 def _markdown(table: list[LogRow]) -> str:
     """Format rows with the same keys as a Markdown table."""
     cells = [[_text(value) for value in row.values()] for row in table]
-    return markdown_sheet(Sheet("", list(table[0]), cells)) + "\n"
+    return markdown_of(TextTable("", list(table[0]), cells)) + "\n"
 
 
 def _text(value: Any) -> str:

@@ -30,8 +30,8 @@ from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier
 from ibviz.models.reliance import REPLACEMENTS
 from ibviz.reading import validated
-from ibviz.sheets import Sheet, text_sheet
 from ibviz.statistics import Estimate, estimate
+from ibviz.table_formats import TextTable, text_of
 from ibviz.workflows.model import describe
 
 
@@ -191,11 +191,11 @@ def study_text(study: AnchorStudy, model: IBClassifier) -> str:
     thresholds = [f">= {threshold}" for threshold in SIMILARITY_THRESHOLDS]
     parts = [
         *([] if study.usage is None or study.worth is None else [_anchors_page(study.usage, study.worth, model)]),
-        text_sheet(Sheet("", ["decided with", "accuracy", "cross-entropy (nats)"], decided)),
-        text_sheet(Sheet("", ["attention is replaced by", "Δ probability", "Δ accuracy", "flips"], replaced)),
+        text_of(TextTable("", ["decided with", "accuracy", "cross-entropy (nats)"], decided)),
+        text_of(TextTable("", ["attention is replaced by", "Δ probability", "Δ accuracy", "flips"], replaced)),
         answer(lines),
         "Attention consistency (our definition): cosine similarity of the attention before and after an edit\n"
-        + text_sheet(Sheet("", ["edit", "cosine", *thresholds, "Δ accuracy", "flips"], edited)),
+        + text_of(TextTable("", ["edit", "cosine", *thresholds, "Δ accuracy", "flips"], edited)),
         f"{len(study.images.labels)} images; means with 95 % bootstrap intervals over images",
     ]
     return "\n\n".join(parts)
@@ -227,7 +227,7 @@ def _anchors_page(usage: Usage, worth: AnchorEffects, model: IBClassifier) -> st
         *([] if moved is None else [f"drift since the start: at most {(moved[-1] - moved[0]).abs().max():.3f}"]),
     ]
     header = ["anchor", "value", "cells", "effect of its cells", "by cell", "images"]
-    return "\n".join([text_sheet(Sheet("", header, rows)), *notes])
+    return "\n".join([text_of(TextTable("", header, rows)), *notes])
 
 
 def _estimate(value: Estimate) -> str:

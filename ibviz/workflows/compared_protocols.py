@@ -15,7 +15,7 @@ from ibviz.errors import InputError
 from ibviz.figures import dots
 from ibviz.files import ensure_folder, remove_abandoned, replacing
 from ibviz.models.loading import Classifier
-from ibviz.sheets import csv_rows, latex_sheet
+from ibviz.table_formats import csv_rows, latex_of
 from ibviz.types import Labels
 from ibviz.workflows.image_source import read_source
 
@@ -65,7 +65,7 @@ def _write(compared: Comparison, out: Path, label: str, count: int, text: str) -
     ]
     contents = {
         "csv": csv_rows(header, cells),
-        "tex": "\n\n".join([NEEDS, *map(latex_sheet, sheets)]) + "\n",
+        "tex": "\n\n".join([NEEDS, *map(latex_of, sheets)]) + "\n",
         "txt": text + "\n",
     }
     for suffix, content in contents.items():

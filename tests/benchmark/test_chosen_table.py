@@ -18,7 +18,7 @@ from ibviz.benchmark.results import read_results
 from ibviz.benchmark.tables import Tables, latex, tabulate
 from ibviz.errors import InputError
 from ibviz.figures.settings import TEMPLATES
-from ibviz.sheets import Sheet, latex_sheet
+from ibviz.table_formats import TextTable, latex_of
 
 STRANGE = "A_1 & 50% #~^\\{}|$ <b>"
 
@@ -154,7 +154,7 @@ def test_the_whole_page_of_tables_has_no_overfull_box(tables, tmp_path):
 @needs_latex
 def test_a_long_label_is_broken_and_a_table_too_wide_is_split(tmp_path):
     cells = [["file.py:a_rather_long_name_of_a_method_that_somebody_wrote", *["0.500 [0.400, 0.600] (1)"] * 9]]
-    table = latex_sheet(Sheet("", [f"metric {place}" for place in range(10)], cells), width=3.25, column=True)
+    table = latex_of(TextTable("", [f"metric {place}" for place in range(10)], cells), width=3.25, column=True)
     assert table.count(r"\begin{tabular}") > 1
     assert table.count("0.500") == 9
     log = log_of(table, "cvpr column", tmp_path, "")

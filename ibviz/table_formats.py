@@ -25,7 +25,7 @@ _WIDTHS = {
 }
 
 
-class Sheet(NamedTuple):
+class TextTable(NamedTuple):
     """A table as it is printed, with `notes` below; its last `controls` rows are controls, its title may be empty."""
 
     title: str
@@ -40,38 +40,38 @@ class Sheet(NamedTuple):
         return len(self.cells) - self.controls
 
 
-def text_sheet(sheet: Sheet) -> str:
+def text_of(table: TextTable) -> str:
     """Return aligned columns, with a rule below the header and one before the controls.
 
-    >>> print(text_sheet(Sheet("", ["a", "b"], [["10", "2"]])))
+    >>> print(text_of(TextTable("", ["a", "b"], [["10", "2"]])))
     a   b
     -----
     10  2
     """
-    widths = [max(map(len, column)) for column in zip(sheet.header, *sheet.cells, strict=True)]
+    widths = [max(map(len, column)) for column in zip(table.header, *table.cells, strict=True)]
     head, *body = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (sheet.header, *sheet.cells)
+        for row in (table.header, *table.cells)
     ]
     rule = "-" * max(map(len, [head, *body]))
-    second = [rule] if 0 < sheet.methods < len(body) else []
-    lines = [*_title(sheet), head, rule, *body[: sheet.methods], *second, *body[sheet.methods :], *sheet.notes]
+    second = [rule] if 0 < table.methods < len(body) else []
+    lines = [*_title(table), head, rule, *body[: table.methods], *second, *body[table.methods :], *table.notes]
     return "\n".join(lines)
 
 
-def markdown_sheet(sheet: Sheet) -> str:
+def markdown_of(table: TextTable) -> str:
     """Return a pipe table, with controls in italics.
 
-    >>> print(markdown_sheet(Sheet("", ["a"], [["x|y"]])))
+    >>> print(markdown_of(TextTable("", ["a"], [["x|y"]])))
     | a |
     | --- |
     | x\\|y |
     """
-    rows = [[row[0] if i < sheet.methods else f"*{row[0]}*", *row[1:]] for i, row in enumerate(sheet.cells)]
-    lines = [sheet.header, ["---"] * len(sheet.header), *rows]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
-    title = [f"**{line}**" for line in _title(sheet)]
-    return "\n\n".join([*title, table, *(["\n".join(f"- {note}" for note in sheet.notes)] if sheet.notes else [])])
+    rows = [[row[0] if i < table.methods else f"*{row[0]}*", *row[1:]] for i, row in enumerate(table.cells)]
+    lines = [table.header, ["---"] * len(table.header), *rows]
+    rows = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+    title = [f"**{line}**" for line in _title(table)]
+    return "\n\n".join([*title, rows, *(["\n".join(f"- {note}" for note in table.notes)] if table.notes else [])])
 
 
 def csv_rows(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
@@ -87,25 +87,25 @@ def csv_rows(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     return out.getvalue()
 
 
-def latex_sheet(sheet: Sheet, *, width: float = PAGE_WIDTH, column: bool = False) -> str:
+def latex_of(table: TextTable, *, width: float = PAGE_WIDTH, column: bool = False) -> str:
     """Return a table for booktabs that is at most `width` inches wide, with the notes below.
 
     The type becomes smaller, and a table that is still too wide has its columns one block below the other.
 
     Args:
-        sheet: The table.
+        table: The table.
         width: Width of the page or column in inches.
         column: Let the table stand in one column of two; otherwise it takes the whole page.
     """
-    fit = _fitted(sheet, width * _POINTS)
+    fit = _fitted(table, width * _POINTS)
     place = "table" if column else "table*"
     return "\n".join(
         [
             rf"\begin{{{place}}}",
             rf"\centering{fit.size}\setlength{{\tabcolsep}}{{{_BETWEEN / 2:g}pt}}",
-            *(rf"\caption{{{escape_latex(line)}}}" for line in _title(sheet)),
-            "\n\\par\\medskip\n".join(_tabular(sheet, columns, fit) for columns in fit.blocks),
-            *(rf"\par {{\raggedright {escape_latex(note)}\par}}" for note in sheet.notes),
+            *(rf"\caption{{{escape_latex(line)}}}" for line in _title(table)),
+            "\n\\par\\medskip\n".join(_tabular(table, columns, fit) for columns in fit.blocks),
+            *(rf"\par {{\raggedright {escape_latex(note)}\par}}" for note in table.notes),
             rf"\end{{{place}}}",
         ]
     )
@@ -116,8 +116,8 @@ def latex_text(text: str) -> str:
     return rf"{{\small\sloppy {escape_latex(text)}\par}}"
 
 
-def _title(sheet: Sheet) -> list[str]:
-    return [sheet.title] if sheet.title else []
+def _title(table: TextTable) -> list[str]:
+    return [table.title] if table.title else []
 
 
 class _Fit(NamedTuple):
@@ -128,16 +128,16 @@ class _Fit(NamedTuple):
     blocks: list[list[int]]  # columns of each; the first column begins every block
 
 
-def _fitted(sheet: Sheet, width: float) -> _Fit:
+def _fitted(table: TextTable, width: float) -> _Fit:
     """Choose the largest type in which all columns stand side by side; in the smallest the columns are split."""
-    columns = list(range(len(sheet.header)))
+    columns = list(range(len(table.header)))
     for share, size in product(_SHARES, _SIZES):
-        most = max(share * width, _longest_word(sheet, size))
-        if _width(_widths(sheet, size, most), columns) <= width:
+        most = max(share * width, _longest_word(table, size))
+        if _width(_widths(table, size, most), columns) <= width:
             return _Fit(size, most, [columns])
     size = list(_SIZES)[-1]
-    most = max(_SHARES[0] * width, _longest_word(sheet, size))
-    widths, blocks = _widths(sheet, size, most), [[0]]
+    most = max(_SHARES[0] * width, _longest_word(table, size))
+    widths, blocks = _widths(table, size, most), [[0]]
     for place in columns[1:]:
         if len(blocks[-1]) > 1 and _width(widths, [*blocks[-1], place]) > width:
             blocks.append([0])
@@ -145,14 +145,14 @@ def _fitted(sheet: Sheet, width: float) -> _Fit:
     return _Fit(size, most, blocks)
 
 
-def _longest_word(sheet: Sheet, size: str) -> float:
-    words = [word for row in sheet.cells for word in re.split(r"[ /_-]", row[0])]
+def _longest_word(table: TextTable, size: str) -> float:
+    words = [word for row in table.cells for word in re.split(r"[ /_-]", row[0])]
     return max((_length(word, size) for word in words), default=0.0)
 
 
-def _widths(sheet: Sheet, size: str, most: float) -> list[float]:
+def _widths(table: TextTable, size: str, most: float) -> list[float]:
     """Return the width of each column in points; one with long texts is broken."""
-    columns = zip(sheet.header, *sheet.cells, strict=True)
+    columns = zip(table.header, *table.cells, strict=True)
     first, *others = (max(_length(text, size) for text in column) for column in columns)
     return [min(first, most), *others]
 
@@ -166,17 +166,17 @@ def _length(text: str, size: str) -> float:
     return factor * points * sum(_WIDTHS.get(letter, 0.74 if letter.isupper() else 0.52) for letter in text)
 
 
-def _tabular(sheet: Sheet, columns: Sequence[int], fit: _Fit) -> str:
+def _tabular(table: TextTable, columns: Sequence[int], fit: _Fit) -> str:
     def shown(row: Sequence[str]) -> list[str]:
         return [_cell(row[column], fit) if column == 0 else escape_latex(row[column]) for column in columns]
 
-    rows = [" & ".join(shown(row)) + r" \\" for row in sheet.cells[: sheet.methods]]
-    controls = [shown(row) for row in sheet.cells[sheet.methods :]]
+    rows = [" & ".join(shown(row)) + r" \\" for row in table.cells[: table.methods]]
+    controls = [shown(row) for row in table.cells[table.methods :]]
     return "\n".join(
         [
             rf"\begin{{tabular}}{{@{{}}{'l' * len(columns)}@{{}}}}",
             r"\toprule",
-            " & ".join(shown(sheet.header)) + r" \\",
+            " & ".join(shown(table.header)) + r" \\",
             r"\midrule",
             *rows,
             *([r"\midrule"] if rows and controls else []),
