@@ -69,9 +69,9 @@ def markdown_of(table: TextTable) -> str:
     """
     rows = [[row[0] if i < table.methods else f"*{row[0]}*", *row[1:]] for i, row in enumerate(table.cells)]
     lines = [table.header, ["---"] * len(table.header), *rows]
-    rows = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
     title = [f"**{line}**" for line in _title(table)]
-    return "\n\n".join([*title, rows, *(["\n".join(f"- {note}" for note in table.notes)] if table.notes else [])])
+    return "\n\n".join([*title, body, *(["\n".join(f"- {note}" for note in table.notes)] if table.notes else [])])
 
 
 def csv_rows(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

@@ -88,7 +88,7 @@ def exhibit_of_model(
     shown = floats.to(next(trained.parameters()).device)
     maps, probabilities = explain(trained, shown, "attention"), predict(trained, shown)
     assert isinstance(maps, AttentionMap)
-    maps = AttentionMap(*(None if part is None else part.cpu() for part in vars(maps).values()))
+    maps = AttentionMap(**{name: part.cpu() for name, part in vars(maps).items()})  # quantised, so that none is None
     names, best = trained.spec.class_names, probabilities.max(1)
     rows = list(zip(best.indices.tolist(), best.values.tolist(), given.labels.tolist(), strict=True))
     answers = [Prediction(names[row], share, None if label < 0 else row == label) for row, share, label in rows]
