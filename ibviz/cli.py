@@ -9,7 +9,7 @@ import typer
 
 from ibviz import __version__
 from ibviz.errors import InputError
-from ibviz.workflows.flags import listed, model_or_default, numbers, refuse_idle, required_folder, runs_of
+from ibviz.workflows.flags import model_or_default, refuse_idle, required_folder, runs_of, split_names, split_numbers
 
 app = typer.Typer(
     help="Trained spatial attention with an information bottleneck: maps, tie-aware metrics, figures.",
@@ -149,7 +149,7 @@ def explain_command(
     network = load_on(model, weights, device)
     chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
     unfit = print_unfit if methods.strip() == ALL_METHODS else raise_unfit
-    request = Request(source, chosen, listed(classes), limit, template)
+    request = Request(source, chosen, split_names(classes), limit, template)
     for path in explain_files(request, network, out, origin=ModelSource(model, weights), unfit=unfit):
         print(path)
 
@@ -225,8 +225,8 @@ def report_command(
 
     if table is not None:
         refuse_idle("--table", images=images, anchors=anchors)
-        metrics = [] if table.strip() == "all" else listed(table)
-        text = write_chosen(folder, out, metrics, listed(rows), form=format_, template=template)
+        metrics = [] if table.strip() == "all" else split_names(table)
+        text = write_chosen(folder, out, metrics, split_names(rows), form=format_, template=template)
         print(out or text)
         return
     refuse_idle("a page, which has no --table,", rows=rows, format=format_, template=template)
@@ -272,9 +272,9 @@ def figure_command(
     """Draw a figure again from its sidecar: identically under the same libraries, or with changes and a new sidecar."""
     from ibviz.workflows.figure import changed, redraw_files
 
-    lines = numbers("--contours", contours) or None
+    lines = split_numbers("--contours", contours) or None
     changes = changed(template, width, font, blend=blend, cmap=colours, contours=lines)
-    for path in redraw_files(sidecar, out, changes, listed(format_)):
+    for path in redraw_files(sidecar, out, changes, split_names(format_)):
         print(path)
 
 

@@ -66,7 +66,7 @@ def test_every_key_and_every_option_of_a_method_has_a_line(site):
     for name, method in METHODS.items():
         part = page.partition(f'id="{name}"')[2].partition("<h3")[0]
         assert all(f"<td><code>{option}</code></td>" in part for option in method.options), name
-    assert "<td>Number of masks; noise falls with its square root." in page
+    assert "<td>Most masks per image; noise falls with their square root." in page
 
 
 def test_no_page_asks_another_host(site):

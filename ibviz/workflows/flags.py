@@ -6,23 +6,23 @@ from typing import Any
 from ibviz.errors import InputError
 
 
-def listed(names: str) -> list[str]:
+def split_names(names: str) -> list[str]:
     """Return names that are separated by commas.
 
-    >>> listed("srg, pointing,")
+    >>> split_names("srg, pointing,")
     ['srg', 'pointing']
     """
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def numbers(flag: str, text: str) -> list[float]:
+def split_numbers(flag: str, text: str) -> list[float]:
     """Return numbers that are separated by commas; the error names the flag.
 
-    >>> numbers("--contours", "0.5,0.8")
+    >>> split_numbers("--contours", "0.5,0.8")
     [0.5, 0.8]
     """
     try:
-        return [float(part) for part in listed(text)]
+        return [float(part) for part in split_names(text)]
     except ValueError as error:
         raise InputError(f"{flag} takes numbers separated by commas, such as 0.5,0.8; got {text!r}") from error
 

@@ -242,7 +242,7 @@ def test_a_mask_of_another_size_is_an_error(tmp_path):
 
 
 def test_masks_are_refused_where_there_are_none(tmp_path):
-    refused(config("folder", masks=True), tmp_path, "source folder has no masks to read; those that have: cub, voc2007")
+    refused(config("svhn", masks=True), tmp_path, "source svhn has no masks to read; those that have: cub, voc2007")
 
 
 def test_a_box_crop_needs_a_size_and_a_box(tmp_path):
