@@ -2,6 +2,7 @@
 
 from evaluation.speed.cases import (
     attribution,
+    compiled,
     curves,
     figures,
     information,
@@ -15,5 +16,18 @@ from evaluation.speed.cases import (
 from evaluation.speed.growth import catalogue as growth
 from evaluation.speed.records import Case
 
-GROUPS = (curves, precision, attribution, information, samplers, training, road, figures, report, waits, growth)
+GROUPS = (
+    curves,
+    compiled,
+    precision,
+    attribution,
+    information,
+    samplers,
+    training,
+    road,
+    figures,
+    report,
+    waits,
+    growth,
+)
 CASES: dict[str, Case] = {case.name: case for group in GROUPS for case in group.CASES}

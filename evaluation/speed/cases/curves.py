@@ -15,6 +15,7 @@ from torch import Tensor
 from evaluation.speed.networks import MEAN, SIDES, drawn, wrapped
 from evaluation.speed.records import Case, Contestant, Row, Run, Settings
 from evaluation.speed.timing import raced
+from ibviz.benchmark.compiled import Forward
 from ibviz.benchmark.throughput import MEMORY_FORMATS, Pace, fastest, in_format
 from ibviz.metrics import CurveProtocol, faithfulness, planned_states, scorer
 from ibviz.models.loading import WrappedClassifier
@@ -56,11 +57,11 @@ def scene(network: str, device: torch.device, count: int | None = None, precisio
     return Scene(model, images, maps, classes.clone(), fastest(model, (side, side), device, precision=precision))
 
 
-def ours(given: Scene, protocol: CurveProtocol) -> Run:
-    """Both curves of all images, in the format and batches in which the network is fastest."""
+def ours(given: Scene, protocol: CurveProtocol, forward: Forward | None = None) -> Run:
+    """Both curves of all images, in the format and batches in which the network is fastest, or by compiled code."""
     images = given.formatted
     paced = protocol.model_copy(update={"batch_size": given.pace.batch_size})
-    score = scorer(given.model, given.classes, precision=protocol.precision)
+    score = scorer(forward or given.model, given.classes, precision=protocol.precision)
 
     def run() -> object:
         with in_format(given.model, given.pace.memory_format):
