@@ -1,26 +1,13 @@
 """The program `ibviz`, and `python -m ibviz`: it starts the command line, and ends in silence after Ctrl-C."""
 
-import os
 import signal
 import sys
 
 _INTERRUPTED = 130
-_SPINS = "1000"
-
-
-def share_processor() -> None:
-    """Let OpenMP's waiting threads sleep soon instead of spinning, unless the user has chosen; before torch is loaded.
-
-    Threads that spin take the cores of whatever else runs on the machine, and two such programs stop each other.
-    Measured by `python -m evaluation.neighbours`.
-    """
-    if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
 def main() -> None:
     """Import the command line and run it; errors that a library raises because of Ctrl-C are not shown."""
-    share_processor()
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # the process was told to ignore Ctrl-C
         from ibviz.cli import run
 
