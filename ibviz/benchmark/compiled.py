@@ -17,12 +17,10 @@ _TOLERANCE = 1e-3  # of the largest logit, by which compiled code may differ
 
 
 class CompiledForward:
-    """The forward pass of a network, compiled for passes of `size` images; smaller passes are filled up.
+    """The forward pass of a network, compiled for passes of `size` images; more are split, and fewer filled up.
 
     The weights become constants of the code, with batch norms folded into convolutions.
     """
-
-    training = False
 
     def __init__(self, network: nn.Module, images: Images, size: int) -> None:
         """Prepare code for images on the device and in the memory format of these; the first call compiles it."""
@@ -32,7 +30,10 @@ class CompiledForward:
         self._run: Any = torch.compile(network, dynamic=False, options=_OPTIONS.get(images.device.type, {}))
 
     def __call__(self, images: Images) -> Logits:
-        """Return the logits of at most `size` images, without a graph."""
+        """Return the logits of images, without a graph."""
+        return torch.cat([self._pass(part) for part in images.split(self.size)])
+
+    def _pass(self, images: Images) -> Logits:
         filled = torch.cat([images, images[-1:].expand(self.size - len(images), -1, -1, -1)])
         logits = self._run(filled.contiguous(memory_format=self.memory_format))
         return logits[: len(images)].clone()  # the next pass of a CUDA graph writes to the same memory

@@ -31,8 +31,8 @@ def network():
     return ibviz.wrap(layers, mean=(0.5,) * 3, std=(0.5,) * 3, class_names=["a", "b", "c"], size=16).eval()
 
 
-@pytest.mark.parametrize("count", [1, 3, 4])
-def test_passes_are_filled_up_and_images_do_not_see_the_filling(network, images, count):
+@pytest.mark.parametrize("count", [1, 3, 4, 5])
+def test_passes_are_filled_up_or_split_and_images_do_not_see_the_filling(network, images, count):
     passes = list[int]()
     network.register_forward_hook(lambda module, given, output: passes.append(len(output)))
     with torch.inference_mode(), compiled(network, images, 4) as forward:

@@ -32,16 +32,6 @@ from ibviz.figures.scale import anchor_scale, attention_scale, map_scale
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 COUNT, SIDE, GRID = 200, 48, 12
 ANCHORS = [0.9, 0.0, 0.35, 0.35, 1.3]  # unsorted, doubled, outside [0, 1]
 EVIL = "<script>alert(1)</script>"
@@ -167,17 +157,6 @@ def small_page(browser, small, tmp_path) -> Iterator[Any]:
     page = Watched(browser, tmp_path / "small.html", viewport={"width": 1280, "height": 900}).page
     yield page
     page.context.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
-        yield started
-        started.close()
 
 
 class Watched:

@@ -19,9 +19,7 @@ from ibviz.figures.scale import map_scale
 from ibviz.types import AttentionMap
 from tests.figures.test_report import (
     ANCHORS,
-    CHROMIUM,
     EVIL,
-    FLAGS,
     HEADINGS,
     Watched,
     draw,
@@ -65,17 +63,6 @@ def path(report, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     save_report(report, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
-        yield started
-        started.close()
 
 
 @pytest.fixture

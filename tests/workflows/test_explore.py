@@ -25,8 +25,6 @@ from tests.workflows.jupyter import jupyterlab
 
 pytest.importorskip("anywidget", reason="the widget needs `pip install 'ibviz[notebooks]'`")
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 COUNT = 12
 MINUS = "\N{MINUS SIGN}"
 WAIT = 120_000  # milliseconds for a kernel to start, on a busy machine
@@ -192,17 +190,6 @@ def test_a_result_is_explored_without_its_network(tmp_path):
         ibviz.explore(bare)
     with pytest.raises(InputError, match="keeps no pictures, which are explored; run the suite with pictures"):
         ibviz.explore(write_results(tmp_path / "none", images=6, pictures=0))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
-        yield started
-        started.close()
 
 
 ALONE = """<!doctype html><html lang="en"><title>widget</title>
