@@ -35,6 +35,7 @@ from ibviz.errors import InputError
 CLASSES, SECONDS = 5, 60
 MOST_CHANNELS = 32  # for methods that take a pass for each
 SIZES = (32, 64, 96, 128, 224, 256)  # the first that a network takes
+MOST_SENSITIVE = 1e5  # logit or gradient of images in [0, 1]; networks beyond it are tried at the next size
 TOLERANCE = 2e-3  # of the largest number of the map that is right
 TARGETS = torch.tensor([1, 3])
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -220,6 +221,7 @@ def built(name: str) -> Case:
                         logits = network(images)
                     if not logits.isfinite().all() or logits.shape != (2, CLASSES):
                         raise ValueError(f"logits are {tuple(logits.shape)} or not finite")
+                    refuse_chaotic(network, images)
                     return Case(network, images, *plain_layer(network, images))
                 except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError) as error:
                     failure = error
@@ -258,13 +260,34 @@ def awake(network: nn.Module) -> nn.Module:
 @torch.no_grad()
 def settled(network: nn.Module, images: Tensor) -> None:
     """Batch norms as if the network had been trained: without it the images hardly change the logits of deep ones."""
-    norms = [one for one in network.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
-    for one in norms:
-        one.train()
-        one.momentum = 1.0
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
     if norms:
-        network(images.repeat(4, 1, 1, 1) + 0.1 * torch.randn(8, *images.shape[1:]))
+        noisy = images.repeat(8, 1, 1, 1) + 0.3 * torch.rand(16, 1, 1, 1) * torch.randn(16, *images.shape[1:])
+        kept = nn.functional.interpolate((torch.rand(16, 1, 4, 4) < 0.5).float(), size=images.shape[2:])
+        network(torch.cat([noisy, noisy * torch.rand(16, 1, 1, 1), noisy * kept]))  # as methods darken and cover them
     network.eval()
+
+
+def refuse_chaotic(network: nn.Module, images: Tensor) -> None:
+    """Raise ValueError if rounding errors decide: deep networks with random weights and a single cell at their end."""
+    covered = images.clone()
+    covered[..., : images.shape[-1] // 2] = 0
+    for given in (images, covered, images + 0.2 * torch.randn(images.shape)):
+        logits, slopes = score_and_slopes(network, given)
+        if logits > MOST_SENSITIVE or slopes > MOST_SENSITIVE:
+            raise ValueError(f"logits reach {logits:.1g}, and gradients {slopes:.1g}: other roundings, other maps")
+
+
+def score_and_slopes(network: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Return the largest logit and the largest gradient of the targets' logits."""
+    with torch.enable_grad():
+        given = images.clone().requires_grad_()
+        logits = network(given)
+        (slopes,) = torch.autograd.grad(logits.gather(1, TARGETS[:, None]).sum(), given)
+    return float(logits.detach().abs().max()), float(slopes.abs().max())
 
 
 def plain_layer(network: nn.Module, images: Tensor) -> tuple[str | None, int]:
