@@ -19,6 +19,7 @@ from ibviz.figures.scale import (
     check_colours,
     fixed_scale,
     is_constant,
+    lies_far_from_zero,
     map_scale,
     own_scale,
     recoloured,
@@ -46,6 +47,7 @@ class RowContent(NamedTuple):
     anchors: FloatArray | None = None  # of quantised attention
     blocks: int = 1  # side of the blocks, in pixels, of which a fine map shows the greatest value
     constants: tuple[str, ...] = ()  # what to write on each image whose map has a single value; empty for the others
+    far_from_zero: bool = False  # a scale from zero would leave half of its colours unused in some image
 
 
 class PanelRow(NamedTuple):
@@ -114,10 +116,9 @@ def rows_of(maps: Mapping[str, RowMaps], images: int, size: Grid, choice: ScaleC
     for content in contents:
         groups.setdefault(_group(content, choice), []).append(content)
     scales = {group: _coloured(_scale_of(members, choice), choice) for group, members in groups.items()}
-    each = choice.rule == "image"
     return [
         PanelRow(
-            _per_image(content) if each and content.label not in choice.by_row else content,
+            _drawn(content, groups[_group(content, choice)], choice),
             scales[_group(content, choice)],
             *_enlargement(content, size),
         )
@@ -130,14 +131,39 @@ def _group(content: RowContent, choice: ScaleChoice) -> object:
     return ("own", content.label) if shared is None else ("shared", shared)
 
 
+def _drawn(content: RowContent, members: list[RowContent], choice: ScaleChoice) -> RowContent:
+    """Return a row as it is drawn on the scale of its group."""
+    return _per_image(content, from_least=_from_least(members)) if _by_image(members, choice) else content
+
+
+def _by_image(members: list[RowContent], choice: ScaleChoice) -> bool:
+    """Return True if each map of a group has its own scale: by the rule, or if a common one would hide a map."""
+    shared = choice.by_row.get(members[0].label)
+    if choice.rule == "image" and shared is None:
+        return True
+    hidden = any(own.far_from_zero for own in members) and _from_least(members)
+    several = sum(len(own.values) for own in members) > 1
+    return hidden and several and choice.rule != "fixed" and not isinstance(shared, tuple)
+
+
+def _from_least(members: list[RowContent]) -> bool:
+    """Return True if zero has no meaning in a group: of one of attention, or one without where a map lies far from it.
+
+    Maps that share a scale with attention keep its zero.
+    """
+    kinds = {own.attention for own in members}
+    far = any(own.far_from_zero for own in members) and all(own.values.min() >= 0 for own in members)
+    return kinds == {True} or (kinds == {False} and far)
+
+
 def _coloured(scale: Scale, choice: ScaleChoice) -> Scale:
     return scale if choice.cmap is None else recoloured(scale, choice.cmap)
 
 
-def _per_image(content: RowContent) -> RowContent:
-    """Divide each map by its greatest |value|, or stretch attention from its least to its greatest value."""
+def _per_image(content: RowContent, *, from_least: bool) -> RowContent:
+    """Divide each map by its greatest |value|, or stretch it from its least to its greatest value."""
     flat = content.values.reshape(len(content.values), -1)
-    low = flat.min(1) if content.attention else np.zeros(len(flat))
+    low = flat.min(1) if from_least else np.zeros(len(flat))
     spread = np.abs(flat - low[:, None]).max(1)
     stretched = (content.values - low[:, None, None]) / np.where(spread > 0, spread, 1.0)[:, None, None]
     return content._replace(values=stretched)
@@ -155,7 +181,8 @@ def _content(label: str, given: RowMaps, images: int, size: Grid, most_blocks: i
     pooled = most_blocks is not None and fine and anchors is None
     blocks = math.ceil(max(values.shape[1:]) / most_blocks) if pooled else 1
     constants = tuple(_constant(own) for own in values)
-    return RowContent(label, block_maxima(values, blocks), attention, fine, anchors, blocks, constants)
+    far = not attention and any(map(lies_far_from_zero, values))
+    return RowContent(label, block_maxima(values, blocks), attention, fine, anchors, blocks, constants, far)
 
 
 def _constant(values: FloatArray) -> str:
@@ -188,9 +215,9 @@ def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
     anchors = [content.anchors for content in contents if content.anchors is not None]
     shared, signed = choice.by_row.get(contents[0].label), bool(values.min() < 0)
     limits = None if shared is None or isinstance(shared, str) else _limits(shared)
-    if shared is None and choice.rule == "image":
-        attention = contents[0].attention
-        return own_scale(signed=signed and not attention, from_least=attention)
+    if _by_image(contents, choice):
+        from_least = _from_least(contents)
+        return own_scale(signed=signed and not from_least, from_least=from_least)
     if len(anchors) == len(contents):
         return anchor_scale(np.concatenate(anchors), limits or ((0.0, 1.0) if choice.rule == "fixed" else None))
     if limits is not None:

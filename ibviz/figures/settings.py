@@ -54,7 +54,8 @@ DEFAULT_TEMPLATE = "ijcai"
 HINTING = 1.03
 _LARGEST = 100  # inches of a page, and points of text; bounds memory
 LEADING = 1.15  # line spacing over font size
-PIECES = re.compile("[ ]*[^ _/-]*[_/-]*")  # class names break after underscores; no-break spaces do not break
+WORDS = re.compile("[ ]*[^ ]*")  # no-break spaces do not break
+PIECES = re.compile("[ ]*[^ _/-]*[_/-]*")  # of a word that is wider than a line
 INK = "#1a1a1a"
 FAINT = "#666666"
 SETTINGS: dict[Any, Any] = {
@@ -130,7 +131,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def wrap_text(text: str, size: float, width: float) -> str:
-    """Break lines to at most `width` inches, and inside a word only if the word alone is wider.
+    """Break lines to at most `width` inches, and inside a word only if the word alone is wider: after "_", "/" or "-".
 
     >>> wrap_text("Integrated gradients", 8.0, 0.6)
     'Integrated\\ngradients'
@@ -140,7 +141,7 @@ def wrap_text(text: str, size: float, width: float) -> str:
 
 def _wrap_line(line: str, size: float, width: float) -> str:
     lines = [""]
-    for piece in PIECES.findall(line):
+    for piece in _pieces(line, size, width):
         if lines[-1] and text_width(lines[-1] + piece, size) > width:
             lines.append("")
         for letter in piece if lines[-1] else piece.lstrip():
@@ -148,6 +149,11 @@ def _wrap_line(line: str, size: float, width: float) -> str:
                 lines.append("")
             lines[-1] += letter
     return "\n".join(lines)
+
+
+def _pieces(line: str, size: float, width: float) -> Iterator[str]:
+    for word in WORDS.findall(line):
+        yield from [word] if text_width(word.lstrip(), size) <= width else PIECES.findall(word)
 
 
 def text_height(text: str, size: float) -> float:

@@ -15,6 +15,7 @@ from results import write_results
 from ibviz import cli
 from ibviz.benchmark.chosen_table import chosen, render_chosen, styled
 from ibviz.benchmark.results import read_results
+from ibviz.benchmark.table_notes import COMPARED
 from ibviz.benchmark.tables import Tables, latex, tabulate
 from ibviz.errors import InputError
 from ibviz.figures.settings import TEMPLATES
@@ -41,6 +42,8 @@ def test_a_chosen_table_keeps_order_ranks_and_tests_of_the_whole(tables):
     whole: Any = tables.summary.lines
     whole = whole[(whole["stratum"] == "all images") & ~whole["native"]]
     kept = whole.merge(few[["metric", "method"]], on=["metric", "method"])
+    assert set(few[COMPARED]) == {4}  # the lines of the result, for whose pairs p was corrected
+    few = few.drop(columns=COMPARED)
     sorted_few, sorted_kept = (frame.sort_values(["metric", "method"], ignore_index=True) for frame in (few, kept))
     pd.testing.assert_frame_equal(sorted_few, sorted_kept, check_dtype=False)
 
@@ -82,6 +85,29 @@ def test_one_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "t.tex").read_text().count(r"\begin{table}") == 1
     assert run(monkeypatch, folder, *flags, "--format", "csv") == 0
     assert "0.0" in capsys.readouterr().out
+
+
+def test_a_table_of_several_trainings_names_in_each_part_its_own_protocol_and_in_their_mean_all_of_them(tmp_path):
+    results = read_results(write_results(tmp_path, images=24, models=("a", "b", "c")))
+    rows = results.rows.assign(hash=["0123-" + model for model in results.rows["model"]])
+    models = {model: facts | {"recipe": "r"} for model, facts in results.circumstances["models"].items()}
+    tables = tabulate(rows, results.circumstances | {"models": models})
+    notes = [line for line in render_chosen(chosen(tables, ["srg"]), "txt").splitlines() if "Protocol" in line]
+    each = ["0123-a", "0123-b", "0123-c"]
+    assert [re.findall("0123-.", note) for note in notes] == [*([own] for own in each), each]
+
+
+def test_a_part_of_a_result_says_what_the_whole_was_corrected_for_and_explains_no_mark_that_it_lacks(tmp_path):
+    results = read_results(write_results(tmp_path, images=7))
+    tables = tabulate(results.rows, results.circumstances)
+    whole = render_chosen(chosen(tables, ["srg"]), "tex")
+    part = render_chosen(chosen(tables, ["srg"], ["attention", "centre"]), "tex")
+    reason = "times 6 for the pairs of 4 lines: nothing is tested"
+    assert reason in whole
+    assert reason in part
+    for text in (whole, part):
+        assert "by a paired test" not in text
+        assert "Ranks in parentheses" not in text
 
 
 @pytest.mark.parametrize(

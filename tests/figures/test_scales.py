@@ -10,6 +10,7 @@ from ibviz.errors import InputError
 from ibviz.figures import overlay, panel
 from ibviz.figures.panel_rows import block_maxima
 from ibviz.figures.scale import MISLEADING
+from ibviz.figures.settings import wrap_text
 from tests.figures.drawn import continuous, grey, middle, parts, quantised
 
 
@@ -155,3 +156,36 @@ def test_the_pictures_of_one_image_stand_side_by_side():
     photo, map_, bar = (axes.get_position() for axes in drawn.figure.axes)
     assert photo.y0 == pytest.approx(map_.y0)
     assert photo.x1 < map_.x0 < map_.x1 < bar.x0
+
+
+def test_maps_far_from_zero_look_as_if_their_least_value_were_zero_and_the_row_says_so():
+    values = ramp(1.0)[:1]
+    low, high = (panel(grey(1), {"map": given}) for given in (values, 4 + values))
+    assert same(parts(low)[1], parts(high)[1])
+    assert high.account["rows"][0]["limits"] == [4, 5]
+    assert "not\u00a0from\u00a00" in " ".join(text.get_text().replace("\n", " ") for text in high.figure.texts)
+    several = panel(grey(2), {"map": torch.cat([4 + values, 9 + values / 10])})
+    first, second = parts(several)[2:4]
+    assert same(first, second)
+    assert several.account["rows"][0]["scale"] == "each image its own"
+
+
+def test_two_classes_of_which_one_lies_far_from_zero_are_each_drawn_on_a_scale_of_its_own():
+    values, names = ramp(1.0)[:1], {"high": "one", "low": "one"}
+    drawn = panel(grey(1), {"high": 4 + values, "low": values / 10}, scales=names)
+    assert same(*parts(drawn)[1:3])
+    assert {row["scale"] for row in drawn.account["rows"]} == {"each image its own"}
+    limits = panel(grey(1), {"high": 4 + values}, scales={"high": (0.0, 5.0)}).account["rows"][0]["limits"]
+    assert limits == [0, 5]
+
+
+def test_beside_attention_zero_has_a_meaning():
+    values = ramp(1.0)[:1]
+    maps = {"high": 0.6 + values / 4, "low": continuous(values)}
+    high, low = panel(grey(1), maps, scales=dict.fromkeys(maps, "attention")).account["rows"]
+    assert high["limits"] == low["limits"] == [0, 1]
+
+
+def test_a_class_name_with_a_hyphen_breaks_there_only_if_it_is_wider_than_the_line():
+    assert wrap_text("gradients: runner-up", 8.0, 0.8) == "gradients:\nrunner-up"
+    assert wrap_text("black-and-tan coonhound", 8.0, 0.7) == "black-and-\ntan\ncoonhound"
