@@ -10,11 +10,13 @@ from ibviz.benchmark.table_notes import COMPARED, sample_size
 from ibviz.benchmark.table_text import main_sheets
 from ibviz.benchmark.tables import NEEDS, TABLE_FORMATS, Tables
 from ibviz.errors import InputError, unknown
-from ibviz.table_formats import PAGE_WIDTH, TextTable, latex_of, markdown_of, text_of
+from ibviz.pages import COLUMN, page_size
+from ibviz.table_formats import TextTable, latex_of, markdown_of, text_of
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+PAGE = "cvpr"  # on which a table in LaTeX stands if no other is named
 GREY, BOLD = "color: #666666", "font-weight: bold"
 
 
@@ -62,14 +64,13 @@ def _labels(circumstances: Mapping[str, Any], judged: Sequence[str]) -> dict[str
     return {label: label for label in judged} | {name: label for name, label in names.items() if name}
 
 
-def render_chosen(tables: Tables, form: str, *, width: float = PAGE_WIDTH, column: bool = False) -> str:
+def render_chosen(tables: Tables, form: str, *, template: str = PAGE) -> str:
     """Return chosen tables as text.
 
     Args:
         tables: Tables of `chosen`.
         form: "txt", "md", "tex", "csv" or "json".
-        width: Width of the page or column in inches, for "tex".
-        column: For "tex": whether the table stands in one column of two.
+        template: For "tex": name of the page or column, of `ibviz.pages.PAGE_SIZES`, that the table has to fit.
     """
     if form not in FORMS:
         raise unknown("format", form, list(FORMS))
@@ -80,6 +81,7 @@ def render_chosen(tables: Tables, form: str, *, width: float = PAGE_WIDTH, colum
     bare = main_sheets(tables.summary, {}, marks=form == "tex", ties=False)
     sheets = [_with_sample(sheet, part, tables.summary.lines) for sheet, part in zip(bare, parts, strict=True)]
     if form == "tex":
+        (width, _), column = page_size(template), template.endswith(COLUMN)
         return "\n\n".join([NEEDS, *(latex_of(sheet, width=width, column=column) for sheet in sheets)]) + "\n"
     render: Callable[[TextTable], str] = text_of if form == "txt" else markdown_of
     return "\n\n".join(map(render, sheets)) + "\n"

@@ -10,8 +10,9 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.textpath import TextToPath
 
-from ibviz.errors import InputError, did_you_mean, unknown
+from ibviz.errors import InputError, did_you_mean
 from ibviz.figures.fonts import font_families
+from ibviz.pages import PAGE_SIZES, page_size
 
 # Both are bundled with matplotlib, so that a figure looks the same on every machine: a Times, as papers use, and a
 # sans serif for slides.
@@ -41,15 +42,8 @@ class Template(NamedTuple):
         return self.text / 8
 
 
-# From the style files of the conferences: full text width, and one column of two.
-TEMPLATES: dict[str, Template] = {
-    "neurips": Template(5.5, 9.0),
-    "cvpr": Template(6.875, 8.875),
-    "cvpr column": Template(3.25, 8.875),
-    "ijcai": Template(7.0, 9.0),
-    "ijcai column": Template(3.375, 9.0),
-    "slides": Template(13.33, 7.5, SANS, 16.0),
-}
+TEMPLATES = {name: Template(*size) for name, size in PAGE_SIZES.items()}
+TEMPLATES["slides"] = Template(*PAGE_SIZES["slides"], SANS, 16.0)
 DEFAULT_TEMPLATE = "ijcai"
 HINTING = 1.03
 _LARGEST = 100  # inches of a page, and points of text; bounds memory
@@ -81,8 +75,7 @@ def find_template(page: Page) -> Template:
     3.25
     """
     if isinstance(page, str):
-        if page not in TEMPLATES:
-            raise unknown("template", page, list(TEMPLATES))
+        page_size(page)
         return TEMPLATES[page]
     sizes = (page.width, page.height, page.text)
     if not all(0 < size <= _LARGEST for size in sizes):

@@ -186,7 +186,7 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
     if classes is not None or text.startswith(TRANSFORMERS):
         return _from_transformers(text, weights, classes)
     if weights is not None and os.path.exists(path):  # accepts any name, unlike `Path.exists`
-        raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
+        raise InputError(f"{name} has its own weights; {weights} is for torchvision/NAME, timm/NAME or FILE.py:NAME")
     if is_code(text):
         return _from_code(text, weights)
     if os.path.isdir(path):

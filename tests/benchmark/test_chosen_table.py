@@ -14,11 +14,13 @@ from results import write_results
 
 from ibviz import cli
 from ibviz.benchmark.chosen_table import chosen, render_chosen, styled
+from ibviz.benchmark.evaluation import Evaluation
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.table_notes import COMPARED
 from ibviz.benchmark.tables import Tables, latex, tabulate
 from ibviz.errors import InputError
 from ibviz.figures.settings import TEMPLATES
+from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.table_formats import TextTable, latex_of
 
 STRANGE = "A_1 & 50% #~^\\{}|$ <b>"
@@ -58,6 +60,19 @@ def test_verdicts_of_the_tests_are_marks(tables):
         assert f"({line.rank}){mark}" in row
     assert "by a paired test" in printed
     assert "not separated from centre, p" not in printed
+
+
+def test_one_call_gives_the_table_of_an_evaluation_in_memory_in_latex(folder):
+    results = read_results(folder)
+    protocol = CurveProtocol(colour=(0.5, 0.5, 0.5), grid=(4, 4))
+    card = Card(protocol=protocol, data="0" * 12, weights="1" * 12, versions={})
+    rows = results.rows.to_dict("records")
+    drawn = Evaluation(rows, {}, {}, card, 0).latex(["srg"], ["Grad-CAM", "centre"], template="cvpr column")
+    lines = drawn.splitlines()
+    assert lines[2:4] == [r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}"]
+    assert [line.split(" & ")[0] for line in lines if " & " in line] == ["method", "Grad-CAM", r"\textit{centre}"]
+    with pytest.raises(InputError, match=r"unknown template 'cvprr'.*did you mean 'cvpr'"):
+        Evaluation(rows, {}, {}, card, 0).latex(template="cvprr")
 
 
 def test_a_notebook_has_the_best_in_bold_and_controls_in_grey(tables):
@@ -167,8 +182,7 @@ needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no La
 def test_a_table_of_a_template_has_no_overfull_box(folder, tmp_path, name, metrics, font):
     results = read_results(folder)
     tables = tabulate(results.rows.replace({"method": {"Attention": STRANGE}}), results.circumstances)
-    width, column = TEMPLATES[name].width, name.endswith(" column")
-    log = log_of(render_chosen(chosen(tables, metrics), "tex", width=width, column=column), name, tmp_path, font)
+    log = log_of(render_chosen(chosen(tables, metrics), "tex", template=name), name, tmp_path, font)
     assert "Overfull" not in log
 
 
