@@ -154,6 +154,7 @@ def test_what_cannot_be_explored_is_said_in_one_line(model, scenes, widget, tmp_
         (lambda: widget.intervene("dropp"), "unknown edit of cells 'dropp'.*did you mean 'drop'"),
         (lambda: widget.intervene("set"), "edits of cells name anchors from 0 to 19, and only 'set' one"),
         (lambda: widget.intervene("set", 20), "edits of cells name anchors from 0 to 19"),
+        (lambda: widget.intervene("drop"), "no cell of the 12 images shown is at a chosen anchor.*; chosen: none"),
         (lambda: setattr(widget, "image", COUNT), "image is a number from 0 to 11; got 12"),
         (lambda: setattr(widget, "shown", [12]), "an image is a number from 0 to 11; got 12"),
         (lambda: setattr(widget, "shown", []), "at least one image is shown; got none"),
