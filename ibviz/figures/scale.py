@@ -182,11 +182,11 @@ def own_scale(*, signed: bool, from_least: bool) -> Scale:
     """Return the scale of images of which each has been divided by its own greatest |value|, or stretched to 0 and 1.
 
     >>> own_scale(signed=False, from_least=True).labels
-    ('least', '', 'greatest')
+    ('min', '', 'max')
     """
-    ends = ("least" if from_least else "0", "", "greatest")
+    ends = ("min" if from_least else "0", "", "max")
     scale = _even("each image its own", DIVERGING if signed else SEQUENTIAL, (-1.0 if signed else 0.0, 1.0))
-    labels = (f"{MINUS}greatest", "0", "greatest") if signed else ends
+    labels = (f"{MINUS}max", "0", "max") if signed else ends
     return scale._replace(labels=labels, remarks=("scale per image",))
 
 

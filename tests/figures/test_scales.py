@@ -31,7 +31,7 @@ def test_on_a_scale_per_image_maps_that_differ_by_a_factor_look_alike_and_the_ro
     first, second = parts(own)[2:4]
     assert same(first, second)
     assert "scale per image" in " ".join(text.get_text().replace("\n", " ") for text in own.figure.texts)
-    assert [text.get_text() for text in own.figure.axes[-1].get_yticklabels()] == ["0", "", "greatest"]
+    assert [text.get_text() for text in own.figure.axes[-1].get_yticklabels()] == ["0", "", "max"]
     assert own.account["rows"][0]["scale"] == "each image its own"
 
 
