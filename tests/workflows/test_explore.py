@@ -279,6 +279,25 @@ def test_a_class_is_chosen_and_the_state_follows(browser, widget, own, scenes, t
     page.context.close()
 
 
+def test_anchors_that_were_set_before_the_widget_is_shown_are_lit_and_no_others(browser, model, scenes, own, tmp_path):
+    for anchors in ([19], [17, 18, 19], []):
+        widget = ibviz.explore(model, scenes)
+        widget.anchors = anchors
+        page = open_alone(browser, widget, tmp_path / "page.html", viewport={"width": 1280, "height": 1000})
+        expected = torch.isin(own.index, torch.tensor(anchors)).numpy()
+        np.testing.assert_array_equal(lit(page, ".stage"), expected[0])
+        pixels = "canvases => canvases.map(canvas => canvas.toDataURL())"
+        first = page.locator(".stage, .regions canvas").evaluate_all(pixels)
+        for number in range(COUNT):
+            np.testing.assert_array_equal(lit(page, ".regions canvas", number), expected[number])
+        page.evaluate("kernel.told('anchors', [0])")
+        settle(page)
+        page.evaluate("(anchors) => kernel.told('anchors', anchors)", anchors)
+        settle(page)
+        assert page.locator(".stage, .regions canvas").evaluate_all(pixels) == first  # nothing shines through
+        page.context.close()
+
+
 def test_the_keyboard_alone_is_enough(browser, widget, tmp_path):
     page = open_alone(browser, widget, tmp_path / "page.html", viewport={"width": 1280, "height": 1000})
     page.get_by_role("button", name="None").focus()
