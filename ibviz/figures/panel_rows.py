@@ -1,7 +1,7 @@
 """Rows of a panel: checked maps on the CPU, each with its scale and enlargement."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from ibviz.figures.scale import (
     check_colours,
     fixed_scale,
     is_constant,
-    lies_far_from_zero,
+    least_scale,
     map_scale,
     own_scale,
     recoloured,
@@ -47,7 +47,6 @@ class RowContent(NamedTuple):
     anchors: FloatArray | None = None  # of quantised attention
     blocks: int = 1  # side of the blocks, in pixels, of which a fine map shows the greatest value
     constants: tuple[str, ...] = ()  # what to write on each image whose map has a single value; empty for the others
-    far_from_zero: bool = False  # a scale from zero would leave half of its colours unused in some image
 
 
 class PanelRow(NamedTuple):
@@ -87,14 +86,16 @@ class ScaleChoice(NamedTuple):
     limit: float | None = None  # percentile of |values| at which the scales of maps end
     cmap: str | None = None
     most_blocks: int | None = None  # per side, of which a pixel map shows the greatest values; None: every value
+    from_least: Collection[str] = ()  # rows in which zero has no meaning
 
     def checked(self, rows: Sequence[str]) -> "ScaleChoice":
         """Return the choice; raise `InputError` for an unknown rule, row or colour map, or a limit out of range."""
         if self.rule not in get_args(ScaleRule):
             raise unknown("scale", str(self.rule), list(get_args(ScaleRule)))
-        for label in self.by_row:
-            if label not in rows:
-                raise unknown("row of scales", label, list(rows))
+        for what, labels in (("scales", self.by_row), ("from_least", self.from_least)):
+            for label in labels:
+                if label not in rows:
+                    raise unknown(f"row of {what}", label, list(rows))
         if self.limit is not None and not 0 < self.limit <= 100:
             raise InputError(f"limit is a percentile of |values|, above 0 and up to 100; got {self.limit}")
         if self.cmap is not None:
@@ -133,27 +134,21 @@ def _group(content: RowContent, choice: ScaleChoice) -> object:
 
 def _drawn(content: RowContent, members: list[RowContent], choice: ScaleChoice) -> RowContent:
     """Return a row as it is drawn on the scale of its group."""
-    return _per_image(content, from_least=_from_least(members)) if _by_image(members, choice) else content
+    return _per_image(content, from_least=_from_least(members, choice)) if _by_image(members, choice) else content
 
 
 def _by_image(members: list[RowContent], choice: ScaleChoice) -> bool:
-    """Return True if each map of a group has its own scale: by the rule, or if a common one would hide a map."""
+    """Return True if each map of a group has its own scale: by the rule, or since none has a meaningful zero."""
     shared = choice.by_row.get(members[0].label)
     if choice.rule == "image" and shared is None:
         return True
-    hidden = any(own.far_from_zero for own in members) and _from_least(members)
     several = sum(len(own.values) for own in members) > 1
-    return hidden and several and choice.rule != "fixed" and not isinstance(shared, tuple)
+    offset = all(own.label in choice.from_least for own in members)
+    return offset and several and choice.rule != "fixed" and not isinstance(shared, tuple)
 
 
-def _from_least(members: list[RowContent]) -> bool:
-    """Return True if zero has no meaning in a group: of one of attention, or one without where a map lies far from it.
-
-    Maps that share a scale with attention keep its zero.
-    """
-    kinds = {own.attention for own in members}
-    far = any(own.far_from_zero for own in members) and all(own.values.min() >= 0 for own in members)
-    return kinds == {True} or (kinds == {False} and far)
+def _from_least(members: list[RowContent], choice: ScaleChoice) -> bool:
+    return all(own.attention or own.label in choice.from_least for own in members)
 
 
 def _coloured(scale: Scale, choice: ScaleChoice) -> Scale:
@@ -181,8 +176,7 @@ def _content(label: str, given: RowMaps, images: int, size: Grid, most_blocks: i
     pooled = most_blocks is not None and fine and anchors is None
     blocks = math.ceil(max(values.shape[1:]) / most_blocks) if pooled else 1
     constants = tuple(_constant(own) for own in values)
-    far = not attention and any(map(lies_far_from_zero, values))
-    return RowContent(label, block_maxima(values, blocks), attention, fine, anchors, blocks, constants, far)
+    return RowContent(label, block_maxima(values, blocks), attention, fine, anchors, blocks, constants)
 
 
 def _constant(values: FloatArray) -> str:
@@ -216,7 +210,7 @@ def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
     shared, signed = choice.by_row.get(contents[0].label), bool(values.min() < 0)
     limits = None if shared is None or isinstance(shared, str) else _limits(shared)
     if _by_image(contents, choice):
-        from_least = _from_least(contents)
+        from_least = _from_least(contents, choice)
         return own_scale(signed=signed and not from_least, from_least=from_least)
     if len(anchors) == len(contents):
         return anchor_scale(np.concatenate(anchors), limits or ((0.0, 1.0) if choice.rule == "fixed" else None))
@@ -227,6 +221,8 @@ def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
     if all(content.attention for content in contents):
         return attention_scale(values)
     limit = choice.limit or (ROBUST if all(content.blocks > 1 for content in contents) else None)
+    if all(content.label in choice.from_least for content in contents) and not is_constant(values):
+        return least_scale(values)
     return map_scale(values, robust=all(content.fine for content in contents), limit=limit)
 
 

@@ -119,27 +119,24 @@ def is_constant(values: FloatArray) -> bool:
     return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
 
 
-def lies_far_from_zero(values: FloatArray) -> bool:
-    """Return True if a map that is not constant keeps above half of its greatest value, as RISE's does at a sure class.
+def least_scale(values: FloatArray) -> Scale:
+    """Return the scale of a map whose zero has no meaning: its least to its greatest value, which the row says.
 
-    >>> lies_far_from_zero(np.array([0.8, 1.0])), lies_far_from_zero(np.array([0.4, 1.0]))
-    (True, False)
+    >>> least_scale(np.array([3.0, 4.0])).limits
+    (3.0, 4.0)
     """
-    return bool(values.min() > values.max() / 2) and not is_constant(values)
+    scale = _even("least to greatest", SEQUENTIAL, (float(values.min()), float(values.max())))
+    return scale._replace(remarks=("not\u00a0from\u00a00",))
 
 
 def map_scale(values: FloatArray, *, robust: bool = False, limit: float | None = None) -> Scale:
     """Return the scale of a map: zero to its greatest value, or symmetric about zero if a value is negative.
-
-    The scale of values that all lie far from zero begins at the least of them.
 
     The scale ends at the percentile `limit` of |values|, and the bar then has arrows. Without one, a `robust` scale of
     a row with outliers ends at percentile 99.5.
 
     >>> map_scale(np.array([0.0, 4.0])).limits, map_scale(np.array([-3.0, 1.0])).limits
     ((0.0, 4.0), (-3.0, 3.0))
-    >>> map_scale(np.array([3.0, 4.0])).limits
-    (3.0, 4.0)
     """
     top = float(np.abs(values).max())
     if top == 0:
@@ -148,14 +145,7 @@ def map_scale(values: FloatArray, *, robust: bool = False, limit: float | None =
     inner = float(np.percentile(np.abs(values), share)) if robust or limit else 0.0
     signed, cut = values.min() < -_ROUNDING * top, 0 < inner < (top if limit else top / 2)
     end = inner if cut else top
-    if signed:
-        scale = _signed(end)
-    elif lies_far_from_zero(values) and values.min() < end:
-        scale = _even("least to greatest", SEQUENTIAL, (float(values.min()), end))._replace(
-            remarks=("not\u00a0from\u00a00",)
-        )
-    else:
-        scale = _even("zero to greatest", SEQUENTIAL, (0.0, end))
+    scale = _signed(end) if signed else _even("zero to greatest", SEQUENTIAL, (0.0, end))
     return _cut(scale, "both" if signed else "max", share) if cut else scale
 
 
@@ -165,7 +155,7 @@ def _signed(limit: float) -> Scale:
 
 def _cut(scale: Scale, extend: str, share: float) -> Scale:
     rule = f"{scale.rule}, limit at {share:g} % of |values|"
-    return scale._replace(rule=rule, extend=extend, remarks=(*scale.remarks, f"limit {share:g}\u00a0%"))
+    return scale._replace(rule=rule, extend=extend, remarks=(f"limit {share:g}\u00a0%",))
 
 
 def unit_scale(values: FloatArray, *, signed: bool) -> Scale:

@@ -48,9 +48,11 @@ class MethodMaps(NamedTuple):
 
 def pack_maps(name: str, subject: ReportModel, size: Grid) -> list[dict[str, Any]]:
     """Encode the maps of a model for pictures of `size`; a method without any map is left out."""
-    rows = [_method_maps(label, given, len(subject.predictions), size) for label, given in subject.maps.items()]
+    choice = ScaleChoice(from_least=subject.from_least)
+    count = len(subject.predictions)
+    rows = [_method_maps(label, given, count, size, choice) for label, given in subject.maps.items()]
     methods = [row for row in rows if row is not None]
-    side = display_side([method.grid for method in methods if method.anchors is None], len(subject.predictions))
+    side = display_side([method.grid for method in methods if method.anchors is None], count)
     with_anchors = [method.label for method in methods if method.anchors is not None]
     for label in subject.effects:
         if label not in with_anchors:
@@ -75,7 +77,7 @@ def _reduced(grid: Grid, side: int) -> Grid:
     return math.ceil(grid[0] / block), math.ceil(grid[1] / block)
 
 
-def _method_maps(label: str, given: RowMaps, count: int, size: Grid) -> MethodMaps | None:
+def _method_maps(label: str, given: RowMaps, count: int, size: Grid, choice: ScaleChoice) -> MethodMaps | None:
     """Create the row of a method without the images whose maps are NaN, on which the method failed."""
     present = np.ones(count, dtype=np.bool_)
     if not isinstance(given, AttentionMap) and len(given) == count:
@@ -83,7 +85,7 @@ def _method_maps(label: str, given: RowMaps, count: int, size: Grid) -> MethodMa
         given = given[torch.from_numpy(present)]
     if not present.any():
         return None
-    [row] = rows_of({label: given}, int(present.sum()), size, ScaleChoice())
+    [row] = rows_of({label: given}, int(present.sum()), size, choice)
     return MethodMaps(row, given, present)
 
 
