@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ibviz.errors import InputError, unknown
@@ -194,13 +195,24 @@ def block_maxima(values: FloatArray, side: int) -> FloatArray:
     """
     if side == 1:
         return values
+    _, height, width = values.shape
+    return pooled_maxima(values, side).repeat(side, 1).repeat(side, 2)[:, :height, :width]
+
+
+def pooled_maxima(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """Return the value of greatest magnitude in each block of `side` x `side` values; the last blocks may be smaller.
+
+    >>> pooled_maxima(np.array([[[1.0, -2.0, 3.0]]]), 2).tolist()
+    [[[-2.0, 3.0]]]
+    """
     count, height, width = values.shape
     rows, columns = -(-height // side), -(-width // side)
-    padded = np.pad(values, ((0, 0), (0, rows * side - height), (0, columns * side - width)))
-    blocks = padded.reshape(count, rows, side, columns, side)
-    high, low = blocks.max((2, 4)), blocks.min((2, 4))
-    largest = np.where(high >= -low, high, low)
-    return largest.repeat(side, 1).repeat(side, 2)[:, :height, :width]
+    if (rows * side, columns * side) != (height, width):
+        values = np.pad(values, ((0, 0), (0, rows * side - height), (0, columns * side - width)))
+    lines = values.reshape(count, rows, side, columns * side)  # first down, then across: several times faster than both
+    high, low = (own.reshape(count, rows, columns, side) for own in (lines.max(2), lines.min(2)))
+    high, low = high.max(3), low.min(3)
+    return np.where(high >= -low, high, low)
 
 
 def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
