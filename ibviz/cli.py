@@ -222,12 +222,12 @@ def report_command(
 ) -> None:
     """Write one HTML page to explore a result, or one table of chosen metrics and rows."""
     from ibviz.workflows.report import write_report
-    from ibviz.workflows.result_table import write_chosen
+    from ibviz.workflows.result_table import names_or_all, write_chosen
 
     if table is not None:
         refuse_idle("--table", images=images, anchors=anchors)
-        metrics = [] if table.strip() == "all" else split_names(table)
-        text = write_chosen(folder, out, metrics, split_names(rows), form=format_, template=template)
+        metrics, kept = names_or_all("--table", table), names_or_all("--rows", rows)
+        text = write_chosen(folder, out, metrics, kept, form=format_, template=template)
         print(out or text)
         return
     refuse_idle("a page, which has no --table,", rows=rows, format=format_, template=template)

@@ -10,6 +10,19 @@ from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.pages import page_size
 from ibviz.reading import parsing
+from ibviz.workflows.flags import split_names
+
+
+def names_or_all(flag: str, names: str) -> list[str]:
+    """Return names that are separated by commas, an empty list for all; a list without a name is refused.
+
+    >>> names_or_all("--table", "srg,pointing"), names_or_all("--table", "all")
+    (['srg', 'pointing'], [])
+    """
+    chosen = split_names(names)
+    if names and not chosen:
+        raise InputError(f"{flag} {names!r} names nothing; give names, separated by commas, or all")
+    return [] if chosen == ["all"] else chosen
 
 
 def write_chosen(

@@ -130,6 +130,8 @@ def test_a_part_of_a_result_says_what_the_whole_was_corrected_for_and_explains_n
     [
         (["--table", "srgg"], "unknown metric 'srgg'; known: .*did you mean 'srg'"),
         (["--table", "srg", "--rows", "gradcam"], "unknown row 'gradcam'; known: .*did you mean 'grad_cam'"),
+        (["--table", "srg", "--rows", ","], "--rows ',' names nothing; give names, separated by commas, or all"),
+        (["--table", " , "], "--table ' , ' names nothing"),
         (["--table", "srg", "--format", "docx"], "unknown format 'docx'"),
         (["--table", "srg", "--format", "tex", "--template", "cvprr"], "unknown template 'cvprr'.*did you mean 'cvpr'"),
         (["--table", "srg", "--template", "cvpr"], "--format tex"),

@@ -108,7 +108,8 @@ def _method_maps(label: str, subject: ReportModel, size: Grid, side: int) -> Met
 def _smaller(given: RowMaps, shown: Grid, blocks: int) -> RowMaps:
     """Return continuous maps on a coarser grid: of the values of greatest magnitude in blocks, or of means."""
     if isinstance(given, AttentionMap):
-        return AttentionMap(*(_fewer_cells(own, shown, blocks) for own in (given.mean, given.deviation)), None, None)
+        mean, deviation = (_fewer_cells(own, shown, blocks) for own in (given.mean, given.deviation))
+        return AttentionMap(mean, deviation, None, None)
     return _fewer_cells(given, shown, blocks)
 
 
