@@ -139,6 +139,21 @@ def test_images_as_a_tensor_with_boxes_and_labels(model, scenes):
     assert [one["box"] for one in plain.data["pictures"]] == [one["box"] for one in full.data["pictures"]]
 
 
+def test_a_path_stands_for_the_images_that_lie_there(model, scenes, tmp_path):
+    for number, pixels in enumerate(scenes.images[:3]):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
+    plain = ibviz.explore(model, to_float(scenes.images[:3]))
+    for source in (tmp_path, str(tmp_path)):
+        widget = ibviz.explore(model, source)
+        assert widget.data["models"] == plain.data["models"]
+        assert [picture["name"] for picture in widget.data["pictures"]] == ["0.png", "1.png", "2.png"]
+    widget.anchors = [19]
+    plain.anchors = [19]
+    assert widget.intervene("drop").change == plain.intervene("drop").change
+    with pytest.raises(InputError, match="no-such"):
+        ibviz.explore(model, tmp_path / "no-such")
+
+
 def test_what_cannot_be_explored_is_said_in_one_line(model, scenes, widget, tmp_path):
     spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
     continuous = ibviz.models.IBClassifier(ModelConfig(anchors=None), spec).eval()
