@@ -21,9 +21,9 @@ Out = Annotated[Path, typer.Option(help="Folder to write into.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the images, if the source needs one.")]
 Model = Annotated[
     str | None,
-    typer.Option(help="Run folder, model.safetensors, photos or digits (bundled), or a name: timm/resnet50."),
+    typer.Option(help="Run folder, model.safetensors, photos or digits (bundled), timm/resnet50, or FILE.py:NAME."),
 ]
-WeightsFile = Annotated[Path | None, typer.Option(help="Local safetensors file for a torchvision network.")]
+WeightsFile = Annotated[Path | None, typer.Option(help="Local safetensors file of timm/, torchvision/ or FILE.py:.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 Log = Annotated[str | None, typer.Option(help="Also send the rows to a tracker: tensorboard or wandb.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
@@ -192,9 +192,10 @@ def evaluate_command(
 
 @app.command("anchors")
 def anchors_command(
-    checkpoint: Annotated[str, typer.Argument(help="Run folder, model.safetensors, or photos or digits (bundled).")],
+    model: Annotated[str, typer.Argument(help="As for --model of explain; it must have trained attention.")],
     out: Out = Path("anchors"),
     data: Data = None,
+    weights: WeightsFile = None,
     limit: Annotated[int, typer.Option(min=2, help="Largest number of test images.")] = 500,
     device: Device = "auto",
 ) -> None:
@@ -202,7 +203,7 @@ def anchors_command(
     from ibviz.workflows.anchors import study_anchors
     from ibviz.workflows.model import load_trained
 
-    print(study_anchors(load_trained(checkpoint, device), out, root=data, limit=limit))
+    print(study_anchors(load_trained(model, weights, device), out, root=data, limit=limit))
     print(f"\nnumbers and rows of single images: {out}")
 
 
@@ -221,12 +222,12 @@ def report_command(
 ) -> None:
     """Write one HTML page to explore a result, or one table of chosen metrics and rows."""
     from ibviz.workflows.report import write_report
-    from ibviz.workflows.result_table import write_chosen
+    from ibviz.workflows.result_table import names_or_all, write_chosen
 
     if table is not None:
         refuse_idle("--table", images=images, anchors=anchors)
-        metrics = [] if table.strip() == "all" else split_names(table)
-        text = write_chosen(folder, out, metrics, split_names(rows), form=format_, template=template)
+        metrics, kept = names_or_all("--table", table), names_or_all("--rows", rows)
+        text = write_chosen(folder, out, metrics, kept, form=format_, template=template)
         print(out or text)
         return
     refuse_idle("a page, which has no --table,", rows=rows, format=format_, template=template)

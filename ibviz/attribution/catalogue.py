@@ -61,6 +61,7 @@ class Method:
     rounds: bool = False  # True if it takes differences of nearly equal logits, for which float32 is coarse
     whole: bool = False  # True if it takes all images at once; its option `batch_size` bounds a pass
     quantity: str = ""  # methods that name the same one share a colour bar; empty: its own
+    offset: bool = False  # True if zero has no meaning, so that a map is drawn from its least value
 
     def __call__(self, model: nn.Module, images: Images, targets: Labels, **options: object) -> Explanation:
         """Return the maps; targets are passed to a function that takes them."""
@@ -120,7 +121,7 @@ METHODS: dict[str, Method] = {
     "guided_backprop": Method(guided_backprop, "Guided backprop", family="gradient", grid="pixels"),
     "lrp": Method(lrp, "LRP", family="gradient", grid="pixels"),
     "occlusion": Method(occlusion, "Occlusion", family="perturbation", grid="pixels", rounds=True),
-    "rise": Method(rise, "RISE", family="perturbation", grid="pixels"),
+    "rise": Method(rise, "RISE", family="perturbation", grid="pixels", offset=True),  # a mean probability
     "feature_ablation": Method(
         feature_ablation, "Superpixel ablation", family="perturbation", grid="pixels", rounds=True
     ),

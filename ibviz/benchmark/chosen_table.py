@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.summary import ALL_IMAGES
-from ibviz.benchmark.table_notes import sample_size
+from ibviz.benchmark.table_notes import COMPARED, sample_size
 from ibviz.benchmark.table_text import main_sheets
 from ibviz.benchmark.tables import NEEDS, TABLE_FORMATS, Tables
 from ibviz.errors import InputError, unknown
-from ibviz.table_formats import PAGE_WIDTH, TextTable, latex_of, markdown_of, text_of
+from ibviz.pages import COLUMN, page_size
+from ibviz.table_formats import TextTable, latex_of, markdown_of, text_of
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+PAGE = "cvpr"  # on which a table in LaTeX stands if no other is named
 GREY, BOLD = "color: #666666", "font-weight: bold"
 
 
@@ -31,6 +33,8 @@ def chosen(tables: Tables, metrics: Sequence[str] = (), rows: Sequence[str] = ()
     """
     lines: Frame = tables.summary.lines
     lines = lines[(lines["stratum"] == ALL_IMAGES) & ~lines["native"].astype(bool)]
+    compared = lines.groupby(["protocol", "model", "metric"])["mean"].transform("count")
+    lines = lines.assign(**{COMPARED: compared})
     measured, judged = list(lines["metric"].unique()), list(lines["method"].unique())
     wanted = [_metric(name, measured) for name in metrics] or measured
     labels = _labels(tables.circumstances, judged)
@@ -60,21 +64,24 @@ def _labels(circumstances: Mapping[str, Any], judged: Sequence[str]) -> dict[str
     return {label: label for label in judged} | {name: label for name, label in names.items() if name}
 
 
-def render_chosen(tables: Tables, form: str, *, width: float = PAGE_WIDTH, column: bool = False) -> str:
+def render_chosen(tables: Tables, form: str, *, template: str = PAGE) -> str:
     """Return chosen tables as text.
 
     Args:
         tables: Tables of `chosen`.
         form: "txt", "md", "tex", "csv" or "json".
-        width: Width of the page or column in inches, for "tex".
-        column: For "tex": whether the table stands in one column of two.
+        template: For "tex": name of the page or column, of `ibviz.pages.PAGE_SIZES`, that the table has to fit.
     """
     if form not in FORMS:
         raise unknown("format", form, list(FORMS))
     if form in ("csv", "json"):
-        return str(TABLE_FORMATS[form](tables))
-    sheets = [_with_sample(tables, sheet) for sheet in main_sheets(tables.summary, {}, marks=form == "tex", ties=False)]
+        summary = replace(tables.summary, lines=tables.summary.lines.drop(columns=COMPARED))
+        return str(TABLE_FORMATS[form](tables._replace(summary=summary)))
+    parts = [part for _, part in tables.summary.lines.groupby(["protocol", "model"], sort=False)]
+    bare = main_sheets(tables.summary, {}, marks=form == "tex", ties=False)
+    sheets = [_with_sample(sheet, part, tables.summary.lines) for sheet, part in zip(bare, parts, strict=True)]
     if form == "tex":
+        (width, _), column = page_size(template), template.endswith(COLUMN)
         return "\n\n".join([NEEDS, *(latex_of(sheet, width=width, column=column) for sheet in sheets)]) + "\n"
     render: Callable[[TextTable], str] = text_of if form == "txt" else markdown_of
     return "\n\n".join(map(render, sheets)) + "\n"
@@ -83,11 +90,11 @@ def render_chosen(tables: Tables, form: str, *, width: float = PAGE_WIDTH, colum
 FORMS = ("txt", "md", "tex", "csv", "json")
 
 
-def _with_sample(tables: Tables, sheet: TextTable) -> TextTable:
-    """Add the sample size, the meaning of the ranks, and the protocols."""
-    lines: Frame = tables.summary.lines
-    hashes = ", ".join(lines["hash"].astype(str).unique())
-    note = f"{sample_size(lines)} Ranks in parentheses are among all lines of the result. Protocol {hashes}."
+def _with_sample(sheet: TextTable, lines: Frame, of_all: Frame) -> TextTable:
+    """Add the sample size, the meaning of ranks, and the protocols, which for a mean of trainings are those of all."""
+    hashes = [own["hash"].dropna().unique() for own in (lines, of_all)]
+    ranks = " Ranks in parentheses are among all lines of the result." if lines["rank"].notna().any() else ""
+    note = f"{sample_size(lines)}{ranks} Protocol {', '.join(hashes[0] if len(hashes[0]) else hashes[1])}."
     return sheet._replace(notes=[note, *(own for own in sheet.notes if own != sample_size(lines))])
 
 

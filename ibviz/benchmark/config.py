@@ -18,9 +18,9 @@ class NamedModel(Settings):
     """A network of a suite, by a name that `ibviz.load` takes, with a label."""
 
     name: str
-    """Run folder, folder of several runs, file, or name of a library's network (`ibviz list models`)."""
+    """Run folder, folder of several runs, file, name of a library's network, or `file.py:name` of your own code."""
     weights: Path | None = None
-    """Local safetensors file of a library's network."""
+    """Local safetensors file of a network of a library or of your own code."""
     label: str | None = None
     """Name in tables and figures; "none": the usual one."""
 

@@ -14,7 +14,7 @@ from ibviz.attribution.catalogue import CONTROLS, Explanation
 from ibviz.attribution.door import GivenTargets, admitted, one_class_each
 from ibviz.attribution.methods import explain, predict, values
 from ibviz.benchmark.batch import Batch
-from ibviz.benchmark.chosen_table import chosen, styled
+from ibviz.benchmark.chosen_table import PAGE, chosen, render_chosen, styled
 from ibviz.benchmark.compiled import compiled
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.judging import Rules, curves_in, judge, passes_of, planned_passes
@@ -91,6 +91,19 @@ class Evaluation:
             rows: Labels of methods; by default all.
         """
         return styled(chosen(self.tables, metrics, rows))
+
+    def latex(self, metrics: Sequence[str] = (), rows: Sequence[str] = (), *, template: str = PAGE) -> str:
+        """Return the table in LaTeX, with verdicts as marks, no wider than a page or column.
+
+        Args:
+            metrics: Names of metrics; by default all.
+            rows: Labels of methods; by default all.
+            template: "cvpr column" or another name of `ibviz.figures.settings.TEMPLATES`.
+
+        Raises:
+            InputError: A metric, a row or the template is unknown, or no row is left.
+        """
+        return render_chosen(chosen(self.tables, metrics, rows), "tex", template=template)
 
     def legend(self) -> str:
         """Return the sentences that explain how the numbers were computed."""

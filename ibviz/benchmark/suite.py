@@ -17,6 +17,7 @@ from ibviz.metrics.catalogue import METRICS, metric_of
 from ibviz.metrics.metric import MetricFacts
 from ibviz.metrics.protocol import CurveProtocol, preset
 from ibviz.models.loading import Classifier
+from ibviz.models.outside import is_code
 from ibviz.settings import describe_validation_error
 from ibviz.types import Grid
 
@@ -82,7 +83,8 @@ def outside_code(suite: SuiteConfig) -> dict[str, str]:
     """Return the hash of the code behind each name in a suite that comes from outside ibviz.
 
     Raises:
-        InputError: The code cannot be imported, or is not a method, metric, baseline or data source.
+        InputError: The code cannot be imported, or is not a method, metric, baseline or data source. (Networks are
+            checked as they are loaded.)
     """
     baselines = [name for config in suite.protocols for name in (config.baseline, config.insertion_baseline) if name]
     kinds: tuple[tuple[Iterable[str], Mapping[str, object], Callable[[str], object]], ...] = (
@@ -97,7 +99,7 @@ def outside_code(suite: SuiteConfig) -> dict[str, str]:
             if name not in table:
                 find(name)
                 code[name] = hash_outside(name)
-    return code
+    return code | {model.name: hash_outside(model.name) for model in suite.models if is_code(model.name)}
 
 
 def protocols_of(suite: SuiteConfig, model: Classifier, grid: Grid | None) -> dict[str, CurveProtocol]:

@@ -8,6 +8,7 @@ from ibviz.benchmark.ranking import Frame
 from ibviz.metrics.metric import MetricFacts
 from ibviz.statistics import LEAST_CLUSTERS, least_p, separable
 
+COMPARED = "compared"  # column of a chosen part of a result: the number of lines whose pairs were tested
 _LARGEST_SHARE = 0.5  # of the images in the largest cluster, above which intervals are too wide
 INTERVALS = {  # the key is True if images lie in clusters
     False: "percentile bootstrap intervals over images",
@@ -50,8 +51,9 @@ def testing_limits(lines: Frame, metrics: Mapping[str, MetricFacts]) -> list[str
     for metric, part in lines[lines["mean"].notna()].groupby("metric", sort=False):
         known = part["clusters"].notna().any()
         units = int(part["clusters"].max() if known else (part["n"] + part["excluded"]).max())
-        if len(part) > 1 and not separable(units, len(part)):
-            reason = _limit(units, len(part), "clusters" if known else "images")
+        compared = int(part[COMPARED].max()) if COMPARED in part else len(part)
+        if compared > 1 and not separable(units, compared):
+            reason = _limit(units, compared, "clusters" if known else "images")
             labels_by_reason.setdefault(reason, []).append(metrics[str(metric)].label)
     return [f"{', '.join(labels)}: {reason}" for reason, labels in labels_by_reason.items()]
 

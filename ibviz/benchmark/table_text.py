@@ -104,12 +104,13 @@ def _main(
         columns["tie sd"] = [_number(line, "tie_sd", ".3f") for line in by_first]
         columns["tied cells"] = [_number(line, "tie_fraction", ".0%") for line in by_first]
     judged = bool(kept["verdict"].notna().any())
+    marked = any(verdict_mark(line) for row in table.values() for line in row.values())
     if judged and not marks:
         columns[f"by {metrics[first].label}, against the best control"] = [verdict(line) for line in by_first]
     notes = [
         *cluster_notes(kept),
         *testing_limits(kept, metrics),
-        *([MARKS] if marks and judged else _losses(table, {name: metrics[name].label for name in others})),
+        *([MARKS] * marked if marks else _losses(table, {name: metrics[name].label for name in others})),
         *_excluded(kept, metrics),
         *map_errors(str(kept.iloc[0]["model"]), circumstances),
         *_absent(str(kept.iloc[0]["model"]), metrics, circumstances),

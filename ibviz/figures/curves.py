@@ -1,6 +1,6 @@
 """Deletion, insertion and similar curves: the mean per method with a bootstrap band over images."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,11 +113,19 @@ def add_legend(figure: Figure, handles: Mapping[str, Artist], page: Template) ->
     if page.width / page.unit >= _WIDE and len(handles) * pitch <= figure.get_figheight():
         figure.legend(list(handles.values()), list(handles), loc="outside right center", **style)
         return
-    # Longest name, its line and the gaps around them.
-    width = max(text_width(name, page.text) for name in handles) + 5.5 * page.text / 72
-    columns = max(1, min(len(handles), int(page.width / width)))
+    columns = _columns([text_width(name, page.text) + 5.5 * page.text / 72 for name in handles], page.width)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, **style)
     figure.set_figheight(figure.get_figheight() + -(-len(handles) // columns) * pitch)
+
+
+def _columns(widths: Sequence[float], most: float) -> int:
+    """Return the number of columns, filled one after the other, in which entries of these widths fit into `most`.
+
+    >>> _columns([2.0, 2.0, 1.0, 1.0], 3.5), _columns([5.0], 3.5)
+    (2, 1)
+    """
+    fitting = (n for n in range(len(widths), 1, -1) if sum(map(max, np.array_split(widths, n))) <= most)
+    return next(fitting, 1)
 
 
 def _arrays(side: str, name: str, curve: CurveData) -> tuple[FloatArray, FloatArray]:

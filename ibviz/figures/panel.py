@@ -1,6 +1,6 @@
 """Panel of images by methods: a column per image and a row per method, or a strip of pictures of a single image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -45,6 +45,7 @@ def panel(  # noqa: PLR0913 - everything drawn on, over and beside the pictures 
     scale: ScaleRule = "shared",
     scales: Mapping[str, Shared] | None = None,
     limit: float | None = None,
+    from_least: Collection[str] = (),
     cmap: str | None = None,
     groups: Mapping[str, str] | None = None,
     title: str = "",
@@ -78,6 +79,7 @@ def panel(  # noqa: PLR0913 - everything drawn on, over and beside the pictures 
             the limits.
         limit: Percentile of |values| at which the scales of maps end; None: 99.5 for maps drawn in
             blocks, and for pixel maps with outliers.
+        from_least: Rows in which zero has no meaning, such as RISE: each map from its least to its greatest value.
         cmap: Colour map of matplotlib: a diverging one for signed maps, any other for the rest.
         groups: Name of the group of each row, above the pictures of a single image; a group begins a line of its own.
         title: Text above the figure.
@@ -101,7 +103,7 @@ def panel(  # noqa: PLR0913 - everything drawn on, over and beside the pictures 
     images = panel_images(images, {"captions": captions, "boxes": boxes, "masks": masks})
     given = panel_maps(maps)
     look, page = check_look(Look(blend, fade, list(contours))), find_template(template)
-    choice = ScaleChoice(scale, scales or {}, limit, cmap, MOST_BLOCKS).checked(list(given))
+    choice = ScaleChoice(scale, scales or {}, limit, cmap, MOST_BLOCKS, tuple(from_least)).checked(list(given))
     if boxes is not None:
         check_boxes(boxes, (images.shape[2], images.shape[3]))
     as_rgb(images, channels)  # raises an error if channels have to be chosen
@@ -119,6 +121,7 @@ def panel(  # noqa: PLR0913 - everything drawn on, over and beside the pictures 
         "scale": scale,
         "scales": dict(scales or {}),
         "limit": limit,
+        "from_least": list(from_least),
         "cmap": cmap,
         "groups": None if groups is None else dict(groups),
         "template": template,

@@ -1,11 +1,12 @@
 """Rows of a panel: checked maps on the CPU, each with its scale and enlargement."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ibviz.errors import InputError, unknown
@@ -19,6 +20,7 @@ from ibviz.figures.scale import (
     check_colours,
     fixed_scale,
     is_constant,
+    least_scale,
     map_scale,
     own_scale,
     recoloured,
@@ -85,14 +87,16 @@ class ScaleChoice(NamedTuple):
     limit: float | None = None  # percentile of |values| at which the scales of maps end
     cmap: str | None = None
     most_blocks: int | None = None  # per side, of which a pixel map shows the greatest values; None: every value
+    from_least: Collection[str] = ()  # rows in which zero has no meaning
 
     def checked(self, rows: Sequence[str]) -> "ScaleChoice":
         """Return the choice; raise `InputError` for an unknown rule, row or colour map, or a limit out of range."""
         if self.rule not in get_args(ScaleRule):
             raise unknown("scale", str(self.rule), list(get_args(ScaleRule)))
-        for label in self.by_row:
-            if label not in rows:
-                raise unknown("row of scales", label, list(rows))
+        for what, labels in (("scales", self.by_row), ("from_least", self.from_least)):
+            for label in labels:
+                if label not in rows:
+                    raise unknown(f"row of {what}", label, list(rows))
         if self.limit is not None and not 0 < self.limit <= 100:
             raise InputError(f"limit is a percentile of |values|, above 0 and up to 100; got {self.limit}")
         if self.cmap is not None:
@@ -114,10 +118,9 @@ def rows_of(maps: Mapping[str, RowMaps], images: int, size: Grid, choice: ScaleC
     for content in contents:
         groups.setdefault(_group(content, choice), []).append(content)
     scales = {group: _coloured(_scale_of(members, choice), choice) for group, members in groups.items()}
-    each = choice.rule == "image"
     return [
         PanelRow(
-            _per_image(content) if each and content.label not in choice.by_row else content,
+            _drawn(content, groups[_group(content, choice)], choice),
             scales[_group(content, choice)],
             *_enlargement(content, size),
         )
@@ -130,14 +133,33 @@ def _group(content: RowContent, choice: ScaleChoice) -> object:
     return ("own", content.label) if shared is None else ("shared", shared)
 
 
+def _drawn(content: RowContent, members: list[RowContent], choice: ScaleChoice) -> RowContent:
+    """Return a row as it is drawn on the scale of its group."""
+    return _per_image(content, from_least=_from_least(members, choice)) if _by_image(members, choice) else content
+
+
+def _by_image(members: list[RowContent], choice: ScaleChoice) -> bool:
+    """Return True if each map of a group has its own scale: by the rule, or since none has a meaningful zero."""
+    shared = choice.by_row.get(members[0].label)
+    if choice.rule == "image" and shared is None:
+        return True
+    several = sum(len(own.values) for own in members) > 1
+    offset = all(own.label in choice.from_least for own in members)
+    return offset and several and choice.rule != "fixed" and not isinstance(shared, tuple)
+
+
+def _from_least(members: list[RowContent], choice: ScaleChoice) -> bool:
+    return all(own.attention or own.label in choice.from_least for own in members)
+
+
 def _coloured(scale: Scale, choice: ScaleChoice) -> Scale:
     return scale if choice.cmap is None else recoloured(scale, choice.cmap)
 
 
-def _per_image(content: RowContent) -> RowContent:
-    """Divide each map by its greatest |value|, or stretch attention from its least to its greatest value."""
+def _per_image(content: RowContent, *, from_least: bool) -> RowContent:
+    """Divide each map by its greatest |value|, or stretch it from its least to its greatest value."""
     flat = content.values.reshape(len(content.values), -1)
-    low = flat.min(1) if content.attention else np.zeros(len(flat))
+    low = flat.min(1) if from_least else np.zeros(len(flat))
     spread = np.abs(flat - low[:, None]).max(1)
     stretched = (content.values - low[:, None, None]) / np.where(spread > 0, spread, 1.0)[:, None, None]
     return content._replace(values=stretched)
@@ -173,13 +195,24 @@ def block_maxima(values: FloatArray, side: int) -> FloatArray:
     """
     if side == 1:
         return values
+    _, height, width = values.shape
+    return pooled_maxima(values, side).repeat(side, 1).repeat(side, 2)[:, :height, :width]
+
+
+def pooled_maxima(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """Return the value of greatest magnitude in each block of `side` x `side` values; the last blocks may be smaller.
+
+    >>> pooled_maxima(np.array([[[1.0, -2.0, 3.0]]]), 2).tolist()
+    [[[-2.0, 3.0]]]
+    """
     count, height, width = values.shape
     rows, columns = -(-height // side), -(-width // side)
-    padded = np.pad(values, ((0, 0), (0, rows * side - height), (0, columns * side - width)))
-    blocks = padded.reshape(count, rows, side, columns, side)
-    high, low = blocks.max((2, 4)), blocks.min((2, 4))
-    largest = np.where(high >= -low, high, low)
-    return largest.repeat(side, 1).repeat(side, 2)[:, :height, :width]
+    if (rows * side, columns * side) != (height, width):
+        values = np.pad(values, ((0, 0), (0, rows * side - height), (0, columns * side - width)))
+    lines = values.reshape(count, rows, side, columns * side)  # first down, then across: several times faster than both
+    high, low = (own.reshape(count, rows, columns, side) for own in (lines.max(2), lines.min(2)))
+    high, low = high.max(3), low.min(3)
+    return np.where(high >= -low, high, low)
 
 
 def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
@@ -188,9 +221,9 @@ def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
     anchors = [content.anchors for content in contents if content.anchors is not None]
     shared, signed = choice.by_row.get(contents[0].label), bool(values.min() < 0)
     limits = None if shared is None or isinstance(shared, str) else _limits(shared)
-    if shared is None and choice.rule == "image":
-        attention = contents[0].attention
-        return own_scale(signed=signed and not attention, from_least=attention)
+    if _by_image(contents, choice):
+        from_least = _from_least(contents, choice)
+        return own_scale(signed=signed and not from_least, from_least=from_least)
     if len(anchors) == len(contents):
         return anchor_scale(np.concatenate(anchors), limits or ((0.0, 1.0) if choice.rule == "fixed" else None))
     if limits is not None:
@@ -200,6 +233,8 @@ def _scale_of(contents: list[RowContent], choice: ScaleChoice) -> Scale:
     if all(content.attention for content in contents):
         return attention_scale(values)
     limit = choice.limit or (ROBUST if all(content.blocks > 1 for content in contents) else None)
+    if all(content.label in choice.from_least for content in contents) and not is_constant(values):
+        return least_scale(values)
     return map_scale(values, robust=all(content.fine for content in contents), limit=limit)
 
 

@@ -119,6 +119,16 @@ def is_constant(values: FloatArray) -> bool:
     return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
 
 
+def least_scale(values: FloatArray) -> Scale:
+    """Return the scale of a map whose zero has no meaning: its least to its greatest value, which the row says.
+
+    >>> least_scale(np.array([3.0, 4.0])).limits
+    (3.0, 4.0)
+    """
+    scale = _even("least to greatest", SEQUENTIAL, (float(values.min()), float(values.max())))
+    return scale._replace(remarks=("not\u00a0from\u00a00",))
+
+
 def map_scale(values: FloatArray, *, robust: bool = False, limit: float | None = None) -> Scale:
     """Return the scale of a map: zero to its greatest value, or symmetric about zero if a value is negative.
 
@@ -162,11 +172,11 @@ def own_scale(*, signed: bool, from_least: bool) -> Scale:
     """Return the scale of images of which each has been divided by its own greatest |value|, or stretched to 0 and 1.
 
     >>> own_scale(signed=False, from_least=True).labels
-    ('least', '', 'greatest')
+    ('min', '', 'max')
     """
-    ends = ("least" if from_least else "0", "", "greatest")
+    ends = ("min" if from_least else "0", "", "max")
     scale = _even("each image its own", DIVERGING if signed else SEQUENTIAL, (-1.0 if signed else 0.0, 1.0))
-    labels = (f"{MINUS}greatest", "0", "greatest") if signed else ends
+    labels = (f"{MINUS}max", "0", "max") if signed else ends
     return scale._replace(labels=labels, remarks=("scale per image",))
 
 

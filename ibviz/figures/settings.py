@@ -10,8 +10,9 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.textpath import TextToPath
 
-from ibviz.errors import InputError, did_you_mean, unknown
+from ibviz.errors import InputError, did_you_mean
 from ibviz.figures.fonts import font_families
+from ibviz.pages import PAGE_SIZES, page_size
 
 # Both are bundled with matplotlib, so that a figure looks the same on every machine: a Times, as papers use, and a
 # sans serif for slides.
@@ -41,20 +42,14 @@ class Template(NamedTuple):
         return self.text / 8
 
 
-# From the style files of the conferences: full text width, and one column of two.
-TEMPLATES: dict[str, Template] = {
-    "neurips": Template(5.5, 9.0),
-    "cvpr": Template(6.875, 8.875),
-    "cvpr column": Template(3.25, 8.875),
-    "ijcai": Template(7.0, 9.0),
-    "ijcai column": Template(3.375, 9.0),
-    "slides": Template(13.33, 7.5, SANS, 16.0),
-}
+TEMPLATES = {name: Template(*size) for name, size in PAGE_SIZES.items()}
+TEMPLATES["slides"] = Template(*PAGE_SIZES["slides"], SANS, 16.0)
 DEFAULT_TEMPLATE = "ijcai"
 HINTING = 1.03
 _LARGEST = 100  # inches of a page, and points of text; bounds memory
 LEADING = 1.15  # line spacing over font size
-PIECES = re.compile("[ ]*[^ _/-]*[_/-]*")  # class names break after underscores; no-break spaces do not break
+WORDS = re.compile("[ ]*[^ ]*")  # no-break spaces do not break
+PIECES = re.compile("[ ]*[^ _/-]*[_/-]*")  # of a word that is wider than a line
 INK = "#1a1a1a"
 FAINT = "#666666"
 SETTINGS: dict[Any, Any] = {
@@ -80,8 +75,7 @@ def find_template(page: Page) -> Template:
     3.25
     """
     if isinstance(page, str):
-        if page not in TEMPLATES:
-            raise unknown("template", page, list(TEMPLATES))
+        page_size(page)
         return TEMPLATES[page]
     sizes = (page.width, page.height, page.text)
     if not all(0 < size <= _LARGEST for size in sizes):
@@ -130,7 +124,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def wrap_text(text: str, size: float, width: float) -> str:
-    """Break lines to at most `width` inches, and inside a word only if the word alone is wider.
+    """Break lines to at most `width` inches, and inside a word only if the word alone is wider: after "_", "/" or "-".
 
     >>> wrap_text("Integrated gradients", 8.0, 0.6)
     'Integrated\\ngradients'
@@ -140,7 +134,7 @@ def wrap_text(text: str, size: float, width: float) -> str:
 
 def _wrap_line(line: str, size: float, width: float) -> str:
     lines = [""]
-    for piece in PIECES.findall(line):
+    for piece in _pieces(line, size, width):
         if lines[-1] and text_width(lines[-1] + piece, size) > width:
             lines.append("")
         for letter in piece if lines[-1] else piece.lstrip():
@@ -148,6 +142,11 @@ def _wrap_line(line: str, size: float, width: float) -> str:
                 lines.append("")
             lines[-1] += letter
     return "\n".join(lines)
+
+
+def _pieces(line: str, size: float, width: float) -> Iterator[str]:
+    for word in WORDS.findall(line):
+        yield from [word] if text_width(word.lstrip(), size) <= width else PIECES.findall(word)
 
 
 def text_height(text: str, size: float) -> float:

@@ -90,6 +90,8 @@ def _draw(
 ) -> dict[str, Any]:
     """Draw bands, trainings and means, and return what the legend explains."""
     handles: dict[str, Any] = {}
+    known = any(np.isfinite(mean).all() for mean in means.values())
+    every = "all trainings and images" if known else "all trainings, no interval"
     for number, (name, (mean, low, high)) in enumerate(bands.items()):
         grey = GREYS[number % len(GREYS)]
         if np.isfinite([low, high]).all():
@@ -103,7 +105,7 @@ def _draw(
         thick = {"elinewidth": 1.2 * page.unit, "linestyle": "none", "zorder": 3}
         thick |= {"color": COLOURS[0], "markersize": 4 * page.unit}
         mean = _with_interval(axes, means[name][None], np.array([row - 0.15]), "D", thick)
-        handles = {"all trainings and images": mean, "a training, over images": own} | handles
+        handles = {every: mean, "a training, over images": own} | handles
     axes.set_yticks(range(len(arrays)), list(arrays))
     axes.set_ylim(len(arrays) - 0.3, -0.6)
     plain(axes, page.unit)

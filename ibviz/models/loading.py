@@ -1,4 +1,4 @@
-"""Loading of classifiers from a run, a file, the Hub, torchvision, timm or transformers, and wrapping of any module."""
+"""Loading of classifiers from a run, a file, the Hub, a library or the user's code, and wrapping of any module."""
 
 import os
 import re
@@ -23,6 +23,7 @@ from ibviz.models.hooks import unsealed
 from ibviz.models.huggingface import from_transformers, is_of_transformers
 from ibviz.models.libraries import Fetch, create, input_and_weights, torchvision_names
 from ibviz.models.official import OFFICIAL_SUFFIXES, load_official
+from ibviz.models.outside import TRANSFORMERS, build_outside, is_code
 from ibviz.models.texts import joins_texts
 from ibviz.reading import parsing
 from ibviz.settings import describe_validation_error
@@ -89,7 +90,6 @@ def select_output(result: Any, output: Output) -> Any:
 
 
 Classifier = IBClassifier | WrappedClassifier
-_TRANSFORMERS = "transformers/"  # prefix of the names of that library
 MODEL_FILE = "model.safetensors"  # in a run folder
 BUNDLED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in ("digits", "photos")}
 
@@ -165,8 +165,11 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
             - a run folder of `ibviz train`, its `model.safetensors`, or a `.tar` or `.pth` file of the authors;
             - OWNER/NAME of an ibviz model on the Hugging Face Hub;
             - timm/NAME or torchvision/NAME, such as `timm/resnet50.a1_in1k` (the prefix "torchvision/" is optional);
-            - transformers/OWNER/NAME or transformers/FOLDER, whose files describe normalisation, classes and head.
-        weights: Local safetensors file for a network of timm or torchvision; None: its published weights.
+            - transformers/OWNER/NAME or transformers/FOLDER, whose files describe normalisation, classes and head;
+            - `file.py:name` or `package.module:name` of your own code: a network of `wrap` or `ibviz.attach`, or a
+              function without arguments that returns one.
+        weights: Local safetensors file for a network of timm, of torchvision or of your own code, with the names of
+            the network that was wrapped, or of what `ibviz.attach` returned; None: those that come with the network.
         classes: Texts that become the classes of a network of images and texts from `transformers`, such as CLIP or
             SigLIP: `["a cat", "a dog"]`.
 
@@ -180,10 +183,12 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
     48
     """
     path, text = Path(BUNDLED.get(name, name) if isinstance(name, str) else name), str(name)
-    if classes is not None or text.startswith(_TRANSFORMERS):
+    if classes is not None or text.startswith(TRANSFORMERS):
         return _from_transformers(text, weights, classes)
     if weights is not None and os.path.exists(path):  # accepts any name, unlike `Path.exists`
-        raise InputError(f"{name} brings its own weights; weights {weights} belong to a torchvision or timm name")
+        raise InputError(f"{name} has its own weights; {weights} is for torchvision/NAME, timm/NAME or FILE.py:NAME")
+    if is_code(text):
+        return _from_code(text, weights)
     if os.path.isdir(path):
         if runs := runs_in(path):
             raise InputError(f"{name} holds {len(runs)} runs; give one of them, such as {runs[0]}")
@@ -192,9 +197,26 @@ def load(name: str | Path, *, weights: str | Path | None = None, classes: Sequen
         return load_official(path)
     if os.path.isfile(path) or path.suffix == ".safetensors" or text.startswith((".", "/")):
         return load_model(path)
-    if text.count("/") == 1 and not text.startswith(LIBRARIES):
-        return _from_hub(text)
-    return load_published(_with_library(text), None if weights is None else Path(weights))
+    return _from_hub_or_library(text, weights)
+
+
+def _from_code(name: str, weights: str | Path | None) -> Classifier:
+    model = build_outside(name)
+    if not isinstance(model, Classifier):
+        raise InputError(
+            f"{name} gives {type(model).__name__}, which does not say how its images are normalised; return "
+            "ibviz.wrap(network, mean=..., std=..., class_names=..., size=...)"
+        )
+    if weights is not None:
+        network = model.network if isinstance(model, WrappedClassifier) else model
+        load_weights(network, _read(Path(weights)), f"{weights} does not hold the weights of {name}")
+    return model.eval()
+
+
+def _from_hub_or_library(name: str, weights: str | Path | None) -> Classifier:
+    if name.count("/") == 1 and not name.startswith(LIBRARIES):
+        return _from_hub(name)
+    return load_published(_with_library(name), None if weights is None else Path(weights))
 
 
 def _with_library(name: str) -> str:
@@ -231,14 +253,13 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def _from_transformers(name: str, weights: str | Path | None, classes: Sequence[str] | None) -> WrappedClassifier:
-    if not name.startswith(_TRANSFORMERS):
+    if not name.startswith(TRANSFORMERS):
         raise InputError(
-            f"classes are the texts of a network such as {_TRANSFORMERS}openai/clip-vit-base-patch32; "
-            f"{name} has its own"
+            f"classes are the texts of a network such as {TRANSFORMERS}openai/clip-vit-base-patch32; {name} has its own"
         )
     if weights is not None:
-        raise InputError(f"{name} brings its own weights; keep others in a folder: {_TRANSFORMERS}FOLDER")
-    network, spec, head = from_transformers(name.removeprefix(_TRANSFORMERS), classes)
+        raise InputError(f"{name} brings its own weights; keep others in a folder: {TRANSFORMERS}FOLDER")
+    network, spec, head = from_transformers(name.removeprefix(TRANSFORMERS), classes)
     return WrappedClassifier(network, spec, head=head).eval()
 
 

@@ -55,7 +55,7 @@ def study_anchors(model: Classifier, out: Path, *, root: Path | None = None, lim
         model: A model with trained attention.
         out: The folder for the results.
         root: The folder of the images, if the data named in the model's file needs one. If that file names no data, or
-            the embedded images, the images are read from class folders at `root`.
+            the embedded images, the images are read from class folders or Parquet files at `root`.
         limit: The largest number of images.
         seed: The seed of the choice of images, of interventions and of edits.
 
@@ -119,7 +119,8 @@ def data_of(model: IBClassifier, root: Path | None) -> DataConfig:
     recorded = None if stored is None else validated(DataConfig, stored, "the model's file names data that is none")
     if recorded is not None and not (recorded.source == "digits" and root is not None):
         return recorded
-    return DataConfig(source="folder", image_size=model.spec.side, resize=model.spec.resize)
+    source = "parquet" if root is not None and any(root.rglob("*.parquet")) else "folder"
+    return DataConfig(source=source, image_size=model.spec.side, resize=model.spec.resize)
 
 
 def _study(model: IBClassifier, images: ImageSet, seed: int) -> AnchorStudy:

@@ -26,6 +26,18 @@ def class_caption(name: str, probability: float) -> str:
     return f"{name} ({probability:.0%})"
 
 
+def without_zero(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the labels of rows in which zero has no meaning.
+
+    Args:
+        rows: Name of the method and label of each row.
+
+    >>> without_zero([("rise", "RISE"), ("grad_cam", "Grad-CAM")])
+    ['RISE']
+    """
+    return [label for name, label in rows if name in METHODS and METHODS[name].offset]
+
+
 def shared_scales(rows: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return the name of the scale of each row that shares its quantity with another row.
 

@@ -16,6 +16,7 @@ from ibviz.data.sources import check_source, choose_images, load_images
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.loading import Classifier, runs_in
+from ibviz.models.outside import is_code
 from ibviz.training.loaders import make_loader
 from ibviz.training.loop import train, validate
 from ibviz.training.recipe import Recipe
@@ -75,10 +76,10 @@ def load_all(suite: SuiteConfig, device: str) -> dict[str, Classifier]:
 def label_of(model: NamedModel) -> str:
     """Return the label of a network in tables.
 
-    >>> label_of(NamedModel(name="runs/digits")), label_of(NamedModel(name="timm/resnet50", label="ResNet-50"))
-    ('digits', 'ResNet-50')
+    >>> [label_of(NamedModel(name=name)) for name in ("runs/digits", "timm/resnet50", "nets.py:small")]
+    ['digits', 'resnet50', 'small']
     """
-    return model.label or Path(model.name).name
+    return model.label or (model.name.rpartition(":")[2] if is_code(model.name) else Path(model.name).name)
 
 
 def merge_folders(folders: Sequence[Path], out: Path) -> None:

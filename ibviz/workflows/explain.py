@@ -21,7 +21,7 @@ from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import Images
-from ibviz.workflows.captions import FAMILIES, PICTURES_PER_ROW, shared_scales
+from ibviz.workflows.captions import FAMILIES, PICTURES_PER_ROW, shared_scales, without_zero
 from ibviz.workflows.compared_protocols import known_labels
 from ibviz.workflows.explained_classes import Unfit, captions_of_classes, choose_classes, maps_of_classes
 from ibviz.workflows.image_source import SourceImages, crop_note, read_source
@@ -135,6 +135,7 @@ def explain_files(
             {label: own for (_, label), own in maps.items()},
             captions=captions_of_classes(model, outputs, classes, shown),
             scales=shared_scales(list(maps)),
+            from_least=without_zero(list(maps)),
             groups=None if each > 1 else _families(list(maps)),
             note=crop_note(shown, given.sizes, model.spec),
             template=request.template,

@@ -18,6 +18,8 @@ from ibviz.figures.report import Picture, Prediction, Report, ReportComparison, 
 from ibviz.models.classifier import IBClassifier
 from ibviz.reading import AnyPath
 from ibviz.types import AttentionMap, Boxes, Given, Images, Labels
+from ibviz.workflows.compared_protocols import known_labels
+from ibviz.workflows.image_source import read_source
 from ibviz.workflows.report import pictures_of, subjects_of
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Exhibit(NamedTuple):
 
 def explore(
     model: nn.Module | Results | AnyPath,
-    images: ImageSet | Given | None = None,
+    images: ImageSet | Given | AnyPath | None = None,
     *,
     boxes: Boxes | None = None,
     labels: Labels | None = None,
@@ -46,7 +48,8 @@ def explore(
     Args:
         model: A network with trained attention and anchors; or a result of `ibviz evaluate` or its folder, whose stored
             pictures and maps are shown without interventions.
-        images: Images of the network, as an `ImageSet` or `(b, 3, h, w)` in [0, 1]; they are kept in 256 steps.
+        images: Images of the network, as an `ImageSet` or `(b, 3, h, w)` in [0, 1], which are kept in 256 steps; or the
+            path of an image, a folder of images, or a folder of Parquet files, fitted to the network's size.
         boxes: The object of each image as x0, y0, x1, y1 in pixels; those of an `ImageSet` if not given.
         labels: The true class of each image; those of an `ImageSet` if not given.
 
@@ -75,7 +78,7 @@ def explore(
 
 
 def exhibit_of_model(
-    model: nn.Module, images: ImageSet | Given | None, boxes: Boxes | None, labels: Labels | None
+    model: nn.Module, images: ImageSet | Given | AnyPath | None, boxes: Boxes | None, labels: Labels | None
 ) -> Exhibit:
     """Return what is shown of a model: its attention over images, and what it predicts."""
     trained = require_attention(model)
@@ -134,10 +137,20 @@ def _report(pictures: list[Picture], subjects: dict[str, ReportModel]) -> Report
     return Report("Anchors", "", pictures, subjects, comparisons)
 
 
+def _read(source: Path, model: IBClassifier) -> ImageSet:
+    """Return the images at a path, with labels in the network's classes as far as they are known."""
+    given = read_source(source, model, None).images
+    labels = known_labels(given, model)
+    unknown = torch.full((len(given.images),), -1)
+    return given._replace(labels=unknown if labels is None else labels, class_names=model.spec.class_names)
+
+
 def _image_set(
-    model: IBClassifier, images: ImageSet | Given | None, boxes: Boxes | None, labels: Labels | None
+    model: IBClassifier, images: ImageSet | Given | AnyPath | None, boxes: Boxes | None, labels: Labels | None
 ) -> ImageSet:
     """Return images with names, labels and boxes, whatever form they came in."""
+    if isinstance(images, str | Path):
+        images = _read(Path(images), model)
     if images is None or not len(images.images if isinstance(images, ImageSet) else images):
         raise InputError("there is nothing to explore without images; give some: ibviz.explore(model, images)")
     if isinstance(images, ImageSet):

@@ -90,13 +90,19 @@ class Explorer(anywidget.AnyWidget):
             The effect over the images that are shown, which is also written beside the widget's button.
 
         Raises:
-            InputError: There is no such edit or anchor, the network is not there, or there is a single image.
+            InputError: There is no such edit or anchor, no cell is chosen, the network is not there, or there is a
+                single image.
         """
         exhibit = self._exhibit
         if exhibit.model is None or exhibit.image_set is None:
             raise InputError("interventions need the network; explore it: ibviz.explore(model, images)")
         chosen = CellEdit(edit, tuple(self.anchors or ()), anchor)
         effects = intervene(exhibit.model, exhibit.image_set, [chosen])
+        if edit != "keep" and not self._lit()[self.shown].any():
+            raise InputError(
+                f"no cell of the {len(self.shown)} images shown is at a chosen anchor, so that nothing would change; "
+                f"choose anchors that hold cells; chosen: {', '.join(map(str, chosen.chosen)) or 'none'}"
+            )
         [line] = summarise_effects(_of_images(effects, self.shown))
         self.effect = {
             "anchors": list(chosen.chosen),
@@ -130,6 +136,12 @@ class Explorer(anywidget.AnyWidget):
         assert isinstance(given, AttentionMap)
         return given
 
+    def _lit(self) -> torch.Tensor:
+        """Return the cells at chosen anchors, `(images, rows, columns)`."""
+        index = self._map().index
+        assert index is not None
+        return torch.isin(index, torch.tensor(self.anchors or (), dtype=index.dtype, device=index.device))
+
     def figure(self, images: Sequence[int] | None = None, *, template: str = "ijcai") -> Panel:
         """Draw what is on the screen for a publication: the images, their attention, and the lit cells.
 
@@ -138,11 +150,7 @@ class Explorer(anywidget.AnyWidget):
             template: Page that the figure is drawn for, as in `ibviz.figures.panel`.
         """
         rows = self._default_rows() if images is None else list(images)
-        own, chosen = self._map(), list(self.anchors or ())
-        assert own.index is not None
-        lit = torch.isin(own.index, torch.tensor(chosen, dtype=own.index.dtype, device=own.index.device))
-        given = own[torch.tensor(rows)]
-        cells = lit[torch.tensor(rows)]
+        given, cells = self._map()[torch.tensor(rows)], self._lit()[torch.tensor(rows)]
         scale = torch.tensor([0.0, 1.0], device=cells.device)
         answers = [self._exhibit.report.models[self.model].predictions[row] for row in rows]
         boxes = self._exhibit.boxes
@@ -155,7 +163,7 @@ class Explorer(anywidget.AnyWidget):
             record={
                 "images": [self._exhibit.report.pictures[row].name for row in rows],
                 "model": self.model,
-                "chosen anchors": chosen,
+                "chosen anchors": list(self.anchors or ()),
             },
         )
 

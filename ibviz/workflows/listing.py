@@ -93,6 +93,7 @@ def _models() -> Iterator[tuple[str, str]]:
         yield f"{library}NAME", "a network of that library; its weights are downloaded, or read from --weights"
     yield "transformers/OWNER/NAME", "an image classifier of the Hugging Face Hub"
     yield "FOLDER or FILE", "a run of `ibviz train`, or its model.safetensors"
+    yield "FILE.py:NAME", "a network of your own code, or a function without arguments that returns one"
 
 
 def _presets() -> Iterator[tuple[str, str]]:

@@ -8,9 +8,11 @@ import torch
 
 from ibviz.digests import digest_files
 from ibviz.errors import InputError
+from ibviz.extensions import hash_outside
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import LIBRARIES
 from ibviz.models.loading import BUNDLED, MODEL_FILE, Classifier, load
+from ibviz.models.outside import is_code
 
 
 class ModelSource(NamedTuple):
@@ -20,17 +22,18 @@ class ModelSource(NamedTuple):
     weights: Path | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Return name, file and SHA-256 of the file, if the model comes from one.
+        """Return name, file and SHA-256 of the file, if the model comes from one, and the hash of its code.
 
         >>> ModelSource("photos").facts()["file"]
         'photos.safetensors'
         """
         path = self.weights or BUNDLED.get(self.name, Path(self.name))
         path = path / MODEL_FILE if path.is_dir() else path
+        named = {"name": self.name} | ({"code": hash_outside(self.name)} if is_code(self.name) else {})
         if not path.is_file():
-            return {"name": self.name}
+            return named
         shown = path.name if self.name in BUNDLED else str(path)
-        return {"name": self.name, "file": shown, "sha256": digest_files(path.parent, [path.name])[path.name]}
+        return named | {"file": shown, "sha256": digest_files(path.parent, [path.name])[path.name]}
 
 
 def load_on(name: str, weights: Path | None, device: str) -> Classifier:
@@ -50,14 +53,14 @@ def _usable_device(device: str) -> str:
     return place
 
 
-def load_trained(name: str, device: str) -> Classifier:
+def load_trained(name: str, weights: Path | None, device: str) -> Classifier:
     """Load a network with trained attention; a library's name is refused before its weights are downloaded."""
     if name.startswith(LIBRARIES):
         raise InputError(
-            f"{name} has no trained attention; expected a run folder of `ibviz train`, its model.safetensors, or "
-            f"{' or '.join(BUNDLED)}"
+            f"{name} has no trained attention; expected a run folder of `ibviz train`, its model.safetensors, "
+            f"{' or '.join(BUNDLED)}, or FILE.py:NAME of a network that `ibviz.attach` gave one"
         )
-    return load_on(name, None, device)
+    return load_on(name, weights, device)
 
 
 def describe(model: Classifier) -> dict[str, Any]:

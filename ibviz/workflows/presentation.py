@@ -21,7 +21,7 @@ from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import to_float
 from ibviz.figures import by_class, curves, panel, trainings
 from ibviz.figures.sidecar import Panel
-from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption, shared_scales
+from ibviz.workflows.captions import PICTURES_PER_ROW, class_caption, shared_scales, without_zero
 
 SUFFIXES = (".png", ".pdf")
 
@@ -105,12 +105,14 @@ def draw_panel(results: Results, model: str, parts: list[str]) -> None:
     pixels = torch.stack([to_tensor(decode(png, name)) for png, name in named])
     boxes = torch.tensor(np.array([[np.nan] * 4 if box is None else box for box in shown["box"]]), dtype=torch.float32)
     names = {label: str(own.get("method")) for label, own in results.circumstances["methods"].items()}
+    rows = [(names[label], label) for label in maps]
     drawn = panel(
         to_float(pixels),
         maps,
         captions=captions_of(results, model, shown["image"].tolist()),
         boxes=None if boxes.isnan().all() else boxes,
-        scales=shared_scales([(names[label], label) for label in maps]),
+        scales=shared_scales(rows),
+        from_least=without_zero(rows),
         title=", ".join(parts),
         record=record,
     )

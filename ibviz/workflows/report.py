@@ -32,6 +32,7 @@ from ibviz.reading import parsing
 from ibviz.statistics import Estimate, bootstrap_interval
 from ibviz.types import AttentionMap
 from ibviz.workflows.anchor_effects import Worth, read_worth
+from ibviz.workflows.captions import without_zero
 from ibviz.workflows.presentation import score_of, write_missing
 
 _ANCHOR_TOLERANCE = 1e-6  # between the anchors in a study and in stored maps
@@ -161,9 +162,9 @@ def _subject(results: Results, model: str, images: Sequence[int]) -> ReportModel
     ]
     controls = [name for name, method in facts["methods"].items() if method["control"]]
     methods = sorted(facts["methods"], key=controls.__contains__)
-    return ReportModel(
-        predictions, {name: maps for name in methods if (maps := _maps(results, model, name, images)) is not None}
-    )
+    maps = {name: own for name in methods if (own := _maps(results, model, name, images)) is not None}
+    offset = without_zero([(str(facts["methods"][name].get("method")), name) for name in maps])
+    return ReportModel(predictions, maps, from_least=tuple(offset))
 
 
 def _with_effects(subjects: dict[str, ReportModel], worth: Worth | None) -> dict[str, ReportModel]:

@@ -3,15 +3,26 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ibviz.benchmark.chosen_table import chosen, render_chosen
+from ibviz.benchmark.chosen_table import PAGE, chosen, render_chosen
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.tables import tabulate
 from ibviz.errors import InputError
-from ibviz.figures.settings import find_template
 from ibviz.files import replacing
+from ibviz.pages import page_size
 from ibviz.reading import parsing
+from ibviz.workflows.flags import split_names
 
-PAGE, COLUMN = "cvpr", " column"  # the default page; the end of the names of columns
+
+def names_or_all(flag: str, names: str) -> list[str]:
+    """Return names that are separated by commas, an empty list for all; a list without a name is refused.
+
+    >>> names_or_all("--table", "srg,pointing"), names_or_all("--table", "all")
+    (['srg', 'pointing'], [])
+    """
+    chosen = split_names(names)
+    if names and not chosen:
+        raise InputError(f"{flag} {names!r} names nothing; give names, separated by commas, or all")
+    return [] if chosen == ["all"] else chosen
 
 
 def write_chosen(
@@ -40,12 +51,11 @@ def write_chosen(
     form = form or given or "txt"
     if template is not None and form != "tex":
         raise InputError(f"a template is the page of a table in LaTeX, --format tex; got {form!r}")
-    name = template or PAGE
-    width = find_template(name).width
+    page_size(template or PAGE)  # before rows are read
     results = read_results(folder)
     with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
         tables = tabulate(results.rows, results.circumstances)
-    table = render_chosen(chosen(tables, metrics, rows), form, width=width, column=name.endswith(COLUMN))
+    table = render_chosen(chosen(tables, metrics, rows), form, template=template or PAGE)
     if out is not None:
         with replacing(out) as beside:
             beside.write_text(table, encoding="utf-8")

@@ -109,3 +109,10 @@ def test_what_cannot_be_studied_is_refused_in_one_line(run, tmp_path, monkeypatc
     code, _, error = run("anchors", "resnet50", "--out", tmp_path / "a")
     assert code == 2
     assert "WrappedClassifier has no trained attention; expected a run of `ibviz train`" in error
+
+
+def test_the_images_of_a_model_without_data_lie_in_class_folders_or_parquet_files(tmp_path, photographs):
+    assert data_of(bottlenecked(), photographs).source == "folder"
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed/test.parquet").touch()
+    assert data_of(bottlenecked(), tmp_path / "packed").source == "parquet"

@@ -14,10 +14,13 @@ from results import write_results
 
 from ibviz import cli
 from ibviz.benchmark.chosen_table import chosen, render_chosen, styled
+from ibviz.benchmark.evaluation import Evaluation
 from ibviz.benchmark.results import read_results
+from ibviz.benchmark.table_notes import COMPARED
 from ibviz.benchmark.tables import Tables, latex, tabulate
 from ibviz.errors import InputError
 from ibviz.figures.settings import TEMPLATES
+from ibviz.metrics.protocol import Card, CurveProtocol
 from ibviz.table_formats import TextTable, latex_of
 
 STRANGE = "A_1 & 50% #~^\\{}|$ <b>"
@@ -41,6 +44,8 @@ def test_a_chosen_table_keeps_order_ranks_and_tests_of_the_whole(tables):
     whole: Any = tables.summary.lines
     whole = whole[(whole["stratum"] == "all images") & ~whole["native"]]
     kept = whole.merge(few[["metric", "method"]], on=["metric", "method"])
+    assert set(few[COMPARED]) == {4}  # the lines of the result, for whose pairs p was corrected
+    few = few.drop(columns=COMPARED)
     sorted_few, sorted_kept = (frame.sort_values(["metric", "method"], ignore_index=True) for frame in (few, kept))
     pd.testing.assert_frame_equal(sorted_few, sorted_kept, check_dtype=False)
 
@@ -55,6 +60,19 @@ def test_verdicts_of_the_tests_are_marks(tables):
         assert f"({line.rank}){mark}" in row
     assert "by a paired test" in printed
     assert "not separated from centre, p" not in printed
+
+
+def test_one_call_gives_the_table_of_an_evaluation_in_memory_in_latex(folder):
+    results = read_results(folder)
+    protocol = CurveProtocol(colour=(0.5, 0.5, 0.5), grid=(4, 4))
+    card = Card(protocol=protocol, data="0" * 12, weights="1" * 12, versions={})
+    rows = results.rows.to_dict("records")
+    drawn = Evaluation(rows, {}, {}, card, 0).latex(["srg"], ["Grad-CAM", "centre"], template="cvpr column")
+    lines = drawn.splitlines()
+    assert lines[2:4] == [r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}"]
+    assert [line.split(" & ")[0] for line in lines if " & " in line] == ["method", "Grad-CAM", r"\textit{centre}"]
+    with pytest.raises(InputError, match=r"unknown template 'cvprr'.*did you mean 'cvpr'"):
+        Evaluation(rows, {}, {}, card, 0).latex(template="cvprr")
 
 
 def test_a_notebook_has_the_best_in_bold_and_controls_in_grey(tables):
@@ -84,11 +102,36 @@ def test_one_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
     assert "0.0" in capsys.readouterr().out
 
 
+def test_a_table_of_several_trainings_names_in_each_part_its_own_protocol_and_in_their_mean_all_of_them(tmp_path):
+    results = read_results(write_results(tmp_path, images=24, models=("a", "b", "c")))
+    rows = results.rows.assign(hash=["0123-" + model for model in results.rows["model"]])
+    models = {model: facts | {"recipe": "r"} for model, facts in results.circumstances["models"].items()}
+    tables = tabulate(rows, results.circumstances | {"models": models})
+    notes = [line for line in render_chosen(chosen(tables, ["srg"]), "txt").splitlines() if "Protocol" in line]
+    each = ["0123-a", "0123-b", "0123-c"]
+    assert [re.findall("0123-.", note) for note in notes] == [*([own] for own in each), each]
+
+
+def test_a_part_of_a_result_says_what_the_whole_was_corrected_for_and_explains_no_mark_that_it_lacks(tmp_path):
+    results = read_results(write_results(tmp_path, images=7))
+    tables = tabulate(results.rows, results.circumstances)
+    whole = render_chosen(chosen(tables, ["srg"]), "tex")
+    part = render_chosen(chosen(tables, ["srg"], ["attention", "centre"]), "tex")
+    reason = "times 6 for the pairs of 4 lines: nothing is tested"
+    assert reason in whole
+    assert reason in part
+    for text in (whole, part):
+        assert "by a paired test" not in text
+        assert "Ranks in parentheses" not in text
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         (["--table", "srgg"], "unknown metric 'srgg'; known: .*did you mean 'srg'"),
         (["--table", "srg", "--rows", "gradcam"], "unknown row 'gradcam'; known: .*did you mean 'grad_cam'"),
+        (["--table", "srg", "--rows", ","], "--rows ',' names nothing; give names, separated by commas, or all"),
+        (["--table", " , "], "--table ' , ' names nothing"),
         (["--table", "srg", "--format", "docx"], "unknown format 'docx'"),
         (["--table", "srg", "--format", "tex", "--template", "cvprr"], "unknown template 'cvprr'.*did you mean 'cvpr'"),
         (["--table", "srg", "--template", "cvpr"], "--format tex"),
@@ -141,8 +184,7 @@ needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no La
 def test_a_table_of_a_template_has_no_overfull_box(folder, tmp_path, name, metrics, font):
     results = read_results(folder)
     tables = tabulate(results.rows.replace({"method": {"Attention": STRANGE}}), results.circumstances)
-    width, column = TEMPLATES[name].width, name.endswith(" column")
-    log = log_of(render_chosen(chosen(tables, metrics), "tex", width=width, column=column), name, tmp_path, font)
+    log = log_of(render_chosen(chosen(tables, metrics), "tex", template=name), name, tmp_path, font)
     assert "Overfull" not in log
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ibviz.errors import InputError
-from ibviz.figures import curves
+from ibviz.figures import curves, trainings
 from ibviz.figures.curves import AXES_HEIGHT, line_styles
 from ibviz.figures.settings import TEMPLATES
 from ibviz.statistics import bootstrap_interval
@@ -146,3 +146,16 @@ def test_the_account_says_what_was_drawn_and_the_file_is_the_same_each_time(tmp_
 def test_curves_that_cannot_be_drawn_are_named(sides, controls, says):
     with pytest.raises(InputError, match=says):
         curves(sides, controls=controls)
+
+
+def test_the_figure_of_trainings_says_where_their_mean_has_no_interval_and_its_legend_takes_two_columns():
+    single = {"attention": torch.tensor([[0.4, 0.3, 0.5], [0.5, 0.4, 0.6], [0.6, 0.5, 0.7]])}
+    controls = {name: torch.tensor([0.1, 0.0, 0.2]) for name in ("uniform", "centre", "edges", "random cells")}
+    for interval, says in ((0.2, "all trainings and images"), (float("nan"), "all trainings, no interval")):
+        mean = torch.tensor([0.5, 0.5 - interval, 0.5 + interval])
+        drawn = trainings(single, {"attention": mean}, controls=controls, template="ijcai column")
+        [legend] = drawn.figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == [says, "a training, over images", *controls]
+        drawn.figure.draw_without_rendering()
+        lefts = {round(text.get_window_extent().x0) for text in legend.get_texts()}
+        assert len(lefts) == 2

@@ -28,6 +28,7 @@ from ibviz.figures.report import (
     html,
     save_report,
 )
+from ibviz.figures.report.maps import pack_maps
 from ibviz.figures.scale import anchor_scale, attention_scale, map_scale
 from ibviz.statistics import Estimate
 from ibviz.types import AttentionMap
@@ -605,4 +606,24 @@ def test_fine_maps_and_large_photographs_are_made_smaller_and_said_to_be():
     assert found is not None
     packed = json.loads(found[1])["models"]["m"]["maps"][0]
     assert packed["grid"] == [50, 60]
-    assert "shown as means over 50\u00d760 cells" in packed["note"]
+    assert packed["note"].startswith("500\u00d7600 cells, max of 10\u00d710; scale: zero to greatest, limit at 99.5 %")
+    greatest = np.array(
+        [
+            [fine[0, row : row + 10, column : column + 10].max() for column in range(0, 600, 10)]
+            for row in range(0, 500, 10)
+        ]
+    )
+    cells = np.frombuffer(base64.b64decode(packed["cells"]), np.uint8).reshape(50, 60)
+    expected = (greatest / np.percentile(greatest, 99.5) * 255).clip(0, 255)
+    assert np.abs(cells - expected).max() <= 0.5001
+    assert not packed["smooth"]
+
+
+def test_a_coarse_map_that_is_finer_than_the_page_can_hold_is_shown_as_means_and_noise_about_zero_stays_visible():
+    fine, count = torch.rand(1, 28, 28).expand(16000, -1, -1), 16000
+    signed = torch.randn(1, 56, 56, generator=torch.Generator().manual_seed(0)).expand(16000, -1, -1)
+    subject = ReportModel([Prediction("cat", 0.5)] * count, {"CAM": fine, "IG": signed})
+    cam, gradients = pack_maps("m", subject, (56, 56))
+    assert cam["note"].endswith("shown as means over 14\u00d714 cells")
+    steps = np.frombuffer(base64.b64decode(gradients["cells"]), np.uint8)[: 14 * 14].astype(int)
+    assert np.median(np.abs(steps - 127.5)) > 60  # means of 16 values would lie within 20

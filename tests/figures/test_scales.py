@@ -6,10 +6,13 @@ import pytest
 import torch
 from matplotlib import colormaps
 
+from ibviz.attribution.catalogue import METHODS
 from ibviz.errors import InputError
 from ibviz.figures import overlay, panel
 from ibviz.figures.panel_rows import block_maxima
 from ibviz.figures.scale import MISLEADING
+from ibviz.figures.settings import wrap_text
+from ibviz.workflows.captions import without_zero
 from tests.figures.drawn import continuous, grey, middle, parts, quantised
 
 
@@ -20,7 +23,9 @@ def ramp(top: float) -> torch.Tensor:
 
 
 def same(first: np.ndarray, second: np.ndarray) -> bool:
-    return bool(np.abs(first[2:-2, 2:-2] - second[2:-2, 2:-2]).max() <= 2)
+    """Compare two pictures, of which one may have a pixel more along a side."""
+    height, width = np.min([first.shape, second.shape], axis=0)[:2]
+    return bool(np.abs(first[2 : height - 2, 2 : width - 2] - second[2 : height - 2, 2 : width - 2]).max() <= 2)
 
 
 def test_on_a_scale_per_image_maps_that_differ_by_a_factor_look_alike_and_the_row_says_so():
@@ -30,7 +35,7 @@ def test_on_a_scale_per_image_maps_that_differ_by_a_factor_look_alike_and_the_ro
     first, second = parts(own)[2:4]
     assert same(first, second)
     assert "scale per image" in " ".join(text.get_text().replace("\n", " ") for text in own.figure.texts)
-    assert [text.get_text() for text in own.figure.axes[-1].get_yticklabels()] == ["0", "", "greatest"]
+    assert [text.get_text() for text in own.figure.axes[-1].get_yticklabels()] == ["0", "", "max"]
     assert own.account["rows"][0]["scale"] == "each image its own"
 
 
@@ -155,3 +160,36 @@ def test_the_pictures_of_one_image_stand_side_by_side():
     photo, map_, bar = (axes.get_position() for axes in drawn.figure.axes)
     assert photo.y0 == pytest.approx(map_.y0)
     assert photo.x1 < map_.x0 < map_.x1 < bar.x0
+
+
+def test_a_row_without_a_meaningful_zero_looks_as_if_its_least_value_were_zero_and_says_so():
+    values = ramp(1.0)[:1]
+    low, high = panel(grey(1), {"map": values}), panel(grey(1), {"map": 4 + values}, from_least=["map"])
+    assert same(parts(low)[1], parts(high)[1])
+    assert high.account["rows"][0]["limits"] == [4, 5]
+    assert "not\u00a0from\u00a00" in " ".join(text.get_text().replace("\n", " ") for text in high.figure.texts)
+    several = panel(grey(2), {"map": torch.cat([4 + values, 9 + values / 10])}, from_least=["map"])
+    first, second = parts(several)[2:4]
+    assert same(first, second)
+    assert several.account["rows"][0]["scale"] == "each image its own"
+    assert panel(grey(1), {"map": torch.ones(1, 4, 4)}, from_least=["map"]).account["rows"][0]["limits"] == [0, 1]
+
+
+def test_two_classes_without_a_meaningful_zero_are_each_drawn_on_a_scale_of_its_own():
+    values, names = ramp(1.0)[:1], {"high": "one", "low": "one"}
+    drawn = panel(grey(1), {"high": 4 + values, "low": values / 10}, scales=names, from_least=list(names))
+    assert same(*parts(drawn)[1:3])
+    assert {row["scale"] for row in drawn.account["rows"]} == {"each image its own"}
+    fixed = panel(grey(1), {"high": 4 + values}, scales={"high": (0.0, 5.0)}, from_least=["high"])
+    assert fixed.account["rows"][0]["limits"] == [0, 5]
+    with pytest.raises(InputError, match="unknown row of from_least 'hihg'; known: high; did you mean 'high'"):
+        panel(grey(1), {"high": values}, from_least=["hihg"])
+
+
+def test_rise_alone_has_no_meaningful_zero():
+    assert without_zero([(name, name) for name in METHODS]) == ["rise"]
+
+
+def test_a_class_name_with_a_hyphen_breaks_there_only_if_it_is_wider_than_the_line():
+    assert wrap_text("gradients: runner-up", 8.0, 0.8) == "gradients:\nrunner-up"
+    assert wrap_text("black-and-tan coonhound", 8.0, 0.7) == "black-and-\ntan\ncoonhound"

@@ -139,6 +139,21 @@ def test_images_as_a_tensor_with_boxes_and_labels(model, scenes):
     assert [one["box"] for one in plain.data["pictures"]] == [one["box"] for one in full.data["pictures"]]
 
 
+def test_a_path_stands_for_the_images_that_lie_there(model, scenes, tmp_path):
+    for number, pixels in enumerate(scenes.images[:3]):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
+    plain = ibviz.explore(model, to_float(scenes.images[:3]))
+    for source in (tmp_path, str(tmp_path)):
+        widget = ibviz.explore(model, source)
+        assert widget.data["models"] == plain.data["models"]
+        assert [picture["name"] for picture in widget.data["pictures"]] == ["0.png", "1.png", "2.png"]
+    widget.anchors = [19]
+    plain.anchors = [19]
+    assert widget.intervene("drop").change == plain.intervene("drop").change
+    with pytest.raises(InputError, match="no-such"):
+        ibviz.explore(model, tmp_path / "no-such")
+
+
 def test_what_cannot_be_explored_is_said_in_one_line(model, scenes, widget, tmp_path):
     spec = InputConfig(size=48, mean=(0.5,) * 3, std=(0.2,) * 3, class_names=tuple("0123456789"))
     continuous = ibviz.models.IBClassifier(ModelConfig(anchors=None), spec).eval()
@@ -154,6 +169,7 @@ def test_what_cannot_be_explored_is_said_in_one_line(model, scenes, widget, tmp_
         (lambda: widget.intervene("dropp"), "unknown edit of cells 'dropp'.*did you mean 'drop'"),
         (lambda: widget.intervene("set"), "edits of cells name anchors from 0 to 19, and only 'set' one"),
         (lambda: widget.intervene("set", 20), "edits of cells name anchors from 0 to 19"),
+        (lambda: widget.intervene("drop"), "no cell of the 12 images shown is at a chosen anchor.*; chosen: none"),
         (lambda: setattr(widget, "image", COUNT), "image is a number from 0 to 11; got 12"),
         (lambda: setattr(widget, "shown", [12]), "an image is a number from 0 to 11; got 12"),
         (lambda: setattr(widget, "shown", []), "at least one image is shown; got none"),
@@ -276,6 +292,25 @@ def test_a_class_is_chosen_and_the_state_follows(browser, widget, own, scenes, t
             np.testing.assert_array_equal(lit(page, ".regions canvas", number), expected[number])
     assert page.said == []
     page.context.close()
+
+
+def test_anchors_that_were_set_before_the_widget_is_shown_are_lit_and_no_others(browser, model, scenes, own, tmp_path):
+    for anchors in ([19], [17, 18, 19], []):
+        widget = ibviz.explore(model, scenes)
+        widget.anchors = anchors
+        page = open_alone(browser, widget, tmp_path / "page.html", viewport={"width": 1280, "height": 1000})
+        expected = torch.isin(own.index, torch.tensor(anchors)).numpy()
+        np.testing.assert_array_equal(lit(page, ".stage"), expected[0])
+        pixels = "canvases => canvases.map(canvas => canvas.toDataURL())"
+        first = page.locator(".stage, .regions canvas").evaluate_all(pixels)
+        for number in range(COUNT):
+            np.testing.assert_array_equal(lit(page, ".regions canvas", number), expected[number])
+        page.evaluate("kernel.told('anchors', [0])")
+        settle(page)
+        page.evaluate("(anchors) => kernel.told('anchors', anchors)", anchors)
+        settle(page)
+        assert page.locator(".stage, .regions canvas").evaluate_all(pixels) == first  # nothing shines through
+        page.context.close()
 
 
 def test_the_keyboard_alone_is_enough(browser, widget, tmp_path):

@@ -75,6 +75,7 @@ class ReportModel(NamedTuple):
     predictions: Sequence[Prediction]
     maps: Mapping[str, RowMaps]  # by method
     effects: Mapping[str, Effect] = {}  # of methods with anchors
+    from_least: Sequence[str] = ()  # methods in whose maps zero has no meaning
 
 
 class Report(NamedTuple):

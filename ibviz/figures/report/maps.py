@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.figures.panel_rows import TIMES, PanelRow, RowMaps, ScaleChoice, rows_of
+from ibviz.figures.panel_rows import TIMES, PanelRow, RowMaps, ScaleChoice, pooled_maxima, rows_of
 from ibviz.figures.report.contents import Effect, ReportModel
 from ibviz.figures.report.inline import as_text, packed_interval
-from ibviz.figures.scale import FloatArray, Scale, level_labels, thinned
+from ibviz.figures.scale import ROBUST, FloatArray, Scale, level_labels, thinned
 from ibviz.types import AttentionMap, Grid
 
 SHADES = 256
@@ -23,22 +24,18 @@ TICKS = 5  # at most
 
 
 class MethodMaps(NamedTuple):
-    """Maps of a method with the scale of a row of a panel."""
+    """Maps of a method as the page shows them, with the scale of a row of a panel."""
 
     row: PanelRow
-    given: RowMaps  # of the images that have a map
+    given: RowMaps  # of the images that have a map, on the grid that is shown
     present: Bool[np.ndarray, " n"]  # images that have a map
+    grid: Grid  # rows and columns of the method itself
+    blocks: int = 1  # side of the blocks of which a pixel map shows the value of greatest magnitude
 
     @property
     def label(self) -> str:
         """Name of the method."""
         return self.row.content.label
-
-    @property
-    def grid(self) -> Grid:
-        """Rows and columns."""
-        _, rows, columns = self.row.content.values.shape
-        return rows, columns
 
     @property
     def anchors(self) -> FloatArray | None:
@@ -48,15 +45,25 @@ class MethodMaps(NamedTuple):
 
 def pack_maps(name: str, subject: ReportModel, size: Grid) -> list[dict[str, Any]]:
     """Encode the maps of a model for pictures of `size`; a method without any map is left out."""
-    rows = [_method_maps(label, given, len(subject.predictions), size) for label, given in subject.maps.items()]
+    continuous = [_grid(given) for given in subject.maps.values() if not _has_index(given)]
+    side = display_side(continuous, len(subject.predictions))
+    rows = [_method_maps(label, subject, size, side) for label in subject.maps]
     methods = [row for row in rows if row is not None]
-    side = display_side([method.grid for method in methods if method.anchors is None], len(subject.predictions))
     with_anchors = [method.label for method in methods if method.anchors is not None]
     for label in subject.effects:
         if label not in with_anchors:
             known = ", ".join(with_anchors) or "none"
             raise InputError(f"model {name!r} has effects of {label!r}, which has no anchors; with anchors: {known}")
-    return [_pack(method, side, subject.effects) for method in methods]
+    return [_pack(method, subject.effects) for method in methods]
+
+
+def _has_index(given: RowMaps) -> bool:
+    return isinstance(given, AttentionMap) and given.index is not None and given.anchors is not None
+
+
+def _grid(given: RowMaps) -> Grid:
+    _, rows, columns = (given.mean if isinstance(given, AttentionMap) else given).shape
+    return rows, columns
 
 
 def display_side(grids: Sequence[Grid], images: int) -> int:
@@ -75,40 +82,62 @@ def _reduced(grid: Grid, side: int) -> Grid:
     return math.ceil(grid[0] / block), math.ceil(grid[1] / block)
 
 
-def _method_maps(label: str, given: RowMaps, count: int, size: Grid) -> MethodMaps | None:
-    """Create the row of a method without the images whose maps are NaN, on which the method failed."""
+def _method_maps(label: str, subject: ReportModel, size: Grid, side: int) -> MethodMaps | None:
+    """Create the row of a method without the images whose maps are NaN, on which the method failed.
+
+    Continuous maps with more than `side` cells are reduced first: pixel maps to the value of greatest magnitude in each
+    block, as in printed figures, others to means.
+    """
+    given, count = subject.maps[label], len(subject.predictions)
+    grid = _grid(given)
+    shown = grid if _has_index(given) else _reduced(grid, side)
+    pixels = grid[0] >= size[0] and grid[1] >= size[1]
+    blocks = math.ceil(max(grid) / side) if pixels and shown != grid else 1
+    given = given if shown == grid else _smaller(given, shown, blocks)
     present = np.ones(count, dtype=np.bool_)
     if not isinstance(given, AttentionMap) and len(given) == count:
         present = ~given.isnan().flatten(1).any(1).cpu().numpy()
         given = given[torch.from_numpy(present)]
     if not present.any():
         return None
-    [row] = rows_of({label: given}, int(present.sum()), size, ScaleChoice())
-    return MethodMaps(row, given, present)
+    choice = ScaleChoice(limit=ROBUST if blocks > 1 else None, from_least=subject.from_least)
+    [row] = rows_of({label: given}, int(present.sum()), size, choice)
+    return MethodMaps(row, given, present, grid, blocks)
 
 
-def _pack(method: MethodMaps, side: int, effects: Mapping[str, Effect]) -> dict[str, Any]:
+def _smaller(given: RowMaps, shown: Grid, blocks: int) -> RowMaps:
+    """Return continuous maps on a coarser grid: of the values of greatest magnitude in blocks, or of means."""
+    if isinstance(given, AttentionMap):
+        mean, deviation = (_fewer_cells(own, shown, blocks) for own in (given.mean, given.deviation))
+        return AttentionMap(mean, deviation, None, None)
+    return _fewer_cells(given, shown, blocks)
+
+
+def _fewer_cells(maps: Tensor, shown: Grid, blocks: int) -> Tensor:
+    if blocks > 1:
+        return torch.from_numpy(pooled_maxima(maps.detach().cpu().numpy(), blocks))
+    return torch.nn.functional.adaptive_avg_pool2d(maps, shown)
+
+
+def _pack(method: MethodMaps, effects: Mapping[str, Effect]) -> dict[str, Any]:
     shared = {"method": method.label, "missing": np.flatnonzero(~method.present).tolist()}
     if method.anchors is None:
-        return shared | _pack_continuous(method, side)
+        return shared | _pack_continuous(method)
     effect = _pack_effect(method.label, effects.get(method.label), len(method.anchors))
     return shared | _pack_quantised(method, method.anchors) | {"effect": effect}
 
 
-def _pack_continuous(method: MethodMaps, side: int) -> dict[str, Any]:
+def _pack_continuous(method: MethodMaps) -> dict[str, Any]:
     """Encode values in 255 steps between the limits of the scale."""
     row, (low, high) = method.row, method.row.scale.limits
-    shown, values = _reduced(method.grid, side), row.content.values
-    if shown != method.grid:
-        values = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(values), shown).numpy()
+    values = row.content.values
     steps = np.rint((values - low) / (high - low) * (SHADES - 1)).clip(0, SHADES - 1).astype(np.uint8)
-    remarks = [f"shown as means over {shown[0]}{TIMES}{shown[1]} cells"] if shown != method.grid else []
     return {
-        "note": _note(method, remarks),
-        "grid": shown,
+        "note": _note(method),
+        "grid": values.shape[1:],
         "cells": _cells(steps, method.present),
         "bytes": 1,
-        "smooth": row.interpolation != "nearest" or shown != method.grid,
+        "smooth": row.interpolation != "nearest" and method.blocks == 1,
         "colours": _colours(row.scale, np.linspace(low, high, SHADES)),
         "ticks": _even_ticks(row.scale),
         "limits": (float(low), float(high)),
@@ -134,7 +163,7 @@ def _pack_quantised(method: MethodMaps, anchors: FloatArray) -> dict[str, Any]:
     middles = (np.arange(len(levels)) + 0.5) / len(levels)
     ticks = zip(middles.tolist(), thinned(tuple(labels.values()), TICKS), strict=True)
     return {
-        "note": _note(method, []),
+        "note": _note(method),
         "grid": method.grid,
         "cells": _cells(method.given.index.cpu().numpy().astype(kind), method.present),
         "bytes": kind.itemsize,
@@ -145,9 +174,13 @@ def _pack_quantised(method: MethodMaps, anchors: FloatArray) -> dict[str, Any]:
     }
 
 
-def _note(method: MethodMaps, remarks: Sequence[str]) -> str:
+def _note(method: MethodMaps) -> str:
+    shown, blocks = method.row.content.values.shape[1:], method.blocks
+    drawn = method.row.enlargement if blocks == 1 else f"max of {blocks}{TIMES}{blocks}"
+    means = blocks == 1 and shown != method.grid
+    remarks = [f"shown as means over {shown[0]}{TIMES}{shown[1]} cells"] if means else []
     grid = TIMES.join(map(str, method.grid))
-    return "; ".join([f"{grid} cells, {method.row.enlargement}", f"scale: {method.row.scale.rule}", *remarks])
+    return "; ".join([f"{grid} cells, {drawn}", f"scale: {method.row.scale.rule}", *remarks])
 
 
 def _cells(present: NDArray[Any], where: Bool[np.ndarray, " n"]) -> str:

@@ -129,7 +129,7 @@ function body(picture, shown, headed) {
   const facts = make("dl", { class: "facts" }, ...term("predicted", verdict(prediction)), ...term("probability", number(prediction.probability)),
     ...(label === null ? [] : term("true class", named(label))));
   const canvas = make("canvas", { role: "img", "aria-label": `Photograph ${name}` });
-  paintPhotograph(canvas, picture).then((context) => { if (view.boxed) outline(context, picture); });
+  paintPhotograph(canvas, picture, (context) => { if (view.boxed) outline(context, picture); });
   const heading = headed ? [make("h3", {}, named(name))] : [];
   return make("div", { class: "drill-body", "data-picture": picture }, ...heading, make("figure", {}, canvas, facts),
     make("div", { class: "tiles" }, ...shown.map((map) => tile(map, picture))));

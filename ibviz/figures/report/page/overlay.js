@@ -7,9 +7,17 @@ const [RED, GREEN, BLUE] = data.luminance;
 const LIT = 0.6;
 const DIM = 0.75;
 
-/** Resize a canvas to a whole multiple of the photograph's pixels, and draw the photograph. */
-async function paintPhotograph(canvas, picture, least = SHARP) {
+const turns = new WeakMap(); // number of the last drawing that was asked for on each canvas
+
+/**
+ * Resize a canvas to a whole multiple of the photograph's pixels, draw the photograph, and what `finish` adds in the
+ * same step. A drawing that is overtaken while its photograph is decoded draws nothing.
+ */
+async function paintPhotograph(canvas, picture, finish, least = SHARP) {
+  const turn = (turns.get(canvas) ?? 0) + 1;
+  turns.set(canvas, turn);
   const image = await photograph(picture);
+  if (turns.get(canvas) !== turn) return;
   const [height, width] = [image.naturalHeight, image.naturalWidth];
   const scale = Math.max(1, Math.ceil(least / Math.max(height, width)));
   canvas.width = width * scale;
@@ -17,7 +25,7 @@ async function paintPhotograph(canvas, picture, least = SHARP) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingEnabled = !data.exact;
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  return context;
+  finish(context);
 }
 
 /** Grey of a pixel between the two tones, so that the map's lightness stands out from the photograph's. */
@@ -79,32 +87,34 @@ function stretch(map, picture) {
 }
 
 /** Draw a picture with a map over it; `opacity` is the share of the map, `factor` stretches its scale. */
-async function drawOverlay(canvas, picture, map, opacity, boxed, factor = 1) {
-  const context = await paintPhotograph(canvas, picture);
-  const frame = context.getImageData(0, 0, canvas.width, canvas.height);
-  const values = enlarge(map, picture, canvas.height, canvas.width);
-  const { colours } = unpack(map);
-  const zero = factor === 1 ? 0 : zeroOf(map);
-  for (let i = 0, at = 0; i < values.length; i++, at += 4) {
-    const grey = (1 - opacity) * toned(frame.data, at);
-    const step = 3 * (factor === 1 ? values[i] : Math.min(Math.max(Math.round(zero + factor * (values[i] - zero)), 0), LAST));
-    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + opacity * colours[step + part];
-  }
-  context.putImageData(frame, 0, 0);
-  if (boxed) outline(context, picture);
+function drawOverlay(canvas, picture, map, opacity, boxed, factor = 1) {
+  return paintPhotograph(canvas, picture, (context) => {
+    const frame = context.getImageData(0, 0, canvas.width, canvas.height);
+    const values = enlarge(map, picture, canvas.height, canvas.width);
+    const { colours } = unpack(map);
+    const zero = factor === 1 ? 0 : zeroOf(map);
+    for (let i = 0, at = 0; i < values.length; i++, at += 4) {
+      const grey = (1 - opacity) * toned(frame.data, at);
+      const step = 3 * (factor === 1 ? values[i] : Math.min(Math.max(Math.round(zero + factor * (values[i] - zero)), 0), LAST));
+      for (let part = 0; part < 3; part++) frame.data[at + part] = grey + opacity * colours[step + part];
+    }
+    context.putImageData(frame, 0, 0);
+    if (boxed) outline(context, picture);
+  });
 }
 
 /** Draw a picture in which only the cells of the selected anchors are highlighted, by a share `strength` of colour. */
-async function drawRegions(canvas, picture, map, chosen, least, strength = LIT) {
-  const context = await paintPhotograph(canvas, picture, least);
-  const frame = context.getImageData(0, 0, canvas.width, canvas.height);
-  const values = enlarge(map, picture, canvas.height, canvas.width);
-  for (let i = 0, at = 0; i < values.length; i++, at += 4) {
-    const lit = chosen.has(values[i]);
-    const grey = toned(frame.data, at) * (lit ? 1 - strength : chosen.size ? DIM : 1);
-    for (let part = 0; part < 3; part++) frame.data[at + part] = grey + (lit ? strength * HIGHLIGHT[part] : 0);
-  }
-  context.putImageData(frame, 0, 0);
+function drawRegions(canvas, picture, map, chosen, least, strength = LIT) {
+  return paintPhotograph(canvas, picture, (context) => {
+    const frame = context.getImageData(0, 0, canvas.width, canvas.height);
+    const values = enlarge(map, picture, canvas.height, canvas.width);
+    for (let i = 0, at = 0; i < values.length; i++, at += 4) {
+      const lit = chosen.has(values[i]);
+      const grey = toned(frame.data, at) * (lit ? 1 - strength : chosen.size ? DIM : 1);
+      for (let part = 0; part < 3; part++) frame.data[at + part] = grey + (lit ? strength * HIGHLIGHT[part] : 0);
+    }
+    context.putImageData(frame, 0, 0);
+  }, least);
 }
 
 /** Draw the object's box in white with a dark rim, visible on any photograph. */

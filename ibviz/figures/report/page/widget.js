@@ -72,11 +72,12 @@ async function drawStage() {
   canvas.classList.toggle("exact", data.exact);
   stage.caption.replaceChildren(named(data.pictures[picture].name), ": ", verdict(prediction), ` ${number(prediction.probability)}`);
   for (const button of explorer.grid.children) button.setAttribute("aria-current", String(Number(button.dataset.picture) === picture));
-  const fresh = canvas.cloneNode(); // so that a drawing that is overtaken does not end last
+  const fresh = canvas.cloneNode(); // so that no half of a drawing is seen
+  stage.awaited = fresh;
   await drawRegions(fresh, picture, explorer.map, explorer.chosen, SHARP, Number(stage.opacity.value));
-  if (stage.picture !== picture || stage.canvas !== canvas) return;
+  if (stage.awaited !== fresh) return; // overtaken by another drawing
   if (stage.boxed) outline(fresh.getContext("2d"), picture);
-  canvas.replaceWith(fresh);
+  stage.canvas.replaceWith(fresh);
   stage.canvas = fresh;
 }
 
