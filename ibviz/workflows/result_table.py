@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ibviz.benchmark.chosen_table import chosen, render_chosen
 from ibviz.benchmark.results import read_results
-from ibviz.benchmark.tables import tabulate
 from ibviz.errors import InputError
 from ibviz.figures.settings import find_template
 from ibviz.files import replacing
@@ -44,7 +43,7 @@ def write_chosen(
     width = find_template(name).width
     results = read_results(folder)
     with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
-        tables = tabulate(results.rows, results.circumstances)
+        tables = results.tabulated()
     table = render_chosen(chosen(tables, metrics, rows), form, width=width, column=name.endswith(COLUMN))
     if out is not None:
         with replacing(out) as beside:

@@ -172,6 +172,9 @@ def assemble(out: Path, counts: Sequence[int], hashes: Callable[["pa.Table"], li
             for group in _groups(_tables(out, name, counts)):
                 whole = group if name != "rows" else _with_hashes(group, hashes(group))
                 writer.write_table(whole, row_group_size=len(whole) or None)
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def _tables(out: Path, name: str, counts: Sequence[int]) -> "Iterator[pa.Table]":
@@ -184,7 +187,7 @@ def _tables(out: Path, name: str, counts: Sequence[int]) -> "Iterator[pa.Table]"
         path = part_folder(out, batch) / f"{name}.parquet"
         anew = f"delete {path.parent} and resume the run"
         with parsing(f"cannot read {path} as Parquet", anew):
-            table = pq.read_table(path)
+            table = pq.ParquetFile(path).read(use_threads=False)
         if table.schema != schemas()[name]:
             raise InputError(f"{path} is damaged: its columns are {', '.join(table.schema.names)}; {anew}")
         place = table.column_names.index("image")
