@@ -121,11 +121,11 @@ def bootstrap_interval(values: Values, *, seed: int = 0) -> Float[np.ndarray, "2
 
 
 def _resampled_means(values: Values, seed: int) -> Float[np.ndarray, "resamples columns"]:
-    def summed(counts: np.ndarray) -> np.ndarray:
+    def sums(counts: np.ndarray) -> np.ndarray:
         return counts @ values
 
-    # A loop would hold a block of counts while the next one is drawn.
-    return np.concatenate(list(map(summed, resamples(len(values), seed=seed)))) / len(values)
+    # `map` lets go of a block of counts before the next one is drawn; a loop would hold both.
+    return np.concatenate(list(map(sums, resamples(len(values), seed=seed)))) / len(values)
 
 
 def _intervals(values: Values, seed: int) -> Float[np.ndarray, "5 columns"]:
