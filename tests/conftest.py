@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ibviz import cli
+from ibviz.data import sources
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
@@ -41,6 +42,14 @@ def run(monkeypatch, capsys):
         return int(stopped.value.code or 0), printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def few_validation_images() -> Iterator[None]:
+    """Validate on the first 200 of the 1,000 bundled images: validation takes most of the time of a short training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sources._DRAWN, "validation", 200)
+        yield
 
 
 @pytest.fixture(scope="module")

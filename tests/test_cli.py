@@ -3,10 +3,10 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +169,7 @@ def test_compare_protocols_prints_presets_and_moves(run, model, tmp_path, monkey
     assert drawn == {"default": float(rows[0]["srg"]), "baseline: ROAD": float(rows[-2]["srg"]), "score: logit": None}
 
 
+@pytest.mark.usefixtures("few_validation_images")
 def test_a_sweep_prints_each_run_and_its_table(run, tmp_path):
     plan = tmp_path / "sweep.toml"
     plan.write_text('[data]\nlimit = 16\n[training]\nepochs = 1\n[sweep]\n"model.latent" = [4]\n')
@@ -190,6 +191,7 @@ def test_a_sweep_is_given_the_weights_to_start_from(refused, tmp_path, monkeypat
     assert refused(*command) == "ibviz: asked to start from resnet50.safetensors\n"
 
 
+@pytest.mark.usefixtures("few_validation_images")
 def test_seeds_are_trained_resumed_tabled_and_judged_together(run, refused, tmp_path):
     recipe, suite, runs = tmp_path / "recipe.toml", tmp_path / "suite.toml", tmp_path / "runs"
     recipe.write_text("[data]\nlimit = 16\n[model]\nlatent = 4\n[training]\nepochs = 1\nseed = 9\n")
@@ -324,18 +326,19 @@ def test_data_that_does_not_fit_the_model(refused, model, tmp_path):
 
 
 def test_import_and_help_are_quick():
-    """Costs beyond torch's own import, the least of three tries each: the machine may be busy."""
+    """Seconds of the processor, beyond those of torch's own import: the machine may be busy."""
 
     def seconds(code: str) -> float:
-        begun = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        return time.perf_counter() - begun
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
-    code = "import torch, time; t = time.perf_counter(); import ibviz; print(time.perf_counter() - t)"
-    costs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in range(3)]
-    assert min(map(float, costs)) < 0.1
+    code = "import torch, time; t = time.process_time(); import ibviz; print(time.process_time() - t)"
+    costs = (subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in range(3))
+    assert any(float(cost) < 0.1 for cost in costs)
     script = "import sys; sys.argv = ['ibviz', '--help']; from ibviz.cli import run; run()"
-    assert min(seconds(script) for _ in range(3)) < 0.5
+    assert any(seconds(script) < 0.5 for _ in range(3))
     loaded = "import sys, ibviz.cli; assert not {'torch', 'captum', 'matplotlib', 'pyarrow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True)
 

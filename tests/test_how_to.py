@@ -14,8 +14,8 @@ INSTEAD = {  # of downloads and of long runs
     "backbone": {},
     "data-set": {},
     "method": {},
-    "metric": {},
-    "figures": {"count=100": "count=12"},
+    "metric": {"images=8": "images=2"},
+    "figures": {"count=100": "count=6"},
     "detectors": {
         'weights="DEFAULT"': "weights=None, weights_backbone=None, num_classes=3, rpn_post_nms_top_n_test=9",
         "masks=500": "masks=3",

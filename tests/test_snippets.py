@@ -43,8 +43,8 @@ def test_python_runs(page, tmp_path, monkeypatch, capsys):
     Image.effect_noise((80, 64), 60).convert("RGB").save("photo.jpg")
     snippets = blocks(page, "python")
     assert all(len(snippet.splitlines()) <= 25 for snippet in snippets)
-    # A later snippet goes on from those before it; half of the images are enough here.
-    exec("\n".join(snippets).replace("count=12", "count=6"), {})
+    # A later snippet goes on from those before it; a quarter of the images is enough here.
+    exec("\n".join(snippets).replace("count=12", "count=3"), {})
     if page.name == "README.md":
         assert "random cells" in capsys.readouterr().out
         assert {"panel.pdf", "panel.json"} <= {path.name for path in tmp_path.iterdir()}

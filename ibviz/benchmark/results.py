@@ -1,6 +1,6 @@
 """Results of `ibviz evaluate`, read back from their folder for tables, figures and reports, without a model."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from ibviz.benchmark.result_files import CurveArrays, read_columns, read_curves, read_frame, reading
 from ibviz.benchmark.runner.parts import TABLES, schemas
-from ibviz.benchmark.tables import tabulate, write_tables
+from ibviz.benchmark.summary import SUMMARISED
+from ibviz.benchmark.tables import Tables, tabulate, write_tables
 from ibviz.digests import check_files, read_sealed
 from ibviz.errors import InputError
-from ibviz.reading import AnyPath, parsing, validated
+from ibviz.reading import AnyPath, validated
 from ibviz.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -113,33 +115,37 @@ class Results:
     @cached_property
     def rows(self) -> "DataFrame":
         """One row per image, model, method, metric and protocol."""
-        return self._frame("rows")
+        return read_frame(self._path("rows"))
 
     @cached_property
     def images(self) -> "DataFrame":
         """One row per image; `picture` holds the bytes of a PNG, for the first images only."""
-        return self._frame("images")
+        return read_frame(self._path("images"))
 
     @cached_property
     def predictions(self) -> "DataFrame":
         """One row per model and image."""
-        return self._frame("predictions")
+        return read_frame(self._path("predictions"))
 
     @cached_property
     def curves(self) -> "DataFrame":
         """One row per model, method, protocol, image and side; `fractions` and `scores` hold arrays."""
-        return self._frame("curves")
+        return read_frame(self._path("curves"))
 
-    def curves_of(self, model: str, protocol: str) -> "DataFrame":
-        """Return the curves of one network under one protocol; no others are read."""
-        return self._frame("curves", [("model", "=", model), ("protocol", "=", protocol)])
+    def rows_of(self, images: Sequence[int]) -> "DataFrame":
+        """Return the rows of some images; no others are kept in memory."""
+        return read_frame(self._path("rows"), [("image", "in", images)])
 
-    def _frame(self, name: str, filters: list[tuple[str, str, str]] | None = None) -> "DataFrame":
-        import pyarrow.parquet as pq
+    def curves_of(self, model: str, protocol: str) -> dict[str, dict[str, CurveArrays]]:
+        """Return fractions and scores of a network under a protocol by side and method, as `read_curves` does."""
+        return read_curves(self._path("curves"), model, protocol)
 
-        path = self.folder / f"{name}.parquet"
-        with _reading(path):
-            return pq.read_table(path, filters=filters).to_pandas()
+    def tabulated(self) -> Tables:
+        """Return the tables of the rows; only the columns that they need are read."""
+        return tabulate(read_columns(self._path("rows"), SUMMARISED), self.circumstances)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
 
 
 def read_results(folder: AnyPath) -> Results:
@@ -168,7 +174,7 @@ def read_results(folder: AnyPath) -> Results:
 def rebuild(folder: AnyPath) -> Results:
     """Write the tables of a result folder again, in all formats, from its rows alone; the bytes are the same."""
     results = read_results(folder)
-    write_tables(results.folder, tabulate(results.rows, results.circumstances))
+    write_tables(results.folder, results.tabulated())
     return results
 
 
@@ -183,11 +189,10 @@ def read_circumstances(folder: Path) -> dict[str, Any]:
 
 def _check(path: Path, name: str) -> None:
     """Refuse a table that lacks a column, or has a column of another type."""
-    import pyarrow.parquet as pq
     from pyarrow import types
 
-    with _reading(path):
-        schema = pq.read_schema(path)
+    with reading(path) as file:
+        schema = file.schema_arrow
     missing = [column for column in COLUMNS[name] if column not in schema.names]
     if missing:
         raise InputError(
@@ -222,7 +227,3 @@ def _fits(given: "pa.DataType", wanted: "pa.DataType") -> bool:
         "bool": (types.is_boolean,),
     }
     return any(kind(given) for kind in kinds[str(wanted)])
-
-
-def _reading(path: Path) -> AbstractContextManager[None]:
-    return parsing(f"cannot read {path} as Parquet", "run the suite again")

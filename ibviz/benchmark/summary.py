@@ -28,6 +28,10 @@ LINES = (
     *("standardised", "p", "p_at_most"),
     *("macro", "tie_sd", "tie_fraction", "f_baseline", "random_order"),
 )
+SUMMARISED = (  # the columns of rows that are used
+    *("model", "image", "method", "control", "native", "protocol", "hash", "metric", "value", "tie_sd", "label"),
+    *("correct", "f_baseline", "random_order", "tie_fraction", "object_share", "cluster"),
+)
 AGREEMENT = ("model", "protocol", "judges", "units", "kendall", "spearman", "alpha")
 
 
@@ -68,11 +72,13 @@ def summarise(
 
     metrics = {name: metric.facts for name, metric in METRICS.items()} | dict(metrics or {})
     rows = _completed(rows, metrics)
-    by_table: Frame = rows.groupby(["model", "protocol", "native"], sort=False, observed=True)
-    parts: dict[Key, Frame] = dict(iter(by_table))
-    values = {key: _wide(part, metrics) for key, part in parts.items()}
     shared = _shared(rows)
-    tables = [_lines(part, values[key], shared, metrics, key) for key, part in parts.items()]
+    values: dict[Key, Frame] = {}
+    tables = []
+    by_table: Frame = rows.groupby(["model", "protocol", "native"], sort=False, observed=True)
+    for key, part in by_table:
+        values[key] = _wide(part, metrics)
+        tables.append(_lines(part, values[key], shared, metrics, key))
     tables += _over_trainings(values, concat(tables, ignore_index=True), shared, metrics, recipes or {})
     lines = concat(tables, ignore_index=True).reindex(columns=list(LINES))
     lines = lines.assign(p_at_most=lines["p_at_most"].eq(True)).astype({"rank": "Int64", "clusters": "Int64"})
@@ -88,7 +94,7 @@ def _completed(rows: Frame, metrics: Mapping[str, MetricFacts]) -> Frame:
         rows = rows.assign(hash=rows["protocol"], protocol="default")
     absent: dict[str, Any] = {"model": "unnamed", "object_share": np.nan, "cluster": None}
     rows = rows.assign(**{name: value for name, value in absent.items() if name not in rows})
-    return rows.astype(dict.fromkeys(("model", "protocol", "method", "metric"), "category"))
+    return rows.astype(dict.fromkeys(("model", "protocol", "hash", "method", "metric"), "category"))
 
 
 def _shared(rows: Frame) -> Frame | None:
@@ -105,20 +111,20 @@ def _shared(rows: Frame) -> Frame | None:
 
 def _wide(part: Frame, metrics: Mapping[str, MetricFacts]) -> Frame:
     """Return one row per image and one column per metric and method: metrics in their order, controls last."""
-    from pandas import MultiIndex
+    from pandas import concat
 
-    twice = part.duplicated(["image", "metric", "method"])
-    if twice.any():
-        first = part[twice].iloc[0]
-        raise InputError(
-            f"image {first['image']} has two rows for {first['method']} by {first['metric']}; expected "
-            "one: merge results of different images only"
-        )
+    by_column: Frame = part.set_index("image").groupby(["metric", "method"], sort=False, observed=True)["value"]
+    columns = dict(iter(by_column))
+    for (metric, method), column in columns.items():
+        if column.index.has_duplicates:
+            raise InputError(
+                f"image {column.index[column.index.duplicated()][0]} has two rows for {method} by {metric}; expected "
+                "one: merge results of different images only"
+            )
     methods = part.drop_duplicates("method").sort_values("control", kind="stable")["method"]
-    wide = part.pivot(index="image", columns=["metric", "method"], values="value")
-    there = set(wide.columns)
-    kept = [(metric, method) for metric in metrics for method in methods if (metric, method) in there]
-    return wide[kept].set_axis(MultiIndex.from_tuples(kept, names=["metric", "method"]), axis=1).astype(float)
+    kept = [(metric, method) for metric in metrics for method in methods if (metric, method) in columns]
+    wide = concat([columns[key] for key in kept], axis=1, keys=kept, names=["metric", "method"])
+    return wide.sort_index().astype(float)
 
 
 def _lines(
@@ -151,8 +157,10 @@ def _facts(part: Frame) -> Frame:
     by_line = part.groupby(["metric", "method"], sort=False, observed=True)
     classes = part.groupby(["metric", "method", "label"], sort=False, observed=True)["value"].mean()
     numbers = ["tie_sd", "tie_fraction", "f_baseline", "random_order"]
-    return by_line.agg({"control": "first", "hash": "first"} | dict.fromkeys(numbers, "mean")).assign(
-        macro=classes.groupby(["metric", "method"], sort=False, observed=True).mean()
+    facts = by_line.agg({"control": "first", "hash": "first"} | dict.fromkeys(numbers, "mean"))
+    return facts.assign(
+        hash=facts["hash"].astype(facts["hash"].cat.categories.dtype),
+        macro=classes.groupby(["metric", "method"], sort=False, observed=True).mean(),
     )
 
 

@@ -1,7 +1,7 @@
 """Deletion, insertion and similar curves: the mean per method with a bootstrap band over images."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -73,36 +73,52 @@ def curves(  # noqa: PLR0913 - everything drawn on and beside the lines is an ar
         raise InputError(f"each side needs at least one curve; got { {side: list(sides[side]) for side in sides} }")
     styles = line_styles([name for given in sides.values() for name in given], controls)
     banded = _banded(list(styles), controls, control_bands=control_bands)
-    arrays = {side: {name: _arrays(side, name, given[name]) for name in given} for side, given in sides.items()}
+    lines = {
+        side: {name: _line(side, name, given[name], banded=name in banded) for name in given}
+        for side, given in sides.items()
+    }
     page = find_template(template)
     with settings(page, [*styles, *sides, score, title]):
-        figure = _draw(arrays, styles, banded, page)
+        figure = _draw(lines, styles, page)
         figure.axes[0].set_ylabel(score)
         if title:
             figure.suptitle(title, fontsize=page.text)
-    facts = {side: {name: _facts(curve) for name, curve in given.items()} for side, given in arrays.items()}
+    facts = {
+        side: {name: {"images": line.images, "points": len(line.mean)} for name, line in given.items()}
+        for side, given in lines.items()
+    }
     bands = {"interval": [2.5, 97.5], "resamples": RESAMPLES, "seed": 0, "of": banded}
     arguments = {"sides": sides, "controls": list(controls), "score": score, "template": template}
     arguments |= {"control_bands": control_bands, "title": title}
     return build_panel("curves", figure, {"bands": bands, "sides": facts}, arguments, record)
 
 
-def _draw(
-    arrays: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]],
-    styles: Mapping[str, dict[str, Any]],
-    banded: Collection[str],
-    page: Template,
-) -> Figure:
+class _Line(NamedTuple):
+    """The mean curve of a method over images, and its band if one is drawn."""
+
+    fractions: FloatArray
+    mean: FloatArray
+    band: FloatArray | None
+    images: int
+
+
+def _line(side: str, name: str, curve: CurveData, *, banded: bool) -> _Line:
+    """Return the line of one method; the curves of its images are not kept."""
+    fractions, scores = _arrays(side, name, curve)
+    return _Line(fractions, scores.mean(0), bootstrap_interval(scores) if banded else None, len(scores))
+
+
+def _draw(lines: Mapping[str, Mapping[str, _Line]], styles: Mapping[str, dict[str, Any]], page: Template) -> Figure:
     figure = Figure(figsize=(page.width, AXES_HEIGHT * page.unit), layout=ConstrainedLayoutEngine(wspace=0.06))
-    places = figure.subplots(1, len(arrays), sharey=True, squeeze=False)[0]
-    for axes, (side, given) in zip(places, arrays.items(), strict=True):
+    places = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]
+    for axes, (side, given) in zip(places, lines.items(), strict=True):
         axes.set(title=side, xlabel=XLABELS.get(side, "fraction"), xlim=(0, 1))
-        _draw_side(axes, given, styles, banded, page.unit)
+        _draw_side(axes, given, styles, page.unit)
     low, high = places[0].get_ylim()
     least = min(axes.dataLim.y0 for axes in places)
     places[0].set_ylim(low if least < 0 else 0, max(high, 0))
-    lines = {str(line.get_label()): line for axes in places for line in axes.get_lines()}
-    add_legend(figure, {name: lines[name] for name in styles}, page)
+    drawn = {str(line.get_label()): line for axes in places for line in axes.get_lines()}
+    add_legend(figure, {name: drawn[name] for name in styles}, page)
     return figure
 
 
@@ -141,7 +157,10 @@ def _arrays(side: str, name: str, curve: CurveData) -> tuple[FloatArray, FloatAr
     if fractions.ndim == 1:
         return fractions, scores
     common = np.linspace(0, 1, POINTS)
-    return common, np.stack([np.interp(common, *image) for image in zip(fractions, scores, strict=True)])
+    table = np.empty((len(scores), POINTS))
+    for row, *image in zip(table, fractions, scores, strict=True):
+        row[:] = np.interp(common, *image)
+    return common, table
 
 
 def line_styles(names: list[str], controls: Collection[str]) -> dict[str, dict[str, Any]]:
@@ -182,18 +201,15 @@ def _control_style(number: int) -> dict[str, Any]:
 
 def _draw_side(
     axes: Axes,
-    given: Mapping[str, tuple[FloatArray, FloatArray]],
+    given: Mapping[str, _Line],
     styles: Mapping[str, dict[str, Any]],
-    banded: Collection[str],
     unit: float,
 ) -> None:
-    for name, (fractions, scores) in given.items():
+    for name, (fractions, mean, band, _) in given.items():
         style = styles[name] | {size: styles[name][size] * unit for size in _SIZES if size in styles[name]}
-        axes.plot(fractions, scores.mean(0), label=name, **style)
-        if name in banded:
-            axes.fill_between(
-                fractions, *bootstrap_interval(scores), color=style["color"], alpha=0.18, linewidth=0, zorder=1
-            )
+        axes.plot(fractions, mean, label=name, **style)
+        if band is not None:
+            axes.fill_between(fractions, *band, color=style["color"], alpha=0.18, linewidth=0, zorder=1)
     plain(axes, unit)
 
 
@@ -201,8 +217,3 @@ def plain(axes: Axes, unit: float) -> None:
     """Leave two thin axes with short ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(which="both", length=2 * unit, width=0.4 * unit)
-
-
-def _facts(curve: tuple[FloatArray, FloatArray]) -> dict[str, int]:
-    images, points = curve[1].shape
-    return {"images": images, "points": points}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
@@ -119,7 +120,11 @@ def text_width(text: str, size: float) -> float:
     >>> text_width("mm", 10.0) == 2 * text_width("m", 10.0)
     True
     """
-    font = FontProperties(size=size)
+    return _text_width(text, FontProperties(size=size))
+
+
+@lru_cache(maxsize=2**14)  # a layout is tried in many widths, each of which asks for the same pieces of text
+def _text_width(text: str, font: FontProperties) -> float:
     return HINTING * TextToPath().get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
 

@@ -101,8 +101,14 @@ def resamples(n: int, *, seed: int = 0) -> Iterator[Float[np.ndarray, "resamples
     """
     generator = np.random.default_rng(seed)
     for part in row_blocks(RESAMPLES, n):
-        drawn = generator.integers(n, size=(part.stop - part.start, n))
-        yield np.stack([np.bincount(images, minlength=n) for images in drawn]).astype(float)
+        yield _counts(generator, part.stop - part.start, n)
+
+
+def _counts(generator: np.random.Generator, samples: int, n: int) -> Float[np.ndarray, "samples images"]:
+    counts = np.empty((samples, n))
+    for row in counts:  # one sample at a time, since the images drawn for all of them take as much memory as counts
+        row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
+    return counts
 
 
 def bootstrap_interval(values: Values, *, seed: int = 0) -> Float[np.ndarray, "2 columns"]:
@@ -115,7 +121,11 @@ def bootstrap_interval(values: Values, *, seed: int = 0) -> Float[np.ndarray, "2
 
 
 def _resampled_means(values: Values, seed: int) -> Float[np.ndarray, "resamples columns"]:
-    return np.concatenate([counts @ values for counts in resamples(len(values), seed=seed)]) / len(values)
+    def sums(counts: np.ndarray) -> np.ndarray:
+        return counts @ values
+
+    # `map` lets go of a block of counts before the next one is drawn; a loop would hold both.
+    return np.concatenate(list(map(sums, resamples(len(values), seed=seed)))) / len(values)
 
 
 def _intervals(values: Values, seed: int) -> Float[np.ndarray, "5 columns"]:

@@ -1,7 +1,7 @@
 """Tables and figures of a result, from the files in its folder."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.results import Results, read_results, rebuild
 from ibviz.benchmark.store import maps_folder, read_maps
 from ibviz.benchmark.summary import ALL_IMAGES, over_trainings
-from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode, to_tensor
 from ibviz.data.image_set import to_float
 from ibviz.figures import by_class, curves, panel, trainings
@@ -146,17 +145,17 @@ def draw_curves(results: Results, model: str, protocol: str, parts: list[str]) -
         parts: What tells the figure from others, for its name and title.
     """
     card = results.circumstances["models"][model]["protocols"][protocol]
-    table = results.curves_of(model, protocol)
-    if table.empty:
-        return
     sides = {
-        str(side): {
-            str(method): (_stacked(rows["fractions"]), _stacked(rows["scores"]))
-            for method, rows in own.groupby("method", sort=False)
+        side: {
+            method: (torch.from_numpy(fractions), torch.from_numpy(scores))
+            for method, (fractions, scores) in own.items()
         }
-        for side, own in table.groupby("side", sort=False)
+        for side, own in results.curves_of(model, protocol).items()
     }
-    controls = sorted(set(table["method"][table["control"]]))
+    if not sides:
+        return
+    methods = results.circumstances["methods"]
+    controls = sorted({method for own in sides.values() for method in own if methods[method]["control"]})
     record = {"model": model, "protocol": card["hash"]}
     drawn = curves(sides, controls=controls, score=score_of(card), title=", ".join(parts), record=record)
     _save(drawn, results.folder / _stem("curves", parts))
@@ -171,7 +170,7 @@ def draw_trainings(results: Results, recipe: str, protocol: str, parts: list[str
         protocol: Label of the protocol.
         parts: What tells the figure from others, for its name and title.
     """
-    summary = tabulate(results.rows, results.circumstances).summary
+    summary = results.tabulated().summary
     own = [name for name, model in results.circumstances["models"].items() if model.get("recipe") == recipe]
     lines: Frame = summary.lines
     kept = (lines["protocol"] == protocol) & (lines["stratum"] == ALL_IMAGES) & ~lines["native"].astype(bool)
@@ -208,13 +207,6 @@ def score_of(card: Mapping[str, Any]) -> str:
     'log probability'
     """
     return card["protocol"]["score"].replace("_", " ")
-
-
-def _stacked(curves: Iterable[np.ndarray]) -> Tensor:
-    """Stack the points of all curves; shorter curves repeat their last point, which adds no area."""
-    listed = list(curves)
-    longest = max(map(len, listed))
-    return torch.from_numpy(np.stack([np.pad(points, (0, longest - len(points)), "edge") for points in listed]))
 
 
 def captions_of(results: Results, model: str, images: list[int]) -> list[str]:

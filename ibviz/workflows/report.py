@@ -12,7 +12,6 @@ from ibviz.benchmark.store import maps_folder, read_maps
 from ibviz.benchmark.summary import ALL_IMAGES
 from ibviz.benchmark.table_notes import sample_size
 from ibviz.benchmark.table_text import verdict
-from ibviz.benchmark.tables import tabulate
 from ibviz.data.decode import decode
 from ibviz.errors import InputError
 from ibviz.figures.curves import POINTS
@@ -87,7 +86,7 @@ def report_of(results: Results, images: int | None = None, worth: Worth | None =
             f"{results.folder} keeps no maps, which a report shows; run the suite into another folder and "
             "report on that"
         )
-    summary = tabulate(results.rows, facts).summary
+    summary = results.tabulated().summary
     lines: Frame = summary.lines
     lines = lines[(lines["stratum"] == ALL_IMAGES) & (lines["models"] == 1) & ~lines["native"]]
     headings = {name: metric.heading for name, metric in summary.metrics.items()}
@@ -153,8 +152,8 @@ def subjects_of(results: Results, images: Sequence[int]) -> dict[str, ReportMode
 def _subject(results: Results, model: str, images: Sequence[int]) -> ReportModel:
     facts = results.circumstances
     answers: Frame = results.predictions.query("model == @model").set_index("image").loc[images]
-    rows: Frame = results.rows.query("model == @model")
-    labels = rows.drop_duplicates("image").set_index("image")["label"].reindex(images).tolist()
+    rows: Frame = results.rows_of(images).query("model == @model")
+    labels = rows.drop_duplicates("image").set_index("image")["label"].reindex(images).astype(float).tolist()
     names = facts["models"][model]["class_names"]
     predictions = [
         Prediction(names[predicted], probability, None if _class(names, label) is None else predicted == label)
@@ -202,8 +201,8 @@ def _comparison(
     model, protocol = key
     facts = results.circumstances
     card = facts["models"][model]["protocols"][protocol]
-    rows: Frame = results.rows.query("model == @model and protocol == @protocol and not native")
-    judged = rows[rows["image"].isin(images)].pivot(index="image", columns=["method", "metric"], values="value")
+    rows: Frame = results.rows_of(images).query("model == @model and protocol == @protocol and not native")
+    judged = rows.pivot(index="image", columns=["method", "metric"], values="value")
     judged = judged.reindex(images).astype(float)
     first = headings[table["metric"].iloc[0]].rstrip(" ↑↓")
     return ReportComparison(
@@ -211,7 +210,10 @@ def _comparison(
         protocol,
         card,
         lines=[_line(part, headings) for _, part in table.groupby("method", sort=False, observed=True)],
-        curves=_curves(results.curves.query("model == @model and protocol == @protocol")),
+        curves={
+            side: {method: _band(*points) for method, points in own.items()}
+            for side, own in results.curves_of(model, protocol).items()
+        },
         values={
             method: {
                 headings[metric]: judged[method][metric].to_numpy() for metric in headings if metric in judged[method]
@@ -239,18 +241,10 @@ def _line(part: Frame, headings: Mapping[str, str]) -> TableLine:
     return TableLine(str(first["method"]), bool(first["control"]), estimates, rank, verdict(first.to_dict()))
 
 
-def _curves(curves: Frame) -> dict[str, dict[str, Band]]:
-    sides = curves.groupby(["side", "method"], sort=False, observed=True)
-    bands: dict[str, dict[str, Band]] = {}
-    for (side, method), part in sides:
-        bands.setdefault(side, {})[method] = _band(part["fractions"].tolist(), part["scores"].tolist())
-    return bands
-
-
-def _band(fractions: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Band:
+def _band(fractions: np.ndarray, scores: np.ndarray) -> Band:
     """Return the mean curve with its interval, interpolated at common points if the images have different ones."""
     points = fractions[0].astype(np.float64)
-    if any(not np.array_equal(points, own) for own in fractions):
+    if (fractions != points).any():
         points = np.linspace(0, 1, POINTS)
     table = np.stack([np.interp(points, *image) for image in zip(fractions, scores, strict=True)])
     table = table[np.isfinite(table).all(1)]

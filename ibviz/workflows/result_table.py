@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ibviz.benchmark.chosen_table import PAGE, chosen, render_chosen
 from ibviz.benchmark.results import read_results
-from ibviz.benchmark.tables import tabulate
 from ibviz.errors import InputError
 from ibviz.files import replacing
 from ibviz.pages import page_size
@@ -54,7 +53,7 @@ def write_chosen(
     page_size(template or PAGE)  # before rows are read
     results = read_results(folder)
     with parsing(f"the tables of {folder} do not belong together", "run the suite again"):
-        tables = tabulate(results.rows, results.circumstances)
+        tables = results.tabulated()
     table = render_chosen(chosen(tables, metrics, rows), form, template=template or PAGE)
     if out is not None:
         with replacing(out) as beside:

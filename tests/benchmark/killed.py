@@ -12,8 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import captum.attr  # noqa: F401 - what runs import late is imported once
+import pandas as pd  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import torch
+import torch.fx.experimental.symbolic_shapes
 from benchmark.small import choose, run_small, suite
 
 from ibviz.benchmark.config import SuiteConfig

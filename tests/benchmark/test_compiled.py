@@ -1,4 +1,7 @@
-"""Compiled forward passes: the same numbers, and a sentence where they cannot be had."""
+"""Compiled forward passes: the same numbers, and a sentence where they cannot be had.
+
+Those of a network with attention are in `training/compiled.py`, in a process without type checks.
+"""
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from ibviz.benchmark.config import MethodConfig, ProtocolConfig, SuiteConfig
 from ibviz.benchmark.results import read_results
 from ibviz.benchmark.runner.loop import run_suite
 from ibviz.metrics import CurveProtocol
+from ibviz.models.loading import WrappedClassifier
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +28,17 @@ def images() -> Tensor:
     return torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
+def small(names: str, size: int, stride: int = 1) -> WrappedClassifier:
+    torch.manual_seed(0)
+    cells = ((size - 3) // stride + 1) ** 2
+    end = nn.Linear(4 * cells, len(names))
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3, stride), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), end)
+    return ibviz.wrap(layers, mean=(0.5,) * 3, std=(0.5,) * 3, class_names=list(names), size=size).eval()
+
+
 @pytest.fixture
 def network():
-    torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
-    return ibviz.wrap(layers, mean=(0.5,) * 3, std=(0.5,) * 3, class_names=["a", "b", "c"], size=16).eval()
+    return small("abc", 16)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
@@ -60,9 +70,9 @@ def test_a_suite_scores_masked_images_by_compiled_code_alone(tmp_path, monkeypat
         "metrics": ("srg",),
         "native": False,
     }
-    results = []
+    results, network = [], small("0123456789", 48, stride=4)
     for on in (False, True):
-        assert run_suite(SuiteConfig(**shared, compile=on), {"digits": ibviz.load("digits")}, tmp_path / str(on))
+        assert run_suite(SuiteConfig(**shared, compile=on), {"small": network}, tmp_path / str(on))
         results.append(read_results(tmp_path / str(on)))
         assert bool(calls) is on
     values = [torch.tensor(result.rows["value"].to_numpy()) for result in results]

@@ -1,8 +1,10 @@
 import json
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from results import CONTROLS, METHODS, write_results
@@ -71,21 +73,54 @@ def test_tables_are_rebuilt_from_the_folder_alone_to_the_same_bytes(tmp_path):
     assert means == pytest.approx(common.groupby(["method", "metric"])["value"].mean().to_dict())
 
 
-def test_no_more_is_read_than_is_asked_for(tmp_path, monkeypatch):
-    folder, plain, read = write_results(tmp_path, models=("one", "two")), pq.read_table, []
+def test_tables_read_only_the_columns_that_they_need_and_one_at_a_time(tmp_path, monkeypatch):
+    folder, plain, read = write_results(tmp_path, models=("one", "two")), pq.ParquetFile.read, []
 
-    def noted(path, **options):
-        found = plain(path, **options)
-        read.append((path.name, len(found)))
-        return found
+    def noted(file, columns=None, **options):
+        read.append(columns)
+        return plain(file, columns, **options)
 
-    monkeypatch.setattr(pq, "read_table", noted)
-    found = rebuild(folder)
-    assert [name for name, _ in read] == ["rows.parquet"]
-    own = found.curves_of("two", "default")
-    assert read[1:] == [("curves.parquet", len(own))]
-    expected: Any = found.curves[found.curves["model"] == "two"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(own, expected)
+    monkeypatch.setattr(pq.ParquetFile, "read", noted)
+    monkeypatch.setattr(pq, "read_table", None)
+    rebuild(folder)
+    unused = {"grid", "target", "f_image", "levels", "zero_share"}
+    assert read == [[name] for name in COLUMNS["rows"] if name not in unused]
+
+
+def test_curves_of_a_network_are_those_of_its_rows_and_shorter_ones_repeat_their_last_point(tmp_path):
+    folder = write_results(tmp_path, models=("one", "two"))
+    table = pq.read_table(folder / "curves.parquet").to_pylist()
+    for row in table[1::5]:
+        row["fractions"], row["scores"] = row["fractions"][:-2], row["scores"][:-2]
+    pq.write_table(pa.Table.from_pylist(table), folder / "curves.parquet", row_group_size=7)
+    expected: dict[tuple[str, str], list[list[list[float]]]] = {}
+    for row in table:
+        if row["model"] == "two":
+            pair = [points + points[-1:] * (5 - len(points)) for points in (row["fractions"], row["scores"])]
+            expected.setdefault((row["side"], row["method"]), []).append(pair)
+    sides = read_results(folder).curves_of("two", "default")
+    found = {(side, method): curves for side, own in sides.items() for method, curves in own.items()}
+    assert list(found) == sorted(expected, key=itemgetter(0))  # in the order of the rows, side by side
+    for key, (fractions, scores) in found.items():
+        assert fractions.tolist() == [points for points, _ in expected[key]]
+        assert scores.tolist() == [points for _, points in expected[key]]
+    assert read_results(folder).curves_of("three", "default") == {}
+
+
+def test_a_curve_without_points_is_one_clear_error(tmp_path):
+    folder = write_results(tmp_path)
+    table = pq.read_table(folder / "curves.parquet").to_pylist()
+    table[3]["fractions"] = []
+    pq.write_table(pa.Table.from_pylist(table), folder / "curves.parquet")
+    with pytest.raises(InputError, match=r"cannot read .*curves.parquet as Parquet: .*a curve has no points; run the"):
+        read_results(folder).curves_of("net", "default")
+
+
+def test_rows_of_some_images_are_a_selection_of_all_rows(tmp_path):
+    found = read_results(write_results(tmp_path))
+    rows: Any = found.rows
+    expected: Any = rows[rows["image"].isin([3, 7])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.rows_of([3, 7]), expected, check_dtype=False)  # all labels are known
 
 
 def test_a_failure_leaves_the_tables_as_they_were(tmp_path):

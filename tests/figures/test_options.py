@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.collections import LineCollection
+from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
+from matplotlib.textpath import TextToPath
 
 from ibviz.errors import InputError
 from ibviz.figures import overlay, panel
 from ibviz.figures.layout import Texts, lay_out
-from ibviz.figures.settings import TEMPLATES, settings
+from ibviz.figures.settings import HINTING, TEMPLATES, find_template, settings, text_width
 from tests.figures.drawn import continuous, grey, middle, parts, points, quantised
 
 HEIGHT, WIDTH = 40, 64
@@ -272,3 +274,14 @@ def test_letters_that_no_font_has_are_told_in_one_warning(tmp_path, name, says):
             drawn.save(tmp_path / f"p{suffix}", dpi=60)
     assert len(told) == 1
     assert re.search(says, str(told[0].message))
+
+
+def test_the_width_of_a_text_is_that_in_the_font_of_the_page():
+    """A width that was asked for once is kept; it must not be that of another font or size."""
+    widths = []
+    for page, size in (("cvpr", 8.0), ("slides", 8.0), ("cvpr", 9.0), ("cvpr", 8.0)):
+        with settings(find_template(page)):
+            measured = TextToPath().get_text_width_height_descent("Grad-CAM", FontProperties(size=size), ismath=False)
+            widths.append(text_width("Grad-CAM", size))
+        assert widths[-1] == HINTING * measured[0] / 72
+    assert len(set(widths)) == 3

@@ -1,6 +1,6 @@
-"""Four training steps, eager and compiled by the backend that is named, in a process without the tests' type checks.
+"""Training steps and forward passes, eager and compiled by a named backend, without the tests' type checks.
 
-Prints the losses of each step and how many graphs were compiled before it ended.
+Prints the losses of each of four steps and how many graphs were compiled before it ended, then the logits.
 """
 
 import json
@@ -13,7 +13,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch._dynamo.utils import counters
 
+from ibviz.benchmark.compiled import compiled as compiled_forward
 from ibviz.models.config import InputConfig
+from ibviz.models.loading import load
 from ibviz.training import loop
 from ibviz.training.distributed import batch_shards
 from ibviz.training.loaders import DeviceLoader
@@ -36,6 +38,12 @@ def main(backend: str) -> None:
             losses.append(loop._step(run, resident.batches([torch.arange(8)]), held, one_pass).tolist())
             graphs.append(counters["stats"]["unique_graphs"])
         print(json.dumps([losses, graphs]))
+    model, images = load("digits"), torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    plain = torch.compile
+    torch.compile = lambda network, *, dynamic, options: plain(network, backend=backend)  # options are inductor's
+    with torch.inference_mode(), compiled_forward(model, images, 2) as forward:
+        assert forward is not None
+        print(json.dumps([model(images).tolist(), forward(images).tolist()]))
 
 
 if __name__ == "__main__":

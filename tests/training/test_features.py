@@ -11,10 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import models
 
-from ibviz.data.config import DataConfig
-from ibviz.data.image_set import ImageSet, select
-from ibviz.data.image_stream import ImageData
-from ibviz.data.listing import Split
+from ibviz.data import sources
+from ibviz.data.image_set import ImageSet
 from ibviz.errors import InputError
 from ibviz.models.after_gate import below_gate
 from ibviz.models.checkpoint import load_model
@@ -50,15 +48,9 @@ def recipe(*, limit: int = 24, **training: object) -> Recipe:
 
 
 @pytest.fixture(autouse=True)
-def few_validation_images(monkeypatch) -> None:
-    """Validate on 24 images instead of all, for speed."""
-
-    def few(config: DataConfig, split: Split, root: Path | None) -> ImageData:
-        images = load_split(config, split, root)
-        return select(images, torch.arange(24)) if isinstance(images, ImageSet) and split != "train" else images
-
-    load_split = loop.load_split
-    monkeypatch.setattr(loop, "load_split", few)
+def still_fewer_validation_images(monkeypatch) -> None:
+    """Validate on the first 24 images."""
+    monkeypatch.setitem(sources._DRAWN, "validation", 24)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from ibviz.data import sources
 from ibviz.data.config import DataConfig
 from ibviz.data.image_set import ImageSet
 from ibviz.data.sources import load_split
@@ -18,6 +20,7 @@ from ibviz.models.checkpoint import read_tensors
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import InputConfig, ObjectiveConfig
 from ibviz.models.loading import load
+from ibviz.settings import read_toml
 from ibviz.training import loop
 from ibviz.training.check import check_network
 from ibviz.training.distributed import BatchShard
@@ -28,16 +31,38 @@ from ibviz.training.run import OPTIMIZERS, Run, parameter_groups
 from ibviz.training.run import start as begin
 
 SPEC = InputConfig(size=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), class_names=("a", "b"))
-RECIPE = Recipe(data=DataConfig(limit=640), training=TrainingConfig(epochs=2, batch_size=64))
-TOML = "[data]\nlimit = 640\n[training]\nepochs = 3\nbatch_size = 64\n"
+RECIPE = Recipe(data=DataConfig(limit=320), training=TrainingConfig(epochs=2, batch_size=32))  # 10 steps an epoch
+TOML = "[data]\nlimit = 256\n[training]\nepochs = 3\nbatch_size = 64\n"
 
 
 def silent(row: object) -> None:
     """No output in tests."""
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, list[dict]]:
+    """A finished run of `RECIPE`, and what its epochs reported."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, train(RECIPE, folder, report=silent)
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(trained[0], tmp_path / "run")
+
+
+VALIDATED = 64  # images in each epoch of the command line
+COMMAND = f"""
+from ibviz.__main__ import main
+from ibviz.data import sources
+sources._DRAWN["validation"] = {VALIDATED}
+main()
+"""
+
+
 def start(recipe: Path, out: Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "ibviz", "train", str(recipe), "--out", str(out), *flags]
+    command = [sys.executable, "-c", COMMAND, "train", str(recipe), "--out", str(out), *flags]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -51,12 +76,12 @@ def kill_in_epoch_two(process: subprocess.Popen, out: Path) -> None:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    time.sleep(0.3)
+    time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def test_a_killed_and_resumed_run_ends_with_the_same_bytes(tmp_path):
+def test_a_killed_and_resumed_run_ends_with_the_same_bytes(tmp_path, monkeypatch):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(TOML)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -64,7 +89,8 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bytes(tmp_path):
     _, header = read_tensors(broken / "checkpoint.safetensors", "checkpoint")
     assert header["epoch"] < 3
     assert start(recipe, broken, "--resume").wait() == 0
-    assert start(recipe, whole).wait() == 0
+    monkeypatch.setitem(sources._DRAWN, "validation", VALIDATED)
+    train(read_toml(recipe, Recipe), whole, report=silent)
     for name in ("checkpoint.safetensors", "model.safetensors"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert read_log(broken) == read_log(whole)
@@ -76,18 +102,19 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bytes(tmp_path):
     }
 
 
-def test_training_lowers_the_loss_and_reports_nats_and_bits(tmp_path):
-    rows = train(RECIPE, tmp_path, report=silent)
+def test_training_lowers_the_loss_and_reports_nats_and_bits(trained):
+    folder, rows = trained
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[1]["train_total_nats"] < rows[0]["train_total_nats"]
     for row in rows:
         assert row["train_cross_entropy_bits"] == pytest.approx(row["train_cross_entropy_nats"] / 0.6931471805599453)
-    assert read_rows(tmp_path / "log.parquet") == rows
-    assert not any(module.training for module in load(tmp_path).modules())
+    assert read_rows(folder / "log.parquet") == rows
+    assert not any(module.training for module in load(folder).modules())
 
 
-def test_the_authors_price_is_logged_as_part_of_the_loss_and_not_as_information(tmp_path):
-    official = RECIPE.model_copy(update={"objective": ObjectiveConfig(beta=0.5, kl="official")})
+def test_the_authors_price_is_logged_as_part_of_the_loss_and_not_as_information(tmp_path, trained):
+    once = RECIPE.training.model_copy(update={"epochs": 1})
+    official = RECIPE.model_copy(update={"objective": ObjectiveConfig(beta=0.5, kl="official"), "training": once})
     row = train(official, tmp_path, report=silent)[-1]
     config, price = official.objective, row["train_official_price"]
     quantizer = config.codebook * row["train_codebook"] + config.commitment * row["train_commitment"]
@@ -95,18 +122,17 @@ def test_the_authors_price_is_logged_as_part_of_the_loss_and_not_as_information(
     assert row["train_total_nats"] == pytest.approx(total, rel=1e-5)
     assert not {"train_rate_nats", "train_rate_bits"} & set(row)
     exact = {"train_rate_nats", "train_rate_bits", "validation_rate_bits"}
-    assert exact <= set(train(RECIPE, tmp_path / "exact", report=silent)[-1])
+    assert exact <= set(trained[1][-1])
 
 
-def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(tmp_path):
-    short = RECIPE.model_copy(update={"training": TrainingConfig(epochs=1)})
-    train(short, tmp_path, report=silent)
-    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+def test_a_run_is_not_overwritten_nor_resumed_by_another_recipe(run):
+    before = (run / "checkpoint.safetensors").read_bytes()
     with pytest.raises(InputError, match="already holds a run; go on with --resume"):
-        train(short, tmp_path, report=silent)
+        train(RECIPE, run, report=silent)
+    longer = RECIPE.model_copy(update={"training": RECIPE.training.model_copy(update={"epochs": 3})})
     with pytest.raises(InputError, match="trained by another recipe"):
-        train(RECIPE, tmp_path, resume=True, report=silent)
-    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+        train(longer, run, resume=True, report=silent)
+    assert (run / "checkpoint.safetensors").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(tmp_path, monkeypatch):
@@ -186,12 +212,10 @@ def test_weights_broken_by_the_last_step_do_not_replace_the_last_good_epoch(tmp_
     assert torch.stack([p.isfinite().all() for p in load(tmp_path).parameters()]).all()
 
 
-def test_a_run_whose_log_is_lost_is_refused(tmp_path):
-    short = RECIPE.model_copy(update={"training": TrainingConfig(epochs=1)})
-    train(short, tmp_path, report=silent)
-    (tmp_path / "log.parquet").write_bytes(b"PAR1")
+def test_a_run_whose_log_is_lost_is_refused(run):
+    (run / "log.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"cannot read .*log.parquet as Parquet"):
-        train(short, tmp_path, resume=True, report=silent)
+        train(RECIPE, run, resume=True, report=silent)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +239,7 @@ def test_images_without_a_label_are_refused_with_their_number(tmp_path, monkeypa
         return images._replace(labels=images.labels.where(images.labels != 3, -1))
 
     monkeypatch.setattr(loop, "load_split", unlabelled)
-    with pytest.raises(InputError, match=r"102 training or validation images have no label"):
+    with pytest.raises(InputError, match=r"22 training or validation images have no label"):
         train(Recipe(data=DataConfig(limit=20)), tmp_path, report=silent)
 
 

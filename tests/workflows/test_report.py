@@ -18,7 +18,7 @@ from ibviz.benchmark.tables import tabulate
 from ibviz.errors import InputError
 from ibviz.types import AttentionMap
 from ibviz.workflows.figure import redraw_figure
-from ibviz.workflows.presentation import write_presentation
+from ibviz.workflows.presentation import presentation, write_presentation
 from ibviz.workflows.report import report_of, write_report
 
 IMAGES, PICTURES = 12, 6
@@ -30,10 +30,9 @@ def attention() -> AttentionMap:
     return AttentionMap(anchors[index], torch.zeros(IMAGES, 4, 4), index, anchors)
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+def results_in(folder: Path) -> Path:
     """Results of two models, maps of which are kept in two shards; Grad-CAM has failed on image 5."""
-    folder = write_results(tmp_path / "results", images=IMAGES, models=("one", "two"), pictures=PICTURES)
+    write_results(folder, images=IMAGES, models=("one", "two"), pictures=PICTURES)
     cam = torch.rand(IMAGES, 8, 8, generator=torch.Generator().manual_seed(1))
     whole = attention()
     for model in ("one", "two"):
@@ -46,17 +45,28 @@ def folder(tmp_path) -> Path:
     return folder
 
 
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return results_in(tmp_path / "results")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """Results whose report and figures are written, for tests that leave them as they are."""
+    folder = results_in(tmp_path_factory.mktemp("reported") / "results")
+    assert write_report(folder) == folder / "report.html"
+    return folder
+
+
 def data_of(path: Path) -> dict[str, Any]:
     found = re.search(r'id="data">(.*?)</script>', path.read_text())
     assert found is not None
     return json.loads(found[1])
 
 
-def test_maps_and_predictions_are_those_of_the_folder(folder):
-    path = write_report(folder)
-    assert path == folder / "report.html"
-    data = data_of(path)
-    predictions: Any = read_results(folder).predictions
+def test_maps_and_predictions_are_those_of_the_folder(reported):
+    data = data_of(reported / "report.html")
+    predictions: Any = read_results(reported).predictions
     assert list(data["models"]) == ["one", "two"]
     assert [one["label"] for one in data["pictures"]] == [CLASSES[i % 3] for i in range(PICTURES)]
     for name, model in data["models"].items():
@@ -73,15 +83,15 @@ def test_maps_and_predictions_are_those_of_the_folder(folder):
             assert shown["correct"] == (predicted == image % 3)
 
 
-def test_boxes_are_shares_of_the_sides(folder):
-    data = data_of(write_report(folder))
-    for shown, box in zip(data["pictures"], read_results(folder).images["box"], strict=False):
+def test_boxes_are_shares_of_the_sides(reported):
+    data = data_of(reported / "report.html")
+    for shown, box in zip(data["pictures"], read_results(reported).images["box"], strict=False):
         assert shown["box"] == pytest.approx([edge / SIDE for edge in box], abs=1e-5)
 
 
-def test_table_and_curves_are_means_over_all_images_and_values_those_of_the_pictures(folder):
-    report = report_of(read_results(folder))
-    rows: Any = read_results(folder).rows
+def test_table_and_curves_are_means_over_all_images_and_values_those_of_the_pictures(reported):
+    report = report_of(read_results(reported))
+    rows: Any = read_results(reported).rows
     assert [one.model for one in report.comparisons] == ["one", "two"]
     for one in report.comparisons:
         own = rows[(rows["model"] == one.model) & ~rows["native"]]
@@ -101,8 +111,8 @@ def test_table_and_curves_are_means_over_all_images_and_values_those_of_the_pict
     assert re.fullmatch(r"better than centre by 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], p = 0\.\d{3}", better.words)
 
 
-def test_fewer_images_are_shown_but_all_are_judged(folder, tmp_path):
-    data = data_of(write_report(folder, tmp_path / "few.html", images=2))
+def test_fewer_images_are_shown_but_all_are_judged(reported, tmp_path):
+    data = data_of(write_report(reported, tmp_path / "few.html", images=2))
     assert len(data["pictures"]) == 2
     assert len(data["comparisons"][0]["values"]["Attention"]["SRG ↑"]) == 2
     assert f"judged on {IMAGES} images" in (tmp_path / "few.html").read_text()
@@ -161,10 +171,9 @@ def test_the_axes_of_curves_are_named_by_the_score_of_the_protocol(folder):
     assert not list(folder.glob("panel*"))
 
 
-def test_a_panel_says_the_class_its_share_and_the_truth(folder):
-    write_presentation(folder)
-    captions = json.loads((folder / "panel-one.json").read_text())["arguments"]["captions"]
-    said: Any = read_results(folder).predictions
+def test_a_panel_says_the_class_its_share_and_the_truth(reported):
+    captions = json.loads((reported / "panel-one.json").read_text())["arguments"]["captions"]
+    said: Any = read_results(reported).predictions
     assert captions[1] == f"{CLASSES[1]} ({100 * said['probability'][1]:.0f}%)"
     assert captions[0] == f"{CLASSES[1]} ({100 * said['probability'][0]:.0f}%)\n(is {CLASSES[0]})"
 
@@ -178,19 +187,21 @@ def study(folder: Path, anchors: list[float]) -> Path:
     return folder
 
 
-def test_effects_of_anchors_stand_beside_the_maps_that_have_them(folder, tmp_path):
-    data = data_of(write_report(folder, anchors=study(tmp_path / "study", [0.1, 0.9, 0.4])))
+def test_effects_of_anchors_stand_beside_the_maps_that_have_them(reported, tmp_path):
+    data = data_of(
+        write_report(reported, tmp_path / "effects.html", anchors=study(tmp_path / "study", [0.1, 0.9, 0.4]))
+    )
     attended, cam = data["models"]["one"]["maps"]
     assert attended["effect"]["estimates"] == [[0.5, 0.4, 0.6], None, [0.5, 0.4, 0.6]]
     assert "over 3 images" in attended["effect"]["what"]
     assert not cam.get("effect")
 
 
-def test_effects_of_another_networks_anchors_are_refused(folder, tmp_path):
+def test_effects_of_another_networks_anchors_are_refused(reported, tmp_path):
     with pytest.raises(InputError, match="another network"):
-        write_report(folder, anchors=study(tmp_path / "study", [0.1, 0.8, 0.4]))
+        write_report(reported, tmp_path / "a.html", anchors=study(tmp_path / "study", [0.1, 0.8, 0.4]))
     with pytest.raises(InputError, match=r"no study of anchors.*ibviz anchors"):
-        write_report(folder, anchors=tmp_path)
+        write_report(reported, tmp_path / "a.html", anchors=tmp_path)
 
 
 def test_trainings_of_a_recipe_are_drawn_as_points_beside_their_mean(tmp_path):
@@ -200,7 +211,7 @@ def test_trainings_of_a_recipe_are_drawn_as_points_beside_their_mean(tmp_path):
     for model in facts["models"].values():
         model["recipe"] = "0123"
     path.write_text(json.dumps(facts))
-    write_presentation(folder)
+    presentation(read_results(folder))["trainings.png"]()
     assert (folder / "trainings.png").exists()
     told = json.loads((folder / "trainings.json").read_text())
     assert told["trainings"] == {"Attention": 3, "Grad-CAM": 3}

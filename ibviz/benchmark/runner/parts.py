@@ -164,6 +164,7 @@ def assemble(out: Path, counts: Sequence[int], hashes: Callable[["pa.Table"], li
         counts: The number of images of each part.
         hashes: A function that returns the hash of each row of a table.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for name, schema in schemas().items():
@@ -172,6 +173,7 @@ def assemble(out: Path, counts: Sequence[int], hashes: Callable[["pa.Table"], li
             for group in _groups(_tables(out, name, counts)):
                 whole = group if name != "rows" else _with_hashes(group, hashes(group))
                 writer.write_table(whole, row_group_size=len(whole) or None)
+    pa.default_memory_pool().release_unused()  # pyarrow would keep what it no longer needs
 
 
 def _tables(out: Path, name: str, counts: Sequence[int]) -> "Iterator[pa.Table]":
