@@ -132,6 +132,7 @@ def explain_command(
         str, typer.Option(help="Names or numbers, separated by commas, or predicted, runner_up, true.")
     ] = "predicted",
     layer: Annotated[str | None, typer.Option(help="Layer of Grad-CAM and its kind; chosen if not given.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", help="Option of a method: rise.error=0.2.")] = None,
     out: Out = Path("explained"),
     weights: WeightsFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Largest number of images.")] = None,
@@ -144,10 +145,10 @@ def explain_command(
     from ibviz.workflows.model import ModelSource, load_on
     from ibviz.workflows.printing import print_unfit
 
-    check_methods(methods)
+    check_methods(methods, options or [])
     model = model_or_default(model)
     network = load_on(model, weights, device)
-    chosen = choose_methods(methods, layer, trained=isinstance(network, IBClassifier))
+    chosen = choose_methods(methods, layer, options or [], trained=isinstance(network, IBClassifier))
     unfit = print_unfit if methods.strip() == ALL_METHODS else raise_unfit
     request = Request(source, chosen, split_names(classes), limit, template)
     for path in explain_files(request, network, out, origin=ModelSource(model, weights), unfit=unfit):

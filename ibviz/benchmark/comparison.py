@@ -185,7 +185,7 @@ def comparison_text(compared: Comparison, count: int) -> str:
 def _in_words(default: CurveProtocol) -> str:
     grid = "x".join(map(str, default.grid or ()))
     return (
-        f"The default: {grid} {default.unit}s, {default.steps} steps at most, baseline {default.baseline}, "
+        f"The default: {grid} {default.unit}s, {default.most_steps} steps at most, baseline {default.baseline}, "
         f"{default.orders} orders of tied cells, {default.score} of the {default.target} class."
     )
 

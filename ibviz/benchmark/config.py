@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ibviz.data.config import DataConfig
-from ibviz.metrics.protocol import BaselineName, PresetName
+from ibviz.metrics.protocol import BaselineName, PresetName, Steps, Tolerance
 from ibviz.metrics.score import ScoreName, TargetRule
 from ibviz.metrics.ties import TieRule
 from ibviz.settings import Count, Seed, Settings
@@ -51,8 +51,10 @@ class ProtocolConfig(Settings):
     """What is removed at once: a cell of the grid, or a pixel."""
     grid: tuple[_Side, _Side] | None = None
     """Rows and columns of the cells; "none": the grid of the first attention, or the coarsest."""
-    steps: Count | None = None
-    """Number of steps of a curve."""
+    steps: Steps | None = None
+    """Number of steps of a curve; "adaptive": of 32, those between which the score changes."""
+    tolerance: Tolerance | None = None
+    """With adaptive steps: bound of an area's error if its curve is monotone, in the unit of the score."""
     ties: TieRule | None = None
     """What is done with cells of equal value."""
     orders: int | None = Field(default=None, ge=2, le=2**20, multiple_of=2)

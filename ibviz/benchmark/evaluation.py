@@ -27,9 +27,10 @@ from ibviz.data.regions import rasterise
 from ibviz.errors import InputError, NoMapError
 from ibviz.files import write_rows
 from ibviz.heads import head_of
-from ibviz.metrics.curves import STATES_AT_ONCE, Curve
+from ibviz.metrics.curve_scores import STATES_AT_ONCE
+from ibviz.metrics.curves import Curve
 from ibviz.metrics.grid import finite
-from ibviz.metrics.protocol import Card, CurveProtocol
+from ibviz.metrics.protocol import ADAPTIVE, Card, CurveProtocol
 from ibviz.metrics.score import Targets, correct, targets_by
 from ibviz.models.classifier import IBClassifier
 from ibviz.models.config import UNNAMED
@@ -181,7 +182,8 @@ def evaluate(  # noqa: PLR0913 - what is known of the images is named apart
         right = None if labels is None else correct(probabilities, labels, head)
         batch = Batch(fitted, judged, right, labels, regions, None if clusters is None else tuple(clusters))
         rules = Rules({DEFAULT: paced}, metrics)
-        title = f"{planned_passes(numbers, batch.size, rules):,} forward passes"
+        most = "at most " * (protocol.steps == ADAPTIVE)
+        title = f"{most}{planned_passes(numbers, batch.size, rules):,} forward passes"
         size = paced.batch_size or STATES_AT_ONCE
         with compiled(model, fitted, size) if compile else nullcontext() as forward:
             results = judge(model, batch, numbers, rules._replace(forward=forward), title=title)

@@ -10,7 +10,8 @@ from ibviz.benchmark.batch import Batch
 from ibviz.benchmark.compiled import Forward
 from ibviz.errors import InputError
 from ibviz.metrics.catalogue import measure, metric_of
-from ibviz.metrics.curves import STATES_AT_ONCE, Faithfulness, faithfulness, planned_states, random_order_area, units
+from ibviz.metrics.curve_scores import STATES_AT_ONCE
+from ibviz.metrics.curves import Faithfulness, faithfulness, planned_states, random_order_area, units
 from ibviz.metrics.metric import MetricInput
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.score import scorer
@@ -93,7 +94,10 @@ def judge(
 
 
 def planned_passes(maps: Mapping[str, Maps], size: Grid, rules: Rules) -> int:
-    """Return the number of masked images that `judge` will score for curves of whole maps; `size` is in pixels."""
+    """Return the number of masked images that `judge` will score for curves of whole maps; `size` is in pixels.
+
+    With adaptive steps it is the largest possible number.
+    """
     metrics = curves_in(rules.metrics)
     firsts = [_Run(label, protocol, metrics, lambda images: images) for label, protocol in rules.protocols.items()]
     return sum(

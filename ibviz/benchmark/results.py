@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 CIRCUMSTANCES = "circumstances.json"
 RUN_AGAIN = f"delete {CIRCUMSTANCES} there and resume the run, or run the suite again"
-# The columns that a table must have; only images that share something have a cluster.
-COLUMNS = {table: tuple(column for column in columns if column != "cluster") for table, columns in TABLES.items()}
+# Only images that share something have a cluster, and older results say nothing of adaptive steps.
+OPTIONAL = ("cluster", "area_error")
+# The columns that a table must have.
+COLUMNS = {table: tuple(column for column in columns if column not in OPTIONAL) for table, columns in TABLES.items()}
 
 
 class ProtocolCard(BaseModel, extra="allow"):
@@ -202,7 +204,7 @@ def _check(path: Path, name: str) -> None:
     for field in schemas()[name]:
         needed = field.name in COLUMNS[name]
         if not needed and (field.name not in schema.names or types.is_null(schema.field(field.name).type)):
-            continue  # images without clusters
+            continue
         if not _fits(schema.field(field.name).type, field.type):
             raise InputError(
                 f"{path} should hold {field.type} in its column {field.name}; it holds "

@@ -74,6 +74,7 @@ def _columns(judged: Judgement, batch: Batch) -> dict[str, list[Any]]:
         "correct": batch.correct,
         "f_image": None if curves is None else curves.f_image,
         "f_baseline": None if curves is None else curves.f_baseline,
+        "area_error": None if curves is None else curves.area_error,
         "random_order": judged.random_order,
         "levels": judged.ties.levels,
         "tie_fraction": judged.ties.tie_fraction,

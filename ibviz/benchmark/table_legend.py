@@ -10,7 +10,7 @@ from ibviz.benchmark.ranking import Frame
 from ibviz.benchmark.summary import ALL_IMAGES, Summary
 from ibviz.benchmark.table_notes import INTERVALS
 from ibviz.errors import InputError
-from ibviz.metrics.protocol import CurveProtocol
+from ibviz.metrics.protocol import ADAPTIVE, CurveProtocol
 
 FEW = 50  # images below which percentile intervals are too short
 _FACTS = {"f_baseline": "{:.3f} on the baseline alone", "random_order": "area of a random order {:.3f}"}
@@ -63,7 +63,7 @@ def _protocol(circumstances: Mapping[str, Any], name: str, lines: Frame) -> Iter
         facts = [f"{prefix}n = {first['n'] + first['excluded']} images"]
         facts += [template.format(first[key]) for key, template in _FACTS.items() if not math.isnan(first[key])]
         protocol = _read(circumstances, str(model), name)
-        choices = f"{_replacement(protocol)}, {_ties(protocol)}; {_judged(protocol)}"
+        choices = f"{_replacement(protocol)}, {_steps(protocol)}{_ties(protocol)}; {_judged(protocol)}"
         models.setdefault(choices, []).append(f"{'; '.join(facts)}. Protocol {first['hash']}.")
     for choices, facts in models.items():
         yield f"Protocol {name}: {choices}."
@@ -89,6 +89,12 @@ def _replacement(protocol: CurveProtocol) -> str:
     unit = "cells" if protocol.unit == "cell" else "pixels of maps"
     of = "of each map's own grid" if protocol.grid is None else f"of {protocol.grid[0]} x {protocol.grid[1]}"
     return f"{unit} {of} replaced by {names[0]}" + ("" if names[0] == names[1] else f" (insertion: {names[1]})")
+
+
+def _steps(protocol: CurveProtocol) -> str:
+    if protocol.steps != ADAPTIVE:
+        return ""
+    return f"only steps where the score changes (each area within {protocol.tolerance:g} if its curve is monotone), "
 
 
 def _ties(protocol: CurveProtocol) -> str:

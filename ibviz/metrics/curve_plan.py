@@ -138,10 +138,11 @@ def _points(values: Float[Tensor, "b cells"], protocol: CurveProtocol) -> tuple[
     if protocol.ties == "group":  # a map with fewer levels than others repeats its last point, which adds no area
         return list(range(int(levels(values).max()) + 2)), slice(None)
     cells = values.shape[1]
-    read = CUTS[protocol.cuts](cells, protocol.steps)
+    steps = protocol.most_steps
+    read = CUTS[protocol.cuts](cells, steps)
     if len(read) < 2:
         raise InputError(
-            f"cuts {protocol.cuts!r} at {protocol.steps} leave {len(read)} points of {cells} cells; "
+            f"cuts {protocol.cuts!r} at {steps} leave {len(read)} points of {cells} cells; "
             "a curve needs two: take fewer cells a step or a finer grid"
         )
     points = [0] * (read[0] != 0) + read + [cells] * (read[-1] != cells)

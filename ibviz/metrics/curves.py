@@ -1,21 +1,19 @@
 """Deletion and insertion curves (Petsiuk 2018) over the cells or pixels of a map, with an explicit rule for ties."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ibviz.metrics.baselines import baseline_of
-from ibviz.metrics.curve_plan import CurvePlan, below_cuts, kept_cells, plan_curves
-from ibviz.metrics.grid import cell_areas, check_one_each, enlarged, finite, in_range, on_grid, paint
+from ibviz.metrics.curve_plan import CurvePlan, plan_curves
+from ibviz.metrics.curve_scores import CurveScores, score_curves
+from ibviz.metrics.grid import cell_areas, check_one_each, enlarged, finite, in_range, on_grid
 from ibviz.metrics.protocol import CurveProtocol
 from ibviz.metrics.ties import TieReport, tie_report
-from ibviz.types import Grid, Images, Maps, Masks, Score, Scores
+from ibviz.types import Grid, Images, Maps, Score, Scores
 
-STATES_AT_ONCE = 128  # masked images per batch if the protocol gives no batch size
 FLOATS_AT_ONCE = 2**24  # floats of the images whose baselines are held at once; bounds memory, changes no number
 
 
@@ -44,6 +42,7 @@ class Faithfulness(NamedTuple):
     srg_tie_sd: Scores
     f_image: Scores  # score of the image
     f_baseline: Scores  # score of deletion's baseline
+    area_error: Scores  # bound of the error of SRG, and so of both areas, from steps that adaptive steps leave out
     ties: TieReport  # of the maps as they were ranked
     forward_passes: int  # number of masked images scored
 
@@ -128,6 +127,8 @@ def units(maps: Maps, size: Grid, protocol: CurveProtocol) -> Float[Tensor, "b _
 def planned_states(maps: Maps, size: Grid, protocol: CurveProtocol) -> int:
     """Count the masked images that `faithfulness` will score, without scoring any; `size` is that of the images.
 
+    With adaptive steps it is the largest possible number.
+
     >>> planned_states(torch.tensor([[[0.1, 0.9]]]), (2, 2), CurveProtocol(colour=(0, 0, 0)))
     4
     """
@@ -194,25 +195,18 @@ def _planned(cells: Maps, protocol: CurveProtocol, most: int | None) -> Iterator
     return zip(*(plan_curves(values.flatten(1), protocol, most=most) for values in directions), strict=True)
 
 
-class _Run(NamedTuple):
-    """Curves of every tie order; deletion and insertion share their fractions."""
-
-    fractions: Float[Tensor, "b orders points"]
-    scores: Float[Tensor, "2 b orders points"]
-    ends: Float[Tensor, "2 b"]  # image, baseline of deletion
-    passes: int
-
-
 def _part(
     score: Score, images: Images, cells: Maps, plans: tuple[CurvePlan, ...], protocol: CurveProtocol
 ) -> Faithfulness:
     """Compute the result for the images of one plan, or of a plan and its LeRF counterpart."""
     start, count = plans[0].start, len(plans[0].ranks)
     cells = cells[start : start + count]
-    most, *least = [_run(score, images, plan, (cells.shape[1], cells.shape[2]), protocol) for plan in plans]
+    grid = (cells.shape[1], cells.shape[2])
+    most, *least = [score_curves(score, images, plan, grid, protocol) for plan in plans]
     for lerf in least:
         scores = torch.stack([most.scores[0], lerf.scores[0]])
-        most = most._replace(scores=scores, passes=most.passes + lerf.passes)
+        errors = torch.stack([most.errors[0], lerf.errors[0]])
+        most = most._replace(scores=scores, errors=errors, passes=most.passes + lerf.passes)
     return _summary(most, tie_report(cells), AREAS[protocol.area])
 
 
@@ -225,59 +219,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     return type(parts[0])(*(_joined(column) for column in zip(*parts, strict=True)))
 
 
-def _run(score: Score, images: Images, plan: CurvePlan, grid: Grid, protocol: CurveProtocol) -> _Run:
-    size = (images.shape[2], images.shape[3])
-    areas = cell_areas(grid, size).to(images.device)
-    fractions = below_cuts(areas, plan.ranks, plan.cuts).float() / areas.sum()
-    fill = _curve_masker(images[plan.start : plan.start + len(plan.ranks)], protocol)
-    parts = []
-    for batch in plan.states.split(protocol.batch_size or STATES_AT_ONCE):
-        cells, inserting, rows = kept_cells(plan, batch)
-        states = fill(rows, paint(cells.unflatten(1, grid), size), inserting)
-        parts.append(score(states, rows + plan.start).float().clone())  # clone: a view would keep its batch alive
-    scores = torch.cat(parts)[plan.lookup]
-    ends = torch.stack([scores[0, :, 0, 0], scores[0, :, 0, -1]])
-    return _Run(fractions[..., plan.read], scores[..., plan.read], ends, len(plan.states))
-
-
-Masker = Callable[[Int[Tensor, " n"], Masks, Bool[Tensor, " n"]], Images]
-
-
-def _curve_masker(images: Images, protocol: CurveProtocol) -> Masker:
-    """Return a function that masks the images at `rows`; insertion may have another baseline than deletion."""
-    deletion, insertion = (_masker(images, name, protocol) for name in protocol.baselines)
-    if protocol.baselines[0] == protocol.baselines[1]:
-        return lambda rows, kept, _: deletion(rows, kept)
-
-    def fill(rows: Int[Tensor, " n"], kept: Masks, inserting: Bool[Tensor, " n"]) -> Images:
-        states = deletion(rows, kept)
-        added = inserting.nonzero().squeeze(1)
-        return states.index_copy_(0, added, insertion(rows[added], kept[added])) if len(added) else states
-
-    return fill
-
-
-def _masker(images: Images, baseline: str, protocol: CurveProtocol) -> Callable[[Int[Tensor, " n"], Masks], Images]:
-    given = baseline_of(baseline)
-    filled = partial(given.fill, colour=protocol.colour, seed=protocol.seed)
-    if given.imputes:
-        return lambda rows, kept: filled(images.index_select(0, rows), ~kept)
-    background = filled(images, None)
-    # Gathering whole rows of a channels-last copy keeps channels-last images channels-last.
-    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    stored, behind = (pixels.permute(0, 2, 3, 1).contiguous() if last else pixels for pixels in (images, background))
-
-    def fill(rows: Int[Tensor, " n"], kept: Masks) -> Images:
-        states, under = stored.index_select(0, rows), behind.index_select(0, rows)
-        weights = kept.unsqueeze(3 if last else 1).to(states.dtype)
-        # Bit-identical to `where` at weights 0 and 1, but vectorised on the CPU; in place because copying dominates.
-        torch.lerp(under, states, weights, out=states)
-        return states.permute(0, 3, 1, 2) if last else states
-
-    return fill
-
-
-def _summary(run: _Run, ties: TieReport, area: Callable[[Curve], Tensor]) -> Faithfulness:
+def _summary(run: CurveScores, ties: TieReport, area: Callable[[Curve], Tensor]) -> Faithfulness:
     deletion, insertion = (Curve(_mean(run.fractions), _mean(scores)) for scores in run.scores)
     removed, added = area(Curve(run.fractions.expand_as(run.scores), run.scores))
     areas = (removed, added, added - removed)
@@ -288,6 +230,7 @@ def _summary(run: _Run, ties: TieReport, area: Callable[[Curve], Tensor]) -> Fai
         *(_deviation(values) for values in areas),
         f_image=run.ends[0],
         f_baseline=run.ends[1],
+        area_error=run.errors.mean(2).sum(0),
         ties=ties,
         forward_passes=run.passes,
     )

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, WrapValidator, model_validator
 
 from ibviz.errors import InputError, unknown
 from ibviz.heads import Head
@@ -12,7 +13,7 @@ from ibviz.metrics.baselines import BASELINES
 from ibviz.metrics.localisation.pointing_game import POINTING_PRESETS
 from ibviz.metrics.score import ScoreName, TargetRule
 from ibviz.metrics.ties import TieRule
-from ibviz.settings import Settings, name_in
+from ibviz.settings import Count, Settings, name_in
 from ibviz.types import Grid
 
 Brightness = Annotated[float, Field(ge=0, le=1)]
@@ -20,6 +21,21 @@ _Side = Annotated[int, Field(ge=1)]
 _Colour = Annotated[tuple[Brightness, ...], Field(min_length=1)]
 
 BaselineName = Annotated[str, name_in("baseline", lambda: BASELINES, outside=True)]
+
+ADAPTIVE = "adaptive"
+FINEST = 32  # even steps from which adaptive ones are chosen
+
+
+def _steps(given: Any, check: Callable[[Any], "int | str"]) -> "int | str":
+    """Return the number of steps or "adaptive"; one error for both in place of one for each."""
+    try:
+        return check(given)
+    except ValidationError:
+        raise ValueError(f"expected a whole number from 1 on, or {ADAPTIVE!r}; got {given!r}") from None
+
+
+Steps = Annotated[Count | Literal["adaptive"], WrapValidator(_steps)]
+Tolerance = Annotated[float, Field(gt=0)]
 
 
 class CurveProtocol(Settings):
@@ -39,7 +55,8 @@ class CurveProtocol(Settings):
     grid: tuple[_Side, _Side] | None = None  # rows, columns of the maps' common grid; None: each map's own
     enlargement: Literal["nearest", "bilinear"] = "nearest"  # from the grid to pixels, if the unit is pixels
     cuts: Literal["even", "floor", "stride", "stride_after", "stride_between", "rounded"] = "even"
-    steps: int = Field(default=32, ge=1)  # number of fractions after the first; for strides: cells per step
+    steps: Steps = FINEST  # number of fractions after the first; for strides: cells per step; or "adaptive"
+    tolerance: Tolerance = 0.01  # bound of an area's error by adaptive steps if its curve is monotone, in the score
     area: Literal["fractions", "even", "points", "count", "mean"] = "fractions"  # how a curve becomes a number
     second: Literal["insertion", "lerf"] = "insertion"  # lerf: removal, least relevant first
     ties: TieRule = "expected"  # random orders, level by level, row by row, or row by row backwards
@@ -56,6 +73,11 @@ class CurveProtocol(Settings):
         if self.ties == "group" and (self.cuts, self.area) != ("even", "fractions"):
             raise ValueError(
                 "ties = 'group' reads whole levels: it goes with cuts = 'even' and area = 'fractions' only"
+            )
+        if self.steps == ADAPTIVE and (self.ties == "group" or (self.cuts, self.area) != ("even", "fractions")):
+            raise ValueError(
+                "steps = 'adaptive' goes with cuts = 'even', area = 'fractions' and ties = 'expected', 'index' or "
+                f"'reverse'; got {self.cuts!r}, {self.area!r} and {self.ties!r}"
             )
         return self
 
@@ -84,6 +106,11 @@ class CurveProtocol(Settings):
         return self.baseline, self.insertion_baseline or self.baseline
 
     @property
+    def most_steps(self) -> int:
+        """The number of steps; of adaptive ones, how many there are to choose from."""
+        return FINEST if self.steps == ADAPTIVE else int(self.steps)
+
+    @property
     def hash(self) -> str:
         """Eight hexadecimal digits of the SHA-256 of all choices that change numbers."""
         return digest(self.model_dump(mode="json", exclude=self._idle()))
@@ -95,6 +122,8 @@ class CurveProtocol(Settings):
             idle |= {"head"}
         if self.ties == "group":
             idle |= {"cuts", "steps"}
+        if self.steps != ADAPTIVE:
+            idle |= {"tolerance"}
         if self.ties != "expected":
             idle |= {"orders"}
             idle |= set() if self._asks_for("seed") else {"seed"}

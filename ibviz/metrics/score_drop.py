@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ibviz.errors import InputError
-from ibviz.metrics.curves import STATES_AT_ONCE
+from ibviz.metrics.curve_scores import STATES_AT_ONCE
 from ibviz.metrics.grid import cell_areas, check_one_each, enlarged, finite, min_max_scaled, paint
 from ibviz.types import Images, Maps, Score, Scores
 

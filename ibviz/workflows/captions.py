@@ -1,6 +1,7 @@
 """The layout of panels of images: pictures per row, captions, families of methods and shared scales."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from ibviz.attribution.catalogue import METHODS
 
@@ -36,6 +37,26 @@ def without_zero(rows: Sequence[tuple[str, str]]) -> list[str]:
     ['RISE']
     """
     return [label for name, label in rows if name in METHODS and METHODS[name].offset]
+
+
+def error_note(errors: Mapping[str, Sequence[float | None]]) -> str:
+    """Return a sentence about the standard errors of maps that were drawn at random; nothing if none were.
+
+    Args:
+        errors: Relative standard error of the map of each image, by label of the row; None if it is unknown.
+
+    >>> error_note({"RISE": [0.214], "LIME": [0.3, 0.125, None]})
+    'Standard error of maps drawn at random, as a share of their size: RISE 0.21, LIME 0.12 to unknown.'
+    """
+    shares = [f"{label} {_span(own)}" for label, own in errors.items()]
+    return f"Standard error of maps drawn at random, as a share of their size: {', '.join(shares)}." if shares else ""
+
+
+def _span(errors: Sequence[float | None]) -> str:
+    """Return the smallest and the largest error; an unknown one is the largest."""
+    ranked = sorted(errors, key=lambda error: math.inf if error is None else error)
+    ends = ["unknown" if error is None else f"{error:.2g}" for error in (ranked[0], ranked[-1])]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def shared_scales(rows: Sequence[tuple[str, str]]) -> dict[str, str]:

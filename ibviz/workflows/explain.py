@@ -1,7 +1,9 @@
 """Explanations of image files as panels and exact maps, with a command that makes the maps again."""
 
+import json
 import platform
 import shlex
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress
 from ibviz.types import Images
-from ibviz.workflows.captions import FAMILIES, PICTURES_PER_ROW, shared_scales, without_zero
+from ibviz.workflows.captions import FAMILIES, PICTURES_PER_ROW, error_note, shared_scales, without_zero
 from ibviz.workflows.compared_protocols import known_labels
 from ibviz.workflows.explained_classes import Unfit, captions_of_classes, choose_classes, maps_of_classes
 from ibviz.workflows.image_source import SourceImages, crop_note, read_source
@@ -37,24 +39,57 @@ def raise_unfit(_method: str, error: InputError) -> None:
     raise error
 
 
-def check_methods(names: str) -> None:
-    """Refuse an unknown method in a list with commas, before a network is loaded.
+def check_methods(names: str, settings: Sequence[str] = ()) -> None:
+    """Refuse an unknown method in a list with commas, or a wrong option of one, before a network is loaded.
 
-    >>> check_methods("grad_cam, all")
+    >>> check_methods("grad_cam, all", ["rise.error=0.2"])
     """
     for name in _listed(names):
         if name != ALL_METHODS:
             method_of(name)
+    for name, options in read_options(settings).items():
+        checked_options(method_of(name), options)
+
+
+def read_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the options of methods from texts such as `rise.error=0.2`; values are TOML, other ones are text.
+
+    >>> read_options(["rise.error=0.2", "rise.sampling=plain"])
+    {'rise': {'error': 0.2, 'sampling': 'plain'}}
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        method, dot, option = key.strip().rpartition(".")
+        if not (equals and dot and option):
+            raise InputError(f"--set takes METHOD.OPTION=VALUE, such as rise.error=0.2; got {setting!r}")
+        options.setdefault(method, {})[option] = _value(text.strip())
+    return options
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
 
 
 def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str, dict[str, Any]]:
-    """Return methods from a comma-separated list, with the layer as an option of those that take one.
+def choose_methods(
+    names: str, layer: str | None, settings: Sequence[str] = (), *, trained: bool
+) -> dict[str, dict[str, Any]]:
+    """Return methods from a comma-separated list, with options, and the layer as an option of those that take one.
 
     An empty list stands for the usual methods of the model; "all" stands for all methods but controls.
+
+    Args:
+        names: Names of methods.
+        layer: The layer; None to choose one.
+        settings: Options as texts, such as `rise.error=0.2`.
+        trained: True for a model with trained attention.
 
     >>> choose_methods("grad_cam,uniform", "stem", trained=True)
     {'grad_cam': {'layer': 'stem'}, 'uniform': {}}
@@ -64,6 +99,10 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
     if chosen == [ALL_METHODS]:
         chosen = [name for name, method in METHODS.items() if not method.control]
     methods: dict[str, dict[str, Any]] = {name: {} for name in chosen or usual}
+    for name, options in read_options(settings).items():
+        if name not in methods:
+            raise InputError(f"--set names {name!r}, which is not among the methods {', '.join(methods)}; add it there")
+        methods[name] = options
     if layer is None:
         return methods
     with_layer = [name for name in methods if "layer" in method_of(name).options]
@@ -72,7 +111,7 @@ def choose_methods(names: str, layer: str | None, *, trained: bool) -> dict[str,
             f"--layer is for methods at a layer, such as grad_cam, of which there is none among "
             f"{', '.join(methods)}; add one or leave --layer out"
         )
-    return methods | {name: {"layer": layer} for name in with_layer}
+    return methods | {name: methods[name] | {"layer": layer} for name in with_layer}
 
 
 class Request(NamedTuple):
@@ -92,7 +131,8 @@ def explain_files(
 
     Each page has at most six images and is written as `panel-NAME.png`, `.pdf`, a sidecar `.json`, and
     `maps-NAME.safetensors` with the exact maps. NAME is that of the image or, of several, the number of the page. With
-    more than 8 rows, each image has a page of its own, grouped by families of methods.
+    more than 8 rows, each image has a page of its own, grouped by families of methods. The record in sidecar and maps
+    holds the relative standard error of each map that was drawn at random (`errors`); a note below the panel tells it.
 
     Args:
         request: Images, methods, classes and the page.
@@ -124,12 +164,13 @@ def explain_files(
         images = to_float(given.images.images[page]).to(device)
         outputs = predict(model, images)
         classes = choose_classes(model, outputs, request.classes, None if labels is None else labels[page])
-        maps = maps_of_classes(model, images, left, classes, unfit)
+        maps, errors = maps_of_classes(model, images, left, classes, unfit)
         left = {name: options for name, options in left.items() if name in {method for method, _ in maps}}
         if number == 1:
             facts = _common_facts(request, model, given, left, images, origin)
         shown = names[page]
         record = facts | {"images": list(shown), "files": {name: given.digests.get(name) for name in shown}}
+        record |= {"errors": errors} if errors else {}
         drawn = panel(
             images,
             {label: own for (_, label), own in maps.items()},
@@ -137,7 +178,7 @@ def explain_files(
             scales=shared_scales(list(maps)),
             from_least=without_zero(list(maps)),
             groups=None if each > 1 else _families(list(maps)),
-            note=crop_note(shown, given.sizes, model.spec),
+            note=" ".join(filter(None, [crop_note(shown, given.sizes, model.spec), error_note(errors)])),
             template=request.template,
             record=record,
         )
@@ -200,17 +241,25 @@ def repeating_command(
     >>> repeating_command(Request(Path("a.jpg"), {}), {"grad_cam": {"layer": "x"}}, ModelSource("photos"), "cpu")
     'ibviz explain a.jpg --model photos --methods grad_cam --layer x --classes predicted --device cpu'
     """
-    layers = {str(options["layer"]) for options in methods.values() if "layer" in options}
+    at = {options.get("layer") for name, options in methods.items() if "layer" in method_of(name).options}
+    layer = at.pop() if len(at) == 1 else None  # --layer is that of all methods that take one
+    options = [
+        f"{name}.{option}={json.dumps(value, default=str)}"
+        for name, own in methods.items()
+        for option, value in own.items()
+        if option != "layer" or layer is None
+    ]
     flags = {
         "--model": origin.name,
         "--weights": origin.weights,
         "--methods": ",".join(methods),
-        "--layer": next(iter(layers), None),
+        "--layer": layer,
         "--classes": ",".join(request.classes),
         "--limit": request.limit,
         "--device": device,
     }
     words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
+    words += [word for setting in options for word in ("--set", setting)]
     return shlex.join(["ibviz", "explain", str(request.source), *words])
 
 

@@ -1,5 +1,6 @@
 """The classes of each image that are explained, and the maps of all methods for them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from ibviz.attribution.catalogue import Explanation, Method, method_of
 from ibviz.attribution.class_choice import CLASS_RULES, class_number
 from ibviz.attribution.methods import explain
+from ibviz.attribution.sampling import recorded_errors
 from ibviz.errors import InputError
 from ibviz.heads import head_of
 from ibviz.metrics.score import targets_by
@@ -25,6 +27,13 @@ class ExplainedClass(NamedTuple):
 
     name: str
     numbers: Labels
+
+
+class ExplainedImages(NamedTuple):
+    """The maps of some images, by method and label of the row."""
+
+    maps: dict[tuple[str, str], Explanation]
+    errors: dict[str, list[float | None]]  # relative standard errors by label, of methods that draw; None: unknown
 
 
 def choose_classes(
@@ -81,7 +90,7 @@ def maps_of_classes(
     methods: Mapping[str, Mapping[str, Any]],
     classes: Sequence[ExplainedClass],
     unfit: Unfit,
-) -> dict[tuple[str, str], Explanation]:
+) -> ExplainedImages:
     """Return the maps by method and row label; a method that is the same for every class has one row.
 
     Args:
@@ -91,17 +100,28 @@ def maps_of_classes(
         classes: The classes to explain.
         unfit: Called for methods that do not fit the model, which are then left out.
     """
-    maps: dict[tuple[str, str], Explanation] = {}
+    explained = ExplainedImages({}, {})
     for name, options in progress(methods.items(), "methods", total=len(methods), show=len(methods) > 1):
         method = method_of(name)
         try:
-            maps |= {
-                (name, label): explain(model, images, name, targets=chosen.numbers, **options)
-                for label, chosen in _rows(method, classes)
-            }
+            own = [
+                (label, *_explained(model, images, name, chosen, options)) for label, chosen in _rows(method, classes)
+            ]
         except InputError as error:
             unfit(name, error)
-    return maps
+            continue
+        explained.maps.update({(name, label): maps for label, maps, _ in own})
+        explained.errors.update({label: errors for label, _, errors in own if errors})
+    return explained
+
+
+def _explained(
+    model: Classifier, images: Images, name: str, chosen: ExplainedClass, options: Mapping[str, Any]
+) -> tuple[Explanation, list[float | None]]:
+    """Return maps, and their relative standard errors if they were drawn at random."""
+    with recorded_errors() as errors:
+        maps = explain(model, images, name, targets=chosen.numbers, **options)
+    return maps, [error if math.isfinite(error) else None for error in errors]
 
 
 def _rows(method: Method, classes: Sequence[ExplainedClass]) -> list[tuple[str, ExplainedClass]]:

@@ -17,6 +17,7 @@ MOVING = [
     {"grid": None},
     {"cuts": "floor"},
     {"steps": 31},
+    {"steps": "adaptive"},
     {"area": "even"},
     {"second": "lerf"},
     {"ties": "group"},
@@ -41,7 +42,7 @@ def test_hash_sees_every_choice_that_moves_a_number(choice):
 def test_every_choice_is_looked_at_here():
     """A new field has to be added above or below."""
     looked_at = {key for choice in MOVING for key in choice}
-    assert looked_at | {"version", "space", "enlargement", "batch_size"} == set(CurveProtocol.model_fields)
+    assert looked_at | {"version", "space", "tolerance", "enlargement", "batch_size"} == set(CurveProtocol.model_fields)
 
 
 def test_hash_ignores_what_moves_none():

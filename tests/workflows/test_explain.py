@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ import torch
 from PIL import Image
 
 from ibviz import cli
-from ibviz.attribution import explain, load_maps
+from ibviz.attribution import explain, load_maps, recorded_errors
 from ibviz.data.decode import fit, read_image
 from ibviz.errors import InputError
 from ibviz.models.config import InputConfig
 from ibviz.models.loading import load
-from ibviz.workflows.explain import Request, explain_files
+from ibviz.workflows.explain import Request, explain_files, repeating_command
 from ibviz.workflows.image_source import cropped_share, read_source
+from ibviz.workflows.model import ModelSource
 
 
 @pytest.fixture
@@ -149,3 +151,94 @@ def test_the_share_that_the_crop_leaves_out_is_that_of_the_pixels(size, resize):
     seen = fit(marks, 48, resize).float()
     high, wide = (float(seen[channel].max() - seen[channel].min()) for channel in (0, 1))
     assert cropped_share(size, spec) == pytest.approx(1 - high * wide / (size[0] * size[1]), abs=0.06)
+
+
+def sidecar(folder, name="photo"):
+    return json.loads((folder / f"panel-{name}.json").read_text())
+
+
+def test_options_reach_the_methods_and_the_command_that_makes_the_maps_again(photo, monkeypatch, tmp_path):
+    flags = ["--model", "digits", "--methods", "rise,grad_cam"]
+    options = ["--set", "rise.masks=60", "--set", "rise.sampling=plain", "--set", "grad_cam.layer=attention.head"]
+    assert run(monkeypatch, "explain", photo, *flags, *options, "--out", tmp_path / "one") == 0
+    record = sidecar(tmp_path / "one")["record"]
+    assert record["methods"] == {
+        "rise": {"masks": 60, "sampling": "plain"},
+        "grad_cam": {"layer": "attention.head"},
+    }
+    _, *words = shlex.split(record["command"])
+    assert run(monkeypatch, *words, "--out", tmp_path / "two") == 0
+    first, second = ((tmp_path / name / "maps-photo.safetensors").read_bytes() for name in ("one", "two"))
+    assert first == second
+    model, image = load("digits"), fit(read_image(photo), 48)[None].float() / 255
+    rise = explain(model, image, "rise", masks=60, sampling="plain")
+    torch.testing.assert_close(load_maps(tmp_path / "one" / "maps-photo.safetensors").maps["RISE"], rise)
+
+
+def test_layers_that_differ_are_written_method_by_method():
+    methods = {"grad_cam": {"layer": "a"}, "layer_cam": {}}
+    command = repeating_command(Request(Path("a.png"), methods), methods, ModelSource("digits"), "cpu")
+    assert "--layer" not in command
+    assert command.endswith("""--set 'grad_cam.layer="a"'""")
+
+
+def test_errors_of_drawn_maps_are_kept_and_told_below_the_panel(photo, monkeypatch, tmp_path):
+    model, image = load("digits"), fit(read_image(photo), 48)[None].float() / 255
+    flags = ["--model", "digits", "--methods", "rise,smooth_grad,grad_cam", "--classes", "7,predicted"]
+    options = ["--set", "rise.error=0.9", "--set", "smooth_grad.samples=8"]
+    assert run(monkeypatch, "explain", photo, *flags, *options, "--out", tmp_path) == 0
+    expected = {}
+    for name, label, own in (("rise", "RISE", {"error": 0.9}), ("smooth_grad", "SmoothGrad", {"samples": 8})):
+        for chosen in ("7", "predicted"):
+            with recorded_errors() as errors:
+                explain(model, image, name, targets=7 if chosen == "7" else "predicted", **own)
+            expected[f"{label}: {chosen}"] = errors
+    written = sidecar(tmp_path)
+    assert list(written["record"]["errors"]) == list(expected)
+    for label, errors in expected.items():
+        assert written["record"]["errors"][label] == pytest.approx(errors, rel=1e-3)
+    assert written["record"]["errors"]["RISE: 7"][0] <= 0.9
+    told = ", ".join(f"{label} {errors[0]:.2g}" for label, errors in written["record"]["errors"].items())
+    assert f"Standard error of maps drawn at random, as a share of their size: {told}." in written["arguments"]["note"]
+    assert load_maps(tmp_path / "maps-photo.safetensors").record["errors"] == written["record"]["errors"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_page_of_several_images_has_the_error_of_each(folder, tmp_path):
+    out = tmp_path / "out"
+    explain_files(Request(folder, {"smooth_grad": {"samples": 4}, "saliency": {}}), load("digits"), out)
+    [errors] = sidecar(out, "01")["record"]["errors"].values()
+    model = load("digits")
+    images = [fit(read_image(folder / name), 48)[None].float() / 255 for name in ("a.png", "c.jpg")]
+    for image, error in zip(images, errors, strict=True):
+        with recorded_errors() as alone:
+            explain(model, image, "smooth_grad", samples=4)
+        assert error == pytest.approx(alone[0], rel=1e-3)
+    low, high = sorted(errors)
+    assert f"SmoothGrad {low:.2g} to {high:.2g}." in sidecar(out, "01")["arguments"]["note"]
+
+
+def test_methods_that_draw_nothing_have_no_errors(photo, tmp_path):
+    explain_files(Request(photo, {"saliency": {}}), load("digits"), tmp_path / "out")
+    written = sidecar(tmp_path / "out")
+    assert "errors" not in written["record"]
+    assert "random" not in written["arguments"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rise=0.2", "--set takes METHOD.OPTION=VALUE, such as rise.error=0.2; got 'rise=0.2'"),
+        ("rise.error", "--set takes METHOD.OPTION=VALUE, such as rise.error=0.2; got 'rise.error'"),
+        ("rise.errors=0.2", "unknown option of RISE 'errors'"),
+        ("rise.error=-1", "options of RISE, {'error': -1}: Input should be greater than 0"),
+        ("rise.error=low", "options of RISE, {'error': 'low'}: Input should be a valid number"),
+        ("ries.error=1", "unknown method 'ries'"),
+        ("lime.error=0.2", "--set names 'lime', which is not among the methods rise; add it there"),
+    ],
+)
+def test_a_wrong_option_is_one_line(photo, monkeypatch, capsys, tmp_path, setting, message):
+    words = ["explain", photo, "--model", "digits", "--methods", "rise", "--set", setting, "--out", tmp_path / "out"]
+    assert run(monkeypatch, *words) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert message in line

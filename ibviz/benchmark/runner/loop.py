@@ -41,7 +41,7 @@ from ibviz.data.listing import check_faults
 from ibviz.data.sources import Chosen, choose_images
 from ibviz.errors import InputError
 from ibviz.files import ensure_folder, locked
-from ibviz.metrics.curves import STATES_AT_ONCE
+from ibviz.metrics.curve_scores import STATES_AT_ONCE
 from ibviz.models.hooks import evaluating
 from ibviz.models.loading import Classifier
 from ibviz.progress import progress

@@ -26,7 +26,7 @@ HASHES = "hash"  # the column that is filled in once all parts are complete
 TABLES = {  # columns of each table of a result
     "rows": (
         *("model", "image", "method", "control", "native", "grid", "protocol", HASHES, "metric", "value", "tie_sd"),
-        *("target", "label", "correct", "f_image", "f_baseline", "random_order"),
+        *("target", "label", "correct", "f_image", "f_baseline", "area_error", "random_order"),
         *("levels", "tie_fraction", "zero_share", "object_share", "cluster"),
     ),
     "images": ("image", "name", "label", "box", "object_share", "picture"),
