@@ -143,7 +143,11 @@ def _seconds(score: Score, images: Images, maps: Maps, protocol: CurveProtocol) 
 
 
 def _compared(found: Faithfulness, even: Faithfulness) -> Row:
-    row: Row = {"passes": found.forward_passes, "bound": _rounded(found.area_error)}
+    row: Row = {
+        "passes": found.forward_passes,
+        "bound": _rounded(found.area_error),
+        "differences": _rounded(found.srg - even.srg),
+    }
     for metric, field in METRICS.items():
         area, exact = getattr(found, field), getattr(even, field)
         interval = estimate(exact.tolist())
@@ -151,7 +155,6 @@ def _compared(found: Faithfulness, even: Faithfulness) -> Row:
             "mean": interval.mean,
             "width": interval.high - interval.low,
             "moved": float((area - exact).mean()),
-            "differences": _rounded(area - exact),
         }
     return row
 
@@ -168,7 +171,7 @@ def table(name: str, rows: list[Row], count: int) -> TextTable:
     for rule in RULES:
         own = [row for row in judged if row["rule"] == rule]
         passes = sum(row["passes"] for row in own)
-        differences = torch.tensor([row["SRG"]["differences"] for row in own]).abs()
+        differences = torch.tensor([row["differences"] for row in own]).abs()
         shares = {
             (row["method"], metric): abs(row[metric]["moved"]) / row[metric]["width"]
             for row in own

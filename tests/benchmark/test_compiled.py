@@ -50,9 +50,10 @@ def test_passes_are_filled_up_or_split_and_images_do_not_see_the_filling(network
         torch.testing.assert_close(forward(images[:count]), network(images[:count]))
 
 
-def test_an_evaluation_has_the_same_numbers_compiled(network, images):
+@pytest.mark.parametrize("choices", [{"steps": 8, "grid": (4, 4)}, {"steps": "adaptive", "grid": (8, 8)}])
+def test_an_evaluation_has_the_same_numbers_compiled(network, images, choices):
     maps = {"saliency": ibviz.explain(network, images, "saliency", targets=0)}
-    protocol = CurveProtocol(colour=(0.5,) * 3, steps=8, grid=(4, 4), batch_size=16)
+    protocol = CurveProtocol(colour=(0.5,) * 3, batch_size=16, **choices)
     plain, fast = (ibviz.evaluate(network, images, maps, protocol=protocol, compile=on) for on in (False, True))
     assert [row["hash"] for row in plain.rows] == [row["hash"] for row in fast.rows]
     values = [torch.tensor([row["value"] for row in result.rows]) for result in (plain, fast)]
