@@ -96,9 +96,7 @@ def train_command(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Run the grid under \\[sweep]; always continues where it stopped.")
     ] = False,
-    features: Annotated[
-        Path | None, typer.Option(help="Folder of cached features, shared by runs on the same network and data.")
-    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Folder of cached features, which runs share.")] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Number of trainings that differ only in their seed, each in its own folder.")
     ] = None,
