@@ -32,6 +32,7 @@ def test_a_suite_keeps_the_bound_of_each_image_and_says_what_was_done(tmp_path):
     rows = results.rows[(results.rows["method"] == "centre") & (results.rows["metric"] == "srg")]
     model, images = quadrants(), to_float(torch.stack([image(number) for number in range(10)]))
     maps = read_maps(tmp_path, "quadrants", "centre")
+    assert isinstance(maps, torch.Tensor)
     protocol = CurveProtocol(colour=(0, 0, 0), grid=(8, 8), steps="adaptive", tolerance=0.03, orders=2)
     direct = faithfulness(scorer(model, model(images).argmax(1)), images, maps, protocol=protocol)
     assert rows["value"].tolist() == pytest.approx(direct.srg.tolist(), abs=1e-6)

@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,7 +189,11 @@ def test_errors_of_drawn_maps_are_kept_and_told_below_the_panel(photo, monkeypat
     options = ["--set", "rise.error=0.9", "--set", "smooth_grad.samples=8"]
     assert run(monkeypatch, "explain", photo, *flags, *options, "--out", tmp_path) == 0
     expected = {}
-    for name, label, own in (("rise", "RISE", {"error": 0.9}), ("smooth_grad", "SmoothGrad", {"samples": 8})):
+    drawn: dict[str, tuple[str, dict[str, Any]]] = {
+        "rise": ("RISE", {"error": 0.9}),
+        "smooth_grad": ("SmoothGrad", {"samples": 8}),
+    }
+    for name, (label, own) in drawn.items():
         for chosen in ("7", "predicted"):
             with recorded_errors() as errors:
                 explain(model, image, name, targets=7 if chosen == "7" else "predicted", **own)
