@@ -267,9 +267,7 @@ def test_names_in_other_scripts_are_drawn_as_text_without_a_warning(tmp_path):
     ("name", "says"), [("\u65e5\u672c", "\u65e5 \u672c drawn as boxes"), ("a\tb", "'.t' drawn as boxes")]
 )
 def test_letters_that_no_font_has_are_told_in_one_warning(tmp_path, monkeypatch, name, says):
-    monkeypatch.setattr(
-        "ibviz.figures.fonts._installed", lambda _: []
-    )  # a machine with no fonts but those of matplotlib
+    monkeypatch.setattr("ibviz.figures.fonts._installed", lambda _: [])  # none but those of matplotlib
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         drawn = panel(grey(3), {name: torch.rand(3, 2, 2), f"{name} 2": torch.rand(3, 2, 2)}, captions=[name] * 3)
