@@ -22,8 +22,8 @@ Point = TypeVar("Point", int, Tensor)
 class Refined(NamedTuple):
     """Curves on the whole grid, with straight lines where points were left out."""
 
-    scores: Float[Tensor, "2 b orders points"]
-    errors: Float[Tensor, "2 b orders"]  # bound of the error of each area, if the curve is monotone between its points
+    scores: Float[Tensor, "curves b orders points"]
+    errors: Float[Tensor, "curves b orders"]  # bound of the error of each area, if curves are monotone between points
     passes: int  # number of states that were scored
 
 
@@ -82,10 +82,10 @@ def middle(low: Point, high: Point, steps: int) -> Point:
 
 
 def _bounds(
-    scores: Float[Tensor, "2 b orders points"],
-    there: Bool[Tensor, "2 b orders points"],
+    scores: Float[Tensor, "curves b orders points"],
+    there: Bool[Tensor, "curves b orders points"],
     fractions: Float[Tensor, "b orders points"],
-) -> tuple[Float[Tensor, "2 b orders steps"], Int[Tensor, "2 b orders steps"]]:
+) -> tuple[Float[Tensor, "curves b orders steps"], Int[Tensor, "curves b orders steps"]]:
     """Return the bound of each interval at its first point, 0 elsewhere and between neighbours; and its last point."""
     following = _next_known(there)[..., 1:]
     low = torch.arange(following.shape[-1], device=following.device)
@@ -110,10 +110,10 @@ def _beyond(bounds: Float[Tensor, "*b steps"], tolerance: float) -> Float[Tensor
 
 
 def _joined_by_lines(
-    scores: Float[Tensor, "2 b orders points"],
-    there: Bool[Tensor, "2 b orders points"],
+    scores: Float[Tensor, "curves b orders points"],
+    there: Bool[Tensor, "curves b orders points"],
     fractions: Float[Tensor, "b orders points"],
-) -> Float[Tensor, "2 b orders points"]:
+) -> Float[Tensor, "curves b orders points"]:
     """Return the curves with the points on straight lines that were left out; areas by trapezoids stay the same."""
     after = _next_known(there)
     before = there.shape[-1] - 1 - _next_known(there.flip(-1)).flip(-1)

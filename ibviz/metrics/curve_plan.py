@@ -25,7 +25,7 @@ class CurvePlan(NamedTuple):
     cuts: Int[Tensor, " points"]  # both ends included
     read: slice  # points that belong to the curve; the others only give its two ends
     states: Int[Tensor, " states"]  # one flat index into `lookup` per distinct masked image
-    lookup: Int[Tensor, "2 b orders points"]  # position in `states`; deletion, then insertion
+    lookup: Int[Tensor, "curves b orders points"]  # position in `states`; deletion, then insertion
 
 
 def plan_curves(
@@ -46,6 +46,17 @@ def plan_curves(
     for start in range(0, len(values), at_once):
         ranks = _ranks(values[start : start + at_once], orders, protocol)
         yield _plan(start, ranks, cuts, read, shared=shared)
+
+
+def deletion_only(plan: CurvePlan) -> CurvePlan:
+    """Return a plan without the masked images of insertion.
+
+    >>> [plan] = plan_curves(torch.tensor([[0.1, 0.9]]), CurveProtocol(colour=(0, 0, 0), ties="group"))
+    >>> len(plan.states), len(deletion_only(plan).states)
+    (4, 3)
+    """
+    kept, lookup = plan.lookup[:1].unique(return_inverse=True)
+    return plan._replace(states=plan.states[kept], lookup=lookup)
 
 
 def even_cuts(cells: int, steps: int) -> list[int]:

@@ -22,8 +22,8 @@ class CurveScores(NamedTuple):
     """Curves of every tie order; deletion and insertion share their fractions."""
 
     fractions: Float[Tensor, "b orders points"]
-    scores: Float[Tensor, "2 b orders points"]
-    errors: Float[Tensor, "2 b orders"]  # bound of each area's error, from the steps that adaptive steps leave out
+    scores: Float[Tensor, "curves b orders points"]
+    errors: Float[Tensor, "curves b orders"]  # bound of each area's error, from the steps that adaptive steps leave out
     ends: Float[Tensor, "2 b"]  # image, baseline of deletion
     passes: int
 

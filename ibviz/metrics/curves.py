@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ibviz.metrics.curve_plan import CurvePlan, plan_curves
+from ibviz.metrics.curve_plan import CurvePlan, deletion_only, plan_curves
 from ibviz.metrics.curve_scores import CurveScores, score_curves
 from ibviz.metrics.grid import cell_areas, check_one_each, enlarged, finite, in_range, on_grid
 from ibviz.metrics.protocol import CurveProtocol
@@ -190,9 +190,11 @@ def _check(images: Images, cells: Maps) -> None:
 
 
 def _planned(cells: Maps, protocol: CurveProtocol, most: int | None) -> Iterator[tuple[CurvePlan, ...]]:
-    """Plan the curves of consecutive images; for LeRF, add the plan of the negated maps."""
-    directions = (cells, -cells) if protocol.second == "lerf" else (cells,)
-    return zip(*(plan_curves(values.flatten(1), protocol, most=most) for values in directions), strict=True)
+    """Plan the curves of consecutive images; for LeRF, deletion alone, of the maps and of the negated maps."""
+    plans = [plan_curves(values.flatten(1), protocol, most=most) for values in (cells, -cells)]
+    if protocol.second == "lerf":
+        return zip(*(map(deletion_only, own) for own in plans), strict=True)
+    return zip(plans[0])
 
 
 def _part(
@@ -202,12 +204,11 @@ def _part(
     start, count = plans[0].start, len(plans[0].ranks)
     cells = cells[start : start + count]
     grid = (cells.shape[1], cells.shape[2])
-    most, *least = [score_curves(score, images, plan, grid, protocol) for plan in plans]
+    curves, *least = [score_curves(score, images, plan, grid, protocol) for plan in plans]
     for lerf in least:
-        scores = torch.stack([most.scores[0], lerf.scores[0]])
-        errors = torch.stack([most.errors[0], lerf.errors[0]])
-        most = most._replace(scores=scores, errors=errors, passes=most.passes + lerf.passes)
-    return _summary(most, tie_report(cells), AREAS[protocol.area])
+        scores, errors = torch.cat([curves.scores, lerf.scores]), torch.cat([curves.errors, lerf.errors])
+        curves = curves._replace(scores=scores, errors=errors, passes=curves.passes + lerf.passes)
+    return _summary(curves, tie_report(cells), AREAS[protocol.area])
 
 
 def _joined(parts: Sequence[Any]) -> Any:

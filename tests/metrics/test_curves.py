@@ -420,6 +420,8 @@ def test_lerf_is_the_insertion_curve_backwards_and_abpc_is_srg():
     second = faithfulness(wavy, x, maps, protocol=protocol(None, second="lerf"))
     assert_close(second.insertion.scores, lerf.scores)
     assert second.forward_passes == planned_states(maps, (7, 5), protocol(None, second="lerf"))
+    both = 2 * (maps[0].numel() + 1) * len(maps)  # the points of two curves without ties; insertion is not scored
+    assert planned_states(maps, (7, 5), protocol(None, second="lerf", ties="index", steps=1000)) == both
     assert_close(abpc(found.deletion, least_first(found.insertion)), found.srg, atol=1e-6, rtol=0)
 
 
