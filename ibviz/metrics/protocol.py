@@ -30,8 +30,9 @@ def _steps(given: Any, check: Callable[[Any], "int | str"]) -> "int | str":
     """Return the number of steps or "adaptive"; one error for both in place of one for each."""
     try:
         return check(given)
-    except ValidationError:
-        raise ValueError(f"expected a whole number from 1 on, or {ADAPTIVE!r}; got {given!r}") from None
+    except ValidationError as error:
+        wanted = "expected a whole number from 1 on" if isinstance(given, str) else error.errors()[0]["msg"]
+        raise ValueError(f"{wanted}, or {ADAPTIVE!r}; got {given!r}") from None
 
 
 Steps = Annotated[Count | Literal["adaptive"], WrapValidator(_steps)]

@@ -246,7 +246,7 @@ def test_adaptive_steps_have_a_hash_of_their_own_and_a_tolerance_only_with_them(
     ("choices", "message"),
     [
         ({"steps": "adaptiv"}, "steps: expected a whole number from 1 on, or 'adaptive'; got 'adaptiv'"),
-        ({"steps": 0}, "steps: expected a whole number from 1 on, or 'adaptive'; got 0"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, or 'adaptive'; got 0"),
         ({"tolerance": 0}, "tolerance: Input should be greater than 0"),
         (
             {"steps": "adaptive", "ties": "group"},
