@@ -3,8 +3,8 @@
 usage: python evaluation/attention/prices.py DATA OUT [IMAGES]
 
 DATA is the half that was trained on, OUT the folder of `run.py`; OUT/prices.json gets one entry for each training, and
-those that are there are left alone. Judged are test images chosen by seed 0; maps point where a box does not fill the
-image.
+those that are there are left alone. Judged are test images chosen by seed 0; maps point where there is a box that does
+not fill the image.
 """
 
 import json
@@ -17,7 +17,7 @@ import torch
 import ibviz
 from ibviz.data import to_float
 from ibviz.data.config import DataConfig
-from ibviz.data.image_set import ImageSet, regions
+from ibviz.data.image_set import regions
 from ibviz.data.sources import load_images
 from ibviz.metrics import auroc, pointing_game
 from ibviz.models.classifier import IBClassifier
@@ -49,19 +49,17 @@ def measured(run: Path, data: Path, count: int) -> dict[str, Any]:
     with torch.inference_mode():
         maps = torch.cat([model.inspect(to_float(images.images[rows])).attention.mean for rows in parts])
     average = maps.mean(0).expand_as(maps)
+    masks = regions(images)
+    places = {} if masks is None else {"own": pointed(maps, masks), "average map": pointed(average, masks)}
     return {
         "n": count,
         "decided": decided,
         "attention_mean": rounded(maps),
         "attention_deviation": rounded(maps.flatten(1).std(1, correction=0)),
-        "own": pointed(maps, images),
-        "average map": pointed(average, images),
-    }
+    } | places
 
 
-def pointed(maps: torch.Tensor, images: ImageSet) -> dict[str, float]:
-    masks = regions(images)
-    assert masks is not None
+def pointed(maps: torch.Tensor, masks: torch.Tensor) -> dict[str, float]:
     some = masks.flatten(1).any(1) & ~masks.flatten(1).all(1)
     maps, masks = maps[some].clone(), masks[some]
     return {
