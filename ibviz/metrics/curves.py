@@ -191,10 +191,11 @@ def _check(images: Images, cells: Maps) -> None:
 
 def _planned(cells: Maps, protocol: CurveProtocol, most: int | None) -> Iterator[tuple[CurvePlan, ...]]:
     """Plan the curves of consecutive images; for LeRF, deletion alone, of the maps and of the negated maps."""
-    plans = [plan_curves(values.flatten(1), protocol, most=most) for values in (cells, -cells)]
-    if protocol.second == "lerf":
-        return zip(*(map(deletion_only, own) for own in plans), strict=True)
-    return zip(plans[0])
+    plans = plan_curves(cells.flatten(1), protocol, most=most)
+    if protocol.second != "lerf":
+        return zip(plans)
+    reversed_plans = plan_curves(-cells.flatten(1), protocol, most=most)
+    return zip(map(deletion_only, plans), map(deletion_only, reversed_plans), strict=True)
 
 
 def _part(

@@ -16,7 +16,7 @@ from ibviz.attribution.methods import predict
 from ibviz.benchmark.setup import fingerprint, versions
 from ibviz.data.image_set import to_float
 from ibviz.errors import InputError
-from ibviz.figures import panel
+from ibviz.figures import Panel, panel
 from ibviz.figures.settings import DEFAULT_TEMPLATE, find_template
 from ibviz.files import ensure_folder, remove_abandoned
 from ibviz.models.hooks import evaluating
@@ -171,9 +171,10 @@ def explain_files(
         shown = names[page]
         record = facts | {"images": list(shown), "files": {name: given.digests.get(name) for name in shown}}
         record |= {"errors": errors} if errors else {}
+        by_label = {label: own for (_, label), own in maps.items()}
         drawn = panel(
             images,
-            {label: own for (_, label), own in maps.items()},
+            by_label,
             captions=captions_of_classes(model, outputs, classes, shown),
             scales=shared_scales(list(maps)),
             from_least=without_zero(list(maps)),
@@ -183,12 +184,17 @@ def explain_files(
             record=record,
         )
         name = _page_name(shown, number, names)
-        stem = out / f"{_STEM}-{name}"
-        for suffix in (".png", ".pdf"):
-            drawn.save(stem.with_name(stem.name + suffix))
-        save_maps(out / f"maps-{name}.safetensors", {label: own for (_, label), own in maps.items()}, record)
-        written.append(stem.with_name(stem.name + ".png"))
+        written.append(_save(drawn, out, name))
+        save_maps(out / f"maps-{name}.safetensors", by_label, record)
     return written
+
+
+def _save(drawn: Panel, out: Path, name: str) -> Path:
+    """Write a panel as PNG and PDF with its sidecar; return the path of the PNG."""
+    pdf, png = (out / f"{_STEM}-{name}.{suffix}" for suffix in ("pdf", "png"))
+    drawn.save(png)
+    drawn.save(pdf)
+    return png
 
 
 def _page_name(shown: Sequence[str], number: int, names: Sequence[str]) -> str:
