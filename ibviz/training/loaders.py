@@ -1,10 +1,13 @@
 """Loaders that yield a split in batches: from the device, or read from disk ahead of time by workers."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from multiprocessing.context import BaseContext
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -49,6 +52,7 @@ class StreamLoader(NamedTuple):
             _Parts(self.images, parts),
             batch_size=None,
             num_workers=worker_count(),
+            multiprocessing_context=_context(),
             pin_memory=pinned,
             generator=torch.Generator(),  # otherwise it would draw from torch's global generator
         )
@@ -80,6 +84,20 @@ class _Parts(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         return self.images.read(self.parts[number])
+
+
+def _context() -> BaseContext | None:
+    """Context in which workers start: from a server beside the threads of a process group, else the platform's own.
+
+    Before Python 3.12 a forked worker waits for ever if a thread of the group, which runs outside of Python, holds the
+    lock of the interpreter's list of threads at that moment.
+    """
+    grouped = dist.is_available() and dist.is_initialized()
+    if not grouped or "forkserver" not in multiprocessing.get_all_start_methods():
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once for all workers, if no server runs yet
+    return context
 
 
 def worker_count() -> int:

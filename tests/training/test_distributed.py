@@ -1,8 +1,10 @@
 """Several processes, and several passes, train what one pass of one process trains."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ibviz.data.image_set import ImageSet
+from ibviz.data.image_stream import ImageStream
+from ibviz.data.listing import Listing, Part, Sample
+from ibviz.data.objects import View
 from ibviz.errors import InputError
 from ibviz.files import read_rows
 from ibviz.models.checkpoint import read_tensors
@@ -24,7 +29,7 @@ from ibviz.settings import read_toml
 from ibviz.training import loop
 from ibviz.training.check import check_training_images
 from ibviz.training.distributed import BatchShard, WholeBatchDropout, WholeBatchNorm, batch_shards
-from ibviz.training.loaders import DeviceLoader
+from ibviz.training.loaders import DeviceLoader, make_loader
 from ibviz.training.recipe import Recipe, TrainingConfig
 from ibviz.training.run import start
 
@@ -91,6 +96,28 @@ def test_two_processes_end_with_the_weights_of_one_and_know_of_each_others_broke
         numbers = {key: value for key, value in one.items() if key not in words}
         assert {key: two[key] for key in numbers} == pytest.approx(numbers, rel=1e-4)
         assert two.keys() == one.keys()
+
+
+def samples_of_readers(rows: torch.Tensor) -> Iterator[Sample]:
+    """Images whose colour is the number of the process that started their reader."""
+    return (Sample(partial(Image.new, "RGB", (8, 8), tuple(os.getppid().to_bytes(3, "big")))) for _ in rows)
+
+
+def read_in_a_group(meeting: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
+    labels = torch.zeros(2, dtype=torch.long)
+    listing = Listing(labels, ("a",), ("0.png", "1.png"), samples_of_readers)
+    images = ImageStream(Part(listing, torch.arange(2)), View(8))
+    ((pixels, _),) = make_loader(images, torch.device("cpu")).batches([torch.arange(2)])
+    assert int.from_bytes(bytes(pixels[0, :, 0, 0].tolist()), "big") != os.getpid()
+    torch.distributed.destroy_process_group()
+
+
+def test_readers_are_not_forked_from_a_process_with_the_threads_of_a_group(tmp_path):
+    child = multiprocessing.get_context("spawn").Process(target=read_in_a_group, args=(tmp_path / "meeting",))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
 
 
 def state(run: Path) -> dict[str, torch.Tensor]:
