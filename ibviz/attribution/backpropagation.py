@@ -93,7 +93,7 @@ def lrp(model: nn.Module, images: Images, targets: Labels) -> Maps:
 def guided_gradient(model: nn.Module, images: Images, targets: Labels) -> Images:
     """Return the gradient with respect to every pixel and colour, with its negative part removed at every ReLU."""
     with in_full_precision(images.device), differentiable(images) as inputs:
-        run = record_pass(model, inputs)
+        run = record_pass(model, inputs, values=False)
         refuse_operations("guided_backprop", operations_hiding_relus(run), "choose saliency or smooth_grad")
         relus = {place for place in steps_reached(run) if _is_relu(run.steps[place])}
         if not relus:
@@ -132,7 +132,7 @@ def _rescaled_pool(step: RecordedStep, baseline: RecordedStep, behind: Tensor) -
 
 
 def _is_zero_at_zero(step: RecordedStep) -> bool:
-    return step.name in MAX_POOLS or not step.compute(torch.zeros_like(step.before)).any()
+    return step.name in MAX_POOLS or not step.value_at(0.0).any()
 
 
 def _output_over_input(place: int, step: RecordedStep, behind: Tensor, before: Tensor) -> Tensor:  # noqa: ARG001 - a rule's signature
@@ -150,8 +150,8 @@ def _is_relu(step: RecordedStep) -> bool:
     """Return True if a step maps negative numbers to 0 and small positive ones to themselves, as ReLU and ReLU6."""
     if step.name in MAX_POOLS:
         return False
-    negative, small = (torch.full_like(step.before, number) for number in (-1.0, 2**-7))
-    return not step.compute(negative).any() and bool((step.compute(small) == small).all())
+    small = 2**-7
+    return not step.value_at(-1.0).any() and bool((step.value_at(small) == small).all())
 
 
 def _guided(relus: set[int], place: int, step: RecordedStep, behind: Tensor, before: Tensor) -> Tensor:  # noqa: ARG001

@@ -46,6 +46,11 @@ class RecordedStep(NamedTuple):
         result = self.compute(self.before)
         return result[0] if self.name in MAX_POOLS else result
 
+    def value_at(self, number: float) -> Tensor:
+        """Return the results of an activation, at least one for each channel, where its input is `number`."""
+        shape = [size if axis == 1 else 1 for axis, size in enumerate(self.before.shape)]
+        return self.compute(self.before.new_full(shape, number))
+
 
 class Pass(NamedTuple):
     """A recorded pass of images through a network, from which modified gradients are computed."""
@@ -66,8 +71,9 @@ Rule = Callable[[int, RecordedStep, Tensor, Tensor], Tensor]
 class _Recorder(TorchDispatchMode):
     """Records the steps of a pass, and the operations that mix values with and without a gradient of the images."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: Images, values: bool) -> None:
         super().__init__()
+        self._values = values
         self.steps: list[RecordedStep] = []
         self.places: dict[tuple[int, str], int] = {}
         self.unseen: set[str] = set()
@@ -80,7 +86,8 @@ class _Recorder(TorchDispatchMode):
         if name in ACTIVATIONS | MAX_POOLS and len(used) == 1 and args and used[0] is args[0]:
             for node_number in (number, number - 1):  # a copy of an overwritten tensor may take a number in between
                 self.places.setdefault((node_number, _plain(name)), len(self.steps))
-            self.steps.append(RecordedStep(name, _out_of_place(func, args[1:], kwargs or {}), args[0].clone()))
+            before = args[0].clone() if self._values else args[0].new_zeros(()).expand(args[0].shape)
+            self.steps.append(RecordedStep(name, _out_of_place(func, args[1:], kwargs or {}), before))
         if len({tensor.requires_grad for tensor in used}) == 2:
             self.unseen.add(name)
         result = func(*args, **(kwargs or {}))
@@ -89,8 +96,8 @@ class _Recorder(TorchDispatchMode):
         return result
 
 
-def record_pass(network: nn.Module, images: Images) -> Pass:
-    """Run a network on images that require gradients and record its steps."""
+def record_pass(network: nn.Module, images: Images, *, values: bool = True) -> Pass:
+    """Run a network on images that require gradients and record its steps; without `values` their inputs are zeros."""
     normalized = [images]
 
     def keep(output: Tensor) -> Tensor:
@@ -98,7 +105,7 @@ def record_pass(network: nn.Module, images: Images) -> Pass:
         return output
 
     first = next((module for module in network.modules() if isinstance(module, Normalize)), nn.Identity())
-    with _Recorder(images) as seen, replaced_output(first, keep):
+    with _Recorder(images, values) as seen, replaced_output(first, keep):
         output = network(images)
     if output.grad_fn is None:
         raise RuntimeError("the output does not require grad")
