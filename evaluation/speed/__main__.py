@@ -32,7 +32,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="begin no case after so many minutes")
-    parser.add_argument("--images", type=int, default=10_000, help="the most of growth/images; default: %(default)s")
+    parser.add_argument("--images", type=int, default=7_000, help="the most of growth/images; default: %(default)s")
     asked = parser.parse_args(given)
     try:
         device = torch.device(asked.device)

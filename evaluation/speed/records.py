@@ -60,7 +60,7 @@ class Settings(NamedTuple):
     """What the command line chooses for every case."""
 
     device: torch.device = torch.device("cpu")
-    images: int = 10_000  # the most images of a growth case
+    images: int = 7_000  # the most images of a growth case
     least_rounds: int = 3
     seconds: float = 1.0  # a fast contestant of ours goes on until it has run for so long
 

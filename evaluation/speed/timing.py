@@ -12,7 +12,7 @@ import torch
 from evaluation.speed.records import Case, Contestant, Row, Run, Settings
 
 MOST_ROUNDS = 50
-LONG = 10.0  # seconds; two rounds are enough if one takes longer
+LONG = 6.0  # seconds; two rounds are enough if one takes longer
 
 
 def seconds(run: Run, device: torch.device) -> float:

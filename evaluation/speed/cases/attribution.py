@@ -21,9 +21,9 @@ DRAWS: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 8, "sampling": "plain"},
     "var_grad": {"samples": 8},
     "gradient_shap": {"samples": 8, "sampling": "plain"},
-    "rise": {"masks": 32, "sampling": "plain"},
-    "lime": {"samples": 32, "sampling": "plain", "segments": 16},
-    "kernel_shap": {"samples": 32, "sampling": "plain", "segments": 16},
+    "rise": {"masks": 16, "sampling": "plain"},
+    "lime": {"samples": 16, "sampling": "plain", "segments": 16},
+    "kernel_shap": {"samples": 16, "sampling": "plain", "segments": 16},
     "feature_ablation": {"segments": 16},
 }
 MANY_PASSES = ("score_cam", "ablation_cam")

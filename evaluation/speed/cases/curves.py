@@ -21,7 +21,7 @@ from ibviz.metrics import CurveProtocol, faithfulness, planned_states, scorer
 from ibviz.models.loading import WrappedClassifier
 
 STEPS = 32
-COUNTS = {"resnet20": 64, "mobilenet_v2": 4, "resnet50": 1}
+COUNTS = {"resnet20": 32, "mobilenet_v2": 4, "resnet50": 1}
 GRIDS = {"resnet20": 8, "mobilenet_v2": 7, "resnet50": 7}
 
 

@@ -1,6 +1,6 @@
 """IBA for a batch at once against the published loop over images (Schulz 2020).
 
-The loop repeats each image for its ten draws of noise, and runs and differentiates the whole network in each of ten
+The loop repeats each image for its ten draws of noise, and runs and differentiates the whole network in each of the
 steps.
 """
 
@@ -16,8 +16,8 @@ from evaluation.speed.records import Case, Contestant, Row, Settings
 from evaluation.speed.timing import raced
 from ibviz.attribution.information import FeatureStatistics, feature_statistics, iba, information, noise_share
 
-STEPS, DRAWS, CLASSES = 10, 10, 10
-LAYERS = {"wrn10_2": ("network.stem", 32, 16), "resnet50": ("layer2", 224, 2)}  # with the side and number of images
+STEPS, DRAWS, CLASSES = 5, 10, 10
+LAYERS = {"wrn10_2": ("network.stem", 32, 8), "resnet50": ("layer2", 224, 2)}  # with the side and number of images
 
 
 def one_by_one(model: nn.Module, images: Tensor, targets: Tensor, layer: str, known: FeatureStatistics) -> Tensor:
@@ -63,7 +63,9 @@ def compare(network: str, case: Case, settings: Settings) -> list[Row]:
     with torch.no_grad():
         known = feature_statistics(model, images, layer=layer)
     contestants = [
-        Contestant("ibviz", "ours", lambda: iba(model, images, targets, layer=layer, statistics=known), count),
+        Contestant(
+            "ibviz", "ours", lambda: iba(model, images, targets, layer=layer, statistics=known, steps=STEPS), count
+        ),
         Contestant("IBA as published", "rival", lambda: one_by_one(model, images, targets, layer, known), count),
         Contestant("one forward pass", "limit", torch.no_grad()(lambda: model(images)), count),
     ]

@@ -16,7 +16,7 @@ from evaluation.speed.timing import raced
 from ibviz.metrics import Faithfulness, planned_states
 
 PRODUCT = 2048
-COUNTS = {"resnet50": 2, "mobilenet_v2": 8}
+COUNTS = {"resnet50": 1, "mobilenet_v2": 4}
 AREAS = {"deletion": "deletion_auc", "insertion": "insertion_auc", "SRG": "srg"}
 
 
