@@ -34,13 +34,13 @@ METHODS: dict[str, tuple[str, Callable[[IBClassifier], dict[str, Any]]]] = {  # 
 def main(halves: Path, tuned: Path, out: Path, count: int) -> None:
     chosen_on = overlapping(tuned, halves / "tuning", count)
     runs = sorted(path.parent for path in (out / "runs").glob(f"attention_price={PRICE},*/model.safetensors"))
-    found = [overlapping(run, halves / "reported", count) for run in runs]
+    measured = [overlapping(run, halves / "reported", count) for run in runs]
     print("| map | MaxBoxAcc, each training | with the best thresholds of the reported half |\n| --- | --- | --- |")
     for name in METHODS:
-        judged = [max_box_acc(one[name], chosen_on[name]) for one in found]
+        judged = [max_box_acc(training[name], chosen_on[name]) for training in measured]
         cells = (
             [f"{value:.3f}" for value in values]
-            for values in ([one.accuracy for one in judged], [one.oracle for one in judged])
+            for values in ([score.accuracy for score in judged], [score.oracle for score in judged])
         )
         print(f"| {name} | " + " | ".join(", ".join(some) for some in cells) + " |")
     print(f"\n{count} test images of each half; mean over overlaps of 0.3, 0.5 and 0.7.")
@@ -54,15 +54,15 @@ def overlapping(run: Path, data: Path, count: int) -> dict[str, Overlaps]:
     images = load_images(DataConfig(source="parquet", image_size=side), "test", data, count=count)
     assert images.boxes is not None
     boxes = [box[None] if box.isfinite().all() else box.new_zeros(0, 4) for box in images.boxes]
-    found = {}
+    by_method = {}
     for name, (method, options) in METHODS.items():
         maps: list[Maps] = []
         for pixels in images.images.split(BATCH):
             given = ibviz.explain(model, to_float(pixels), method, **options(model))
             assert isinstance(given, torch.Tensor)
             maps.append(given)
-        found[name] = overlaps(torch.cat(maps), boxes, (side, side))
-    return found
+        by_method[name] = overlaps(torch.cat(maps), boxes, (side, side))
+    return by_method
 
 
 if __name__ == "__main__":

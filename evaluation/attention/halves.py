@@ -32,7 +32,9 @@ def cut(data: Path, out: Path) -> None:
 def renumbered(table: pa.Table) -> pa.Table:
     """Labels and categories of objects by their place among the classes of a half."""
     labels = pa.array([label // 2 for label in table["label"].to_pylist()], pa.int64())
-    objects = [{**one, "category": [number // 2 for number in one["category"]]} for one in table["objects"].to_pylist()]
+    objects = [
+        {**boxes, "category": [number // 2 for number in boxes["category"]]} for boxes in table["objects"].to_pylist()
+    ]
     columns = {
         "image": table["image"],
         "label": labels,

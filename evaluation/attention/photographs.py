@@ -27,7 +27,9 @@ SEED, COUNT, COLUMNS = 0, 12, 6
 
 
 def main(photos: Path, out: Path) -> None:
-    free = [one for one in json.loads((photos / "annotations.json").read_text())["images"] if one["licence"] in FREE]
+    free = [
+        image for image in json.loads((photos / "annotations.json").read_text())["images"] if image["licence"] in FREE
+    ]
     order = torch.randperm(len(free), generator=torch.Generator().manual_seed(SEED)).tolist()
     chosen = [free[place] for place in order[:COUNT]]
     model = ibviz.load("photos")

@@ -68,12 +68,26 @@ def by_price(prices: dict[str, Any]) -> str:
     head += ["mean attention", "AUROC", "AUROC, average map", "pointing game"]
     lines = [f"{count} test images of each training; mean (lowest to highest) over trainings.\n"]
     lines += [row(head), row(["---"] * len(head))]
-    for price, found in grouped(prices).items():
-        accuracy = [spread([one["decided"][kind]["accuracy"] for one in found]) for kind in REPLACEMENTS]
-        nats = [np.mean([one["decided"][kind]["cross_entropy"] for one in found]) for kind in ("own", "mean", "other")]
-        rest = [[one["attention_mean"] for one in found], [one["own"]["auroc"] for one in found]]
-        rest += [[one["average map"]["auroc"] for one in found], [one["own"]["pointing_game"] for one in found]]
-        cells = [f"{price:g} (n = {len(found)})", *accuracy, " / ".join(f"{x:.2f}" for x in nats), *map(spread, rest)]
+    for price, trainings in grouped(prices).items():
+        accuracy = [spread([training["decided"][kind]["accuracy"] for training in trainings]) for kind in REPLACEMENTS]
+        nats = [
+            np.mean([training["decided"][kind]["cross_entropy"] for training in trainings])
+            for kind in ("own", "mean", "other")
+        ]
+        rest = [
+            [training["attention_mean"] for training in trainings],
+            [training["own"]["auroc"] for training in trainings],
+        ]
+        rest += [
+            [training["average map"]["auroc"] for training in trainings],
+            [training["own"]["pointing_game"] for training in trainings],
+        ]
+        cells = [
+            f"{price:g} (n = {len(trainings)})",
+            *accuracy,
+            " / ".join(f"{x:.2f}" for x in nats),
+            *map(spread, rest),
+        ]
         lines.append(row(cells))
     return "\n".join(lines)
 
@@ -108,8 +122,8 @@ def columns(rows: Frame, method: str, metric: str) -> np.ndarray:
 def interval(values: np.ndarray) -> str:
     """Return a mean with its interval over images and trainings."""
     values = values[~np.isnan(values).any(1)]
-    found = estimates(values[:, :, None])
-    mean, low, high = (float(part[0]) for part in found[:3])
+    estimated = estimates(values[:, :, None])
+    mean, low, high = (float(part[0]) for part in estimated[:3])
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
@@ -126,15 +140,15 @@ def draw(prices: dict[str, Any]) -> Figure:
     """Accuracy with each map in the attention's place, and AUROC, over the price; a point for each training."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    found = grouped(prices)
+    trainings = grouped(prices)
     for kind in ("own", "average", "other", "mean"):
         line(
             left,
             REPLACEMENTS[kind],
-            {price: [one["decided"][kind]["accuracy"] for one in some] for price, some in found.items()},
+            {price: [training["decided"][kind]["accuracy"] for training in some] for price, some in trainings.items()},
         )
     for name, label in (("own", "attention"), ("average map", "average map")):
-        line(right, label, {price: [one[name]["auroc"] for one in some] for price, some in found.items()})
+        line(right, label, {price: [training[name]["auroc"] for training in some] for price, some in trainings.items()})
     left.set(xlabel="price of open attention (nats)", ylabel="accuracy")
     right.set(xlabel="price of open attention (nats)", ylabel="AUROC of pixels in the box")
     for axes in (left, right):
