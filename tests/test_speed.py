@@ -23,7 +23,7 @@ from evaluation.speed.catalogue import CASES
 from evaluation.speed.command import FILE, begin, read, rows_of, run_cases, select
 from evaluation.speed.figure import draw
 from evaluation.speed.growth.catalogue import grow
-from evaluation.speed.growth.child import Cost
+from evaluation.speed.growth.child import Cost, in_child
 from evaluation.speed.networks import drawn
 from evaluation.speed.powers import beyond_first, exponent
 from evaluation.speed.records import Case, Contestant, Row, Settings
@@ -211,12 +211,18 @@ def grown(monkeypatch, name, seconds_of, memory_of):
 
 def test_growth_is_linear_in_images_and_flat_in_memory_where_it_is(monkeypatch):
     rows = grown(monkeypatch, "images", lambda size: 2 + 0.003 * size, lambda size: 900.0)
-    assert [row.size for row in rows] == [100, 500, 1000, 2000, 4000, 7000, 10_000]
+    assert [row.size for row in rows] == [100, 1000, 2500, 4000, 5500, 7000, 10_000]
     time, memory = exponents("images", rows)
     assert time is not None
     assert memory is not None
     assert time.value == pytest.approx(1.0)
     assert memory.value == pytest.approx(0.0)
+
+
+def test_memory_of_curves_does_not_grow_with_their_steps():
+    """Small tensors kept between large ones once scattered the heap, by a third of a MiB for each pass."""
+    few, many = (in_child("curves", images=64, steps=steps).memory for steps in (16, 512))
+    assert many < few + 60
 
 
 def test_the_error_of_a_map_ignores_its_mean_and_the_cost_ignores_the_count():

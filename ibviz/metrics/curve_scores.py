@@ -44,12 +44,13 @@ def score_curves(score: Score, images: Images, plan: CurvePlan, grid: Grid, prot
     fill = _curve_masker(images[plan.start : plan.start + len(plan.ranks)], protocol)
 
     def scored(states: Int[Tensor, " n"]) -> Scores:
-        parts = []
-        for batch in states.split(protocol.batch_size or STATES_AT_ONCE):
+        values = torch.empty(len(states), device=images.device)  # kept small tensors would scatter the heap
+        at_once = protocol.batch_size or STATES_AT_ONCE
+        for batch, place in zip(states.split(at_once), values.split(at_once), strict=True):
             cells, inserting, rows = kept_cells(plan, batch)
             masked = fill(rows, paint(cells.unflatten(1, grid), size), inserting)
-            parts.append(score(masked, rows + plan.start).float().clone())  # clone: a view would keep its batch alive
-        return torch.cat(parts)
+            place.copy_(score(masked, rows + plan.start).view_as(place))
+        return values
 
     if protocol.steps == ADAPTIVE:
         scores, errors, passes = refined(scored, plan, fractions, protocol.tolerance)

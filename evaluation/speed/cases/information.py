@@ -17,7 +17,7 @@ from evaluation.speed.timing import raced
 from ibviz.attribution.information import FeatureStatistics, feature_statistics, iba, information, noise_share
 
 STEPS, DRAWS, CLASSES = 5, 10, 10
-LAYERS = {"wrn10_2": ("network.stem", 32, 8), "resnet50": ("layer2", 224, 2)}  # with the side and number of images
+LAYERS = {"wrn10_2": ("network.stem", 32, 8), "resnet50": ("layer2", 224, 1)}  # with the side and number of images
 
 
 def one_by_one(model: nn.Module, images: Tensor, targets: Tensor, layer: str, known: FeatureStatistics) -> Tensor:

@@ -16,6 +16,7 @@ from evaluation.speed.timing import raced
 from ibviz.metrics import Faithfulness, planned_states
 
 PRODUCT = 2048
+STEPS = 16
 COUNTS = {"resnet50": 1, "mobilenet_v2": 4}
 AREAS = {"deletion": "deletion_auc", "insertion": "insertion_auc", "SRG": "srg"}
 
@@ -46,7 +47,7 @@ def with_photographs(given: Scene) -> Scene:
 
 def compare(network: str, case: Case, settings: Settings) -> list[Row]:
     """Time both precisions, each at its own best batch and format, and say how far the mean areas moved."""
-    plain, low = in_cells(), in_cells(precision="bfloat16")
+    plain, low = in_cells(steps=STEPS), in_cells(steps=STEPS, precision="bfloat16")
     scenes = {
         precision: with_photographs(scene(network, settings.device, COUNTS[network], precision))
         for precision in ("float32", "bfloat16")

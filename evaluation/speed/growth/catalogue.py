@@ -30,13 +30,13 @@ class Growth(NamedTuple):
 
 
 GROWTH = {
-    "images": Growth("suite", "images", (100, 500, 1000, 2000, 4000, 7000, 10_000, 30_000, 100_000), 1, 0),
-    "methods": Growth("suite", "methods", (2, 6, 12, 18, 24, 36, 48), 1, None),
+    "images": Growth("suite", "images", (100, 1000, 2500, 4000, 5500, 7000, 10_000, 30_000, 100_000), 1, 0),
+    "methods": Growth("suite", "methods", (2, 16, 32, 48, 64), 1, None),
     "classes": Growth("suite", "classes", (10, 100, 1000, 21_841), 0, 0, beyond_first=False),
-    "steps": Growth("curves", "steps", (16, 32, 64, 128, 192, 256), 1, 0),
+    "steps": Growth("curves", "steps", (32, 128, 256, 384, 512), 1, 0),
     "pixels": Growth("curves", "pixels", (32**2, 64**2, 96**2, 128**2, 192**2, 256**2), 1, None),
     "cells": Growth("curves", "grid", (8, 16, 32, 64), 0, 0, beyond_first=False),
-    "anchors": Growth("anchors", "count", (5, 20, 40, 80, 160, 320), 1, None),
+    "anchors": Growth("anchors", "count", (5, 80, 160, 240, 320), 1, None),
     "report": Growth("report", "images", (100, 250, 500, 1000, 1500, 2000), 1, None),
 }
 
@@ -57,7 +57,7 @@ def processes(case: Case, settings: Settings) -> list[Row]:
     rows = []
     for count in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            given = json.dumps({"images": min(5000, settings.images), "out": f"{folder}/result"})
+            given = json.dumps({"images": min(3000, settings.images), "out": f"{folder}/result"})
             launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
             command = [sys.executable, *launch, "evaluation.speed.growth.child", "suite", given]
             begun = time.perf_counter()
