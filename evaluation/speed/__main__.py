@@ -3,7 +3,8 @@
     python -m evaluation.speed --out DIR [--device cuda] [--budget MINUTES] [--images 100000] [CASE ...]
 
 A CASE is a name or a group, such as `curves/resnet50/limit`, `curves` or `growth`; without one, everything runs but
-`training/memory`. DIR gets race.json, table.md and figure.png. Cases that have rows in race.json are not run again.
+`compiled` and `training/memory`. DIR gets race.json, table.md and figure.png. Cases that have rows in race.json are not
+run again.
 Rivals that are not installed are left out (`pip install 'ibviz[peers]'`; `torchray`, for non-commercial use, is extra).
 The variable IBVIZ_SHARED may name a folder with published weights and photographs; random ones cost the same.
 """

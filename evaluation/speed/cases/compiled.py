@@ -35,4 +35,4 @@ def compare(network: str, case: Case, settings: Settings) -> list[Row]:
     return [replace(fast, note=f"{spent:.0f} s to compile, {paid}"), plain]
 
 
-CASES = [Case(f"compiled/{network}", partial(compare, network)) for network in COUNTS]
+CASES = [Case(f"compiled/{network}", partial(compare, network), by_name_only=True) for network in COUNTS]
