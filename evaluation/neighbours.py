@@ -30,10 +30,10 @@ from ibviz.progress import progress
 from ibviz.reading import read_json, validated
 
 RECIPE = '[data]\nsource = "digits"\n[training]\nepochs = 1\n'
-WAITING = {  # what the variables of OpenMP say; the first is what libgomp does unless it is told
+WAITING: dict[str, dict[str, str]] = {  # variables of OpenMP; the first is what libgomp does unless it is told
     "spin 300,000 times": {"GOMP_SPINCOUNT": "300000"},
     "spin 1,000 times": {"GOMP_SPINCOUNT": "1000"},
-    "sleep at once": {"GOMP_SPINCOUNT": "0"},
+    "as ibviz chooses": {},
 }
 NEIGHBOURS = (0, 1, 2)
 
