@@ -172,7 +172,8 @@ def warning_of(mean: float, deviation: float) -> str | None:
     if mean < _EDGE:
         return (
             f"the attention is shut, its mean {mean:.4f}: lower attention_price under [objective] or let it rise "
-            "later (attention_warmup), or start with more of it open (open_at_start under [model])"
+            "later (attention_warmup), or start with more of it open (open_at_start under [model]); batch norm that "
+            'trains behind the gate undoes a factor on all maps: there only gate = "noise" makes closing cost anything'
         )
     if mean > 1 - _EDGE:
         return (
@@ -182,7 +183,7 @@ def warning_of(mean: float, deviation: float) -> str | None:
     if deviation < _EDGE:
         return (
             f"the attention is flat, its deviation within images {deviation:.4f}: use a gate that the network "
-            'cannot undo (gate = "mul" under [model]) with a price (attention_price under [objective]), or let '
-            "the head learn faster (head_lr under [training])"
+            'cannot undo (gate = "mul" under [model], or "noise" if batch norm behind it trains) with a price '
+            "(attention_price under [objective]), or let the head learn faster (head_lr under [training])"
         )
     return None
