@@ -286,7 +286,7 @@ def test_the_figure_has_a_panel_for_each_part(tmp_path, monkeypatch):
     draw(example(), list(CASES), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "rise: error against time" in titles
-    assert "time 1.00, dashed MiB 0.00" in titles
+    assert "time 1.00\ndashed: MiB 0.00" in titles
     assert len(titles) == 3
 
 

@@ -125,7 +125,7 @@ def _draw_growth(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     told = (f"{fit.value:.2f}" if fit else "-" for fit in (time, memory))
-    axes.set_title("time {}, dashed MiB {}".format(*told), loc="left", fontsize=5.5)
+    axes.set_title("time {}\ndashed: MiB {}".format(*told), loc="left", fontsize=5.5)
     other = axes.twinx()
     other.plot(
         sizes, [row.memory or float("nan") for row in rows], "s--", color=COLOURS[1], markersize=2.5, linewidth=0.8
