@@ -8,6 +8,9 @@
 | noise | a·f + (1 - a)·e, with e normal with the channel's mean and deviation | amortised IBA (Schulz 2020) |
 
 In `eval()` there is no noise, and the gate "noise" equals the gate "mean".
+
+Batch norm that trains behind the gate divides a factor common to all maps out again. There, a price on open attention
+has no effect with "mul" and "mean", and "noise" is the gate to take (evaluation/results/attention).
 """
 
 from collections.abc import Callable
