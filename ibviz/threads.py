@@ -1,7 +1,7 @@
 """Decision, before torch loads, how long the threads of OpenMP spin while they wait for each other.
 
-Alone, a long spin is fastest. Beside processes that need the cores, waiting threads take them from those they wait for
-(measured in evaluation/results/neighbours). The choice changes seconds and no result.
+Alone, a long spin can be fastest. Beside processes that need the cores, waiting threads take them from those they wait
+for (measured in evaluation/results/neighbours). The choice changes seconds and no result.
 """
 
 import os

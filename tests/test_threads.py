@@ -36,7 +36,6 @@ def test_without_the_kernels_file_nothing_is_set(tmp_path):
     assert environment == {}
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/loadavg"), reason="no /proc/loadavg")
 def test_the_command_line_chooses_before_torch_is_loaded():
     script = (
         "import sys, ibviz.threads, ibviz.__main__ as program\n"

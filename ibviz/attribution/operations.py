@@ -40,6 +40,7 @@ class RecordedStep(NamedTuple):
     name: str
     compute: Callable[[Tensor], Any]
     before: Tensor
+    alone: bool  # no other tensor takes part, such as the slopes of a PReLU
 
     def after(self) -> Tensor:
         """Return the operation's result; for a max pool the maxima without their places."""
@@ -47,9 +48,8 @@ class RecordedStep(NamedTuple):
         return result[0] if self.name in MAX_POOLS else result
 
     def value_at(self, number: float) -> Tensor:
-        """Return the results of an activation, at least one for each channel, where its input is `number`."""
-        shape = [size if axis == 1 else 1 for axis, size in enumerate(self.before.shape)]
-        return self.compute(self.before.new_full(shape, number))
+        """Return the results of an activation where its input is `number`; a single one if it takes no other tensor."""
+        return self.compute(self.before.new_full((1,) if self.alone else self.before.shape, number))
 
 
 class Pass(NamedTuple):
@@ -87,7 +87,8 @@ class _Recorder(TorchDispatchMode):
             for node_number in (number, number - 1):  # a copy of an overwritten tensor may take a number in between
                 self.places.setdefault((node_number, _plain(name)), len(self.steps))
             before = args[0].clone() if self._values else args[0].new_zeros(()).expand(args[0].shape)
-            self.steps.append(RecordedStep(name, _out_of_place(func, args[1:], kwargs or {}), before))
+            compute = _out_of_place(func, args[1:], kwargs or {})
+            self.steps.append(RecordedStep(name, compute, before, alone=len(tensors) == 1))
         if len({tensor.requires_grad for tensor in used}) == 2:
             self.unseen.add(name)
         result = func(*args, **(kwargs or {}))

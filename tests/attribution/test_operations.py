@@ -73,6 +73,8 @@ RELUS: dict[str, Callable[[Tensor], Tensor]] = {
     "method": lambda features: features.relu(),
     "clamp": lambda features: features.clamp(min=0),
     "clamp_min": lambda features: features.clamp_min(0),
+    "clamp by a tensor": lambda features: features.clamp(min=torch.zeros_like(features)),
+    "clamp_ by a tensor": lambda features: features.clone().clamp_(min=torch.zeros_like(features)),
     "threshold": lambda features: F.threshold(features, 0.0, 0.0),
     "hardtanh": lambda features: F.hardtanh(features, 0.0, 100.0),
     "leaky": lambda features: F.leaky_relu(features, 0.0),
