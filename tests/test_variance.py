@@ -161,7 +161,7 @@ def test_the_bound_on_a_tail_is_never_below_it_nor_far_above():
                 continue
             least = beyond[0]
             exact = 2 * chances[sums >= least].sum()
-            bound = tail_bound(np.array([least / np.sqrt((numbers**2).sum())]))[0]
+            bound = tail_bound(float(least / np.sqrt((numbers**2).sum())))
             assert exact <= bound
             assert n == 20 or bound <= 12 * exact
 
@@ -169,7 +169,7 @@ def test_the_bound_on_a_tail_is_never_below_it_nor_far_above():
 def test_where_no_draw_is_as_far_off_p_is_the_bound():
     values = np.stack([drawn(50) * 0.1 + 1, np.zeros(50), drawn(50, seed=2)], axis=1)
     found, difference = sign_flip(values), values[:, 0]
-    expected = tail_bound(np.array([difference.sum() / np.sqrt((difference**2).sum())]))[0]
+    expected = tail_bound(float(difference.sum() / np.sqrt((difference**2).sum())))
     assert found.p[0, 1] == pytest.approx(expected)
     assert found.at_most[0, 1]
     assert found.p[0, 1] < 1 / (FLIPS + 1)

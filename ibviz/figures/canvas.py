@@ -2,8 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import QuadMesh
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
 from ibviz.figures.drawing import (
@@ -75,6 +78,8 @@ def draw_bar(canvas: Canvas, corner: Corner, height: float, row: PanelRow) -> No
     shown = ScalarMappable(scale.norm, printed(scale.colours, canvas.look.opacity(scale)))
     bar = canvas.figure.colorbar(shown, cax=axes, spacing="uniform", extend=scale.extend)
     high = height * 72
+    if bar.solids is not None and bar.solids.get_rasterized():
+        _draw_as_image(bar, bar.solids)
     bar.set_ticks(scale.ticks, labels=thinned(scale.labels, max(2, int(high / (small * LEADING)))))
     axes.tick_params(length=1.5 * unit, width=0.4 * unit, pad=unit)
     bar.minorticks_off()
@@ -84,6 +89,14 @@ def draw_bar(canvas: Canvas, corner: Corner, height: float, row: PanelRow) -> No
     if row.content.anchors is None or high / len(ends) < small:  # keep the labels off the bars above and below
         ends[0].set_verticalalignment("baseline")
         ends[-1].set_verticalalignment("top")
+
+
+def _draw_as_image(bar: Colorbar, solids: QuadMesh) -> None:
+    """Draw the colours of a smooth bar as one small image; matplotlib would rasterise a whole page for each bar."""
+    low, high = bar.ax.get_ylim()
+    colours = bar.cmap(bar.norm(np.linspace(low, high, bar.cmap.N)[:, None]))
+    bar.ax.imshow(colours, origin="lower", extent=(0, 1, low, high), aspect="auto")
+    solids.remove()
 
 
 def _mark_contours(axes: Axes, scale: Scale, canvas: Canvas) -> None:
