@@ -219,6 +219,16 @@ def test_growth_is_linear_in_images_and_flat_in_memory_where_it_is(monkeypatch):
     assert memory.value == pytest.approx(0.0)
 
 
+def test_the_least_of_several_rounds_counts(monkeypatch):
+    """A busy minute makes every second process slower."""
+    calls = iter(range(100))
+    rows = grown(monkeypatch, "steps", lambda size: (1 + size) * (1 + next(calls) % 2), lambda size: 900.0)
+    assert [len(row.seconds) for row in rows] == [2] * 5
+    time, _ = exponents("steps", rows)
+    assert time is not None
+    assert time.value == pytest.approx(1.0)
+
+
 def test_memory_of_curves_does_not_grow_with_their_steps():
     """Small tensors kept between large ones once scattered the heap, by a third of a MiB for each pass."""
     few, many = (in_child("curves", images=64, steps=steps).memory for steps in (16, 512))

@@ -120,7 +120,7 @@ def _draw_errors(axes: Axes, name: str, rows: Sequence[Row]) -> None:
 def _draw_growth(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     time, memory = exponents(name, rows)
     sizes = [row.size or 0.0 for row in rows]
-    axes.plot(sizes, [row.middle for row in rows], "o-", color=COLOURS[0], markersize=3)
+    axes.plot(sizes, [row.least for row in rows], "o-", color=COLOURS[0], markersize=3)
     axes.set(xscale="log", yscale="log", xlabel=name)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())

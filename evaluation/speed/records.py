@@ -42,6 +42,11 @@ class Row:
         """The median of the seconds; NaN if there are none."""
         return median(self.seconds) if self.seconds else float("nan")
 
+    @property
+    def least(self) -> float:
+        """The least of the seconds; NaN if there are none."""
+        return min(self.seconds, default=float("nan"))
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -108,7 +108,10 @@ def _growth(rows: list[Row]) -> str:
         else:
             single += [_single(name, row) for row in members]
     header = ["what grows", "sizes", "seconds", "exponent of time", "expected", "MiB", "exponent of memory", "expected"]
-    intervals = "Exponents are least-squares fits of logarithms with 95 % intervals."
+    intervals = (
+        "Exponents are least-squares fits of logarithms with 95 % intervals. Where sizes ran in several rounds, "
+        "the least seconds and the most memory of each count."
+    )
     rest = piped(["what", "contestant", "seconds", "MiB", "time over ours", "notes"], single) if single else ""
     return "\n\n".join(part for part in (intervals, piped(header, fitted) if fitted else "", rest) if part)
 
@@ -119,7 +122,7 @@ def _grown(name: str, rows: list[Row]) -> list[str]:
     return [
         name,
         ", ".join(f"{row.size:g}" for row in rows),
-        ", ".join(f"{row.middle:.2f}" for row in rows),
+        ", ".join(f"{row.least:.2f}" for row in rows),
         str(time or NONE),
         f"{growth.time:g}",
         ", ".join(f"{row.memory:.0f}" for row in rows),
@@ -131,7 +134,7 @@ def _grown(name: str, rows: list[Row]) -> list[str]:
 def exponents(name: str, rows: Sequence[Row]) -> tuple[Exponent | None, Exponent | None]:
     """Return the exponents of time and memory; None where fewer than three points are left."""
     sizes = [row.size or 0.0 for row in rows]
-    times = [row.middle for row in rows]
+    times = [row.least for row in rows]
     known = beyond_first(sizes, times) if GROWTH[name].beyond_first else (sizes, times)
     return _exponent(*known), _exponent(sizes, [row.memory or 0.0 for row in rows])
 

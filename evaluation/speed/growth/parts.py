@@ -18,7 +18,7 @@ from ibviz.models.config import InputConfig, ModelConfig
 GREY = (0.5, 0.5, 0.5)
 
 
-def curves(images: int = 256, pixels: int = 64**2, grid: int = 32, steps: int = 32) -> None:
+def curves(images: int = 96, pixels: int = 64**2, grid: int = 32, steps: int = 32) -> None:
     """Deletion and insertion of random images and maps by a network of one convolution."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
