@@ -82,7 +82,7 @@ def demo_command(out: Out = Path("runs/demo"), resume: Resume = False) -> None:
     from ibviz.workflows.printing import print_epoch, print_results
 
     accuracy = run_demo(out, resume=resume, report=print_epoch)
-    print(f"\ntest accuracy: {accuracy:.1%} on unseen digits and photographs")
+    print(f"\ntest accuracy: {accuracy:.1%} on unseen digits")
     print_results(out / "results")
 
 

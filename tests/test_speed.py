@@ -211,7 +211,7 @@ def grown(monkeypatch, name, seconds_of, memory_of):
 
 def test_growth_is_linear_in_images_and_flat_in_memory_where_it_is(monkeypatch):
     rows = grown(monkeypatch, "images", lambda size: 2 + 0.003 * size, lambda size: 900.0)
-    assert [row.size for row in rows] == [100, 1000, 2500, 4000, 5500, 7000, 10_000]
+    assert [row.size for row in rows] == [100, 1000, 2500, 4500, 7000, 10_000]
     time, memory = exponents("images", rows)
     assert time is not None
     assert memory is not None

@@ -23,8 +23,8 @@ class DataConfig(Settings):
 
     source: SourceName = "digits"
     """Name of a data source (`ibviz list sources`), or `file.py:name` of your own code."""
-    background: Background = "photographs"
-    """Background of drawn digits: crops of photographs, or dead leaves drawn per image."""
+    background: Background | None = None
+    """Background of drawn digits: dead leaves drawn per image ("none"), or crops of photographs."""
     repository: str | None = None
     """Data set of the Hub, OWNER/NAME or OWNER/NAME/FOLDER; for source `hub`."""
     image_size: Side | None = None

@@ -1,7 +1,7 @@
 """Embedded data set: a handwritten digit among strokes on a background, with the exact mask of the digit.
 
-Nothing is downloaded: the digits are bundled with scikit-learn, and the backgrounds are crops of photographs bundled
-with scikit-image and scikit-learn, or synthetic (dead leaves). Colour and thickness of digit and strokes follow the
+Nothing is downloaded: the digits are bundled with scikit-learn, and the backgrounds are synthetic (dead leaves), or
+crops of photographs bundled with scikit-image and scikit-learn. Colour and thickness of digit and strokes follow the
 same distribution, so that only the shape of the digit reveals the class.
 """
 
@@ -44,7 +44,7 @@ class RandomNumbers(NamedTuple):
     colours: Float64[Tensor, "n 5 3"]  # hue, saturation, contrast of each stroke and, last, the digit
 
 
-def digits(split: Split, *, count: int, seed: int, background: Background = "photographs") -> ImageSet:
+def digits(split: Split, *, count: int, seed: int, background: Background = "leaves") -> ImageSet:
     """Draw `count` scenes of 48 px with one digit each, its exact mask and tight box; image i has class i mod 10.
 
     For any seed, splits share no digit and no photograph, although a writer may appear in several. An image depends on
@@ -54,7 +54,7 @@ def digits(split: Split, *, count: int, seed: int, background: Background = "pho
         split: "train", "validation" or "test".
         count: Number of images, at least 1.
         seed: Seed of all random choices.
-        background: "photographs", or "leaves" for synthetic dead leaves.
+        background: "leaves", synthetic dead leaves drawn per image, or "photographs", crops of bundled ones.
 
     Returns:
         Images whose `clusters` name the photograph behind each, or None for leaves, which are independent per image.

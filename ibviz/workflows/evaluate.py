@@ -15,6 +15,7 @@ from ibviz.data.config import DataConfig
 from ibviz.data.sources import check_source, choose_images, load_images
 from ibviz.errors import InputError
 from ibviz.models.classifier import IBClassifier
+from ibviz.models.config import ModelConfig, ObjectiveConfig
 from ibviz.models.loading import Classifier, runs_in
 from ibviz.models.outside import is_code
 from ibviz.training.loaders import make_loader
@@ -109,9 +110,14 @@ def accuracy_of(results: Results) -> dict[str, tuple[float, int]]:
     return {str(model): (sum(answers) / len(answers), len(answers)) for model, answers in right}
 
 
+DEMO = Recipe(
+    model=ModelConfig(gate="noise", smoothing=1.0, open_at_start=0.9), objective=ObjectiveConfig(attention_price=0.5)
+)
+
+
 def run_demo(out: Path, *, resume: bool, report: Callable[[dict[str, Any]], object]) -> float:
     """Train the embedded recipe into `out`, judge it in `out/results`, and return its accuracy on all test images."""
-    train(Recipe(), out, resume=resume, report=report)
+    train(DEMO, out, resume=resume, report=report)
     suite = SuiteConfig(models=(NamedModel(name=str(out)),))
     evaluate_suite(suite, out / "results", resume=resume)
     model = load_on(str(out), None, "auto")

@@ -32,14 +32,15 @@ class Growth(NamedTuple):
 
 
 GROWTH = {
-    "images": Growth("suite", "images", (100, 1000, 2500, 4000, 5500, 7000, 10_000, 30_000, 100_000), 1, 0),
-    "methods": Growth("suite", "methods", (8, 24, 48, 72, 96), 1, None, rounds=2),
-    "classes": Growth("suite", "classes", (10, 100, 1000, 21_841), 0, 0, beyond_first=False),
+    "images": Growth("suite", "images", (100, 1000, 2500, 4500, 7000, 10_000, 30_000, 100_000), 1, 0, rounds=2),
+    # Up to some twenty methods the panel of all maps fits one page, and its pictures shrink instead.
+    "methods": Growth("suite", "methods", (24, 36, 56, 80, 112), 1, None, rounds=2),
+    "classes": Growth("suite", "classes", (10, 1000, 21_841), 0, 0, beyond_first=False),
     "steps": Growth("curves", "steps", (16, 64, 192, 512, 1024), 1, 0, rounds=2),
-    "pixels": Growth("curves", "pixels", (32**2, 64**2, 96**2, 128**2, 192**2, 256**2), 1, None),
+    "pixels": Growth("curves", "pixels", (32**2, 64**2, 128**2, 192**2, 256**2), 1, None),
     "cells": Growth("curves", "grid", (8, 16, 32, 64), 0, 0, beyond_first=False),
-    "anchors": Growth("anchors", "count", (5, 40, 80, 120, 160), 1, None),
-    "report": Growth("report", "images", (100, 250, 500, 1000, 1500, 2000), 1, None),
+    "anchors": Growth("anchors", "count", (5, 40, 100, 160), 1, None),
+    "report": Growth("report", "images", (100, 500, 1000, 2000), 1, None),
 }
 
 
