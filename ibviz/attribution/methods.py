@@ -18,6 +18,8 @@ from ibviz.models.hooks import as_written, evaluating, replaced_output, unsealed
 from ibviz.progress import progress
 from ibviz.types import AttentionMap, Given, Images, Labels, Maps
 
+_BATCH, _BATCH_ON_CPU = 64, 16  # more images than its caches hold make a processor slower
+
 
 def explain(
     model: nn.Module,
@@ -25,7 +27,7 @@ def explain(
     method: "str | Method | Callable[..., Explanation]",
     *,
     targets: GivenTargets | str | Sequence[str | int] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     **options: object,
 ) -> Explanation:
     """Return the maps of a batch of images by one method, on the method's native grid, signed and unnormalised.
@@ -36,7 +38,7 @@ def explain(
         method: A key of `METHODS`, `captum:NAME`, `file.py:name`, `package.module:name`, or a function
             `(model, images, targets, *, options)`.
         targets: Class of each image, or one for all, by number or name; or "predicted", the default, or "runner_up".
-        batch_size: The most images, changed or not, in one pass.
+        batch_size: The most images, changed or not, in one pass; by default 16 on a processor, 64 elsewhere.
         options: Options of the method.
 
     Returns:
@@ -53,6 +55,8 @@ def explain(
     """
     method = method_of(method)
     given = checked_options(method, options)
+    if batch_size is None:
+        batch_size = _BATCH if isinstance(images, Tensor) and images.device.type != "cpu" else _BATCH_ON_CPU
     if "batch_size" in method.options:
         given["batch_size"] = batch_size
     check_batch(images, batch_size)

@@ -147,7 +147,7 @@ def test_a_class_that_the_network_lacks_is_refused(method, images):
 
 
 def test_nothing_to_explain_is_refused(images):
-    with pytest.raises(InputError, match=r"expected images, .* got 0 and 64"):
+    with pytest.raises(InputError, match=r"expected images, .* got 0 and 16"):
         explain(bottlenecked(), images[:0], "grad_cam")
     with pytest.raises(InputError, match="a batch_size of at least 1; got 5 and 0"):
         explain(bottlenecked(), images, "grad_cam", batch_size=0)
