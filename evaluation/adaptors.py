@@ -55,7 +55,7 @@ options = {{ n_steps = 64 }}
 
 ## What was tried
 
-The bundled network `digits`, {images} images of 48 px, default options, layers: `{layer}`. Measured by `python -m
+The network `digits`, {images} images of 48 px, default options, layers: `{layer}`. Measured by `python -m
 evaluation.adaptors` on one thread of a CPU, once; Captum {captum}, Quantus {quantus}, torch {torch}, Python {python}.
 An entry that took over {limit} s was stopped.
 

@@ -47,7 +47,7 @@ def draw_few() -> None:
 
     synthetic.digits = digits
     for split in ("train", "validation", "test"):
-        digits(split, count=FEW, seed=0, background="photographs")
+        digits(split, count=FEW, seed=0, background="leaves")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

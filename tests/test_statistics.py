@@ -143,6 +143,15 @@ def test_a_clear_difference_has_the_least_p_value_and_none_has_one():
     assert not found.at_most[0, 2]
 
 
+@pytest.mark.parametrize(("gap", "p"), [(1e-170, 1 / 20_000), (np.inf, np.nan)])
+def test_differences_too_small_to_square_have_no_bound_and_infinite_ones_no_p(gap, p):
+    values = np.zeros((50, 2))
+    values[:, 1] = gap
+    with np.errstate(invalid="ignore"):  # infinite less infinite
+        tested = sign_flip(values)
+    assert tested.p[0, 1] == pytest.approx(p, nan_ok=True)
+
+
 def test_hits_and_misses_are_compared_as_by_the_sign_test():
     """All that counts are the images where two methods differ: 9 against 3 is a fair coin's chance."""
     one, other = np.repeat([1.0, 0.0, 1.0, 0.0], [9, 3, 20, 20]), np.repeat([0.0, 1.0, 1.0, 0.0], [9, 3, 20, 20])

@@ -78,7 +78,7 @@ def iba(  # noqa: PLR0913 - three inputs, seven options
     As in the authors' code (github `BioroboticsLab/IBA`, MIT), the share of signal is smoothed by a Gaussian with
     reflected borders, and an inactive unit, one that is 0 in at least 99 % of the data, passes 0 and carries no bits.
     There are two differences. The map is that after the last step, theirs that before it: `steps = 9` gives their map
-    of 10 steps (the last step moves maps of the network `digits` by up to 35 % of their peak). Deviations are at least
+    of 10 steps (the last step moves maps of the network `digits` by up to 21 % of their peak). Deviations are at least
     1 % of the layer's mean deviation, not at least 0.01, so that a map does not depend on the scale of the features.
 
     Args:

@@ -24,7 +24,7 @@ class DataConfig(Settings):
     source: SourceName = "digits"
     """Name of a data source (`ibviz list sources`), or `file.py:name` of your own code."""
     background: Background | None = None
-    """Background of drawn digits: dead leaves drawn per image ("none"), or crops of photographs."""
+    """Background of drawn digits: "leaves" (the default), dead leaves drawn per image, or "photographs"."""
     repository: str | None = None
     """Data set of the Hub, OWNER/NAME or OWNER/NAME/FOLDER; for source `hub`."""
     image_size: Side | None = None

@@ -78,7 +78,7 @@ def draw_bar(canvas: Canvas, corner: Corner, height: float, row: PanelRow) -> No
     shown = ScalarMappable(scale.norm, printed(scale.colours, canvas.look.opacity(scale)))
     bar = canvas.figure.colorbar(shown, cax=axes, spacing="uniform", extend=scale.extend)
     high = height * 72
-    if bar.solids is not None and bar.solids.get_rasterized():
+    if bar.solids is not None and bar.solids.get_rasterized() and not scale.levels:
         _draw_as_image(bar, bar.solids)
     bar.set_ticks(scale.ticks, labels=thinned(scale.labels, max(2, int(high / (small * LEADING)))))
     axes.tick_params(length=1.5 * unit, width=0.4 * unit, pad=unit)

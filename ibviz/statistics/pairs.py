@@ -196,8 +196,9 @@ def _flipped(values: Values, seed: int) -> Pairs:
         elif as_far:
             p[i, j] = (as_far + 1) / (FLIPS + 1)
         else:
-            distance = float(limit / np.linalg.norm(columns[i] - columns[j]))
-            p[i, j], at_most[i, j] = min(1 / (FLIPS + 1), tail_bound(distance)), True
+            deviation = float(np.linalg.norm(columns[i] - columns[j]))
+            bound = tail_bound(limit / deviation if deviation else 0.0)
+            p[i, j], at_most[i, j] = np.minimum(1 / (FLIPS + 1), bound), True  # NaN stays NaN
     below = np.tril_indices(width, -1)
     p[below], at_most[below] = p.T[below], at_most.T[below]
     return Pairs(p, at_most)

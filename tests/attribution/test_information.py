@@ -188,7 +188,7 @@ def test_maps_are_those_of_the_authors_but_for_the_last_step():
     known = feature_statistics(model, data, layer="network.stem")
     assert (known.active == 0).any()  # so that it matters what becomes of such units
     moved = ((after - before).abs().amax((1, 2)) / after.amax((1, 2))).max().item()
-    assert 0.05 < moved < 0.35  # as the docstring says
+    assert 0.05 < moved < 0.21  # as the docstring says
     for steps, theirs in ((9, before), (10, after)):
         maps = iba(model, images, model(images).argmax(1), layer="network.stem", statistics=known, steps=steps)
         close(maps, theirs, rtol=0, atol=1e-3 * theirs.max().item())
