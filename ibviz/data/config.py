@@ -1,9 +1,9 @@
 """Settings of a data set."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ibviz.settings import Count, Seed, Settings, Side, name_in
 
@@ -43,3 +43,11 @@ class DataConfig(Settings):
     """Share of the training images that is held out if there is no validation split."""
     seed: Seed = 0
     """Seed of the hold-out and of `limit`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_default_of_before(cls, given: Any) -> Any:
+        """Leave out the background "photographs" of a source that has none; older records name it for every source."""
+        if isinstance(given, dict) and given.get("source", "digits") != "digits":
+            return {key: value for key, value in given.items() if (key, value) != ("background", "photographs")}
+        return given

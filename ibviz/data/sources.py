@@ -135,7 +135,7 @@ def _check(config: DataConfig, split: Split) -> None:
         )
     if config.crop == "box" and config.image_size is None:
         raise InputError('crop = "box" needs image_size: boxes differ in size')
-    if config.background == "leaves" and config.source != "digits":  # older records say "photographs" of any source
+    if config.background is not None and config.source != "digits":
         raise InputError(f"only digits have a background to choose; leave background out for source {config.source}")
     if config.masks and not source_of(config.source).masks:
         masked = ", ".join(name for name, source in SOURCES.items() if source.masks)

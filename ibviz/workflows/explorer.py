@@ -97,12 +97,12 @@ class Explorer(anywidget.AnyWidget):
         if exhibit.model is None or exhibit.image_set is None:
             raise InputError("interventions need the network; explore it: ibviz.explore(model, images)")
         chosen = CellEdit(edit, tuple(self.anchors or ()), anchor)
-        if edit in CELL_EDITS and edit != "keep" and not self._lit()[self.shown].any():
+        effects = intervene(exhibit.model, exhibit.image_set, [chosen])
+        if edit != "keep" and not self._lit()[self.shown].any():
             raise InputError(
                 f"no cell of the {len(self.shown)} images shown is at a chosen anchor, so that nothing would change; "
                 f"choose anchors that hold cells; chosen: {', '.join(map(str, chosen.chosen)) or 'none'}"
             )
-        effects = intervene(exhibit.model, exhibit.image_set, [chosen])
         [line] = summarise_effects(_of_images(effects, self.shown))
         self.effect = {
             "anchors": list(chosen.chosen),
