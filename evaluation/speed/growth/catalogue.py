@@ -1,7 +1,7 @@
 """How time and memory grow, each size in a process of its own; and what a start costs.
 
 Seconds are those of the processor, imports left out, but for `processes`, which counts the whole command by the clock.
-Single runs differ by a tenth, always upwards: sizes are run in turn, in rounds, and the least of each counts. Memory is
+A run beside other work is slower, never faster: sizes run in turn, in rounds, and the least of each counts. Memory is
 the peak of the whole process.
 """
 
