@@ -5,6 +5,8 @@ usage: python evaluation/attention/halves.py DATA OUT
 DATA holds train.parquet and validation.parquet with columns image, label and objects, and class names in the schema, as
 Tiny ImageNet has them on the Hugging Face Hub. OUT/tuning gets the classes of even number, OUT/reported those of odd
 number, OUT/all both; the validation images are the test images there, for training keeps some of its own back.
+OUT/all-tuning and OUT/all-reported hold the test images of each half with the numbers of all classes, for networks
+trained on OUT/all.
 """
 
 import json
@@ -27,6 +29,8 @@ def cut(data: Path, out: Path) -> None:
         for half, parity in HALVES.items():
             kept = table.filter([label % 2 == parity for label in table["label"].to_pylist()])
             write(out / half / file, renumbered(kept), names[parity::2])
+            if split == "validation":
+                write(out / f"all-{half}" / file, kept, names)
 
 
 def renumbered(table: pa.Table) -> pa.Table:

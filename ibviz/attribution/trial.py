@@ -177,14 +177,16 @@ def refuse_misplaced_cells(model: nn.Module, images: Images, layer: str) -> None
 def _refuse_turn(pixels: Tensor, halves: Sequence[Tensor], grid: Grid, layer: str) -> None:
     """Raise `InputError` if the first half of the cells depends more on the last half of the pixels, or on other axes.
 
-    Compared are the centres of the gradients' sizes, of each half against all cells; a layer whose cells depend on
-    pixels wherever they are moves neither way.
+    Compared is the share of each pixel's effect that goes to the first half of the cells. All pixels that have an
+    effect count alike: a layer behind attention depends mostly on the pixels below its open cells, and where these lie
+    says nothing of a turn.
     """
-    middle = _centre(pixels)
     for axis, what in enumerate(("rows", "columns")):
         if grid[axis] < 2:
             continue
-        shift = middle - _centre(halves[axis])
+        first, last = (part.abs().sum(0).double() for part in (halves[axis], pixels - halves[axis]))
+        seen = first + last > 0
+        shift = _centre(seen.double()) - _centre((first / (first + last)).where(seen, 0))
         along, across = float(shift[axis]), float(shift[1 - axis])
         if along < -_TURNED or abs(across) > along + _TURNED:
             raise InputError(
@@ -194,11 +196,10 @@ def _refuse_turn(pixels: Tensor, halves: Sequence[Tensor], grid: Grid, layer: st
             )
 
 
-def _centre(pixels: Float[Tensor, "c h w"]) -> Float[Tensor, "2"]:
-    """Return the centre of the gradients' sizes, as fractions of the height and the width."""
-    sizes = pixels.abs().sum(0).double()
-    places = [torch.arange(side, device=sizes.device) / side for side in sizes.shape]
-    return torch.stack([(sizes.sum(1 - axis) * place).sum() for axis, place in enumerate(places)]) / sizes.sum()
+def _centre(weights: Float[Tensor, "h w"]) -> Float[Tensor, "2"]:
+    """Return the centre of the weights, as fractions of the height and the width."""
+    places = [torch.arange(side, device=weights.device) / side for side in weights.shape]
+    return torch.stack([(weights.sum(1 - axis) * place).sum() for axis, place in enumerate(places)]) / weights.sum()
 
 
 def refuse_crop(pixels: Float[Tensor, "c h w"], grid: Grid, *, last: bool) -> None:

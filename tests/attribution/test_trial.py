@@ -260,6 +260,32 @@ def test_a_layer_behind_a_turn_has_no_map_of_the_image(turn, images):
     assert values(explain(Turning(turn).eval(), images, "saliency", targets=1)).any()
 
 
+class MostlyClosed(Network):
+    """Lets little but four cells pass, two at the left above the middle and two at the right below it."""
+
+    def __init__(self, turn=lambda x: x) -> None:
+        super().__init__()
+        self.mix, self.turn = nn.Conv2d(6, 6, 3, 1, 1), turn
+        opened = torch.full((8, 8), 1e-3)
+        opened[3, :2] = opened[4, 6:] = 1.0
+        self.register_buffer("opened", opened)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.mix(self.conv(self.turn(images)) * self.opened)
+
+
+def test_a_layer_behind_attention_that_closes_most_cells_is_no_turn(images):
+    network = MostlyClosed().eval()
+    maps = explain(network, images, "grad_cam", targets=2, layer="mix")
+    with torch.no_grad():  # the head reads means over 64 cells, so that its weights are the gradients
+        expected = torch.einsum("c,bchw->bhw", network.head.weight[2] / 64, network.features(images)).relu()
+    torch.testing.assert_close(maps, expected)
+    assert maps.flatten(1).any(1).all()
+    for turn in (lambda x: x.mT, lambda x: x.flip(3)):
+        with pytest.raises(InputError, match="mirrors, turns or reorders"):
+            explain(MostlyClosed(turn).eval(), images, "grad_cam", targets=1, layer="mix")
+
+
 def test_a_network_that_turns_its_images_back_is_explained(images):
     same = Network().eval()
     torch.manual_seed(0)

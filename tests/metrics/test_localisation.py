@@ -450,6 +450,15 @@ def test_auroc_is_that_of_scikit_learn_with_ties_counted_half(levels, size):
     assert_close(auroc(-maps, region), 1 - torch.tensor(expected).float())
 
 
+def test_auroc_of_a_map_enlarged_bilinearly_is_that_of_scikit_learn():
+    maps, region = drawn(3, 5, 4, 3), drawn(4, 5, 8, 6) > 0.6
+    pixels = v2.functional.resize(maps, [8, 6], antialias=False)
+    expected = [
+        roc_auc_score(inside.flatten(), values.flatten()) for inside, values in zip(region, pixels, strict=True)
+    ]
+    assert_close(auroc(maps, region, enlargement="bilinear"), torch.tensor(expected).float())
+
+
 def test_auroc_needs_pixels_on_both_sides():
     maps, whole = drawn(0, 1, 2, 2), torch.ones(1, 4, 4, dtype=torch.bool)
     assert auroc(maps, whole).isnan().all()

@@ -69,20 +69,21 @@ def iou_at_quantile(maps: Maps, regions: Masks, *, quantile: float, enlargement:
     return iou.masked_fill(~inside.any(1), math.nan)
 
 
-def auroc(maps: Maps, regions: Masks) -> Scores:
+def auroc(maps: Maps, regions: Masks, *, enlargement: Enlargement = "nearest") -> Scores:
     """Area under the ROC curve of each map as a detector of the region's pixels, in [0, 1].
 
     This is the probability that a pixel inside the region has a higher value than one outside, with ties counted half:
     0.5 for a uniform map, 1 if all pixels inside are higher. Unlike the pointing game, it uses the order of all pixels.
-    A map finer than the image is averaged into pixels first. NaN if the region is empty or fills the image.
+    The map is enlarged to the region's size; a finer map is averaged into pixels. NaN if the region is empty or fills
+    the image.
 
     >>> auroc(torch.tensor([[[0.9, 0.5, 0.5, 0.1]]]), torch.tensor([[[True, True, False, False]]]))
     tensor([0.8750])
     """
     check_one_each(maps, regions, "the regions")
     size = (regions.shape[1], regions.shape[2])
-    if maps.shape[1] > size[0] or maps.shape[2] > size[1]:
-        maps = enlarged(maps, size, "nearest")
+    if enlargement == "bilinear" or maps.shape[1] > size[0] or maps.shape[2] > size[1]:
+        maps = enlarged(maps, size, enlargement)
     areas, covered = _covered(regions, (maps.shape[1], maps.shape[2]))
     ordered, order = finite(maps).flatten(1).sort(1)
     inside = covered.gather(1, order).double()
