@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 
+from ibviz.allocator import keep_freed_memory
 from ibviz.threads import spin_less_if_busy
 
 _INTERRUPTED = 130
@@ -12,6 +13,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Import the command line and run it; errors that a library raises because of Ctrl-C are not shown."""
     spin_less_if_busy(os.environ)
+    keep_freed_memory(os.environ)
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # the process was told to ignore Ctrl-C
         from ibviz.cli import run
 

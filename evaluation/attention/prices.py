@@ -2,9 +2,9 @@
 
 usage: python evaluation/attention/prices.py DATA OUT [IMAGES]
 
-DATA is the half that was trained on, OUT the folder of `run.py`; OUT/prices.json gets one entry for each training, and
-those that are there are left alone. Judged are test images chosen by seed 0; maps point where there is a box that does
-not fill the image.
+DATA holds the test images, OUT is the folder of a study of `run.py`; OUT/prices.json gets one entry for each training,
+and those that are there are left alone. Judged are test images chosen by seed 0; maps point where there is a box that
+does not fill the image.
 """
 
 import json

@@ -1,15 +1,17 @@
 """Train attention on photographs at several prices and judge it: everything behind evaluation/results/attention.
 
-usage: python evaluation/attention/run.py DATA WEIGHTS OUT
+usage: python evaluation/attention/run.py STUDY DATA WEIGHTS OUT
 
-DATA holds Tiny ImageNet with boxes as Parquet files (train.parquet, validation.parquet), WEIGHTS is the safetensors
-file of `ibviz/mobilenet_v2_same`. Settings were found on the classes of even number; here the other half is trained and
-judged. What is finished is left alone: the same command goes on where it was stopped.
+STUDY is "all" (192 px, all classes) or "half" (128 px, half of the classes). DATA holds Tiny ImageNet with boxes as
+Parquet files (train.parquet, validation.parquet), WEIGHTS is the safetensors file of `ibviz/mobilenet_v2_same`.
+Settings were chosen on the classes of even number, and test images of the others are judged. What is finished is left
+alone: the same command goes on where it was stopped.
 """
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import prices
 import tables
@@ -17,23 +19,33 @@ from halves import cut
 
 HERE = Path(__file__).parent
 SUITES = HERE.parent / "suites"
-IMAGES = 1000  # test images by which the prices are compared
 
 
-def main(data: Path, weights: Path, out: Path) -> None:
-    half = out / "halves/reported"
-    if not half.exists():
-        cut(data, out / "halves")
-    runs = out / "runs"
-    plan = out / "sweep.toml"
-    plan.write_text(tables.RECIPE.read_text() + "\n" + (HERE / "prices.toml").read_text())
-    train = ["train", plan, "--sweep", "--data", half, "--weights", weights, "--features", out / "features"]
-    ibviz(*train, "--out", runs)
-    prices.main(half, out, IMAGES)
-    judged = sorted(path.parent for path in runs.glob(f"attention_price={tables.PRICE},*/model.safetensors"))
-    for name in ("pointing", "curves"):
-        judge(f"attention_{name}", judged, half, out / name)
-    tables.main(out)
+class Study(NamedTuple):
+    """Folders of `halves.py` to train on and to judge on, and the test images by which prices are compared."""
+
+    trained: str
+    judged: str
+    images: int
+
+
+STUDIES = {"all": Study("all", "all-reported", 2000), "half": Study("reported", "reported", 1000)}
+
+
+def main(name: str, data: Path, weights: Path, out: Path) -> None:
+    study, halves, folder = STUDIES[name], out / "halves", out / name
+    if not halves.exists():
+        cut(data, halves)
+    folder.mkdir(exist_ok=True)
+    sweep = (HERE / f"{name}.toml").read_text()
+    plan = folder / "sweep.toml"
+    plan.write_text(tables.RECIPE.read_text() + "\n" + sweep)
+    train = ["train", plan, "--sweep", "--data", halves / study.trained, "--weights", weights]
+    ibviz(*train, "--features", folder / "features", "--out", folder / "runs")
+    prices.main(halves / study.judged, folder, study.images)
+    for suite in ("pointing", "curves"):
+        judge(f"attention_{suite}", tables.at_the_price(folder), halves / study.judged, folder / suite)
+    tables.main(folder)
 
 
 def judge(suite: str, runs: list[Path], data: Path, out: Path) -> None:
@@ -42,7 +54,8 @@ def judge(suite: str, runs: list[Path], data: Path, out: Path) -> None:
         return
     chosen = out.with_suffix(".toml")
     models = "".join(f'\n[[models]]\nname = "{run}"\n' for run in runs)
-    chosen.write_text((SUITES / f"{suite}.toml").read_text() + models)
+    text = (SUITES / f"{suite}.toml").read_text().replace("size = 128", f"size = {tables.side_of(runs[0])}")
+    chosen.write_text(text + models)
     ibviz("evaluate", chosen, "--data", data, "--out", out, *(["--resume"] if out.exists() else []))
 
 
@@ -52,6 +65,6 @@ def ibviz(*arguments: object) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) != 5 or sys.argv[1] not in STUDIES:
         sys.exit(__doc__)
-    main(*map(Path, sys.argv[1:]))
+    main(sys.argv[1], *map(Path, sys.argv[2:]))

@@ -1,6 +1,8 @@
-"""Tables and the figure of the frontier, from what `run.py` and `prices.py` found.
+"""Tables and the figure of the frontier, from what `run.py` and `prices.py` measured.
 
-usage: python evaluation/attention/tables.py OUT      OUT: the folder of `run.py`; gets tables.md and frontier.png
+usage: python evaluation/attention/tables.py FOLDER
+
+FOLDER is that of a study of `run.py`; it gets tables.md and frontier.png.
 """
 
 import json
@@ -12,7 +14,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+import ibviz
 from ibviz.benchmark.results import read_results
+from ibviz.models.classifier import IBClassifier
 from ibviz.models.reliance import REPLACEMENTS
 from ibviz.settings import read_toml
 from ibviz.statistics import estimates
@@ -21,9 +25,20 @@ from ibviz.training.recipe import Recipe
 RECIPE = Path(__file__).parent / "mobilenet.toml"
 PRICE = read_toml(RECIPE, Recipe).objective.attention_price  # its trainings are judged beside other maps
 OWN = "Attention, mean"
-CURVES = ("srg", "insertion", "deletion")
+METRICS = {
+    "pointing": (
+        "auroc",
+        "evaluation/attention/enlarged.py:AUROC",
+        "pointing_game",
+        "evaluation/attention/enlarged.py:POINTING",
+        "energy_normalised",
+    ),
+    "curves": ("srg", "insertion", "deletion"),
+}
 LABELS = {
     "auroc": "AUROC",
+    "evaluation/attention/enlarged.py:AUROC": "AUROC, bilinear",
+    "evaluation/attention/enlarged.py:POINTING": "pointing game, bilinear",
     "pointing_game": "pointing game",
     "energy_normalised": "energy, normalised",
     "srg": "SRG",
@@ -36,11 +51,25 @@ Frame = Any  # of pandas
 def main(out: Path) -> None:
     prices = json.loads((out / "prices.json").read_text())
     text = ["# Prices of open attention\n", by_price(prices)]
-    for folder, metrics in (("pointing", ("auroc", "pointing_game", "energy_normalised")), ("curves", CURVES)):
+    for folder, metrics in METRICS.items():
         results = read_results(out / folder)
-        text += [f"\n## {folder.capitalize()}\n", stated(results), differences(results.rows, metrics)]
+        judged = set(results.rows["metric"].astype(str))
+        measured = tuple(metric for metric in metrics if metric in judged)
+        text += [f"\n## {folder.capitalize()}\n", stated(results), differences(results.rows, measured)]
     (out / "tables.md").write_text("\n".join(text) + "\n")
     draw(prices).savefig(out / "frontier.png", dpi=150)
+
+
+def at_the_price(study: Path) -> list[Path]:
+    """Return the trainings of a study at the recipe's price."""
+    return sorted(path.parent for path in (study / "runs").glob(f"*attention_price={PRICE},*/model.safetensors"))
+
+
+def side_of(run: Path) -> int:
+    """Return the side in pixels of the images of a training."""
+    model = ibviz.load(run)
+    assert isinstance(model, IBClassifier)
+    return model.spec.side
 
 
 def price_of(model: str) -> float:
