@@ -38,7 +38,7 @@ def test_all_kinds_of_pages_are_there(site):
     pages = ["", "concepts/glossary", "how-to/texts", "notebooks/01_quickstart", "CHANGELOG", *map(str, results)]
     for page in pages:
         assert (site / page / "index.html").is_file(), page
-    assert (site / "evaluation/results/attention/frontier.png").is_file()
+    assert (site / "evaluation/results/attention/half/frontier.png").is_file()
 
 
 @pytest.mark.parametrize("package", ["", *PACKAGES])

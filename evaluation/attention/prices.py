@@ -29,7 +29,7 @@ BATCH = 100
 def main(data: Path, out: Path, count: int) -> None:
     path = out / "prices.json"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for run in sorted(folder.parent for folder in (out / "runs").glob("*/model.safetensors")):
+    for run in sorted(folder.parent for folder in (out / "models").glob("*/model.safetensors")):
         if run.name not in done:
             done[run.name] = measured(run, data, count)
             path.write_text(json.dumps(done, indent=1))

@@ -2,10 +2,10 @@
 
 usage: python evaluation/attention/run.py STUDY DATA WEIGHTS OUT
 
-STUDY is "all" (192 px, all classes) or "half" (128 px, half of the classes). DATA holds Tiny ImageNet with boxes as
-Parquet files (train.parquet, validation.parquet), WEIGHTS is the safetensors file of `ibviz/mobilenet_v2_same`.
-Settings were chosen on the classes of even number, and test images of the others are judged. What is finished is left
-alone: the same command goes on where it was stopped.
+STUDY is "all" (all classes, trained at 128 px and judged at 192) or "half" (half of the classes, 128 px). DATA holds
+Tiny ImageNet with boxes as Parquet files (train.parquet, validation.parquet), WEIGHTS is the safetensors file of
+`ibviz/mobilenet_v2_same`. Settings were chosen on the classes of even number, and test images of the others are judged.
+What is finished is left alone: the same command goes on where it was stopped.
 """
 
 import subprocess
@@ -17,19 +17,23 @@ import prices
 import tables
 from halves import cut
 
+from ibviz.models.checkpoint import load_model, save_model
+from ibviz.models.classifier import IBClassifier
+
 HERE = Path(__file__).parent
 SUITES = HERE.parent / "suites"
 
 
 class Study(NamedTuple):
-    """Folders of `halves.py` to train on and to judge on, and the test images by which prices are compared."""
+    """Folders of `halves.py` to train on and to judge on, and the size of the judged images in pixels."""
 
     trained: str
     judged: str
-    images: int
+    side: int
 
 
-STUDIES = {"all": Study("all", "all-reported", 2000), "half": Study("reported", "reported", 1000)}
+STUDIES = {"all": Study("all", "all-reported", 192), "half": Study("reported", "reported", 128)}
+IMAGES = 1000  # test images by which the prices are compared
 
 
 def main(name: str, data: Path, weights: Path, out: Path) -> None:
@@ -42,20 +46,32 @@ def main(name: str, data: Path, weights: Path, out: Path) -> None:
     plan.write_text(tables.RECIPE.read_text() + "\n" + sweep)
     train = ["train", plan, "--sweep", "--data", halves / study.trained, "--weights", weights]
     ibviz(*train, "--features", folder / "features", "--out", folder / "runs")
-    prices.main(halves / study.judged, folder, study.images)
+    for run in sorted(path.parent for path in (folder / "runs").glob("*/model.safetensors")):
+        resized(run, study.side, folder / "models" / run.name)
+    prices.main(halves / study.judged, folder, IMAGES)
     for suite in ("pointing", "curves"):
-        judge(f"attention_{suite}", tables.at_the_price(folder), halves / study.judged, folder / suite)
+        judge(SUITES / f"attention_{name}_{suite}.toml", folder, halves / study.judged, folder / suite)
     tables.main(folder)
 
 
-def judge(suite: str, runs: list[Path], data: Path, out: Path) -> None:
+def resized(run: Path, side: int, out: Path) -> None:
+    """Write a training as a model that takes images of another size, where this has not been done."""
+    if (out / "model.safetensors").exists():
+        return
+    trained = load_model(run / "model.safetensors")
+    model = IBClassifier(trained.config, trained.spec.model_copy(update={"size": side}))
+    model.load_state_dict(trained.state_dict())
+    out.mkdir(parents=True, exist_ok=True)
+    save_model(out / "model.safetensors", model, trained.facts)
+
+
+def judge(suite: Path, folder: Path, data: Path, out: Path) -> None:
     """Judge trainings by a suite, where this has not been done."""
     if (out / "table.md").exists():
         return
     chosen = out.with_suffix(".toml")
-    models = "".join(f'\n[[models]]\nname = "{run}"\n' for run in runs)
-    text = (SUITES / f"{suite}.toml").read_text().replace("size = 128", f"size = {tables.side_of(runs[0])}")
-    chosen.write_text(text + models)
+    models = "".join(f'\n[[models]]\nname = "{run}"\n' for run in tables.at_the_price(folder))
+    chosen.write_text(suite.read_text() + models)
     ibviz("evaluate", chosen, "--data", data, "--out", out, *(["--resume"] if out.exists() else []))
 
 

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-import ibviz
 from ibviz.benchmark.results import read_results
-from ibviz.models.classifier import IBClassifier
 from ibviz.models.reliance import REPLACEMENTS
 from ibviz.settings import read_toml
 from ibviz.statistics import estimates
@@ -28,17 +26,17 @@ OWN = "Attention, mean"
 METRICS = {
     "pointing": (
         "auroc",
-        "evaluation/attention/enlarged.py:AUROC",
+        "evaluation/attention/extras.py:AUROC",
         "pointing_game",
-        "evaluation/attention/enlarged.py:POINTING",
+        "evaluation/attention/extras.py:POINTING",
         "energy_normalised",
     ),
     "curves": ("srg", "insertion", "deletion"),
 }
 LABELS = {
     "auroc": "AUROC",
-    "evaluation/attention/enlarged.py:AUROC": "AUROC, bilinear",
-    "evaluation/attention/enlarged.py:POINTING": "pointing game, bilinear",
+    "evaluation/attention/extras.py:AUROC": "AUROC, bilinear",
+    "evaluation/attention/extras.py:POINTING": "pointing game, bilinear",
     "pointing_game": "pointing game",
     "energy_normalised": "energy, normalised",
     "srg": "SRG",
@@ -62,14 +60,7 @@ def main(out: Path) -> None:
 
 def at_the_price(study: Path) -> list[Path]:
     """Return the trainings of a study at the recipe's price."""
-    return sorted(path.parent for path in (study / "runs").glob(f"*attention_price={PRICE},*/model.safetensors"))
-
-
-def side_of(run: Path) -> int:
-    """Return the side in pixels of the images of a training."""
-    model = ibviz.load(run)
-    assert isinstance(model, IBClassifier)
-    return model.spec.side
+    return sorted(path.parent for path in (study / "models").glob(f"*attention_price={PRICE},*/model.safetensors"))
 
 
 def price_of(model: str) -> float:
