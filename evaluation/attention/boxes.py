@@ -1,8 +1,9 @@
-"""MaxBoxAcc (version 2) of attention and other maps: thresholds from classes for tuning, accuracy on the reported ones.
+"""MaxBoxAcc (version 2) of attention and other maps: thresholds from the tuning half, accuracy on the reported half.
 
-usage: python evaluation/attention/boxes.py OUT [IMAGES]
+usage: python evaluation/attention/boxes.py HALVES TUNED OUT [IMAGES]
 
-OUT is the folder of `run.py` after the study "all"; prints a table of the trainings at the recipe's price.
+HALVES is the folder of `halves.py`, TUNED a training of the recipe on its half `tuning`, OUT the folder of the study
+"half" of `run.py`; prints a table of the trainings at the recipe's price.
 """
 
 import sys
@@ -10,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tables
 import torch
+from tables import at_the_price
 
 import ibviz
 from ibviz.data import to_float
@@ -30,14 +31,12 @@ METHODS: dict[str, tuple[str, Callable[[IBClassifier], dict[str, Any]]]] = {  # 
 }
 
 
-def main(out: Path, count: int) -> None:
-    runs = tables.at_the_price(out / "all")
-    chosen_on, measured = (
-        [overlapping(run, out / f"halves/all-{half}", count) for run in runs] for half in ("tuning", "reported")
-    )
+def main(halves: Path, tuned: Path, out: Path, count: int) -> None:
+    chosen_on = overlapping(tuned, halves / "tuning", count)
+    measured = [overlapping(run, halves / "reported", count) for run in at_the_price(out)]
     print("| map | MaxBoxAcc, each training | with the best thresholds of the reported half |\n| --- | --- | --- |")
     for name in METHODS:
-        judged = [max_box_acc(own[name], tuned[name]) for own, tuned in zip(measured, chosen_on, strict=True)]
+        judged = [max_box_acc(training[name], chosen_on[name]) for training in measured]
         cells = (
             [f"{value:.3f}" for value in values]
             for values in ([score.accuracy for score in judged], [score.oracle for score in judged])
@@ -66,6 +65,7 @@ def overlapping(run: Path, data: Path, count: int) -> dict[str, Overlaps]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) == 3 else 500)
+    halves, tuned, out = map(Path, sys.argv[1:4])
+    main(halves, tuned, out, int(sys.argv[4]) if len(sys.argv) == 5 else 500)

@@ -2,9 +2,9 @@
 
 usage: python evaluation/attention/prices.py DATA OUT [IMAGES]
 
-DATA holds the test images, OUT is the folder of a study of `run.py`; OUT/prices.json gets one entry for each training,
-and those that are there are left alone. Judged are test images chosen by seed 0; maps point where there is a box that
-does not fill the image.
+DATA holds the test images, OUT/runs the trainings; OUT/prices.json gets one entry for each training, and those that are
+there are left alone. Judged are test images chosen by seed 0; maps point where there is a box that does not fill the
+image.
 """
 
 import json
@@ -26,10 +26,10 @@ from ibviz.models.reliance import REPLACEMENTS, reliance
 BATCH = 100
 
 
-def main(data: Path, out: Path, count: int) -> None:
+def main(data: Path, models: Path, out: Path, count: int) -> None:
     path = out / "prices.json"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for run in sorted(folder.parent for folder in (out / "models").glob("*/model.safetensors")):
+    for run in sorted(folder.parent for folder in models.glob("*/model.safetensors")):
         if run.name not in done:
             done[run.name] = measured(run, data, count)
             path.write_text(json.dumps(done, indent=1))
@@ -76,4 +76,5 @@ def rounded(values: torch.Tensor) -> float:
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) == 4 else 1000)
+    out = Path(sys.argv[2])
+    main(Path(sys.argv[1]), out / "runs", out, int(sys.argv[3]) if len(sys.argv) == 4 else 1000)

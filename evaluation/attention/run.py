@@ -48,7 +48,7 @@ def main(name: str, data: Path, weights: Path, out: Path) -> None:
     ibviz(*train, "--features", folder / "features", "--out", folder / "runs")
     for run in sorted(path.parent for path in (folder / "runs").glob("*/model.safetensors")):
         resized(run, study.side, folder / "models" / run.name)
-    prices.main(halves / study.judged, folder, IMAGES)
+    prices.main(halves / study.judged, folder / "models", folder, IMAGES)
     for suite in ("pointing", "curves"):
         judge(SUITES / f"attention_{name}_{suite}.toml", folder, halves / study.judged, folder / suite)
     tables.main(folder)

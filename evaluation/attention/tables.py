@@ -8,6 +8,7 @@ FOLDER is that of a study of `run.py`; it gets tables.md and frontier.png.
 import json
 import re
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ibviz.training.recipe import Recipe
 
 RECIPE = Path(__file__).parent / "mobilenet.toml"
 PRICE = read_toml(RECIPE, Recipe).objective.attention_price  # its trainings are judged beside other maps
-OWN = "Attention, mean"
+OWN = ("Attention, mean", "Attention, mean of both sides")  # compared with all others
 METRICS = {
     "pointing": (
         "auroc",
@@ -121,14 +122,14 @@ def grouped(prices: dict[str, Any]) -> dict[float, list[Any]]:
 
 
 def differences(rows: Frame, metrics: tuple[str, ...]) -> str:
-    """Means of every map at the recipe's price, and paired differences of the attention's mean map and others."""
+    """Means of every map at the recipe's price, and paired differences of the attention's mean maps and others."""
     methods = list(dict.fromkeys(rows["method"].astype(str)))
-    others = [name for name in methods if name not in (OWN, "Attention")]
+    others = [name for name in methods if name not in (*OWN, "Attention")]
     lines = [row(["map", *(LABELS[metric] for metric in metrics)]), row(["---"] * (1 + len(metrics)))]
     lines += [row([name, *(interval(columns(rows, name, metric)) for metric in metrics)]) for name in methods]
-    for name in others:
-        paired = [columns(rows, OWN, metric) - columns(rows, name, metric) for metric in metrics]
-        lines.append(row([f"{OWN} - {name}", *map(interval, paired)]))
+    for own, name in product([name for name in OWN if name in methods], others):
+        paired = [columns(rows, own, metric) - columns(rows, name, metric) for metric in metrics]
+        lines.append(row([f"{own} - {name}", *map(interval, paired)]))
     return "\n".join(lines)
 
 
