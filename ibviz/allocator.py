@@ -17,6 +17,7 @@ def keep_freed_memory(environment: Mapping[str, str]) -> None:
     """Have glibc keep up to 2 GB of freed memory, unless a variable shows that the user has set the allocator."""
     if sys.platform != "linux" or any(name.startswith(_CHOSEN_BY_USER) for name in environment):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    for parameter, value in _SETTINGS.items() if mallopt else ():
-        mallopt(parameter, value)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # musl has none
+        for parameter, value in _SETTINGS.items():
+            library.mallopt(parameter, value)

@@ -3,7 +3,7 @@
 A suite of `ibviz evaluate` names them `extras.py:AUROC`, `extras.py:POINTING` and `extras.py:mirrored`.
 """
 
-import ibviz
+from ibviz.attribution.intrinsic import attention_mean
 from ibviz.metrics import Metric, auroc, pointing_game
 from ibviz.models.loading import Classifier
 from ibviz.types import Images, Maps
@@ -24,5 +24,5 @@ POINTING = Metric(
 
 def mirrored(model: Classifier, images: Images) -> Maps:
     """Mean of the attention of an image and of its mirror image, turned back."""
-    own, other = (ibviz.explain(model, views, "attention_mean") for views in (images, images.flip(3)))
+    own, other = (attention_mean(model, views) for views in (images, images.flip(3)))
     return (own + other.flip(2)) / 2

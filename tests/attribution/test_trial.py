@@ -276,7 +276,7 @@ class MostlyClosed(Network):
 
 def test_a_layer_behind_attention_that_closes_most_cells_is_no_turn(images):
     network = MostlyClosed().eval()
-    maps = explain(network, images, "grad_cam", targets=2, layer="mix")
+    maps = values(explain(network, images, "grad_cam", targets=2, layer="mix"))
     with torch.no_grad():  # the head reads means over 64 cells, so that its weights are the gradients
         expected = torch.einsum("c,bchw->bhw", network.head.weight[2] / 64, network.features(images)).relu()
     torch.testing.assert_close(maps, expected)
