@@ -93,6 +93,7 @@ FLAGS = [
     (pointing_game, "tolerance", 3.0),
     (pointing_game, "enlargement", "bilinear"),
     (energy_pointing_game, "enlargement", "bilinear"),
+    (auroc, "enlargement", "bilinear"),
     (pixel_counts, "enlargement", "nearest"),
     (top_cell_precision, "cells", 3),
     (iou_at_quantile, "quantile", 0.9),
