@@ -2,7 +2,8 @@
 
 usage: python evaluation/attention/tables.py FOLDER
 
-FOLDER is that of a study of `run.py`; it gets tables.md and frontier.png.
+FOLDER is that of a study of `run.py`, or its results in evaluation/results/attention; it gets tables.md and
+frontier.png.
 """
 
 import json
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from ibviz.benchmark.results import read_results
 from ibviz.models.reliance import REPLACEMENTS
 from ibviz.settings import read_toml
 from ibviz.statistics import estimates
@@ -24,6 +25,12 @@ from ibviz.training.recipe import Recipe
 RECIPE = Path(__file__).parent / "mobilenet.toml"
 PRICE = read_toml(RECIPE, Recipe).objective.attention_price  # its trainings are judged beside other maps
 OWN = ("Attention, mean", "Attention, mean of both sides")  # compared with all others
+RIVALS = ("centre", "average map", "Grad-CAM, last layer")  # compared with for each size of the object
+SIZES = {  # by the share of the image that the box takes; below a quarter is "difficult" for Zhang et al. (2018)
+    "below a quarter": (0.0, 0.25),
+    "a quarter to a half": (0.25, 0.5),
+    "above a half": (0.5, 1.0),
+}
 METRICS = {
     "pointing": (
         "auroc",
@@ -51,10 +58,13 @@ def main(out: Path) -> None:
     prices = json.loads((out / "prices.json").read_text())
     text = ["# Prices of open attention\n", by_price(prices)]
     for folder, metrics in METRICS.items():
-        results = read_results(out / folder)
-        judged = set(results.rows["metric"].astype(str))
+        rows = pd.read_parquet(out / folder / "rows.parquet")
+        facts = json.loads((out / folder / "circumstances.json").read_text())
+        judged = set(rows["metric"].astype(str))
         measured = tuple(metric for metric in metrics if metric in judged)
-        text += [f"\n## {folder.capitalize()}\n", stated(results), differences(results.rows, measured)]
+        text += [f"\n## {folder.capitalize()}\n", stated(facts), differences(rows, measured)]
+        if folder == "pointing":
+            text += ["\n### By the size of the box\n", by_size(rows)]
     (out / "tables.md").write_text("\n".join(text) + "\n")
     draw(prices).savefig(out / "frontier.png", dpi=150)
 
@@ -69,9 +79,8 @@ def price_of(model: str) -> float:
     return float(re.findall(r"attention_price=([\d.]+)", model)[0])
 
 
-def stated(results: Any) -> str:
+def stated(facts: dict[str, Any]) -> str:
     """Say on what a table rests."""
-    facts = results.circumstances
     return (
         f"{facts['images']} images, trainings at price {PRICE}: means with 95 % intervals over images and "
         f"trainings; {facts['device']}, torch {facts['versions']['torch']}.\n"
@@ -130,6 +139,25 @@ def differences(rows: Frame, metrics: tuple[str, ...]) -> str:
     for own, name in product([name for name in OWN if name in methods], others):
         paired = [columns(rows, own, metric) - columns(rows, name, metric) for metric in metrics]
         lines.append(row([f"{own} - {name}", *map(interval, paired)]))
+    return "\n".join(lines)
+
+
+def by_size(rows: Frame) -> str:
+    """Means and paired differences of the attention's maps where boxes are small, and where they fill the image."""
+    metrics = ("auroc", "pointing_game")
+    head = ["box, share of the image", "images", "map"]
+    for metric in metrics:
+        head += [f"{LABELS[metric]}", *(f"less {name}" for name in RIVALS)]
+    lines = [row(head), row(["---"] * len(head))]
+    for size, (low, high) in SIZES.items():
+        chosen = rows[(rows["object_share"] >= low) & (rows["object_share"] < high)]
+        for own in (name for name in OWN if (rows["method"] == name).any()):
+            cells: list[str] = []
+            for metric in metrics:
+                values = columns(chosen, own, metric)
+                paired = (values - columns(chosen, name, metric) for name in RIVALS)
+                cells += [interval(values), *map(interval, paired)]
+            lines.append(row([size, str(chosen["image"].nunique()), own, *cells]))
     return "\n".join(lines)
 
 
