@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ibviz.attribution.catalogue import Explanation
 from ibviz.attribution.controls import partner
-from ibviz.attribution.methods import concatenate, explain, predict
+from ibviz.attribution.methods import concatenate, explain, predict, values
 from ibviz.attribution.sampling import recorded_errors
 from ibviz.benchmark.batch import Batch, OtherImages
 from ibviz.benchmark.class_match import match_classes
@@ -178,6 +178,16 @@ def explain_batch(network: Network, batch: Batch, methods: Mapping[str, Entry], 
         if errors:
             explained.errors[label] = errors
     return explained
+
+
+def fitting(
+    network: Network, batch: Batch, named: Mapping[str, Entry], out: Path | None, *, control: bool
+) -> tuple[dict[str, Explanation], dict[str, str]]:
+    """Return the maps of the methods, or of the controls, that fit a network, and why the others do not, by label."""
+    asked = {label: entry for label, entry in named.items() if entry.control == control}
+    maps, failures, _ = explain_batch(network, batch, asked, out)
+    fit = {label: own for label, own in maps.items() if not values(own).isnan().all()}
+    return fit, {label: several[0].error for label, several in failures.items() if label not in fit}
 
 
 def _shard(

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ibviz.attribution.methods import values
 from ibviz.benchmark.config import SuiteConfig
 from ibviz.benchmark.runner.attention_reliance import measure_reliance
-from ibviz.benchmark.runner.maps import Network, ReadImages, batch_for, device_of, explain_batch, read_batch
+from ibviz.benchmark.runner.maps import Network, ReadImages, batch_for, device_of, fitting, read_batch
 from ibviz.benchmark.setup import comparison_grid, fingerprint
 from ibviz.benchmark.store import maps_folder
 from ibviz.benchmark.suite import Entry, entries, outside_code, protocols_of
@@ -211,20 +210,16 @@ def _with(plan: Plan, network: Network, first: ReadImages, chosen: Chosen, out: 
     with in_format(model, None if pace is None else pace.memory_format):
         batch = batch_for(network, first, suite.target, annotated=plan.annotated)
         named = entries(suite)
-        asked = {label: entry for label, entry in named.items() if not entry.control}
-        maps, failures, _ = explain_batch(network, batch, asked, out)
-        fit = {label: own for label, own in maps.items() if not values(own).isnan().all()}
+        fit, unfit = fitting(network, batch, named, out, control=False)
         if not fit and not plan.models:
-            label, [failure, *_] = next(iter(failures.items()))
-            raise InputError(f"none of the methods fits {network.label}; {label}: {failure.error}")
+            label, error = next(iter(unfit.items()))
+            raise InputError(f"none of the methods fits {network.label}; {label}: {error}")
         grid = plan.grid or suite.protocols[0].grid or comparison_grid(fit)
         used = measure_reliance(network, chosen)
         average = None if used is None else tuple(map(tuple, used.average.tolist()))
         named = resolve_controls(named, grid, average)
-        controls = {label: entry for label, entry in named.items() if entry.control}
-        their_maps, their_failures, _ = explain_batch(network, batch, controls, out)
-    fit |= {label: own for label, own in their_maps.items() if not values(own).isnan().all()}
-    unfit = {label: several[0].error for label, several in (failures | their_failures).items() if label not in fit}
+        controls, unfit_controls = fitting(network, batch, named, out, control=True)
+    fit, unfit = fit | controls, unfit | unfit_controls
     _forget(out, network.label, unfit)
     protocols = {
         label: own if own.batch_size else own.model_copy(update={"batch_size": pace and pace.batch_size})
