@@ -6,7 +6,8 @@ DATA holds train.parquet and validation.parquet with columns image, label and ob
 Tiny ImageNet has them on the Hugging Face Hub. OUT/tuning gets the classes of even number, OUT/reported those of odd
 number, OUT/all both; the validation images are the test images there, for training keeps some of its own back.
 OUT/all-tuning and OUT/all-reported hold the test images of each half with the numbers of all classes, for networks
-trained on OUT/all.
+trained on OUT/all; OUT/all-reported-small those of the latter whose boxes take less than a quarter of the image, as in
+the difficult images of Zhang et al. (2018).
 """
 
 import json
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 HALVES = {"tuning": 0, "reported": 1}
 FILES = {"train": "train.parquet", "validation": "test.parquet"}
 GROUP = 500  # rows a row group
+AREA = 64 * 64  # pixels of an image
 
 
 def cut(data: Path, out: Path) -> None:
@@ -31,6 +33,13 @@ def cut(data: Path, out: Path) -> None:
             write(out / half / file, renumbered(kept), names[parity::2])
             if split == "validation":
                 write(out / f"all-{half}" / file, kept, names)
+                write(out / f"all-{half}-small" / file, small(kept), names)
+
+
+def small(table: pa.Table) -> pa.Table:
+    """Images whose boxes take less than a quarter of the image."""
+    areas = (sum(w * h for _, _, w, h in boxes["bbox"]) for boxes in table["objects"].to_pylist())
+    return table.filter([0 < area < AREA / 4 for area in areas])
 
 
 def renumbered(table: pa.Table) -> pa.Table:

@@ -25,14 +25,21 @@ SUITES = HERE.parent / "suites"
 
 
 class Study(NamedTuple):
-    """Folders of `halves.py` to train on and to judge on, and the size of the judged images in pixels."""
+    """A study: the folder of `halves.py` to train on, and what is judged."""
 
     trained: str
-    judged: str
-    side: int
+    side: int  # of judged images, in pixels
+    judged: dict[str, str]  # a folder of `halves.py` for each suite, evaluation/suites/attention_STUDY_SUITE.toml
 
 
-STUDIES = {"all": Study("all", "all-reported", 192), "half": Study("reported", "reported", 128)}
+STUDIES = {
+    "all": Study(
+        "all",
+        192,
+        {"pointing": "all-reported", "small": "all-reported-small", "curves": "all-reported"},
+    ),
+    "half": Study("reported", 128, {"pointing": "reported", "curves": "reported"}),
+}
 IMAGES = 1000  # test images by which the prices are compared
 
 
@@ -41,16 +48,15 @@ def main(name: str, data: Path, weights: Path, out: Path) -> None:
     if not halves.exists():
         cut(data, halves)
     folder.mkdir(exist_ok=True)
-    sweep = (HERE / f"{name}.toml").read_text()
     plan = folder / "sweep.toml"
-    plan.write_text(tables.RECIPE.read_text() + "\n" + sweep)
+    plan.write_text(tables.RECIPE.read_text() + "\n" + (HERE / f"{name}.toml").read_text())
     train = ["train", plan, "--sweep", "--data", halves / study.trained, "--weights", weights]
     ibviz(*train, "--features", folder / "features", "--out", folder / "runs")
     for run in sorted(path.parent for path in (folder / "runs").glob("*/model.safetensors")):
         resized(run, study.side, folder / "models" / run.name)
-    prices.main(halves / study.judged, folder / "models", folder, IMAGES)
-    for suite in ("pointing", "curves"):
-        judge(SUITES / f"attention_{name}_{suite}.toml", folder, halves / study.judged, folder / suite)
+    prices.main(halves / study.judged["pointing"], folder / "models", folder, IMAGES)
+    for suite, judged in study.judged.items():
+        judge(SUITES / f"attention_{name}_{suite}.toml", folder, halves / judged, folder / suite)
     tables.main(folder)
 
 

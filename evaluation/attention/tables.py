@@ -39,6 +39,7 @@ METRICS = {
         "evaluation/attention/extras.py:POINTING",
         "energy_normalised",
     ),
+    "small": ("auroc", "pointing_game"),
     "curves": ("srg", "insertion", "deletion"),
 }
 LABELS = {
@@ -58,6 +59,8 @@ def main(out: Path) -> None:
     prices = json.loads((out / "prices.json").read_text())
     text = ["# Prices of open attention\n", by_price(prices)]
     for folder, metrics in METRICS.items():
+        if not (out / folder).exists():
+            continue
         rows = pd.read_parquet(out / folder / "rows.parquet")
         facts = json.loads((out / folder / "circumstances.json").read_text())
         judged = set(rows["metric"].astype(str))
