@@ -9,8 +9,9 @@ seeds (lowest to highest) from the logs: of validation images, so nothing runs.
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import pyarrow.parquet as pq
 from tables import row, spread
 
 COLUMNS = {
@@ -25,14 +26,14 @@ COLUMNS = {
 
 
 def main(runs: Path) -> None:
-    last: dict[tuple[str, str], list[pd.Series]] = {}
+    last: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for log in sorted(runs.glob("gate=*/log.parquet")):
         [(gate, price)] = re.findall(r"gate=(\w+),attention_price=([\d.]+),", log.parent.name)
-        last.setdefault((gate, price), []).append(pd.read_parquet(log).iloc[-1])
+        last.setdefault((gate, price), []).append(pq.read_table(log).to_pylist()[-1])
     head = ["gate", "price", "trainings", *COLUMNS.values()]
     print("\n".join([row(head), row(["---"] * len(head))]))
     for (gate, price), rows in last.items():
-        means = [spread([float(values[column]) for values in rows]) for column in COLUMNS]
+        means = [spread([values[column] for values in rows]) for column in COLUMNS]
         print(row([gate, price, str(len(rows)), *means]))
 
 
