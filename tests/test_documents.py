@@ -77,6 +77,19 @@ def test_the_table_of_photographs_is_part_of_the_committed_ones():
         assert cells == [srg[name], *objects[name.strip("*")][:3]]
 
 
+def test_the_numbers_of_small_boxes_are_those_of_the_committed_table():
+    folder = ROOT / "evaluation/results/attention"
+    small = rows_of((folder / "all/tables.md").read_text().partition("\n## Small")[2].partition("\n## ")[0])
+    section = (folder / "README.md").read_text().partition("### The size of the box decides")[2].partition("\n- ")[0]
+    lines = {name: cells for name, cells in rows_of(section).items() if name != "map"}
+    assert len(lines) == 8
+    for name, cells in lines.items():
+        assert cells == small[name.strip("*")]
+    for cell in (*small["Attention, mean"], *small["centre"]):
+        assert cell in FINDINGS.read_text()
+        assert cell.partition(" [")[0] in (ROOT / "README.md").read_text()
+
+
 def test_the_table_of_the_readme_is_part_of_that_of_the_findings():
     findings = rows_of(FINDINGS.read_text().partition("## Photographs")[2].partition("\n## ")[0])
     readme = rows_of((ROOT / "README.md").read_text())

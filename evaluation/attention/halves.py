@@ -6,8 +6,8 @@ DATA holds train.parquet and validation.parquet with columns image, label and ob
 Tiny ImageNet has them on the Hugging Face Hub. OUT/tuning gets the classes of even number, OUT/reported those of odd
 number, OUT/all both; the validation images are the test images there, for training keeps some of its own back.
 OUT/all-tuning and OUT/all-reported hold the test images of each half with the numbers of all classes, for networks
-trained on OUT/all; OUT/all-reported-small those of the latter whose boxes take less than a quarter of the image, as in
-the difficult images of Zhang et al. (2018).
+trained on OUT/all; OUT/all-tuning-small and OUT/all-reported-small those of them whose boxes take less than a quarter
+of the image, as in the difficult images of Zhang et al. (2018).
 """
 
 import json

@@ -150,7 +150,7 @@ def by_size(rows: Frame) -> str:
     metrics = ("auroc", "pointing_game")
     head = ["box, share of the image", "images", "map"]
     for metric in metrics:
-        head += [f"{LABELS[metric]}", *(f"less {name}" for name in RIVALS)]
+        head += [LABELS[metric], *(f"less {name}" for name in RIVALS)]
     lines = [row(head), row(["---"] * len(head))]
     for size, (low, high) in SIZES.items():
         chosen = rows[(rows["object_share"] >= low) & (rows["object_share"] < high)]
